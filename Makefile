@@ -1,0 +1,64 @@
+# Every target does its own set-up; nothing is installed into the tree, all caches live in ~/.cache/ipvlan-bandwidth.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+CACHE ?= $(or $(IPVLAN_BANDWIDTH_CACHE),$(HOME)/.cache/ipvlan-bandwidth)
+BIN := $(CACHE)/venv/bin
+PYTHON := $(BIN)/python
+export PYTHONDONTWRITEBYTECODE := 1
+# A root shell opened with plain `su` has neither.
+export PATH := $(PATH):/usr/sbin:/sbin
+# The functional core: no I/O, and every branch tested.
+PURE := webhook/contract.py,webhook/advice.py,webhook/admission.py,webhook/policy.py,webhook/jsonpatch.py,webhook/review.py,reconciler/model.py,reconciler/plan.py,$\
+	reconciler/slots.py,reconciler/pods.py,reconciler/intent.py,reconciler/report.py,reconciler/sandboxes.py,$\
+	reconciler/nri/protobuf.py,reconciler/nri/mux.py,reconciler/nri/ttrpc.py,reconciler/nri/messages.py,$\
+	reconciler/nri/plugin.py,reconciler/kernel/buckets.py,certs/authority.py,certs/secret.py
+
+.PHONY: help setup setup-cluster lint test test-unit test-kernel test-cluster demo cluster cluster-down images clean
+
+help: ## what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  MULTUS=/path/to/multus    the real Multus on the nodes, in place of the suite's stand-in"
+	@echo "  EXTRA_CNI_BIN=/dir        further CNI plugins on the nodes"
+
+setup: ## the Debian packages and the virtual environment
+	@tests/setup/system.sh
+	@tests/setup/venv.sh
+
+setup-cluster: setup ## the cluster's binaries, built from Go modules once, and the images
+	@tests/setup/binaries.sh
+	@manifests/images/build
+
+lint: setup ## formatting, lint, types, and the contracts between the packages
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: test-unit test-kernel test-cluster ## all tests
+
+test-unit: setup ## without root, in seconds; the pure modules covered to the last branch
+	$(BIN)/coverage run -m pytest tests/unit
+	$(BIN)/coverage report
+	$(BIN)/coverage report --include="$(PURE)" --fail-under=100 > /dev/null
+
+test-kernel: setup ## the shaper on real ipvlan, in user-mode-linux
+	$(PYTHON) -m tests.kernel
+
+test-cluster: setup-cluster ## a real two-node cluster
+	$(BIN)/pytest tests/cluster
+
+demo: setup-cluster ## the main job on a two-node cluster, with figures
+	$(PYTHON) -m tests.cluster demo
+
+cluster: setup-cluster ## the two-node cluster, left up for you
+	$(PYTHON) -m tests.cluster up
+
+cluster-down: ## takes the cluster away again
+	$(PYTHON) -m tests.cluster down
+
+images: setup ## OCI archives of what the manifests name, in build/images
+	@manifests/images/build
+
+clean: ## what the build made inside the tree
+	rm -rf build .coverage .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,82 @@
+#!/bin/sh
+# Builds the embedded cluster's binaries from Go modules, pinned by tests/cluster/binaries/go.mod and go.sum, into the
+# cache. Each is built again only when what it is made from changed. Prints nothing when nothing is to do.
+#
+#   KUBEBUILDER_ASSETS   a folder with etcd, kube-apiserver and kubectl: they are taken from there, and not built
+set -eu
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
+cache=${IPVLAN_BANDWIDTH_CACHE:-$HOME/.cache/ipvlan-bandwidth}
+modules=$root/tests/cluster/binaries
+bin=$cache/bin
+stamps=$cache/stamps/binaries
+
+# Name and package; the small ones first, so that trouble shows early.
+binaries="
+host-local github.com/containernetworking/plugins/plugins/ipam/host-local
+ipvlan github.com/containernetworking/plugins/plugins/main/ipvlan
+loopback github.com/containernetworking/plugins/plugins/main/loopback
+ptp github.com/containernetworking/plugins/plugins/main/ptp
+multus-standin ./multus-standin
+ctr github.com/containerd/containerd/v2/cmd/ctr
+containerd-shim-runc-v2 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
+containerd github.com/containerd/containerd/v2/cmd/containerd
+etcd go.etcd.io/etcd/server/v3
+kubectl k8s.io/kubernetes/cmd/kubectl
+kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
+kube-controller-manager k8s.io/kubernetes/cmd/kube-controller-manager
+kube-scheduler k8s.io/kubernetes/cmd/kube-scheduler
+kubelet k8s.io/kubernetes/cmd/kubelet
+"
+# Kubernetes' components say this version, which the API server's skew checks read.
+kubernetes=$(sed -n 's,^[[:space:]]*k8s.io/kubernetes v\([0-9.]*\).*,\1,p' "$modules/go.mod")
+major=${kubernetes%%.*}
+minor=${kubernetes#*.}
+minor=${minor%%.*}
+version=k8s.io/component-base/version
+ldflags="-s -w -X $version.gitVersion=v$kubernetes -X $version.gitMajor=$major -X $version.gitMinor=$minor"
+
+stamp_of() {
+    case $1 in
+        multus-standin) cat "$modules/go.mod" "$modules/go.sum" "$modules"/multus-standin/*.go ;;
+        *) cat "$modules/go.mod" "$modules/go.sum" ;;
+    esac | { cat && echo "$ldflags"; } | sha256sum | cut -d' ' -f1
+}
+
+wanted=
+while read -r name package; do
+    [ -n "$name" ] || continue
+    case $name in
+        etcd | kube-apiserver | kubectl)
+            [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ -x "$KUBEBUILDER_ASSETS/$name" ] && continue
+            ;;
+    esac
+    [ -x "$bin/$name" ] && [ "$(cat "$stamps/$name" 2> /dev/null || true)" = "$(stamp_of "$name")" ] && continue
+    wanted="$wanted$name $package
+"
+done << END
+$binaries
+END
+[ -n "$wanted" ] || exit 0
+
+go=$("$root/tests/setup/go.sh")
+mkdir -p "$bin" "$stamps"
+total=$(printf '%s' "$wanted" | wc -l)
+echo "building $total of the cluster's binaries into $bin (on two cores, all of them take about 11 minutes, once)" >&2
+cd "$modules"
+number=0
+began=$(date +%s)
+printf '%s' "$wanted" | while read -r name package; do
+    number=$((number + 1))
+    since=$(date +%s)
+    printf '  %2d of %d  %-24s' "$number" "$total" "$name" >&2
+    # To another name first: a running cluster keeps the file it has.
+    CGO_ENABLED=0 GOTOOLCHAIN=local "$go" build -mod=readonly -trimpath -buildvcs=false -ldflags "$ldflags" \
+        -o "$bin/.$name.new" "$package" < /dev/null || {
+        echo "building $name failed: see above; a network failure is mended by running this again" >&2
+        exit 1
+    }
+    mv "$bin/.$name.new" "$bin/$name"
+    stamp_of "$name" > "$stamps/$name"
+    now=$(date +%s)
+    printf '%4d s  (%d s in all)\n' $((now - since)) $((now - began)) >&2
+done
