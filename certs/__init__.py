@@ -1,0 +1,1 @@
+"""A private CA and a serving certificate for the webhook, kept in a Secret."""
