@@ -1,0 +1,96 @@
+"""A small API server in memory, of the objects that the webhook's server reads and writes.
+
+Its twin is the real one in the cluster suite, where the webhook runs against kube-apiserver.
+"""
+
+import asyncio
+import copy
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from webhook.kubeapi import ApiError
+
+Json = dict[str, Any]
+NAMESPACES = "/api/v1/namespaces"
+SECRETS = "/api/v1/namespaces/ipvlan-bandwidth/secrets"  # - a path, no secret
+SECRET = f"{SECRETS}/webhook-certs"
+CONFIGURATION = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/ipvlan-bandwidth"
+
+
+def namespace(name: str, network: str | None = None) -> Json:
+    labels = {"ipvlan-bandwidth.io/network": network} if network is not None else {}
+    return {"metadata": {"name": name, "labels": labels, "resourceVersion": "1"}}
+
+
+class FakeApi:
+    """Objects by path with versions; a watch gives what is put into `events`. `down` makes every call fail."""
+
+    def __init__(self, *namespaces: Json) -> None:
+        self.objects: dict[str, Json] = {f"{NAMESPACES}/{each['metadata']['name']}": each for each in namespaces}
+        self.objects[CONFIGURATION] = {
+            "metadata": {"name": "ipvlan-bandwidth", "resourceVersion": "1"},
+            "webhooks": [{"name": "pods.ipvlan-bandwidth.io", "clientConfig": {"service": {"name": "webhook"}}}],
+        }
+        self.events: asyncio.Queue[Json] = asyncio.Queue()
+        self.down = False
+        self.calls: list[str] = []
+        self.watching = asyncio.Event()
+
+    def _call(self, what: str) -> None:
+        self.calls.append(what)
+        if self.down:
+            raise ApiError(0, "Unreachable", "no answer")
+
+    def _found(self, path: str) -> Json:
+        if path not in self.objects:
+            raise ApiError(404, "NotFound", f"{path} not found")
+        return self.objects[path]
+
+    async def get(self, path: str, params: Mapping[str, str] | None = None) -> Json:
+        self._call(f"GET {path}")
+        if path != NAMESPACES:
+            return copy.deepcopy(self._found(path))
+        assert params == {"labelSelector": "ipvlan-bandwidth.io/network"}
+        items = [
+            item
+            for key, item in self.objects.items()
+            if key.startswith(f"{NAMESPACES}/") and item["metadata"].get("labels")
+        ]
+        return {"metadata": {"resourceVersion": "1"}, "items": items}
+
+    async def watch(self, path: str, params: Mapping[str, str]) -> AsyncGenerator[Json]:
+        self._call(f"WATCH {path} {params['labelSelector']}")
+        self.watching.set()
+        while True:
+            yield await self.events.get()
+
+    async def create(self, path: str, body: Mapping[str, Any]) -> Json:
+        self._call(f"POST {path}")
+        name = f"{path}/{body['metadata']['name']}"
+        if name in self.objects:
+            raise ApiError(409, "AlreadyExists", "it exists")
+        return self._store(name, body, 0)
+
+    async def replace(self, path: str, body: Mapping[str, Any]) -> Json:
+        self._call(f"PUT {path}")
+        held = self._found(path)["metadata"]["resourceVersion"]
+        if body["metadata"]["resourceVersion"] != held:
+            raise ApiError(409, "Conflict", "it was modified")
+        return self._store(path, body, int(held))
+
+    async def patch(self, path: str, body: Mapping[str, Any], *, content_type: str) -> Json:
+        self._call(f"PATCH {path}")
+        assert content_type == "application/strategic-merge-patch+json"
+        held = self._found(path)
+        for change in body["webhooks"]:
+            (webhook,) = [each for each in held["webhooks"] if each["name"] == change["name"]]
+            webhook["clientConfig"].update(change["clientConfig"])
+        return held
+
+    async def close(self) -> None:
+        self.calls.append("close")
+
+    def _store(self, path: str, body: Mapping[str, Any], version: int) -> Json:
+        stored = {**body, "metadata": {**body["metadata"], "resourceVersion": str(version + 1)}}
+        self.objects[path] = stored
+        return copy.deepcopy(stored)

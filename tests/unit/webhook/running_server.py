@@ -1,0 +1,108 @@
+"""A webhook that serves in the test's event loop over real TLS on loopback, with an API server in memory."""
+
+import argparse
+import asyncio
+import base64
+import io
+import json
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import aiohttp
+
+from tests.unit.webhook.fake_api import CONFIGURATION, FakeApi, Json
+from webhook import server
+from webhook.server import Settings, serve
+
+REFUSED: Final = {"kubernetes.io/ingress-bandwidth": "100m"}
+GOOD: Final = {"kubernetes.io/ingress-bandwidth": "0.1G"}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def parsed(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    server.add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+def review(annotations: Json | None = None, where: str = "shop") -> Json:
+    return {
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "u-1",
+            "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "operation": "CREATE",
+            "namespace": where,
+            "object": {"metadata": {"generateName": "web-", "annotations": annotations or {}}, "spec": {}},
+        },
+    }
+
+
+@dataclass
+class Running:
+    """A server that runs in this event loop, and a client that trusts what the configuration trusts."""
+
+    api: FakeApi
+    settings: Settings
+    stop: asyncio.Event
+    task: asyncio.Task[None]
+    session: aiohttp.ClientSession
+
+    async def get(self, path: str) -> tuple[int, str]:
+        async with self.session.get(f"http://127.0.0.1:{self.settings.health_port}{path}") as response:
+            return response.status, await response.text()
+
+    async def ready(self) -> None:
+        async with asyncio.timeout(10):
+            while True:
+                with suppress(aiohttp.ClientConnectorError):
+                    if (await self.get("/readyz"))[0] == 200:
+                        return
+                await asyncio.sleep(0.01)
+
+    def trusting(self) -> ssl.SSLContext:
+        bundle = self.api.objects[CONFIGURATION]["webhooks"][0]["clientConfig"]["caBundle"]
+        return ssl.create_default_context(cadata=base64.b64decode(bundle).decode())
+
+    async def post(self, body: object, **keywords: Any) -> aiohttp.ClientResponse:
+        data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
+        response = await self.session.post(
+            f"https://127.0.0.1:{self.settings.port}/mutate",
+            data=data,
+            headers={"Content-Type": "application/json", **keywords.pop("headers", {})},
+            ssl=self.trusting(),
+            server_hostname="webhook.ipvlan-bandwidth.svc",
+            **keywords,
+        )
+        await response.read()
+        return response
+
+    async def answer(self, body: object) -> Json:
+        response = await self.post(body)
+        assert response.status == 200
+        answer: Json = (await response.json())["response"]
+        return answer
+
+
+@asynccontextmanager
+async def running(api: FakeApi, **changes: Any) -> AsyncIterator[Running]:
+    settings = server.settings_of(parsed("--listen", "127.0.0.1"))
+    settings = replace(settings, port=free_port(), health_port=free_port(), drain_s=0.0)
+    settings = replace(settings, **changes)
+    stop = asyncio.Event()
+    task = asyncio.create_task(serve(settings, api, stop))
+    async with aiohttp.ClientSession() as session:
+        yield Running(api, settings, stop, task, session)
+    stop.set()
+    await task

@@ -1,0 +1,119 @@
+"""What the webhook answers over HTTPS: to reviews, to what is none, and what it logs and counts."""
+
+import asyncio
+import base64
+import json
+import logging
+import ssl
+import warnings
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.unit.webhook.fake_api import FakeApi, namespace
+from tests.unit.webhook.running_server import GOOD, REFUSED, Running, review, running
+from webhook import handlers
+
+
+@pytest.fixture
+async def up() -> AsyncIterator[Running]:
+    async with running(FakeApi(namespace("shop", "kube-system.ipvlan"))) as server_:
+        await server_.ready()
+        yield server_
+
+
+async def test_a_pod_is_admitted_with_its_network_and_normalised_limit(up: Running) -> None:
+    answer = await up.answer(review(GOOD))
+    assert (answer["uid"], answer["allowed"], answer["patchType"]) == ("u-1", True, "JSONPatch")
+    patched = {each["path"]: each["value"] for each in json.loads(base64.b64decode(answer["patch"]))}
+    assert patched["/metadata/annotations/kubernetes.io~1ingress-bandwidth"] == "100M"
+    assert patched["/metadata/annotations/v1.multus-cni.io~1default-network"] == "kube-system/ipvlan"
+
+
+async def test_a_refusal_is_an_answer_and_one_line_in_the_log(up: Running, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "webhook.handlers"):
+        answer = await up.answer(review(REFUSED))
+    assert not answer["allowed"]
+    (record,) = caplog.records
+    told = vars(record)
+    assert (told["namespace"], told["pod"], told["reasons"]) == ("shop", "web-*", ["InvalidBandwidth"])
+    assert told["refusal"] == answer["status"]["message"]
+
+
+async def test_admissions_are_counted_by_operation_outcome_and_reason(up: Running) -> None:
+    await up.answer(review(GOOD))
+    await up.answer(review(REFUSED))
+    await up.post(b"garbage")
+    text = (await up.get("/metrics"))[1]
+    counted = 'ipvlan_bandwidth_admissions_total{operation="CREATE",outcome='
+    assert f'{counted}"mutated",reason=""}} 1.0' in text
+    assert f'{counted}"refused",reason="InvalidBandwidth"}} 1.0' in text
+    assert 'ipvlan_bandwidth_admissions_total{operation="",outcome="error",reason="400"} 1.0' in text
+    assert "ipvlan_bandwidth_admission_duration_seconds_count 2.0" in text
+    assert "ipvlan_bandwidth_namespace_watch_restarts 0.0" in text
+    (expiry,) = [line for line in text.splitlines() if line.startswith("ipvlan_bandwidth_certificate_expiry")]
+    assert float(expiry.split()[1]) > 1.7e9
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        (b"", 400, "no JSON"),
+        (b"{", 400, "no JSON"),
+        (b"\xff", 400, "no JSON"),
+        (b"[" * 100_000, 400, "no JSON"),
+        (b"[]", 400, "expected an object of kind AdmissionReview, got a list"),
+        (b"{}", 400, "expected apiVersion admission.k8s.io/v1"),
+        (b"x" * (handlers.LARGEST_REVIEW_BYTES + 1), 413, "more than 8388608 bytes"),
+    ],
+)
+async def test_a_body_that_is_no_review_is_a_clear_client_error(
+    up: Running, body: bytes, status: int, says: str
+) -> None:
+    response = await up.post(body)
+    assert response.status == status
+    text = await response.text()
+    assert says in text
+    assert "Traceback" not in text
+
+
+async def test_another_content_type_method_or_path_is_a_client_error(up: Running) -> None:
+    response = await up.post(review(), headers={"Content-Type": "text/plain"})
+    assert (response.status, await response.text()) == (
+        415,
+        "ipvlan-bandwidth: expected Content-Type application/json, got text/plain",
+    )
+    base = f"https://127.0.0.1:{up.settings.port}"
+    for method, path, status in (("GET", "/mutate", 405), ("POST", "/", 404), ("GET", "/metrics", 404)):
+        async with up.session.request(
+            method, base + path, ssl=up.trusting(), server_hostname="webhook.ipvlan-bandwidth.svc"
+        ) as response:
+            assert response.status == status
+
+
+async def test_a_namespace_that_cannot_be_read_is_an_error_that_controllers_try_again(up: Running) -> None:
+    up.api.down = True
+    response = await up.post(review(GOOD, where="unknown"))
+    assert response.status == 503
+    assert "try again" in await response.text()
+
+
+async def test_a_defect_is_told_without_a_traceback_and_the_server_goes_on(
+    up: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(handlers, "respond", lambda *_: 1 // 0)
+    response = await up.post(review(GOOD))
+    assert (response.status, "ZeroDivisionError" in await response.text()) == (500, False)
+    assert "ZeroDivisionError" in caplog.text
+    monkeypatch.undo()
+    assert (await up.answer(review(GOOD)))["allowed"]
+
+
+async def test_tls_older_than_1_2_is_refused(up: Running) -> None:
+    context = up.trusting()
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises((ssl.SSLError, ConnectionResetError)):
+        await asyncio.open_connection("127.0.0.1", up.settings.port, ssl=context, server_hostname="webhook")

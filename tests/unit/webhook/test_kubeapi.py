@@ -1,0 +1,192 @@
+"""KubeApi against an HTTP server on loopback: requests, answers, and errors for people."""
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from webhook import kubeapi
+from webhook.kubeapi import ApiError, Endpoint, KubeApi
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Start = Callable[[Handler], Awaitable[KubeApi]]
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Starts a server with one handler for everything, and gives a KubeApi that calls it."""
+    opened: list[KubeApi] = []
+    servers: list[TestServer] = []
+
+    async def starter(handler: Handler) -> KubeApi:
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", handler)
+        server = TestServer(application)
+        await server.start_server()
+        servers.append(server)
+
+        async def authorization() -> str:
+            return "Bearer secret"
+
+        api = KubeApi(
+            Endpoint(f"http://127.0.0.1:{server.port}", ssl.create_default_context(), authorization), user_agent="t/1"
+        )
+        opened.append(api)
+        return api
+
+    yield starter
+    for api in opened:
+        await api.close()
+    for server in servers:
+        await server.close()
+
+
+async def echo(request: web.Request) -> web.Response:
+    body = await request.read()
+    return web.json_response(
+        {
+            "method": request.method,
+            "path": request.path_qs,
+            "type": request.headers.get("Content-Type"),
+            "agent": request.headers["User-Agent"],
+            "authorization": request.headers["Authorization"],
+            "body": json.loads(body) if body else None,
+        }
+    )
+
+
+async def test_each_call_is_the_request_that_the_api_has_for_it(start: Start) -> None:
+    api = await start(echo)
+    got = await api.get("/api/v1/pods", {"labelSelector": "a=b,c"})
+    assert (got["method"], got["path"]) == ("GET", "/api/v1/pods?labelSelector=a%3Db,c")
+    created = await api.create("/api/v1/x", {"a": 1})
+    assert (created["method"], created["type"], created["body"]) == ("POST", "application/json", {"a": 1})
+    replaced = await api.replace("/api/v1/x/y", {"a": 2})
+    assert (replaced["method"], replaced["path"], replaced["body"]) == ("PUT", "/api/v1/x/y", {"a": 2})
+    patched = await api.patch("/api/v1/x/y", {"a": 3})
+    assert (patched["method"], patched["type"]) == ("PATCH", "application/merge-patch+json")
+    applied = await api.patch(
+        "/api/v1/x/y", [{"op": "test"}], content_type="application/json-patch+json", params={"fieldManager": "m"}
+    )
+    assert (applied["type"], applied["path"]) == ("application/json-patch+json", "/api/v1/x/y?fieldManager=m")
+    assert (got["agent"], got["authorization"]) == ("t/1", "Bearer secret")
+
+
+async def test_a_status_becomes_an_error_with_its_reason(start: Start) -> None:
+    async def conflict(_: web.Request) -> web.Response:
+        status = {"kind": "Status", "code": 409, "reason": "Conflict", "message": "it was modified"}
+        return web.json_response(status, status=409)
+
+    with pytest.raises(ApiError) as caught:
+        await (await start(conflict)).replace("/api/v1/x/y", {})
+    assert (caught.value.status, caught.value.reason, caught.value.message) == (409, "Conflict", "it was modified")
+    assert str(caught.value) == "it was modified (409 Conflict)"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("<html>Bad Gateway", "<html>Bad Gateway"), ("", "no message"), ("[]", "[]"), ("{}", "no message")],
+)
+async def test_a_proxy_that_answers_instead_is_quoted(start: Start, text: str, message: str) -> None:
+    async def proxy(_: web.Request) -> web.Response:
+        return web.Response(status=502, text=text)
+
+    with pytest.raises(ApiError) as caught:
+        await (await start(proxy)).get("/api/v1/pods")
+    assert (caught.value.status, caught.value.reason, caught.value.message) == (502, "Unknown", message)
+
+
+@pytest.mark.parametrize("text", ["<html>", "[]", "3"])
+async def test_an_answer_that_is_no_json_object_is_an_error(start: Start, text: str) -> None:
+    async def odd(_: web.Request) -> web.Response:
+        return web.Response(text=text)
+
+    with pytest.raises(ApiError, match="is no JSON"):
+        await (await start(odd)).get("/api/v1/pods")
+
+
+async def test_a_server_that_is_not_there_is_status_0_and_named() -> None:
+    async def nobody() -> None:
+        return None
+
+    api = KubeApi(Endpoint("http://127.0.0.1:1", ssl.create_default_context(), nobody), user_agent="t/1")
+    for call in (api.get("/api"), anext(api.watch("/api", {}))):
+        with pytest.raises(ApiError, match=r"no answer from the API server http://127\.0\.0\.1:1") as caught:
+            await call
+        assert (caught.value.status, caught.value.reason) == (0, "Unreachable")
+    await api.close()
+
+
+def streaming(*chunks: bytes, cut: bool = False) -> Handler:
+    async def stream(request: web.Request) -> web.StreamResponse:
+        assert request.query["watch"] == "true"
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for chunk in chunks:
+            await response.write(chunk)
+            await asyncio.sleep(0.002)
+        if cut:
+            assert request.transport is not None
+            request.transport.close()
+        return response
+
+    return stream
+
+
+async def watched(api: KubeApi) -> list[str]:
+    async with aclosing(api.watch("/api/v1/pods", {"resourceVersion": "1", "timeoutSeconds": "5"})) as events:
+        return [f"{event['type']} {event['object']['n']}" async for event in events]
+
+
+async def test_events_are_whole_however_the_network_cuts_them(start: Start) -> None:
+    text = (
+        b'{"type":"ADDED","object":{"n":1}}\n{"type":"MODIFIED","object":{"n":2}}\n\n{"type":"ADDED","object":{"n":3}}'
+    )
+    for size in (3, 34, 1000):
+        api = await start(streaming(*(text[i : i + size] for i in range(0, len(text), size))))
+        assert await watched(api) == ["ADDED 1", "MODIFIED 2", "ADDED 3"]
+
+
+async def test_an_event_of_a_megabyte_arrives(start: Start) -> None:
+    large = json.dumps({"type": "ADDED", "object": {"n": 1, "padding": "x" * 2**20}}).encode() + b"\n"
+    assert await watched(await start(streaming(large))) == ["ADDED 1"]
+
+
+async def test_an_endless_event_is_given_up(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubeapi, "_LONGEST_EVENT_BYTES", 100)
+    with pytest.raises(ApiError, match="more than 100 bytes"):
+        await watched(await start(streaming(b"x" * 101)))
+
+
+async def test_an_error_event_is_raised_with_its_code(start: Start) -> None:
+    gone = b'{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old"}}\n'
+    with pytest.raises(ApiError) as caught:
+        await watched(await start(streaming(b'{"type":"ADDED","object":{"n":1}}\n', gone)))
+    assert (caught.value.status, caught.value.reason) == (410, "Expired")
+
+
+async def test_a_refused_watch_is_raised_with_its_status(start: Start) -> None:
+    async def forbidden(_: web.Request) -> web.Response:
+        return web.json_response({"reason": "Forbidden", "message": "no"}, status=403)
+
+    with pytest.raises(ApiError) as caught:
+        await watched(await start(forbidden))
+    assert caught.value.status == 403
+
+
+async def test_a_connection_lost_within_a_watch_is_unreachable(start: Start) -> None:
+    with pytest.raises(ApiError) as caught:
+        await watched(await start(streaming(b'{"type":"ADDED","object":{"n":1}}\n', cut=True)))
+    assert caught.value.status == 0
+
+
+@pytest.mark.parametrize("line", [b"garbage\n", b'{"type":"ADDED"}\n', b'{"object":{}}\n'])
+async def test_something_else_than_events_is_an_error(start: Start, line: bytes) -> None:
+    with pytest.raises(ApiError) as caught:
+        await watched(await start(streaming(line)))
+    assert caught.value.reason == "NotJSON"

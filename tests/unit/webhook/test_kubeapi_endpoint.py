@@ -1,0 +1,144 @@
+"""Where KubeApi finds the API server and who it is there: a Pod's service account, or a person's kubeconfig."""
+
+import json
+import os
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from certs.authority import Credentials, renew
+from webhook.certificates import serve_with, server_context
+from webhook.kubeapi import ApiError, ConfigurationError, KubeApi, from_kubeconfig, in_cluster
+
+
+async def echo(request: web.Request) -> web.Response:
+    return web.json_response({"method": request.method, "authorization": request.headers["Authorization"]})
+
+
+@pytest.fixture
+def credentials() -> Credentials:
+    return renew(None, names=["localhost"], now=datetime.now(UTC)).credentials
+
+
+@pytest.fixture
+async def secure(credentials: Credentials) -> AsyncIterator[TestServer]:
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", echo)
+    context = server_context()
+    serve_with(context, credentials)
+    server = TestServer(application, host="localhost", scheme="https")
+    await server.start_server(ssl=context)
+    yield server
+    await server.close()
+
+
+def service_account(folder: Path, credentials: Credentials, server: TestServer) -> dict[str, str]:
+    (folder / "token").write_text("first\n")
+    (folder / "ca.crt").write_bytes(credentials.trusted_pem())
+    return {"KUBERNETES_SERVICE_HOST": "localhost", "KUBERNETES_SERVICE_PORT": str(server.port)}
+
+
+async def test_in_a_pod_the_service_account_is_used_and_its_token_read_anew(
+    tmp_path: Path, credentials: Credentials, secure: TestServer
+) -> None:
+    endpoint = in_cluster(service_account(tmp_path, credentials, secure), tmp_path)
+    assert endpoint is not None
+    api = KubeApi(endpoint, user_agent="t/1")
+    assert (await api.get("/api"))["authorization"] == "Bearer first"
+    (tmp_path / "token").write_text("second")
+    assert (await api.get("/api"))["authorization"] == "Bearer second"
+    (tmp_path / "token").unlink()
+    with pytest.raises(ApiError, match="cannot read the service account's token"):
+        await api.get("/api")
+    await api.close()
+
+
+async def test_a_server_of_another_authority_is_not_trusted(
+    tmp_path: Path, credentials: Credentials, secure: TestServer
+) -> None:
+    environ = service_account(tmp_path, credentials, secure)
+    other = renew(None, names=["localhost"], now=datetime.now(UTC)).credentials
+    (tmp_path / "ca.crt").write_bytes(other.trusted_pem())
+    endpoint = in_cluster(environ, tmp_path)
+    assert endpoint is not None
+    api = KubeApi(endpoint, user_agent="t/1")
+    with pytest.raises(ApiError, match="certificate verify failed"):
+        await api.get("/api")
+    await api.close()
+
+
+def test_an_ipv6_service_address_is_bracketed(tmp_path: Path, credentials: Credentials) -> None:
+    (tmp_path / "token").write_text("t")
+    (tmp_path / "ca.crt").write_bytes(credentials.trusted_pem())
+    endpoint = in_cluster({"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "443"}, tmp_path)
+    assert endpoint is not None
+    assert endpoint.url == "https://[fd00::1]:443"
+
+
+def test_outside_of_a_pod_there_is_no_service_account(tmp_path: Path) -> None:
+    assert in_cluster({}, tmp_path) is None
+    assert in_cluster({"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}, tmp_path) is None
+
+
+def test_a_service_account_without_its_ca_is_a_configuration_error(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("t")
+    with pytest.raises(ConfigurationError, match=r"ca\.crt"):
+        in_cluster({"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}, tmp_path)
+
+
+def kubeconfig(folder: Path, server: str, cluster: dict[str, object], user: dict[str, object]) -> dict[str, str]:
+    path = folder / "config"
+    path.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "c", "cluster": {"server": server, **cluster}}],
+                "users": [{"name": "u", "user": user}],
+                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+                "current-context": "x",
+            }
+        )
+    )
+    return {"KUBECONFIG": str(path)}
+
+
+async def test_outside_of_a_pod_the_kubeconfig_is_used(
+    tmp_path: Path, credentials: Credentials, secure: TestServer
+) -> None:
+    (tmp_path / "ca.crt").write_bytes(credentials.trusted_pem())
+    (tmp_path / "u.crt").write_bytes(credentials.serving.certificate_pem())
+    (tmp_path / "u.key").write_bytes(credentials.serving.key_pem())
+    environ = kubeconfig(
+        tmp_path,
+        f"https://localhost:{secure.port}",
+        {"certificate-authority": "ca.crt"},
+        {"token": "mine", "client-certificate": "u.crt", "client-key": "u.key"},
+    )
+    api = await KubeApi.connect(user_agent="t/1", environ=environ)
+    assert (await api.get("/api"))["authorization"] == "Bearer mine"
+    await api.close()
+
+
+async def test_a_kubeconfig_may_turn_verification_off(tmp_path: Path, secure: TestServer) -> None:
+    environ = kubeconfig(
+        tmp_path, f"https://127.0.0.1:{secure.port}", {"insecure-skip-tls-verify": True}, {"token": "mine"}
+    )
+    api = await KubeApi.connect(user_agent="t/1", environ=environ)
+    assert (await api.get("/api"))["method"] == "GET"
+    await api.close()
+
+
+async def test_neither_pod_nor_kubeconfig_is_a_configuration_error_that_says_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="set KUBECONFIG"):
+        await from_kubeconfig({"KUBECONFIG": f"{tmp_path}/none{os.pathsep}"})
+
+
+async def test_a_broken_kubeconfig_is_a_configuration_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("{}")
+    with pytest.raises(ConfigurationError, match=r"cannot use the kubeconfig .*config: "):
+        await from_kubeconfig({"KUBECONFIG": str(tmp_path / "config")})

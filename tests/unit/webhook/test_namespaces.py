@@ -1,0 +1,86 @@
+"""The cache of Namespaces: what a Pod's Namespace decides, and when the API server is asked for it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from tests.unit.webhook.fake_api import NAMESPACES, FakeApi, namespace
+from webhook.kubeapi import ApiError
+from webhook.namespaces import Namespaces
+from webhook.policy import Policy
+
+
+@asynccontextmanager
+async def running(api: FakeApi) -> AsyncIterator[Namespaces]:
+    namespaces = Namespaces(api)
+    task = asyncio.create_task(namespaces.run())
+    await namespaces.synced.wait()
+    await api.watching.wait()
+    yield namespaces
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def tell(api: FakeApi, kind: str, item: dict[str, object]) -> None:
+    await api.events.put({"type": kind, "object": item})
+    await asyncio.sleep(0.001)
+
+
+async def test_a_listed_namespace_decides_without_a_call() -> None:
+    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    async with running(api) as namespaces:
+        calls = list(api.calls)
+        assert await namespaces.policy_of("shop") == Policy("kube-system/ipvlan")
+        assert api.calls == calls
+        assert len(namespaces) == 1
+
+
+async def test_a_malformed_label_is_a_problem_of_the_policy() -> None:
+    async with running(FakeApi(namespace("shop", "ipvlan"))) as namespaces:
+        policy = await namespaces.policy_of("shop")
+        assert policy.network is None
+        assert policy.problem is not None
+
+
+async def test_a_namespace_that_the_watch_has_not_told_of_is_asked_for() -> None:
+    api = FakeApi()
+    async with running(api) as namespaces:
+        api.objects[f"{NAMESPACES}/new"] = namespace("new", "kube-system.ipvlan")
+        assert await namespaces.policy_of("new") == Policy("kube-system/ipvlan")
+        assert api.calls[-1] == f"GET {NAMESPACES}/new"
+
+
+async def test_a_namespace_that_is_gone_or_has_no_label_decides_nothing() -> None:
+    async with running(FakeApi(namespace("plain"))) as namespaces:
+        assert await namespaces.policy_of("plain") == Policy()
+        assert await namespaces.policy_of("gone") == Policy()
+
+
+async def test_a_namespace_that_cannot_be_asked_for_is_an_error() -> None:
+    api = FakeApi()
+    async with running(api) as namespaces:
+        api.down = True
+        with pytest.raises(ApiError):
+            await namespaces.policy_of("new")
+
+
+async def test_changes_and_removals_of_the_label_are_followed() -> None:
+    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    async with running(api) as namespaces:
+        await tell(api, "ADDED", namespace("lab", "net.one"))
+        assert await namespaces.policy_of("lab") == Policy("net/one")
+        await tell(api, "MODIFIED", namespace("shop", "net.two"))
+        assert await namespaces.policy_of("shop") == Policy("net/two")
+        api.objects[f"{NAMESPACES}/shop"] = namespace("shop")
+        await tell(api, "DELETED", namespace("shop"))
+        assert await namespaces.policy_of("shop") == Policy()
+        await tell(api, "DELETED", namespace("never-seen"))
+        assert len(namespaces) == 1
+
+
+async def test_failures_of_the_watch_are_counted() -> None:
+    async with running(FakeApi()) as namespaces:
+        assert namespaces.restarts == 0

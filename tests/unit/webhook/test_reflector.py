@@ -1,0 +1,252 @@
+"""The reflector against a scripted API: what its owner sees, what it asks for, and how long it waits.
+
+Its twin against a real API server is in the cluster suite, where both of its users run.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from webhook.kubeapi import ApiError
+from webhook.reflector import LONGEST_DELAY_S, Reflector
+
+Json = dict[str, Any]
+UNREACHABLE = ApiError(0, "Unreachable", "no answer")
+GONE = ApiError(410, "Expired", "too old resource version")
+HOURS = 3600.0
+
+
+def item(name: str, version: int) -> Json:
+    return {"metadata": {"name": name, "resourceVersion": str(version)}}
+
+
+def listed(version: int, *names: str) -> Json:
+    return {"metadata": {"resourceVersion": str(version)}, "items": [item(name, version) for name in names]}
+
+
+def event(kind: str, name: str, version: int) -> Json:
+    return {"type": kind, "object": item(name, version)}
+
+
+@dataclass
+class Watch:
+    """One watch connection: its events, how long it lasts, and how it ends."""
+
+    events: list[Json] = field(default_factory=list)
+    seconds: float = HOURS
+    error: Exception | None = None
+
+
+class Script:
+    """Lists and watches in their order; when they are used up the run is over. Keeps what was asked and seen."""
+
+    def __init__(self, lists: list[Json | ApiError], watches: list[Watch]) -> None:
+        self.lists, self.watches = list(lists), list(watches)
+        self.now = 0.0
+        self.over = asyncio.Event()
+        self.slept: list[float] = []
+        self.asked: list[Mapping[str, str]] = []
+        self.seen: list[str] = []
+        self.open = 0
+
+    async def get(self, path: str, params: Mapping[str, str] | None = None) -> Json:
+        assert path == "/api/v1/pods"
+        assert params == {"fieldSelector": "spec.nodeName=n"}
+        if not self.lists:
+            await self._end()
+        answer = self.lists.pop(0)
+        if isinstance(answer, ApiError):
+            raise answer
+        return answer
+
+    async def watch(self, path: str, params: Mapping[str, str]) -> AsyncGenerator[Json]:
+        assert path == "/api/v1/pods"
+        self.asked.append(params)
+        self.open += 1
+        try:
+            if not self.watches:
+                await self._end()
+            watch = self.watches.pop(0)
+            for each in watch.events:
+                yield each
+            self.now += watch.seconds
+            if watch.error:
+                raise watch.error
+        finally:
+            self.open -= 1
+
+    async def _end(self) -> None:
+        self.over.set()
+        await asyncio.Event().wait()
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+    def reflector(self, uniform: float = 1.0) -> Reflector:
+        return Reflector(
+            self,
+            "/api/v1/pods",
+            params={"fieldSelector": "spec.nodeName=n"},
+            on_sync=lambda items: self.seen.append("sync " + ",".join(each["metadata"]["name"] for each in items)),
+            on_event=lambda kind, each: self.seen.append(f"{kind} {each['metadata']['name']}"),
+            clock=lambda: self.now,
+            sleep=self.sleep,
+            uniform=lambda: uniform,
+        )
+
+    async def play(self, uniform: float = 1.0) -> Reflector:
+        reflector = self.reflector(uniform)
+        task = asyncio.create_task(reflector.run())
+        over = asyncio.create_task(self.over.wait())
+        await asyncio.wait({task, over}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            over.cancel()
+            task.result()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        return reflector
+
+
+async def test_it_lists_then_watches_from_the_version_of_the_list() -> None:
+    script = Script([listed(7, "a", "b")], [Watch([event("ADDED", "c", 8), event("DELETED", "a", 9)])])
+    await script.play()
+    assert script.seen == ["sync a,b", "ADDED c", "DELETED a"]
+    assert [asked["resourceVersion"] for asked in script.asked] == ["7", "9"]
+    assert script.slept == []
+
+
+async def test_a_watch_asks_for_bookmarks_the_same_selection_and_an_end_within_ten_minutes() -> None:
+    script = Script([listed(7)], [])
+    await script.play(uniform=1.0)
+    (asked,) = script.asked
+    assert asked["allowWatchBookmarks"] == "true"
+    assert asked["fieldSelector"] == "spec.nodeName=n"
+    assert asked["timeoutSeconds"] == "600"
+
+
+async def test_it_is_synced_after_the_first_list_and_not_before() -> None:
+    failed = Script([UNREACHABLE], [])
+    assert not (await failed.play()).synced.is_set()
+    assert (await Script([listed(7)], []).play()).synced.is_set()
+
+
+async def test_an_empty_list_of_null_is_a_list() -> None:
+    script = Script([{"metadata": {"resourceVersion": "7"}, "items": None}], [])
+    await script.play()
+    assert script.seen == ["sync "]
+
+
+async def test_a_bookmark_moves_the_version_and_is_no_event() -> None:
+    script = Script([listed(7)], [Watch([{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "50"}}}])])
+    await script.play()
+    assert script.seen == ["sync "]
+    assert script.asked[-1]["resourceVersion"] == "50"
+
+
+async def test_a_lost_connection_is_resumed_from_the_last_version_without_a_new_list() -> None:
+    script = Script([listed(7)], [Watch([event("ADDED", "a", 8)], error=UNREACHABLE), Watch([event("ADDED", "b", 9)])])
+    reflector = await script.play()
+    assert script.seen == ["sync ", "ADDED a", "ADDED b"]
+    assert script.asked[1]["resourceVersion"] == "8"
+    assert reflector.restarts == 1
+
+
+@pytest.mark.parametrize("error", [GONE, ApiError(500, "InternalError", "?"), ApiError(403, "Forbidden", "?")])
+async def test_a_version_that_is_too_old_or_a_refusal_leads_to_a_fresh_list(error: ApiError) -> None:
+    script = Script([listed(7, "a"), listed(90, "b")], [Watch(error=error)])
+    await script.play()
+    assert script.seen == ["sync a", "sync b"]
+    assert script.asked[-1]["resourceVersion"] == "90"
+    assert len(script.slept) == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_an_overloaded_server_is_not_asked_for_another_list(status: int) -> None:
+    script = Script([listed(7)], [Watch(error=ApiError(status, "Busy", "later"))])
+    await script.play()
+    assert script.seen == ["sync "]
+
+
+async def test_after_an_outage_comes_a_fresh_list_because_versions_may_have_begun_again() -> None:
+    outage = [Watch(seconds=0, error=UNREACHABLE) for _ in range(4)]
+    script = Script([listed(700, "a"), listed(3, "b")], outage)
+    await script.play()
+    assert script.seen == ["sync a", "sync b"]
+    assert script.asked[-1]["resourceVersion"] == "3"
+
+
+async def test_waits_double_up_to_half_a_minute() -> None:
+    script = Script([UNREACHABLE] * 9, [])
+    await script.play(uniform=1.0)
+    assert script.slept == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+
+
+@settings(deadline=None)
+@given(uniform=st.floats(0, 1), failures=st.integers(1, 40))
+def test_waits_are_spread_over_their_upper_half_and_never_longer_than_the_cap(uniform: float, failures: int) -> None:
+    async def play() -> None:
+        script = Script([UNREACHABLE] * failures, [])
+        await script.play(uniform)
+        for number, slept in enumerate(script.slept):
+            whole = min(0.5 * 2**number, LONGEST_DELAY_S)
+            assert whole / 2 <= slept <= whole
+
+    asyncio.run(play())
+
+
+async def test_an_event_makes_the_next_wait_short_again() -> None:
+    script = Script(
+        [UNREACHABLE] * 5 + [listed(7)],
+        [Watch([event("ADDED", "a", 8)], seconds=0, error=UNREACHABLE)],
+    )
+    await script.play()
+    assert script.slept[-2:] == [8.0, 0.5]
+
+
+async def test_a_long_quiet_watch_makes_the_next_wait_short_again() -> None:
+    script = Script([UNREACHABLE] * 5 + [listed(7)], [Watch(seconds=60, error=UNREACHABLE)])
+    await script.play()
+    assert script.slept[-2:] == [8.0, 0.5]
+
+
+async def test_a_server_that_ends_each_watch_at_once_is_not_asked_in_a_loop() -> None:
+    script = Script([listed(7), listed(8)], [Watch(seconds=0.1) for _ in range(5)])
+    reflector = await script.play()
+    assert script.slept == [0.5, 1.0, 2.0, 4.0, 8.0]
+    assert reflector.restarts == 5
+
+
+async def test_an_answer_that_is_no_list_is_tried_again() -> None:
+    script = Script([{"kind": "Status"}, listed(7, "a")], [])
+    await script.play()
+    assert script.seen == ["sync a"]
+
+
+async def test_a_defect_in_a_callback_ends_the_run() -> None:
+    script = Script([listed(7)], [Watch([event("ADDED", "a", 8)])])
+    reflector = script.reflector()
+    reflector._on_event = lambda kind, _: [][len(kind)]
+    with pytest.raises(IndexError):
+        await reflector.run()
+
+
+async def test_cancelling_closes_the_watch() -> None:
+    script = Script([listed(7)], [])
+    await script.play()
+    assert script.open == 0
+
+
+async def test_failures_are_warnings_but_a_version_that_grew_old_is_news(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        await Script([listed(7), listed(8)], [Watch(error=GONE), Watch(error=UNREACHABLE)]).play()
+    assert [record.levelno for record in caplog.records] == [logging.INFO, logging.WARNING]

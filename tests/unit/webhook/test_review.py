@@ -1,0 +1,214 @@
+"""AdmissionReview to decision and back."""
+
+import base64
+import contextlib
+import copy
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.webhook.json_patch import applied
+from webhook.contract import DEFAULT_NETWORK_ANNOTATION, EGRESS_ANNOTATION, INGRESS_ANNOTATION, MANAGED_LABEL
+from webhook.policy import Policy
+from webhook.review import InvalidReview, Outcome, Reviewed, namespace_of, respond
+
+
+def pod(annotations: dict[str, str] | None = None, **metadata: Any) -> dict[str, Any]:
+    if annotations is not None:
+        metadata["annotations"] = annotations
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "cart", **metadata}, "spec": {"containers": []}}
+
+
+def review_of(
+    obj: dict[str, Any] | None, *, old: dict[str, Any] | None = None, operation: str = "CREATE", **more: Any
+) -> dict[str, Any]:
+    return {
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "705ab4f5-6393-11e8-b7cc-42010a800002",
+            "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "namespace": "shop",
+            "operation": operation,
+            "object": obj,
+            "oldObject": old,
+            **more,
+        },
+    }
+
+
+def answered(review: object, label: str | None = "kube-system.ipvlan") -> Reviewed:
+    return respond(review, lambda namespace: Policy.from_label(namespace, label))
+
+
+def patch_of(reviewed: Reviewed) -> list[dict[str, Any]]:
+    response = reviewed.response["response"]
+    assert response["patchType"] == "JSONPatch"
+    patch: list[dict[str, Any]] = json.loads(base64.b64decode(response["patch"], validate=True))
+    return patch
+
+
+def test_an_admitted_pod_s_answer_carries_the_uid_and_a_patch_that_the_api_server_can_apply() -> None:
+    document = pod({INGRESS_ANNOTATION: "0.1G"})
+    reviewed = answered(review_of(document))
+    assert reviewed.response["apiVersion"] == "admission.k8s.io/v1"
+    assert reviewed.response["kind"] == "AdmissionReview"
+    assert reviewed.response["response"]["uid"] == "705ab4f5-6393-11e8-b7cc-42010a800002"
+    assert reviewed.response["response"]["allowed"] is True
+    metadata = applied(patch_of(reviewed), document)["metadata"]
+    assert metadata["annotations"] == {
+        INGRESS_ANNOTATION: "100M",
+        DEFAULT_NETWORK_ANNOTATION: "kube-system/ipvlan",
+    }
+    assert metadata["labels"] == {MANAGED_LABEL: "true"}
+    assert (reviewed.outcome, reviewed.reasons, reviewed.message) == (Outcome.MUTATED, (), "")
+
+
+def test_an_answer_without_changes_has_no_patch() -> None:
+    reviewed = answered(review_of(pod()), label=None)
+    assert reviewed.response["response"] == {"uid": "705ab4f5-6393-11e8-b7cc-42010a800002", "allowed": True}
+    assert reviewed.outcome is Outcome.ALLOWED
+
+
+def test_a_refusal_carries_the_message_and_what_logs_and_metrics_say_of_it() -> None:
+    document = pod({INGRESS_ANNOTATION: "100m", EGRESS_ANNOTATION: "100Mbps"}, name=None, generateName="cart-")
+    reviewed = answered(review_of(document))
+    response = reviewed.response["response"]
+    assert response["allowed"] is False
+    assert response["status"] == {
+        "status": "Failure",
+        "reason": "Invalid",
+        "code": 422,
+        "message": reviewed.message,
+    }
+    assert "patch" not in response
+    assert 'did you mean "100M"?' in reviewed.message
+    assert reviewed.outcome is Outcome.REFUSED
+    assert reviewed.reasons == ("InvalidBandwidth",)
+    assert (reviewed.operation, reviewed.namespace, reviewed.pod) == ("CREATE", "shop", "cart-*")
+
+
+def test_warnings_reach_the_author() -> None:
+    reviewed = answered(
+        review_of(
+            pod({INGRESS_ANNOTATION: "100m", EGRESS_ANNOTATION: "1M"}),
+            old=pod({INGRESS_ANNOTATION: "100m"}),
+            operation="UPDATE",
+        )
+    )
+    (warning,) = reviewed.response["response"]["warnings"]
+    assert "ingress-bandwidth" in warning
+
+
+def test_an_update_is_compared_with_the_old_pod() -> None:
+    bad = {INGRESS_ANNOTATION: "100m"}
+    assert answered(review_of(pod(bad, labels={"a": "b"}), old=pod(bad), operation="UPDATE")).outcome is Outcome.ALLOWED
+    assert answered(review_of(pod(bad), old=pod(), operation="UPDATE")).outcome is Outcome.REFUSED
+    leaving = pod(bad, deletionTimestamp="2026-01-01T00:00:00Z")
+    assert answered(review_of(leaving, old=pod(), operation="UPDATE")).outcome is Outcome.ALLOWED
+
+
+def test_host_network_is_read_from_the_spec() -> None:
+    document = pod({INGRESS_ANNOTATION: "1M"})
+    document["spec"]["hostNetwork"] = True
+    assert answered(review_of(document)).reasons == ("HostNetworkLimit",)
+
+
+@pytest.mark.parametrize(
+    "review",
+    [
+        review_of(None, operation="DELETE"),
+        review_of({"kind": "PodExecOptions"}, operation="CONNECT", subResource="exec"),
+        review_of({"kind": "Binding"}, operation="CREATE", subResource="binding"),
+    ],
+)
+def test_deletions_and_subresources_pass(review: dict[str, Any]) -> None:
+    reviewed = answered(review)
+    assert reviewed.outcome is Outcome.ALLOWED
+    assert reviewed.pod == ""
+
+
+def test_a_pod_that_has_no_name_yet_is_called_by_what_is_known() -> None:
+    assert answered(review_of(pod(name=""))).pod == "*"
+
+
+def test_the_namespace_can_be_asked_for_first() -> None:
+    assert namespace_of(review_of(pod())) == "shop"
+
+
+def without(path: str) -> dict[str, Any]:
+    review = copy.deepcopy(review_of(pod()))
+    *parents, last = path.split(".")
+    target = review
+    for parent in parents:
+        target = target[parent]
+    del target[last]
+    return review
+
+
+def with_object(**fields: Any) -> dict[str, Any]:
+    return review_of({**pod(), **fields})
+
+
+@pytest.mark.parametrize(
+    ("review", "what"),
+    [
+        ([], "expected an object of kind AdmissionReview, got a list"),
+        (None, "got missing or null"),
+        ({}, "expected apiVersion admission.k8s.io/v1 and kind AdmissionReview, got None and None"),
+        ({**review_of(pod()), "apiVersion": "admission.k8s.io/v1beta1"}, "'admission.k8s.io/v1beta1'"),
+        (without("request"), "AdmissionReview.request should be an object, and is missing or null"),
+        (without("request.uid"), "request.uid should be a string"),
+        (without("request.namespace"), "request.namespace should be a string"),
+        (without("request.operation"), "request.operation should be a string"),
+        (without("request.kind"), "request.kind should be an object"),
+        (
+            review_of(pod(), kind={"group": "apps", "version": "v1", "kind": "Deployment"}),
+            "apps/v1/Deployment, not v1/Pod",
+        ),
+        (review_of(None), "request.object should be an object, and is missing or null"),
+        (review_of(pod(), operation="UPDATE"), "request.oldObject should be an object"),
+        (with_object(metadata="x"), "request.object.metadata should be an object, and is a string"),
+        (with_object(spec=None), "request.object.spec should be an object"),
+        (with_object(spec={"hostNetwork": "yes"}), "request.object.spec.hostNetwork should be true or false"),
+        (with_object(metadata={"labels": []}), "request.object.metadata.labels should be an object, and is a list"),
+        (
+            with_object(metadata={"annotations": {INGRESS_ANNOTATION: 100}}),
+            'metadata.annotations["kubernetes.io/ingress-bandwidth"] should be a string (in quotes), and is a number',
+        ),
+        (with_object(metadata={"annotations": {"x": True}}), "and is a boolean"),
+        (with_object(metadata={"annotations": {"x": 1.5}}), "and is a number"),
+        (with_object(metadata={"annotations": {"x": {}}}), "and is an object"),
+        (with_object(metadata={"annotations": {"x": b""}}), "and is a bytes"),
+    ],
+)
+def test_a_document_of_another_shape_is_told_where_it_differs(review: object, what: str) -> None:
+    with pytest.raises(InvalidReview) as caught:
+        answered(review)
+    assert what in str(caught.value)
+
+
+def test_the_namespace_of_no_review_is_an_error_too() -> None:
+    with pytest.raises(InvalidReview):
+        namespace_of("text")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = st.sampled_from(["uid", "kind", "namespace", "operation", "object", "oldObject", "subResource"])
+POD_FIELDS = st.sampled_from(["metadata", "spec"])
+
+
+@given(FIELDS, JSON, POD_FIELDS, JSON)
+def test_no_document_breaks_it(field: str, value: object, pod_field: str, pod_value: object) -> None:
+    request = review_of({**pod(), pod_field: pod_value}, **{field: value})
+    for review in (value, request, {**request, field: value}):
+        with contextlib.suppress(InvalidReview):
+            json.dumps(answered(review).response)

@@ -1,0 +1,222 @@
+"""`python3 -m webhook review`: the answer from standard input, its words and its exit status."""
+
+import io
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.unit.webhook.test_review import pod, review_of
+from webhook.__main__ import main
+from webhook.contract import INGRESS_ANNOTATION
+from webhook.review import InvalidReview
+from webhook.review_command import Unreadable, review_text
+
+SHOP = """
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: shop
+  labels: {ipvlan-bandwidth.io/network: kube-system.ipvlan}
+"""
+CART = """
+apiVersion: v1
+kind: Pod
+metadata:
+  name: cart
+  namespace: shop
+  creationTimestamp: 2026-01-01T00:00:00Z
+  labels: {ipvlan-bandwidth.io/managed: "true"}
+  annotations: {kubernetes.io/ingress-bandwidth: 0.1G}
+spec: {containers: []}
+"""
+
+
+def said(text: str, *, network: str | None = None) -> str:
+    return review_text(text.encode(), network=network)[0]
+
+
+def list_of(*items: Any, kind: str = "List") -> str:
+    return json.dumps({"apiVersion": "v1", "kind": kind, "items": list(items)})
+
+
+def namespace(name: str, label: str | None = None) -> dict[str, Any]:
+    labels = {} if label is None else {"labels": {"ipvlan-bandwidth.io/network": label}}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, **labels}}
+
+
+class TestPods:
+    def test_a_pod_beside_its_namespace_gets_that_namespace_s_network(self) -> None:
+        assert said(f"{SHOP}---{CART}") == (
+            "Pod shop/cart: allowed, with these changes\n"
+            '  set annotation kubernetes.io/ingress-bandwidth: "100M"\n'
+            '  set annotation v1.multus-cni.io/default-network: "kube-system/ipvlan"\n'
+        )
+
+    def test_a_list_is_as_good_as_documents_and_the_order_does_not_matter(self) -> None:
+        text = list_of(pod({INGRESS_ANNOTATION: "1M"}, namespace="shop"), namespace("shop", "kube-system.ipvlan"))
+        assert '"kube-system/ipvlan"' in said(text)
+        assert "set label ipvlan-bandwidth.io/managed" in said(text)
+
+    def test_the_items_of_a_pod_list_need_no_kind(self) -> None:
+        item = pod({INGRESS_ANNOTATION: "1M"})
+        del item["kind"]
+        assert said(list_of(item, kind="PodList")).startswith("Pod default/cart: allowed")
+
+    def test_a_pod_alone_is_reviewed_without_a_network_or_with_the_one_that_is_given(self) -> None:
+        text = json.dumps(pod())
+        assert said(text) == "Pod default/cart: allowed, as it is\n"
+        assert '"kube-system/ipvlan"' in said(text, network="kube-system.ipvlan")
+
+    def test_a_managed_label_without_a_limit_is_said_to_be_removed(self) -> None:
+        text = json.dumps(pod(labels={"ipvlan-bandwidth.io/managed": "true"}))
+        assert said(text).endswith("  remove label ipvlan-bandwidth.io/managed\n")
+
+    def test_a_refusal_says_each_problem_on_a_line(self) -> None:
+        text = json.dumps(pod({INGRESS_ANNOTATION: "100m"}))
+        printed, refused = review_text(text.encode(), network="typo")
+        title, *problems = printed.splitlines()
+        assert refused
+        assert title == "Pod default/cart: refused"
+        assert len(problems) == 2
+        assert problems[0].endswith('did you mean "100M"?')
+        assert "it should be NAMESPACE.NAME" in problems[1]
+
+    def test_one_refused_pod_among_others_is_a_refusal(self) -> None:
+        text = list_of(pod({INGRESS_ANNOTATION: "100m"}, name="bad"), pod())
+        printed, refused = review_text(text.encode(), network=None)
+        assert refused
+        assert "Pod default/bad: refused" in printed
+        assert "Pod default/cart: allowed" in printed
+
+    def test_a_namespace_that_did_not_opt_in_is_said_to_be_left_alone(self) -> None:
+        text = list_of(namespace("shop"), pod({INGRESS_ANNOTATION: "100m"}, namespace="shop"))
+        assert review_text(text.encode(), network="kube-system.ipvlan") == (
+            "Pod shop/cart: not reviewed, as namespace shop does not have the label ipvlan-bandwidth.io/network\n",
+            False,
+        )
+
+    @pytest.mark.parametrize("name", ["kube-system", "ipvlan-bandwidth"])
+    def test_namespaces_that_are_never_opted_in_are_left_alone_whatever_their_label(self, name: str) -> None:
+        text = list_of(namespace(name, "kube-system.ipvlan"), pod({INGRESS_ANNOTATION: "100m"}, namespace=name))
+        assert said(text) == f"Pod {name}/cart: not reviewed, as namespace {name} is never opted in\n"
+
+
+class TestAdmissionReviews:
+    def test_an_admission_review_is_answered_as_the_webhook_would(self) -> None:
+        printed, refused = review_text(json.dumps(review_of(pod({INGRESS_ANNOTATION: "100m"}))).encode(), network=None)
+        answer = json.loads(printed)
+        assert refused
+        assert answer["kind"] == "AdmissionReview"
+        assert answer["response"]["allowed"] is False
+
+    def test_its_policy_comes_from_the_namespace_beside_it(self) -> None:
+        printed, refused = review_text(list_of(namespace("shop", "typo"), review_of(pod())).encode(), network=None)
+        assert refused
+        assert "it should be NAMESPACE.NAME" in printed
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (b"", "found no Pod and no AdmissionReview"),
+        (b"---\n---\n", "found no Pod and no AdmissionReview"),
+        (SHOP.encode(), "found no Pod and no AdmissionReview"),
+        (b"kind: [", "neither JSON nor YAML: while parsing a flow node"),
+        (b"\xff\xfe\x00", "neither JSON nor YAML"),
+        (b"kind: 2026-02-31", "neither JSON nor YAML: day is out of range"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"{a: " * 5_000, "nested too deeply"),
+        (b"text", "kind is none"),
+        (b"kind: 5", "kind is none"),
+        (b"kind: Deployment", 'kind is "Deployment": expected a Pod'),
+        (b"{kind: List, items: 5}", 'kind is "List"'),
+        (b"{kind: List, items: [5]}", "kind is none"),
+        (b"{kind: List, items: [{kind: Secret}]}", 'kind is "Secret"'),
+        (b"&a {kind: List, items: [*a]}", 'kind is "List"'),
+    ],
+)
+def test_input_that_cannot_be_read_is_told_what_is_wrong(text: bytes, what: str) -> None:
+    with pytest.raises(Unreadable) as caught:
+        review_text(text, network=None)
+    assert what in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("{kind: Pod, metadata: {annotations: {kubernetes.io/ingress-bandwidth: 100}}, spec: {}}", "(in quotes)"),
+        ("{kind: Pod, metadata: {namespace: 5}, spec: {}}", "Pod.metadata.namespace should be a string"),
+        ("{kind: Pod, metadata: {labels: {since: 2026-01-01}}, spec: {}}", "and is a date"),
+        ("{kind: Pod}", "Pod.metadata should be an object"),
+        ("{kind: Namespace}", "Namespace.metadata should be an object"),
+        ("{kind: AdmissionReview}", "expected apiVersion admission.k8s.io/v1"),
+    ],
+)
+def test_an_object_of_the_wrong_shape_is_told_where(text: str, what: str) -> None:
+    with pytest.raises(InvalidReview) as caught:
+        said(text)
+    assert what in str(caught.value)
+
+
+class TestCommand:
+    @pytest.mark.parametrize(
+        ("text", "status", "printed"),
+        [
+            (CART, 0, ("Pod shop/cart: allowed", "")),
+            (CART.replace("0.1G", "100m"), 1, ("Pod shop/cart: refused", "")),
+            ("kind: Deployment", 2, ("", 'webhook review: kind is "Deployment"')),
+            ("{kind: Pod}", 2, ("", "webhook review: Pod.metadata should be an object")),
+        ],
+    )
+    def test_the_exit_status_tells_allowed_refused_and_unreadable(
+        self,
+        text: str,
+        status: int,
+        printed: tuple[str, str],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(text.encode())))
+        assert main(["review"]) == status
+        for stream, start in zip(capsys.readouterr(), printed, strict=True):
+            assert stream.startswith(start)
+            assert bool(stream) is bool(start)
+
+    def test_it_answers_without_loading_a_server_or_a_kubernetes_client(self) -> None:
+        script = (
+            "import sys\nfrom webhook.__main__ import main\n"
+            "status = main(['review', '--network', 'kube-system.ipvlan'])\n"
+            "heavy = {'aiohttp', 'kubernetes_asyncio', 'cryptography', 'asyncio'} & set(sys.modules)\n"
+            "sys.exit(f'loaded {heavy}' if heavy else status)"
+        )
+        run = subprocess.run([sys.executable, "-c", script], input=CART, capture_output=True, text=True, check=False)
+        assert (run.returncode, run.stderr) == (0, "")
+        assert "kube-system/ipvlan" in run.stdout
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--help"], ["serve", "review", "COMMAND --help"]),
+            (["review", "--help"], ["--network", "exit status: 0", "< pod.yaml"]),
+            (["serve", "--help"], ["--port"]),
+        ],
+    )
+    def test_help_explains_itself(
+        self, arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 0
+        printed = capsys.readouterr().out
+        assert all(word in printed for word in words)
+
+    def test_no_command_is_a_usage_error(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as caught:
+            main([])
+        assert caught.value.code == 2
+        assert "COMMAND" in capsys.readouterr().err

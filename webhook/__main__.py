@@ -1,0 +1,49 @@
+"""`python3 -m webhook`: the webhook's commands."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from webhook import review_command
+
+_REVIEW = """\
+Read an AdmissionReview, a Pod, or a List of a Namespace and Pods from standard input, as JSON or YAML, and print what
+the webhook would answer. No cluster is needed.
+
+examples:
+  python3 -m webhook review < pod.yaml
+  kubectl get namespace/shop pod/cart -n shop -o yaml | python3 -m webhook review
+  python3 -m webhook review --network kube-system.ipvlan < pod.yaml
+"""
+_STATUS = "exit status: 0 all would be allowed, 1 something would be refused, 2 the input cannot be read"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command that the arguments name, and give its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python3 -m webhook",
+        description="Admission of Pods with bandwidth limits on ipvlan: checks and normalises the bandwidth "
+        "annotations, and injects the network that the Pod's namespace is labelled with.",
+        epilog="'python3 -m webhook COMMAND --help' tells more of a command.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    serve = commands.add_parser("serve", help="answer the API server over HTTPS, in a cluster")
+    review = commands.add_parser(
+        "review",
+        help="answer standard input: for authors, CI pipelines and bug reports",
+        description=_REVIEW,
+        epilog=_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    review_command.add_arguments(review)
+    if arguments[:1] == ["serve"]:
+        # Only here: it brings aiohttp and the Kubernetes client, and the other commands should answer at once.
+        from webhook import server  # noqa: PLC0415
+
+        server.add_arguments(serve)
+        return server.main(parser.parse_args(arguments))
+    return review_command.main(parser.parse_args(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,159 @@
+"""Admission of a Pod: (the Pod, its old self, the namespace's policy) -> decision. Pure, and idempotent.
+
+What a refused Pod's author reads is made here, so all that is wrong is said at once. What a decision leaves alone:
+- mirror Pods, which stand for a static Pod that runs already;
+- on UPDATE whatever did not change, and all of a Pod that is being deleted: a Pod older than the namespace's opt-in can
+  still be labelled, finalised and finished, whatever its annotations are. The `matchConditions` in the manifest say the
+  same, and save the call;
+- the default network of a Pod that has one, or that is not just being created: a running Pod's network never changes.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from webhook.contract import (
+    DEFAULT_NETWORK_ANNOTATION,
+    MANAGED_LABEL,
+    MIRROR_ANNOTATION,
+    Direction,
+    InvalidQuantity,
+    Quantity,
+)
+from webhook.jsonpatch import Operation, map_changes
+from webhook.policy import Policy
+
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class Reason(StrEnum):
+    """Why a Pod is refused, as logs and metrics call it."""
+
+    INVALID_BANDWIDTH = "InvalidBandwidth"
+    HOST_NETWORK_LIMIT = "HostNetworkLimit"
+    INVALID_NETWORK_LABEL = "InvalidNetworkLabel"
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What admission looks at. A map that the object does not have is None."""
+
+    annotations: Mapping[str, str] | None = None
+    labels: Mapping[str, str] | None = None
+    host_network: bool = False
+    deleting: bool = False
+
+    def annotation(self, name: str) -> str | None:
+        """The value of an annotation, None where it is absent."""
+        return (self.annotations or _NOTHING).get(name)
+
+    def label(self, name: str) -> str | None:
+        """The value of a label, None where it is absent."""
+        return (self.labels or _NOTHING).get(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: a fixed word for metrics, a sentence for the author."""
+
+    reason: Reason
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Refused with all its problems, or allowed with the operations of a JSON patch and warnings for the author."""
+
+    problems: tuple[Problem, ...] = ()
+    patch: tuple[Operation, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the Pod may be written."""
+        return not self.problems
+
+    @property
+    def message(self) -> str:
+        """All problems in one line, as `kubectl` and the events of a workload show it; empty if there is none."""
+        if len(self.problems) == 1:
+            return self.problems[0].text
+        return " ".join(f"({number}) {problem.text}" for number, problem in enumerate(self.problems, 1))
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What the two annotations of a Pod come to."""
+
+    limits: dict[Direction, Quantity] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def review(pod: Pod, old: Pod | None, policy: Policy) -> Decision:
+    """The decision on a Pod that is being created (`old` is None) or updated."""
+    if pod.annotation(MIRROR_ANNOTATION) is not None or (old is not None and _keeps_all(pod, old)):
+        return Decision()
+    changed = tuple(
+        direction
+        for direction in Direction
+        if old is None or pod.annotation(direction.annotation) != old.annotation(direction.annotation)
+    )
+    reading = _read(pod, changed)
+    problems = [*_host_network(pod, changed), *reading.problems]
+    if old is None and policy.problem is not None:
+        problems.append(Problem(Reason.INVALID_NETWORK_LABEL, policy.problem))
+    if problems:
+        return Decision(problems=tuple(problems))
+    annotations: dict[str, str | None] = {
+        direction.annotation: str(limit) for direction, limit in reading.limits.items() if direction in changed
+    }
+    if old is None and not pod.host_network and pod.annotation(DEFAULT_NETWORK_ANNOTATION) is None:
+        annotations[DEFAULT_NETWORK_ANNOTATION] = policy.network
+    managed = "true" if reading.limits and not pod.host_network else None
+    return Decision(
+        patch=(
+            *map_changes("/metadata/annotations", pod.annotations, annotations),
+            *map_changes("/metadata/labels", pod.labels, {MANAGED_LABEL: managed}),
+        ),
+        warnings=tuple(reading.warnings),
+    )
+
+
+def _keeps_all(pod: Pod, old: Pod) -> bool:
+    """Whether an update is none of the webhook's business: `matchConditions` in the manifest, in Python."""
+    return pod.deleting or (
+        pod.label(MANAGED_LABEL) == old.label(MANAGED_LABEL)
+        and all(pod.annotation(way.annotation) == old.annotation(way.annotation) for way in Direction)
+    )
+
+
+def _read(pod: Pod, changed: tuple[Direction, ...]) -> _Reading:
+    """The limits that read. What does not is a problem if this request brings it, a warning if it was there before."""
+    reading = _Reading()
+    for direction in Direction:
+        text = pod.annotation(direction.annotation)
+        if text is None:
+            continue
+        try:
+            reading.limits[direction] = Quantity.parse(text)
+        except InvalidQuantity as error:
+            sentence = f"annotation {direction.annotation}: {error}"
+            if direction in changed:
+                reading.problems.append(Problem(Reason.INVALID_BANDWIDTH, sentence))
+            else:
+                reading.warnings.append(f"no limit on {direction}: {sentence}")
+    return reading
+
+
+def _host_network(pod: Pod, changed: tuple[Direction, ...]) -> Iterator[Problem]:
+    """A limit on a Pod that is in its node's own network cannot be kept, whatever its value."""
+    asked = [way.annotation for way in changed if pod.annotation(way.annotation) is not None]
+    if pod.host_network and asked:
+        yield Problem(
+            Reason.HOST_NETWORK_LIMIT,
+            f"annotation {' and '.join(asked)}: a Pod with hostNetwork: true uses its node's network, which cannot be "
+            "limited for one Pod; leave out the annotation or hostNetwork",
+        )

@@ -1,0 +1,144 @@
+"""The webhook's HTTP: `/mutate` for API servers, and `/healthz`, `/readyz`, `/metrics` on a port of their own.
+
+An answer other than 200 is what a person reads in `failed calling webhook ...: <text>`, so it is a sentence.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import web
+
+from webhook.kubeapi import ApiError
+from webhook.metrics import CONTENT_TYPE, Metrics
+from webhook.namespaces import Namespaces
+from webhook.review import InvalidReview, Outcome, Reviewed, namespace_of, respond
+
+# A review of an UPDATE carries two Pods, and an API server takes no request over 3 MiB.
+LARGEST_REVIEW_BYTES: Final = 8 * 2**20
+
+logger = logging.getLogger(__name__)
+
+
+class Readiness:
+    """Whether requests should be sent here, and if not why not. Each condition is off until said otherwise."""
+
+    def __init__(self, conditions: tuple[str, ...]) -> None:
+        self._waiting = dict.fromkeys(conditions, "")
+        self.draining = False
+
+    def done(self, condition: str) -> None:
+        """A condition is met, and stays so."""
+        self._waiting.pop(condition, None)
+
+    def waits(self, condition: str, why: str) -> None:
+        """Tell why a condition is not met yet; nothing when it was met before."""
+        if condition in self._waiting:
+            self._waiting[condition] = why
+
+    @property
+    def problem(self) -> str:
+        """Why it is not ready; empty when it is."""
+        if self.draining:
+            return "draining: this replica is about to stop"
+        return "\n".join(f"waiting for {name}" + (f": {why}" if why else "") for name, why in self._waiting.items())
+
+
+class Admission:
+    """Answers AdmissionReviews. `clock` gives seconds, monotonic."""
+
+    def __init__(
+        self,
+        namespaces: Namespaces,
+        metrics: Metrics,
+        readiness: Readiness,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._namespaces = namespaces
+        self._metrics = metrics
+        self._readiness = readiness
+        self._clock = clock
+
+    def application(self) -> web.Application:
+        """The HTTPS side."""
+        application = web.Application(client_max_size=LARGEST_REVIEW_BYTES)
+        application.router.add_post("/mutate", self._mutate)
+        return application
+
+    async def _mutate(self, request: web.Request) -> web.Response:
+        if request.content_type != "application/json":
+            return self._wrong(415, f"expected Content-Type application/json, got {request.content_type}")
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            return self._wrong(413, f"an AdmissionReview of more than {LARGEST_REVIEW_BYTES} bytes")
+        begun = self._clock()
+        try:
+            response = await self._answer(body, begun)
+        except InvalidReview as error:
+            response = self._wrong(400, str(error))
+        except ApiError as error:
+            # Refusing for good would blame the author; an error has workload controllers try again.
+            response = self._wrong(503, f"cannot read the Pod's Namespace just now, try again: {error}")
+        except Exception:
+            logger.exception("defect while answering an AdmissionReview")
+            response = self._wrong(500, "a defect in the webhook, please report it: its log has the details")
+        if self._readiness.draining:
+            # API servers keep connections open: this sends them to another replica before this one is gone.
+            response.force_close()
+        return response
+
+    async def _answer(self, body: bytes, begun: float) -> web.Response:
+        try:
+            review = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise InvalidReview(f"the request's body is no JSON: {error}") from error
+        policy = await self._namespaces.policy_of(namespace_of(review))
+        reviewed = respond(review, lambda _: policy)
+        self._metrics.admitted(reviewed.operation, reviewed.outcome, reviewed.reasons, self._clock() - begun)
+        _log(reviewed)
+        return web.json_response(reviewed.response)
+
+    def _wrong(self, status: int, text: str) -> web.Response:
+        self._metrics.failed(str(status))
+        logger.warning("no answer to an AdmissionReview", extra={"status": status, "error": text})
+        return web.Response(status=status, text=f"ipvlan-bandwidth: {text}")
+
+
+def health_application(readiness: Readiness, metrics: Metrics) -> web.Application:
+    """The plain HTTP side, for kubelet and Prometheus."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        problem = readiness.problem
+        return web.Response(status=503 if problem else 200, text=f"{problem or 'ok'}\n")
+
+    async def scrape(_: web.Request) -> web.Response:
+        return web.Response(body=metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    application = web.Application()
+    application.router.add_get("/healthz", healthz)
+    application.router.add_get("/readyz", readyz)
+    application.router.add_get("/metrics", scrape)
+    return application
+
+
+def _log(reviewed: Reviewed) -> None:
+    """One line for a refusal; what is admitted is in the Pod for all to see, and needs none."""
+    refused = reviewed.outcome is Outcome.REFUSED
+    logger.log(
+        logging.INFO if refused else logging.DEBUG,
+        "refused a Pod" if refused else "admitted a Pod",
+        extra={
+            "operation": reviewed.operation,
+            "namespace": reviewed.namespace,
+            "pod": reviewed.pod,
+            "outcome": reviewed.outcome.value,
+            "reasons": list(reviewed.reasons),
+            "refusal": reviewed.message,
+        },
+    )

@@ -1,0 +1,38 @@
+"""JSON Patch (RFC 6902) for maps of strings, one operation a key: what stands beside those keys stays as it is."""
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+Operation: TypeAlias = dict[str, Any]
+
+
+def escape(token: str) -> str:
+    """A key as a part of a JSON pointer (RFC 6901, section 3): "~" is written "~0" and "/" is written "~1"."""
+    return token.replace("~", "~0").replace("/", "~1")
+
+
+def unescape(token: str) -> str:
+    """The key that `escape` wrote so. The order matters: "~01" is "~1", not "/"."""
+    return token.replace("~1", "/").replace("~0", "~")
+
+
+def map_changes(
+    path: str, before: Mapping[str, str] | None, changes: Mapping[str, str | None]
+) -> tuple[Operation, ...]:
+    """The operations that set the keys of `changes` in the map at `path`, or take away those that are None there.
+
+    `before` is the map as it is, None where there is no map yet. A key that is as it should be costs no operation.
+    """
+    present = before or {}
+    operations: list[Operation] = []
+    for key, value in changes.items():
+        target = f"{path}/{escape(key)}"
+        if value == present.get(key):
+            continue
+        if value is None:
+            operations.append({"op": "remove", "path": target})
+        else:
+            operations.append({"op": "replace" if key in present else "add", "path": target, "value": value})
+    if operations and before is None:
+        operations.insert(0, {"op": "add", "path": path, "value": {}})
+    return tuple(operations)

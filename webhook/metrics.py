@@ -1,0 +1,61 @@
+"""What the webhook counts, for Prometheus, in a registry of its own."""
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+# An admission takes well under a millisecond, or else it waits for a GET of the Namespace.
+_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Metrics:
+    """The webhook's counters and gauges; `watch_restarts` is asked at each scrape."""
+
+    def __init__(self, watch_restarts: Callable[[], int] = lambda: 0) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._admissions = Counter(
+            "ipvlan_bandwidth_admissions",
+            "Admission requests by operation, outcome (allowed, mutated, refused, error) and reason. A Pod refused "
+            "for several reasons counts under each.",
+            ["operation", "outcome", "reason"],
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "ipvlan_bandwidth_admission_duration_seconds",
+            "Time from a whole admission request to its answer.",
+            buckets=_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._expiry = Gauge(
+            "ipvlan_bandwidth_certificate_expiry_timestamp_seconds",
+            "When the certificate that is served expires, in seconds since 1970.",
+            registry=self._registry,
+        )
+        Gauge(
+            "ipvlan_bandwidth_namespace_watch_restarts",
+            "How often the list or watch of Namespaces failed and began again.",
+            registry=self._registry,
+        ).set_function(watch_restarts)
+
+    def admitted(self, operation: str, outcome: str, reasons: tuple[str, ...], seconds: float) -> None:
+        """Count one answered request."""
+        for reason in reasons or ("",):
+            self._admissions.labels(operation, outcome, reason).inc()
+        self._seconds.observe(seconds)
+
+    def failed(self, reason: str) -> None:
+        """Count a request that got an error for an answer, of which the operation may not be known."""
+        self._admissions.labels("", "error", reason).inc()
+
+    def certificate_expires(self, timestamp_s: float) -> None:
+        """Tell when the certificate that is served expires, in seconds since 1970."""
+        self._expiry.set(timestamp_s)
+
+    def render(self) -> bytes:
+        """All of it, in Prometheus' text format."""
+        return generate_latest(self._registry)

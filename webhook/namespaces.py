@@ -1,0 +1,72 @@
+"""What each opted-in Namespace decides for its Pods, known without asking the API server for each Pod.
+
+An AdmissionReview carries no labels of the Namespace, so they are kept here by list and watch. The API server calls
+the webhook by its own view of them, which may be ahead of ours by a moment: a Namespace that is not here is asked for.
+"""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any, Final
+
+from webhook.contract import NETWORK_LABEL
+from webhook.kubeapi import ApiError
+from webhook.policy import Policy
+from webhook.reflector import ListAndWatch, Reflector
+
+PATH: Final = "/api/v1/namespaces"
+
+
+class Namespaces:
+    """The policies of the labelled Namespaces. `run` keeps them true; until `synced` each costs a GET."""
+
+    def __init__(self, api: ListAndWatch) -> None:
+        self._api = api
+        self._policies: dict[str, Policy] = {}
+        self._reflector = Reflector(
+            api, PATH, params={"labelSelector": NETWORK_LABEL}, on_sync=self._sync, on_event=self._event
+        )
+
+    @property
+    def synced(self) -> asyncio.Event:
+        """Set after the first complete list."""
+        return self._reflector.synced
+
+    @property
+    def restarts(self) -> int:
+        """How often list or watch failed so far."""
+        return self._reflector.restarts
+
+    def __len__(self) -> int:
+        return len(self._policies)
+
+    async def run(self) -> None:
+        """Follow the API server until cancelled."""
+        await self._reflector.run()
+
+    async def policy_of(self, namespace: str) -> Policy:
+        """The policy for Pods of a Namespace; ApiError when it is not known and cannot be asked for."""
+        known = self._policies.get(namespace)
+        if known is not None:
+            return known
+        try:
+            # Not kept: whatever it says, the watch will say it too, and in the right order with what comes after.
+            return _policy(await self._api.get(f"{PATH}/{namespace}"))
+        except ApiError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return Policy()
+            raise
+
+    def _sync(self, items: list[dict[str, Any]]) -> None:
+        self._policies = {item["metadata"]["name"]: _policy(item) for item in items}
+
+    def _event(self, kind: str, item: dict[str, Any]) -> None:
+        # One that loses its label leaves the selection: the API server tells that as DELETED too.
+        if kind == "DELETED":
+            self._policies.pop(item["metadata"]["name"], None)
+        else:
+            self._policies[item["metadata"]["name"]] = _policy(item)
+
+
+def _policy(item: dict[str, Any]) -> Policy:
+    metadata = item["metadata"]
+    return Policy.from_label(metadata["name"], (metadata.get("labels") or {}).get(NETWORK_LABEL))

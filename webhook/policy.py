@@ -1,0 +1,43 @@
+"""What a Namespace decides for its Pods. Today that is the network to inject, by its label."""
+
+import re
+from dataclasses import dataclass
+from typing import Final, Self
+
+from webhook.contract import NETWORK_LABEL, quoted
+
+# RFC 1123 as k8s.io/apimachinery/pkg/util/validation has it: a namespace's name is a label, other names are subdomains.
+_DNS_LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+_SHAPE: Final = (
+    "NAMESPACE.NAME of a NetworkAttachmentDefinition in lower case, for example "
+    "kube-system.ipvlan for ipvlan in kube-system"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The network that a Namespace's Pods get, as `namespace/name`; or what is wrong with its label; or neither."""
+
+    network: str | None = None
+    problem: str | None = None
+
+    @classmethod
+    def from_label(cls, namespace: str, value: str | None) -> Self:
+        """The policy that the network label's value stands for in `namespace`; None is a Namespace without the label.
+
+        A namespace's name has no dot, so the first dot divides. A value that does not read is kept as `problem`: a
+        typo must not put Pods on another network without a word.
+        """
+        if value is None:
+            return cls()
+        network_namespace, dot, name = value.partition(".")
+        if not dot:
+            return cls(problem=_problem(namespace, value, "has no dot in it"))
+        for part in (network_namespace, *name.split(".")):
+            if _DNS_LABEL.fullmatch(part) is None:
+                return cls(problem=_problem(namespace, value, f"is made of DNS names, and {quoted(part)} is none"))
+        return cls(network=f"{network_namespace}/{name}")
+
+
+def _problem(namespace: str, value: str, what: str) -> str:
+    return f"label {NETWORK_LABEL} of namespace {quoted(namespace)}: {quoted(value)} {what}; it should be {_SHAPE}"

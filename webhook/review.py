@@ -1,0 +1,178 @@
+"""AdmissionReview in, AdmissionReview out: the webhook's answer as a pure function of the request and the policies.
+
+The format is `admission.k8s.io/v1` (Kubernetes documentation, "Dynamic Admission Control"). Nothing in a document is
+taken for granted: what does not have the shape of a review of a Pod is an `InvalidReview` that says where it differs.
+"""
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from webhook import admission
+from webhook.admission import Decision, Pod
+from webhook.policy import Policy
+
+API_VERSION: Final = "admission.k8s.io/v1"
+KIND: Final = "AdmissionReview"
+
+
+class InvalidReview(ValueError):  # noqa: N818 - it names the document
+    """A document that is no AdmissionReview of a Pod: the caller answers 400 with its text."""
+
+
+class Outcome(StrEnum):
+    """What became of a Pod, for logs and metrics."""
+
+    ALLOWED = "allowed"
+    MUTATED = "mutated"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewed:
+    """An answer: the AdmissionReview to send, and what logs and metrics say of it."""
+
+    response: dict[str, Any]
+    outcome: Outcome
+    operation: str
+    namespace: str
+    pod: str  # its name, or its generateName and "*"
+    reasons: tuple[str, ...]  # `admission.Reason`s, each once, fit for a metric's label; empty unless refused
+    message: str  # the refusal as the author reads it; empty unless refused
+
+
+def namespace_of(review: object) -> str:
+    """The namespace whose policy `respond` may ask for. Raises InvalidReview."""
+    return string_at(_request(review), "namespace", "request")
+
+
+def respond(review: object, policy_for: Callable[[str], Policy]) -> Reviewed:
+    """The answer to an AdmissionReview. Raises InvalidReview for a document that is none, or not of a Pod."""
+    request = _request(review)
+    uid = string_at(request, "uid", "request")
+    operation = string_at(request, "operation", "request")
+    namespace = string_at(request, "namespace", "request")
+    name, decision = "", Decision()
+    # A subresource's object may be of another kind, and a deletion has none: neither changes a limit.
+    if operation in {"CREATE", "UPDATE"} and not request.get("subResource"):
+        _check_kind(request)
+        pod = object_at(request, "object", "request")
+        name = name_of(pod, "request.object")
+        old = pod_of(object_at(request, "oldObject", "request"), "request.oldObject") if operation == "UPDATE" else None
+        decision = admission.review(pod_of(pod, "request.object"), old, policy_for(namespace))
+    return Reviewed(
+        response={"apiVersion": API_VERSION, "kind": KIND, "response": {"uid": uid, **answer(decision)}},
+        outcome=_outcome(decision),
+        operation=operation,
+        namespace=namespace,
+        pod=name,
+        reasons=tuple(dict.fromkeys(problem.reason.value for problem in decision.problems)),
+        message=decision.message,
+    )
+
+
+def answer(decision: Decision) -> dict[str, Any]:
+    """A decision as the fields of an AdmissionResponse, but for its uid."""
+    fields: dict[str, Any] = {"allowed": decision.allowed}
+    if not decision.allowed:
+        fields["status"] = {"status": "Failure", "reason": "Invalid", "code": 422, "message": decision.message}
+    if decision.patch:
+        fields["patchType"] = "JSONPatch"
+        fields["patch"] = base64.b64encode(json.dumps(decision.patch).encode()).decode()
+    if decision.warnings:
+        fields["warnings"] = list(decision.warnings)
+    return fields
+
+
+def pod_of(document: Mapping[str, Any], where: str) -> Pod:
+    """What admission looks at in a Pod's JSON. Raises InvalidReview, which names the field, with `where` before it."""
+    metadata = object_at(document, "metadata", where)
+    spec = object_at(document, "spec", where)
+    host_network = spec.get("hostNetwork")
+    if host_network is not None and not isinstance(host_network, bool):
+        raise InvalidReview(f"{where}.spec.hostNetwork should be true or false, and is {_kind(host_network)}")
+    return Pod(
+        annotations=strings_at(metadata, "annotations", f"{where}.metadata"),
+        labels=strings_at(metadata, "labels", f"{where}.metadata"),
+        host_network=host_network is True,
+        deleting=metadata.get("deletionTimestamp") is not None,
+    )
+
+
+def name_of(document: Mapping[str, Any], where: str) -> str:
+    """How messages call an object: by its name, or before it has one by its generateName and "*"."""
+    metadata = object_at(document, "metadata", where)
+    name = metadata.get("name")
+    if isinstance(name, str) and name:
+        return name
+    prefix = metadata.get("generateName")
+    return f"{prefix}*" if isinstance(prefix, str) else "*"
+
+
+def object_at(parent: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    """A member that must be an object. Raises InvalidReview, which names it, with `where` before it."""
+    value = parent.get(key)
+    if not isinstance(value, dict):
+        raise InvalidReview(f"{where}.{key} should be an object, and is {_kind(value)}")
+    return value
+
+
+def string_at(parent: Mapping[str, Any], key: str, where: str) -> str:
+    """A member that must be a string. Raises InvalidReview, as `object_at`."""
+    value = parent.get(key)
+    if not isinstance(value, str):
+        raise InvalidReview(f"{where}.{key} should be a string, and is {_kind(value)}")
+    return value
+
+
+def strings_at(parent: Mapping[str, Any], key: str, where: str) -> Mapping[str, str] | None:
+    """A member that may be absent and must else be an object of strings. Raises InvalidReview, as `object_at`."""
+    value = parent.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise InvalidReview(f"{where}.{key} should be an object, and is {_kind(value)}")
+    for name, text in value.items():
+        if not isinstance(text, str):
+            raise InvalidReview(f'{where}.{key}["{name}"] should be a string (in quotes), and is {_kind(text)}')
+    return value
+
+
+def _outcome(decision: Decision) -> Outcome:
+    if not decision.allowed:
+        return Outcome.REFUSED
+    return Outcome.MUTATED if decision.patch else Outcome.ALLOWED
+
+
+def _request(review: object) -> Mapping[str, Any]:
+    if not isinstance(review, dict):
+        raise InvalidReview(f"expected an object of kind {KIND}, got {_kind(review)}")
+    found = (review.get("apiVersion"), review.get("kind"))
+    if found != (API_VERSION, KIND):
+        raise InvalidReview(f"expected apiVersion {API_VERSION} and kind {KIND}, got {found[0]!r} and {found[1]!r}")
+    return object_at(review, "request", KIND)
+
+
+def _check_kind(request: Mapping[str, Any]) -> None:
+    kind = object_at(request, "kind", "request")
+    found = (kind.get("group") or "", kind.get("version"), kind.get("kind"))
+    if found != ("", "v1", "Pod"):
+        shown = "/".join(str(part) for part in found if part)
+        raise InvalidReview(f"request is about {shown}, not v1/Pod: the webhook's rules should name pods alone")
+
+
+def _kind(value: object) -> str:
+    """What a value is, in JSON's words."""
+    names = {
+        type(None): "missing or null",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "a list",
+        dict: "an object",
+    }
+    return names.get(type(value), f"a {type(value).__name__}")

@@ -1,0 +1,155 @@
+"""`python3 -m webhook review`: what the webhook would answer, from standard input, with no cluster.
+
+For authors, CI pipelines and bug reports. An AdmissionReview is answered with the AdmissionReview that the webhook
+would send; a Pod with what would be changed or refused, in words. The policy comes from the Namespaces in the input,
+or from `--network` for a namespace that is not there.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from webhook import admission
+from webhook.contract import NETWORK_LABEL, quoted
+from webhook.jsonpatch import Operation, unescape
+from webhook.policy import Policy
+from webhook.review import KIND, InvalidReview, Outcome, name_of, object_at, pod_of, respond, string_at, strings_at
+
+OK: Final = 0
+REFUSED: Final = 1
+UNREADABLE: Final = 2
+# As the namespaceSelector in manifests/ has it: the network plugins and the webhook must not wait for the webhook.
+NEVER_OPTED_IN: Final = frozenset({"kube-system", "ipvlan-bandwidth"})
+_DEPTH: Final = 8
+
+
+class Unreadable(ValueError):  # noqa: N818 - it names the input
+    """Input that holds nothing to review, or not in a form that can be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What is known of Namespaces' network labels: those in the input, and one value for the rest."""
+
+    by_namespace: Mapping[str, str | None]
+    otherwise: str | None
+
+    def policy(self, namespace: str) -> Policy:
+        """The policy of a namespace."""
+        return Policy.from_label(namespace, self.by_namespace.get(namespace, self.otherwise))
+
+    def skips(self, namespace: str) -> str | None:
+        """Why the API server would not call the webhook for a Pod of this namespace; None if it would."""
+        if namespace in NEVER_OPTED_IN:
+            return f"namespace {namespace} is never opted in"
+        if namespace in self.by_namespace and self.by_namespace[namespace] is None:
+            return f"namespace {namespace} does not have the label {NETWORK_LABEL}"
+        return None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    parser.add_argument(
+        "--network",
+        metavar="NAMESPACE.NAME",
+        help=f"the value of the label {NETWORK_LABEL} for namespaces that are not in the input (default: no label)",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Review standard input. The exit status: 0 all allowed, 1 something refused, 2 input that cannot be read."""
+    try:
+        output, refused = review_text(sys.stdin.buffer.read(), network=args.network)
+    except (Unreadable, InvalidReview) as error:
+        sys.stderr.write(f"webhook review: {error}\n")
+        return UNREADABLE
+    sys.stdout.write(output)
+    return REFUSED if refused else OK
+
+
+def review_text(text: bytes, *, network: str | None) -> tuple[str, bool]:
+    """What to print for JSON or YAML, and whether something in it is refused. Raises Unreadable or InvalidReview."""
+    documents = [document for loaded in _load(text) for document in _flat(loaded, _DEPTH)]
+    labels = Labels(
+        by_namespace={
+            name_of(document, "Namespace"): _network_label(document)
+            for document in documents
+            if document["kind"] == "Namespace"
+        },
+        otherwise=network,
+    )
+    answers = [_answer(document, labels) for document in documents if document["kind"] != "Namespace"]
+    if not answers:
+        raise Unreadable("found no Pod and no AdmissionReview in standard input")
+    return "".join(printed for printed, _ in answers), any(refused for _, refused in answers)
+
+
+def _load(text: bytes) -> Sequence[Any]:
+    """The documents of a text, JSON or YAML."""
+    try:
+        return [json.loads(text)]
+    except ValueError:
+        pass  # then it is YAML, or nothing
+    except RecursionError as error:
+        raise Unreadable("standard input is nested too deeply") from error
+    import yaml  # noqa: PLC0415 - JSON, as the API server's audit logs have it, does without
+
+    try:
+        return list(yaml.safe_load_all(text))
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+        raise Unreadable(f"standard input is neither JSON nor YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise Unreadable("standard input is nested too deeply") from error
+
+
+def _flat(document: Any, depth: int) -> Iterator[dict[str, Any]]:
+    """The Pods, Namespaces and AdmissionReviews of a document, also those in Lists."""
+    if document is None:
+        return
+    kind = document.get("kind") if isinstance(document, dict) else None
+    if kind in {"List", "PodList", "NamespaceList"} and isinstance(document.get("items"), list) and depth:
+        for item in document["items"]:
+            # The items of a PodList that the API server sent have no kind of their own.
+            yield from _flat({"kind": kind.removesuffix("List"), **item} if isinstance(item, dict) else item, depth - 1)
+    elif kind in {"Pod", "Namespace", KIND}:
+        yield document
+    else:
+        shown = quoted(kind) if isinstance(kind, str) else "none"
+        raise Unreadable(f"kind is {shown}: expected a Pod, an AdmissionReview, or a List of a Namespace and Pods")
+
+
+def _answer(document: dict[str, Any], labels: Labels) -> tuple[str, bool]:
+    """What to print for one Pod or AdmissionReview, and whether it is refused."""
+    if document["kind"] == KIND:
+        reviewed = respond(document, labels.policy)
+        return json.dumps(reviewed.response, indent=2) + "\n", reviewed.outcome is Outcome.REFUSED
+    pod = pod_of(document, "Pod")
+    metadata = object_at(document, "metadata", "Pod")
+    namespace = string_at(metadata, "namespace", "Pod.metadata") if metadata.get("namespace") else "default"
+    title = f"Pod {namespace}/{name_of(document, 'Pod')}"
+    if reason := labels.skips(namespace):
+        return f"{title}: not reviewed, as {reason}\n", False
+    decision = admission.review(pod, None, labels.policy(namespace))
+    if not decision.allowed:
+        return _lines(f"{title}: refused", (problem.text for problem in decision.problems)), True
+    changes = [_change(operation) for operation in decision.patch if operation.get("value") != {}]
+    return _lines(f"{title}: allowed, {'with these changes' if changes else 'as it is'}", changes), False
+
+
+def _network_label(namespace: Mapping[str, Any]) -> str | None:
+    metadata = object_at(namespace, "metadata", "Namespace")
+    return (strings_at(metadata, "labels", "Namespace.metadata") or {}).get(NETWORK_LABEL)
+
+
+def _change(operation: Operation) -> str:
+    """An operation of our own patches, in words."""
+    _, _, kind, key = operation["path"].split("/")
+    what = f"{kind.removesuffix('s')} {unescape(key)}"
+    return f"remove {what}" if operation["op"] == "remove" else f"set {what}: {quoted(operation['value'])}"
+
+
+def _lines(title: str, details: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in (title, *(f"  {detail}" for detail in details)))
