@@ -1,0 +1,128 @@
+"""Wires the reconciler together and runs it until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from aiohttp import web
+
+from reconciler.controller import Controller
+from reconciler.events import Events
+from reconciler.http import application
+from reconciler.kernel.monitor import Monitor
+from reconciler.metrics import Metrics
+from reconciler.nri.transport import NriPlugin
+from reconciler.shaping import Shaper
+from webhook.kubeapi import KubeApi
+from webhook.reflector import Reflector
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the command line decides; ports are TCP, `slots` the most Pods that can be limited at once."""
+
+    node: str
+    nri_socket: Path
+    host: str
+    port: int
+    slots: int
+
+
+async def run(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT. The shaping stays in the kernel: limits hold while nobody watches."""
+    metrics = Metrics()
+    api = await KubeApi.connect(user_agent="ipvlan-bandwidth-reconciler")
+    events = Events(
+        api,
+        node=settings.node,
+        clock=lambda: datetime.now(UTC),
+        monotonic=time.monotonic,
+        sleep=asyncio.sleep,
+        suffix=lambda: secrets.token_hex(8),
+        on_dropped=metrics.events_dropped.inc,
+    )
+    # One thread for all work on the kernel: a plan is made and carried out with nothing of ours in between.
+    executor = ThreadPoolExecutor(1, thread_name_prefix="kernel")
+    monitor = Monitor()
+    controller = Controller(
+        lambda keys: Shaper.start(slots=settings.slots, netns_paths=keys),
+        monitor=monitor,
+        events=events,
+        metrics=metrics,
+        executor=executor,
+        sleep=asyncio.sleep,
+        monotonic=time.monotonic,
+    )
+    reflector = Reflector(
+        api,
+        "/api/v1/pods",
+        params={"fieldSelector": f"spec.nodeName={settings.node}"},
+        on_sync=controller.on_pods,
+        on_event=controller.on_pod_event,
+    )
+    runtime = NriPlugin(controller, socket_path=str(settings.nri_socket))
+
+    def why_not_ready() -> str | None:
+        if not runtime.connected:
+            return f"not connected to the container runtime's NRI socket {settings.nri_socket}"
+        return None if controller.ready else "the BPF program is not loaded yet"
+
+    async def before_scrape() -> None:
+        metrics.pods.show(await controller.counters())
+        for state, count in zip(("wanted", "shaped", "failed"), controller.wanted(), strict=True):
+            metrics.wanted.labels(state=state).set(count)
+        metrics.watch_restarts.set(reflector.restarts)
+        metrics.connected.set(runtime.connected)
+
+    def changed() -> None:
+        heard = monitor.read()
+        controller.on_netns_changed(heard.netns_paths)
+        if heard.overrun:
+            controller.on_overrun()
+
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    loop.add_reader(monitor.fileno(), changed)
+    runner = web.AppRunner(
+        application(why_not_ready=why_not_ready, before_scrape=before_scrape, registry=metrics.registry),
+        access_log=None,
+    )
+    await runner.setup()
+    await web.TCPSite(runner, settings.host, settings.port).start()
+    log.info("started", extra={"node": settings.node, "slots": settings.slots})
+    try:
+        async with asyncio.TaskGroup() as group:
+            work = [
+                group.create_task(forever)
+                for forever in (
+                    runtime.run(),
+                    reflector.run(),
+                    controller.run(),
+                    controller.run_collector(),
+                    events.run(),
+                )
+            ]
+            await stopping.wait()
+            for task in work:
+                task.cancel()
+    finally:
+        loop.remove_reader(monitor.fileno())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(runner.cleanup(), 5)
+        await api.close()
+        monitor.close()
+        executor.shutdown(wait=False, cancel_futures=True)
+    log.info("stopped; limits stay in force")

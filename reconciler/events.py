@@ -1,0 +1,142 @@
+"""Events on Pods: handed over at once, posted in the background, never waited for.
+
+Shaping must not depend on the API server, so a queue of bounded length stands between, and what does not fit, or
+cannot be posted in a few tries, is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from reconciler.pods import PodView
+from reconciler.report import Notice
+from webhook.kubeapi import ApiError
+
+COMPONENT = "ipvlan-bandwidth"
+# The API server refuses an event's note beyond 1024 bytes (k8s.io/kubernetes/pkg/apis/core/validation/events.go).
+MESSAGE_BYTES = 1024
+NAME_LENGTH = 200
+
+log = logging.getLogger(__name__)
+
+
+class EventApi(Protocol):
+    """The one call of the API server that posting needs."""
+
+    async def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """POST a new object."""
+        ...
+
+
+def body(pod: PodView, notice: Notice, *, node: str, now: datetime, suffix: str) -> dict[str, Any]:
+    """A core/v1 Event about a Pod; `suffix` makes its name unique."""
+    stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    message = notice.message.encode()[:MESSAGE_BYTES].decode(errors="ignore")
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{pod.name[:NAME_LENGTH]}.{suffix}", "namespace": pod.namespace},
+        "involvedObject": {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "name": pod.name,
+            "namespace": pod.namespace,
+            "uid": pod.uid,
+        },
+        "type": notice.type,
+        "reason": notice.reason,
+        "message": message,
+        "source": {"component": COMPONENT, "host": node},
+        "reportingComponent": COMPONENT,
+        "reportingInstance": node,
+        "firstTimestamp": stamp,
+        "lastTimestamp": stamp,
+        "count": 1,
+    }
+
+
+@dataclass(slots=True)
+class Budget:
+    """How many events one Pod may still cause: a token bucket, so that no Pod floods the API server.
+
+    `burst` events at once, then one every `period_s` seconds.
+    """
+
+    burst: int = 20
+    period_s: float = 30.0
+    _tokens: float = 20.0
+    _at_s: float = 0.0
+
+    def take(self, now_s: float) -> bool:
+        """Take one token; False when there is none."""
+        self._tokens = min(float(self.burst), self._tokens + (now_s - self._at_s) / self.period_s)
+        self._at_s = now_s
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class Events:
+    """Posts events in the background."""
+
+    def __init__(
+        self,
+        api: EventApi,
+        *,
+        node: str,
+        clock: Callable[[], datetime],
+        monotonic: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+        suffix: Callable[[], str],
+        on_dropped: Callable[[], None],
+        capacity: int = 1000,
+        tries: int = 5,
+    ) -> None:
+        self._api, self._node, self._clock, self._monotonic = api, node, clock, monotonic
+        self._sleep, self._suffix, self._dropped, self._tries = sleep, suffix, on_dropped, tries
+        self._queue: asyncio.Queue[tuple[PodView, dict[str, Any]]] = asyncio.Queue(capacity)
+        self._budgets: dict[str, Budget] = {}
+
+    def tell(self, pod: PodView, notice: Notice) -> None:
+        """Log a notice, and queue its event."""
+        level = logging.INFO if notice.type == "Normal" else logging.WARNING
+        log.log(level, notice.message, extra={"pod": str(pod), "pod_uid": pod.uid, "reason": notice.reason})
+        event = body(pod, notice, node=self._node, now=self._clock(), suffix=self._suffix())
+        try:
+            if not self._budgets.setdefault(pod.uid, Budget(_at_s=self._monotonic())).take(self._monotonic()):
+                raise asyncio.QueueFull  # noqa: TRY301 - over its budget and over the queue's end the same way
+            self._queue.put_nowait((pod, event))
+        except asyncio.QueueFull:
+            self._dropped()
+
+    def forget(self, uid: str) -> None:
+        """The Pod is gone: so is its budget."""
+        self._budgets.pop(uid, None)
+
+    async def run(self) -> None:
+        """Post what is queued, for ever."""
+        while True:
+            pod, event = await self._queue.get()
+            await self._post(pod, event)
+
+    async def _post(self, pod: PodView, event: dict[str, Any]) -> None:
+        delay_s = 1.0
+        for _ in range(self._tries):
+            try:
+                await self._api.create(f"/api/v1/namespaces/{pod.namespace}/events", event)
+            except ApiError as error:
+                # Refused for good: the namespace is going, or the event is not to the API server's liking.
+                if 400 <= error.status < 500 and error.status != 429:  # noqa: PLR2004 - HTTP's own numbers
+                    log.info("event refused by the API server", extra={"pod": str(pod), "error": str(error)})
+                    break
+                await self._sleep(delay_s)
+                delay_s *= 2
+            else:
+                return
+        self._dropped()

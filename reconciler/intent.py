@@ -1,0 +1,53 @@
+"""From what a Pod asks for to the limits it gets: pure, and total over any Pod the cluster may hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reconciler.pods import PodView
+from reconciler.report import Notice, Reason
+from webhook.contract import NETWORK_LABEL, Direction, InvalidQuantity, Limits, Quantity
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """The limits a Pod is to have now, and what its owner should be told of them."""
+
+    limits: Limits
+    notices: tuple[Notice, ...] = ()
+
+
+def intent(view: PodView, last_good: Limits) -> Intent:
+    """Decide the limits of a Pod.
+
+    `last_good` are the limits in force so far: an annotation that turned bad by a way round the webhook (such as a
+    write through `pods/status`) leaves them as they are, in its direction; so does the loss of the managed label.
+    """
+    if view.host_network or not view.annotated:
+        return Intent(Limits())
+    if not view.managed and not last_good:
+        return Intent(Limits(), (_not_managed(),))
+    limits: dict[str, Quantity | None] = {}
+    notices: list[Notice] = []
+    for direction in Direction:
+        text, last = view.asked(direction), last_good.get(direction)
+        try:
+            limits[direction.value] = None if text is None else Quantity.parse(text)
+        except InvalidQuantity as error:
+            limits[direction.value] = last
+            notices.append(_invalid(direction, error, last))
+    return Intent(Limits(**limits), tuple(notices))
+
+
+def _not_managed() -> Notice:
+    return Notice(
+        Reason.NOT_MANAGED,
+        "this Pod has bandwidth annotations and runs on ipvlan, but was never admitted by the ipvlan-bandwidth "
+        f"webhook, so it is not limited. Label its namespace with {NETWORK_LABEL}=NAMESPACE.NAME if it is not, "
+        "then create the Pod again",
+    )
+
+
+def _invalid(direction: Direction, error: InvalidQuantity, last: Quantity | None) -> Notice:
+    kept = f"the limit of {last} stays" if last else "no limit is set"
+    return Notice(Reason.INVALID, f"{direction.annotation}: {error}; {kept} in this direction")

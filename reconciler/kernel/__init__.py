@@ -1,0 +1,1 @@
+"""What touches the kernel: netlink, BPF objects, the compile in a child process."""

@@ -1,0 +1,213 @@
+"""The only place that changes the kernel's network configuration: one function for each step."""
+
+import errno
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+from reconciler.kernel.attributes import TrafficControlMessage
+from reconciler.kernel.errors import KernelLacksError, NetlinkError, ShapingError, StepFailedError
+from reconciler.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink
+from reconciler.kernel.observe import PARENTS, TC_H_CLSACT, TC_H_ROOT, link_index
+from reconciler.model import EGRESS_PRIORITY, FQ_HANDLE, IFB_NAME, INGRESS_PRIORITY
+from reconciler.steps import (
+    AddClsact,
+    AddRootFq,
+    AttachRedirect,
+    AttachShaper,
+    ClearLimit,
+    CreateIfb,
+    DeleteClsact,
+    DeleteIfb,
+    DeleteRootFq,
+    DetachFilter,
+    SetGsoMaxBytes,
+    SetUp,
+    Step,
+    WriteLimit,
+)
+from webhook.contract import Direction
+
+RTM_NEWLINK: Final = 16
+RTM_DELLINK: Final = 17
+RTM_NEWQDISC: Final = 36
+RTM_DELQDISC: Final = 37
+RTM_NEWTFILTER: Final = 44
+RTM_DELTFILTER: Final = 45
+_ETH_P_ALL_BIG_ENDIAN: Final = 0x0300
+_CLSACT_HANDLE: Final = 0xFFFF0000
+_IFF_UP: Final = 1
+_AF_INET6: Final = 10
+_ADDR_GEN_MODE_NONE: Final = 1
+_BPF_DIRECT_ACTION: Final = 1
+_MIRRED_EGRESS_REDIRECT: Final = 1
+_ACTION_STOLEN: Final = 4
+
+# fq must never drop what the shaper has admitted. The shaper bounds the queue by time, so fq's own bounds are out of
+# reach: packets (that of all and that of one flow), and how far a stamp may lie ahead: 1 hour. At 1 kbit/s one GSO
+# packet of 64 KiB takes nine minutes.
+_FQ_PACKETS: Final = 1 << 20
+_FQ_HORIZON_MICROSECONDS: Final = 3_600_000_000
+
+_LACKING: Final = {
+    AddRootFq: "CONFIG_NET_SCH_FQ (module sch_fq)",
+    AddClsact: "CONFIG_NET_SCH_INGRESS (module sch_ingress)",
+    AttachShaper: "CONFIG_NET_CLS_BPF (module cls_bpf)",
+    AttachRedirect: "CONFIG_NET_CLS_MATCHALL and CONFIG_NET_ACT_MIRRED (modules cls_matchall, act_mirred)",
+    CreateIfb: "CONFIG_IFB (module ifb)",
+}
+_ABSENT: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL})
+
+
+@dataclass(frozen=True, slots=True)
+class AttachedProgram:
+    """The program as a filter names it: a descriptor of this process, and the name that the filter carries."""
+
+    descriptor: int
+    filter_name: str
+
+
+def apply(step: Step, netlink: Netlink, program: AttachedProgram | None) -> None:
+    """Do one step in the netns of `netlink`. Steps on the limits map are not this function's.
+
+    Deleting what is not there succeeds. Raises StepFailedError, or KernelLacksError where the kernel has no such thing.
+    """
+    try:
+        _apply(step, netlink, program)
+    except NetlinkError as error:
+        cause = error.strerror or str(error)
+        lacks = error.errno in {errno.ENOENT, errno.EOPNOTSUPP} and type(step) in _LACKING
+        if lacks:
+            raise KernelLacksError(_LACKING[type(step)], f"{step}: {cause}") from error
+        raise StepFailedError(step, cause) from error
+
+
+def _apply(  # noqa: C901, PLR0912 - one case a step
+    step: Step, netlink: Netlink, program: AttachedProgram | None
+) -> None:
+    match step:
+        case CreateIfb():
+            _create_ifb(netlink)
+        case DeleteIfb():
+            _ignoring_absence(netlink, _link(netlink, IFB_NAME), RTM_DELLINK)
+            netlink.link_indexes.pop(IFB_NAME, None)
+        case SetUp(link=name):
+            message = _link(netlink, name)
+            message["flags"] = message["change"] = _IFF_UP
+            netlink.request(message, RTM_NEWLINK)
+        case SetGsoMaxBytes(link=name, size_bytes=size_bytes):
+            message = _link(netlink, name)
+            message["attrs"] = [("IFLA_GSO_MAX_SIZE", size_bytes)]
+            netlink.request(message, RTM_NEWLINK)
+        case AddRootFq(link=name):
+            netlink.request(_fq(link_index(netlink, name)), RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE)
+        case DeleteRootFq(link=name):
+            message = _traffic_control(link_index(netlink, name), TC_H_ROOT, FQ_HANDLE, "fq")
+            _ignoring_absence(netlink, message, RTM_DELQDISC)
+        case AddClsact(link=name):
+            message = _traffic_control(link_index(netlink, name), TC_H_CLSACT, _CLSACT_HANDLE, "clsact")
+            netlink.request(message, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL)
+        case DeleteClsact(link=name):
+            message = _traffic_control(link_index(netlink, name), TC_H_CLSACT, _CLSACT_HANDLE, "clsact")
+            _ignoring_absence(netlink, message, RTM_DELQDISC)
+        case AttachShaper(link=name, handle=handle, class_id=class_id):
+            if program is None:
+                raise StepFailedError(step, "no program is loaded")
+            message = _shaper(link_index(netlink, name), handle, class_id, program)
+            netlink.request(message, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_REPLACE)
+        case AttachRedirect(link=name, handle=handle):
+            message = _redirect(link_index(netlink, name), handle, link_index(netlink, IFB_NAME))
+            netlink.request(message, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL)
+        case DetachFilter(link=name, hook=hook, handle=handle):
+            kind = "bpf" if hook is Direction.EGRESS else "matchall"
+            message = _filter(link_index(netlink, name), hook, handle, kind)
+            _ignoring_absence(netlink, message, RTM_DELTFILTER)
+        case WriteLimit() | ClearLimit():
+            raise ShapingError(f"{step} is not a step of the network namespace")
+
+
+def _link(netlink: Netlink, name: str) -> Any:
+    message = ifinfmsg()
+    message["index"] = link_index(netlink, name)
+    return message
+
+
+def _ignoring_absence(netlink: Netlink, message: Any, message_type: int) -> None:
+    try:
+        netlink.request(message, message_type)
+    except NetlinkError as error:
+        if error.errno not in _ABSENT:
+            raise
+
+
+def _create_ifb(netlink: Netlink) -> None:
+    """Down, and told to take no fe80 address and route of its own when it comes up."""
+    message = ifinfmsg()
+    message["attrs"] = [
+        ("IFLA_IFNAME", IFB_NAME),
+        ("IFLA_TXQLEN", 1000),
+        ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "ifb")]}),
+    ]
+    try:
+        netlink.request(message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
+    except NetlinkError as error:
+        if error.errno == errno.EEXIST:
+            raise StepFailedError(CreateIfb(), f"{IFB_NAME} exists already") from error
+        raise
+    message = _link(netlink, IFB_NAME)
+    inet6 = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_MODE_NONE)]}
+    message["attrs"] = [("IFLA_AF_SPEC", {"attrs": [("AF_INET6", inet6)]})]
+    try:
+        netlink.request(message, RTM_NEWLINK)
+    except NetlinkError as error:
+        if error.errno != errno.EAFNOSUPPORT:  # no IPv6, no address
+            raise
+
+
+def _traffic_control(index: int, parent: int, handle: int, kind: str) -> TrafficControlMessage:
+    message = TrafficControlMessage()
+    message["index"] = index
+    message["parent"] = parent
+    message["handle"] = handle
+    message["attrs"] = [("TCA_KIND", kind)]
+    return message
+
+
+def _fq(index: int) -> TrafficControlMessage:
+    message = _traffic_control(index, TC_H_ROOT, FQ_HANDLE, "fq")
+    options = [
+        ("TCA_FQ_PLIMIT", _FQ_PACKETS),
+        ("TCA_FQ_FLOW_PLIMIT", _FQ_PACKETS),
+        ("TCA_FQ_HORIZON", _FQ_HORIZON_MICROSECONDS),
+    ]
+    message["attrs"].append(("TCA_OPTIONS", {"attrs": options}))
+    return message
+
+
+def _filter(index: int, hook: Direction, handle: int, kind: str) -> TrafficControlMessage:
+    priority = EGRESS_PRIORITY if hook is Direction.EGRESS else INGRESS_PRIORITY
+    message = _traffic_control(index, PARENTS[hook], handle, kind)
+    message["info"] = priority << 16 | _ETH_P_ALL_BIG_ENDIAN
+    return message
+
+
+def _shaper(index: int, handle: int, class_id: int, program: AttachedProgram) -> TrafficControlMessage:
+    message = _filter(index, Direction.EGRESS, handle, "bpf")
+    options = [
+        ("TCA_BPF_CLASSID", class_id),
+        ("TCA_BPF_FD", program.descriptor),
+        ("TCA_BPF_NAME", program.filter_name),
+        ("TCA_BPF_FLAGS", _BPF_DIRECT_ACTION),
+    ]
+    message["attrs"].append(("TCA_OPTIONS", {"attrs": options}))
+    return message
+
+
+def _redirect(index: int, handle: int, ifb_index: int) -> TrafficControlMessage:
+    message = _filter(index, Direction.INGRESS, handle, "matchall")
+    parameters = {"action": _ACTION_STOLEN, "eaction": _MIRRED_EGRESS_REDIRECT, "ifindex": ifb_index}
+    mirred = [("TCA_ACT_KIND", "mirred"), ("TCA_ACT_OPTIONS", {"attrs": [("TCA_MIRRED_PARMS", parameters)]})]
+    actions = [("TCA_ACT_PRIO_1", {"attrs": mirred})]
+    message["attrs"].append(("TCA_OPTIONS", {"attrs": [("TCA_MATCHALL_ACT", {"attrs": actions})]}))
+    return message

@@ -1,0 +1,98 @@
+"""The entries of the shaper's two maps as bytes, and the figures that the shaper computes with. Pure.
+
+Mirrors `struct limit` and the head of `struct state` in `shaper.c`.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from reconciler.model import LimitEntry
+
+_LIMIT: Final = struct.Struct("=QQQQQQQII40s")
+_COUNTERS: Final = struct.Struct("=QQQQQ")
+LIMIT_BYTES: Final = _LIMIT.size
+STATE_BYTES: Final = 5 * 8 + 7 * 8 + 4 * 4 + 256 * 16
+EMPTY_LIMIT: Final = bytes(LIMIT_BYTES)
+
+FULL_PACKET_BYTES: Final = 1514
+MULTIPLIER_BITS: Final = 40
+MINIMUM_TARGET_NS: Final = 5_000_000
+MINIMUM_INTERVAL_NS: Final = 100_000_000
+MINIMUM_CAP_NS: Final = 150_000_000
+INTERVAL_TARGETS: Final = 20
+CAP_PACKETS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What the shaper computes with, for one rate. Times in nanoseconds."""
+
+    multiplier: int
+    shift: int
+    target_ns: int
+    interval_ns: int
+    cap_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What a bucket has seen in its present generation. Bytes on the wire and packets that passed; drops; ECN marks."""
+
+    generation: int
+    bytes: int
+    packets: int
+    drops: int
+    marks: int
+
+
+def timing(bits_per_second: int) -> Timing:
+    """The shaper's figures for a rate.
+
+    The time of a byte is a fixed-point number whose multiplier has 40 bits, so 1 kbit/s and 1 Pbit/s are both exact to
+    a billionth. CoDel's target is 5 ms, or one and a half full packets where that is longer (RFC 8289, 4.4), its
+    interval 100 ms or 20 targets; no packet waits longer than 150 ms, or 8 full packets where that is longer.
+    """
+    packet_ns = FULL_PACKET_BYTES * 8 * 10**9 // bits_per_second
+    byte_numerator = 8 * 10**9
+    shift = 0
+    while (byte_numerator << (shift + 1)) // bits_per_second < 1 << MULTIPLIER_BITS:
+        shift += 1
+    target_ns = max(MINIMUM_TARGET_NS, packet_ns * 3 // 2)
+    return Timing(
+        multiplier=(byte_numerator << shift) // bits_per_second,
+        shift=shift,
+        target_ns=target_ns,
+        interval_ns=max(MINIMUM_INTERVAL_NS, INTERVAL_TARGETS * target_ns),
+        cap_ns=max(MINIMUM_CAP_NS, CAP_PACKETS * packet_ns),
+    )
+
+
+def encode_limit(entry: LimitEntry) -> bytes:
+    """An entry of the limits map."""
+    figures = timing(entry.bits_per_second)
+    return _LIMIT.pack(
+        entry.bits_per_second,
+        entry.generation,
+        figures.multiplier,
+        figures.target_ns,
+        figures.interval_ns,
+        figures.cap_ns,
+        entry.netns_inode,
+        figures.shift,
+        0,
+        entry.pod_uid.encode(),
+    )
+
+
+def decode_limit(value: bytes) -> LimitEntry | None:
+    """What an entry of the limits map says; None for one that is empty."""
+    bits_per_second, generation, _, _, _, _, netns_inode, _, _, pod_uid = _LIMIT.unpack(value)
+    if not generation:
+        return None
+    return LimitEntry(bits_per_second, generation, pod_uid.rstrip(b"\0").decode("ascii", "replace"), netns_inode)
+
+
+def decode_counters(value: bytes) -> Counters:
+    """The counters at the head of an entry of the state map."""
+    return Counters(*_COUNTERS.unpack_from(value))

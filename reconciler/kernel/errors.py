@@ -1,0 +1,40 @@
+"""What can go wrong between the reconciler and the kernel, in words for the person who must act."""
+
+from reconciler.steps import Step
+
+
+class ShapingError(Exception):
+    """Shaping one Pod, or all, was not possible."""
+
+
+class NetnsGoneError(ShapingError):
+    """The network namespace does not exist any more: the Pod is gone or its sandbox is being made anew."""
+
+
+class HostNetnsError(ShapingError):
+    """The path leads to the node's own network namespace, which is never touched."""
+
+
+class NoSlotLeftError(ShapingError):
+    """More Pods on this node have limits than there are slots."""
+
+
+class KernelLacksError(ShapingError):
+    """The kernel has not what shaping needs. `option` is the configuration option or module."""
+
+    def __init__(self, option: str, message: str) -> None:
+        self.option = option
+        super().__init__(f"{message}; the node's kernel needs {option}")
+
+
+class StepFailedError(ShapingError):
+    """The kernel refused a step."""
+
+    def __init__(self, step: Step, cause: str) -> None:
+        self.step = step
+        self.cause = cause
+        super().__init__(f"{step}: {cause}")
+
+
+class NetlinkError(OSError):
+    """The kernel's answer to a netlink request: an errno, and its text with that of the extended acknowledgement."""

@@ -1,0 +1,127 @@
+"""Hears of changes in the Pods' network namespaces, on one socket in the node's own.
+
+NETLINK_LISTEN_ALL_NSID (kernel commit 59324cf35aba; needs CAP_NET_BROADCAST) brings the events of every namespace that
+has an id in ours; `watch` gives it one. No socket stays in a Pod's netns, where it would keep that alive.
+Deleting a clsact sends RTM_DELQDISC and nothing for its filters; writes to maps tell nobody.
+"""
+
+import errno
+import socket
+import struct
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
+
+from reconciler.kernel import netns
+from reconciler.kernel.errors import NetlinkError, ShapingError
+from reconciler.kernel.netlink import Netlink
+
+RTM_NEWNSID: Final = 88
+RTM_GETNSID: Final = 90
+_SOL_NETLINK: Final = 270
+_NETLINK_LISTEN_ALL_NSID: Final = 8
+_SO_RCVBUFFORCE: Final = 33
+_RTMGRP_LINK: Final = 0x1
+_RTMGRP_TC: Final = 0x8
+_ANY_NSID: Final = 0xFFFFFFFF
+_RECEIVE_BYTES: Final = 1 << 16
+_BUFFER_BYTES: Final = 1 << 22
+_MOST_EVENTS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Network namespaces in which a link, qdisc or filter changed. `overrun`: events were lost, look at all."""
+
+    netns_paths: frozenset[str]
+    overrun: bool = False
+
+
+class Monitor:
+    """One socket: wait until `fileno` is readable, then `read`. Close it, or use it in a `with`."""
+
+    def __init__(self) -> None:
+        """Raises ShapingError when the kernel or the capabilities do not allow it."""
+        self._paths: dict[int, str] = {}
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
+            self._socket.setsockopt(_SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID, 1)
+            self._socket.bind((0, _RTMGRP_LINK | _RTMGRP_TC))
+        except OSError as error:
+            self._socket.close()
+            message = f"cannot listen to changes in all network namespaces: {error.strerror}; give CAP_NET_BROADCAST"
+            raise ShapingError(message) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.close()
+
+    def watch(self, netns_path: str) -> None:
+        """Hear of changes in this network namespace. Raises NetnsGoneError, HostNetnsError, ShapingError."""
+        with netns.opened(netns_path) as descriptor, Netlink.here() as netlink:
+            try:
+                self._paths[_nsid(netlink, descriptor)] = netns_path
+            except NetlinkError as error:
+                raise ShapingError(f"cannot give {netns_path} an id to hear from it: {error.strerror}") from error
+
+    def unwatch(self, netns_path: str) -> None:
+        """Forget a network namespace, whether it was watched or not."""
+        for nsid in [nsid for nsid, path in self._paths.items() if path == netns_path]:
+            del self._paths[nsid]
+
+    def read(self) -> Changes:
+        """What changed since the last call. Never waits."""
+        changed: set[str] = set()
+        overrun = False
+        for _ in range(_MOST_EVENTS):
+            try:
+                _, notes, _, _ = self._socket.recvmsg(_RECEIVE_BYTES, socket.CMSG_SPACE(4))
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                overrun = True
+                continue
+            changed |= {self._paths[nsid] for nsid in _nsids(notes) if nsid in self._paths}
+        return Changes(frozenset(changed), overrun)
+
+
+def _nsids(notes: list[tuple[int, int, bytes]]) -> list[int]:
+    """The namespace that a message came from; none for our own."""
+    return [
+        struct.unpack("=i", data[:4])[0]
+        for level, kind, data in notes
+        if (level, kind) == (_SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID) and len(data) >= struct.calcsize("=i")
+    ]
+
+
+def _nsid(netlink: Netlink, descriptor: int) -> int:
+    """The id that the network namespace has in ours: it gets one if it has none."""
+    message = nsidmsg()
+    message["attrs"] = [("NETNSA_NSID", _ANY_NSID), ("NETNSA_FD", descriptor)]
+    try:
+        netlink.request(message, RTM_NEWNSID)
+    except NetlinkError as error:
+        if error.errno != errno.EEXIST:
+            raise
+    question = nsidmsg()
+    question["attrs"] = [("NETNSA_FD", descriptor)]
+    nsid: int = netlink.ask(question, RTM_GETNSID).get_attr("NETNSA_NSID")
+    return nsid

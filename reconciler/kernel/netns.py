@@ -1,0 +1,111 @@
+"""Network namespaces by path: whether it is one, whether it is the node's own, and a socket inside it.
+
+A socket stays in the namespace in which it was opened, and keeps that namespace alive, so it is closed after each use.
+Only a thread of its own ever enters the namespace, and it ends right after (setns(2) moves the calling thread).
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from reconciler.kernel.errors import HostNetnsError, NetnsGoneError
+
+CLONE_NEWNET: Final = 0x40000000
+NETNS_FOLDER: Final = Path("/run/netns")
+"""Where container runtimes mount the Pods' network namespaces (CNI's convention, that of ip-netns(8))."""
+NS_GET_NSTYPE: Final = 0xB703
+"""ioctl_nsfs(2): the kind of namespace that a descriptor is of."""
+
+
+def canonical(path: str) -> str:
+    """The path as the reconciler's container sees it: /run is mounted there, /var/run is not always a link to it."""
+    return "/run" + path.removeprefix("/var/run") if path.startswith("/var/run/") else path
+
+
+@contextmanager
+def opened(path: str) -> Iterator[int]:
+    """A descriptor of the network namespace at `path`.
+
+    Raises NetnsGoneError when there is none, HostNetnsError when it is the node's own.
+    """
+    try:
+        descriptor = os.open(canonical(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise NetnsGoneError(f"no network namespace at {path}: {error.strerror}") from error
+    try:
+        try:
+            kind = fcntl.ioctl(descriptor, NS_GET_NSTYPE)
+        except OSError as error:
+            raise NetnsGoneError(f"{path} is not a network namespace: it was unmounted, or is another file") from error
+        if kind != CLONE_NEWNET:
+            raise NetnsGoneError(f"{path} is a namespace, but not of the network")
+        found, own = os.fstat(descriptor), Path("/proc/self/ns/net").stat()
+        if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
+            raise HostNetnsError(f"{path} is the node's own network namespace, which is never limited")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def inode(path: str) -> int:
+    """The inode of the network namespace at `path`: what names it while it exists. Raises as `opened`."""
+    with opened(path) as descriptor:
+        return os.fstat(descriptor).st_ino
+
+
+def exists(path: str) -> bool:
+    """Whether a network namespace other than the node's own is at `path`."""
+    try:
+        inode(path)
+    except (NetnsGoneError, HostNetnsError):
+        return False
+    return True
+
+
+def inodes(folder: Path = NETNS_FOLDER) -> set[int]:
+    """The inodes of all network namespaces that are mounted in a folder."""
+    found = set()
+    for path in folder.glob("*"):
+        with suppress(NetnsGoneError, HostNetnsError):
+            found.add(inode(str(path)))
+    return found
+
+
+def open_netlink(descriptor: int, protocol: int = socket.NETLINK_ROUTE) -> socket.socket:
+    """A netlink socket inside the network namespace of `descriptor`. Raises NetnsGoneError."""
+    opening = _Opening(descriptor, protocol)
+    thread = threading.Thread(target=opening.run, name="setns", daemon=True)
+    thread.start()
+    thread.join()
+    if opening.result is None:
+        raise NetnsGoneError(
+            f"cannot enter the network namespace: {os.strerror(opening.error)}; is CAP_SYS_ADMIN there?"
+        )
+    return opening.result
+
+
+class _Opening:
+    """The work of the thread that enters the namespace, and what came of it."""
+
+    def __init__(self, descriptor: int, protocol: int) -> None:
+        self._descriptor = descriptor
+        self._protocol = protocol
+        self.result: socket.socket | None = None
+        self.error = errno.EIO
+
+    def run(self) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(self._descriptor, CLONE_NEWNET) != 0:
+            self.error = ctypes.get_errno()
+            return
+        try:
+            self.result = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, self._protocol)
+        except OSError as error:
+            self.error = error.errno or errno.EIO

@@ -1,0 +1,123 @@
+"""What a network namespace holds: links, root qdiscs and filters, as the nouns of `reconciler.model`."""
+
+import errno
+from typing import Any, Final
+
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+from reconciler.kernel.attributes import TrafficControlMessage
+from reconciler.kernel.errors import NetlinkError
+from reconciler.kernel.netlink import Netlink
+from reconciler.model import GSO_DEFAULT_BYTES, Filter, Link, ObservedLink, Qdisc
+from webhook.contract import Direction
+
+RTM_GETLINK: Final = 18
+RTM_GETQDISC: Final = 38
+RTM_GETTFILTER: Final = 46
+TC_H_ROOT: Final = 0xFFFFFFFF
+TC_H_CLSACT: Final = 0xFFFFFFF1
+PARENTS: Final = {Direction.INGRESS: 0xFFFFFFF2, Direction.EGRESS: 0xFFFFFFF3}
+_IFF_UP: Final = 1
+_RTEXT_FILTER_SKIP_STATS: Final = 8
+_IPVLAN_MODES: Final = {0: "l2", 1: "l3", 2: "l3s"}
+_CLASSIFIERS: Final = frozenset({"clsact", "ingress"})
+
+
+def observe_links(netlink: Netlink) -> tuple[ObservedLink, ...]:
+    """All links of the netns with what traffic control holds on them. Raises NetlinkError."""
+    links = {message["index"]: _link(message) for message in _dump_links(netlink)}
+    netlink.link_indexes = {link.name: index for index, link in links.items()}
+    names = {index: link.name for index, link in links.items()}
+    roots: dict[int, Qdisc] = {}
+    classifiers: dict[int, str] = {}
+    for message in netlink.dump(TrafficControlMessage(), RTM_GETQDISC):
+        kind = message.get_attr("TCA_KIND")
+        if kind in _CLASSIFIERS:
+            classifiers[message["index"]] = kind
+        elif message["parent"] == TC_H_ROOT:
+            roots[message["index"]] = Qdisc(kind, message["handle"])
+    return tuple(
+        ObservedLink(
+            link,
+            roots.get(index, Qdisc("noqueue", 0)),
+            classifiers.get(index),
+            _filters(netlink, index, names) if classifiers.get(index) == "clsact" else (),
+        )
+        for index, link in links.items()
+    )
+
+
+def link_index(netlink: Netlink, name: str) -> int:
+    """The index of a link, from the last list if it is there, else from a new one. Raises NetlinkError."""
+    if name not in netlink.link_indexes:
+        listed = _dump_links(netlink)
+        netlink.link_indexes = {message.get_attr("IFLA_IFNAME"): message["index"] for message in listed}
+    if name not in netlink.link_indexes:
+        raise NetlinkError(errno.ENODEV, f"no interface {name}")
+    return netlink.link_indexes[name]
+
+
+def _dump_links(netlink: Netlink) -> list[Any]:
+    request = ifinfmsg()
+    request["attrs"] = [("IFLA_EXT_MASK", _RTEXT_FILTER_SKIP_STATS)]
+    return netlink.dump(request, RTM_GETLINK)
+
+
+def _link(message: Any) -> Link:
+    info = message.get_attr("IFLA_LINKINFO")
+    kind = (info.get_attr("IFLA_INFO_KIND") if info else None) or ""
+    mode = None
+    if kind == "ipvlan":
+        data = info.get_attr("IFLA_INFO_DATA")
+        mode = _IPVLAN_MODES.get(data.get_attr("IFLA_IPVLAN_MODE")) if data else None
+    return Link(
+        message.get_attr("IFLA_IFNAME"),
+        kind,
+        mode,
+        is_up=bool(message["flags"] & _IFF_UP),
+        gso_max_bytes=message.get_attr("IFLA_GSO_MAX_SIZE") or GSO_DEFAULT_BYTES,
+    )
+
+
+def _filters(netlink: Netlink, index: int, names: dict[int, str]) -> tuple[Filter, ...]:
+    found = []
+    for hook, parent in PARENTS.items():
+        request = TrafficControlMessage()
+        request["index"] = index
+        request["parent"] = parent
+        try:
+            messages = netlink.dump(request, RTM_GETTFILTER)
+        except NetlinkError:
+            # The clsact went between two dumps: what it held went with it.
+            continue
+        found += [_filter(hook, message, names) for message in messages if message["handle"]]
+    return tuple(found)
+
+
+def _filter(hook: Direction, message: Any, names: dict[int, str]) -> Filter:
+    kind = message.get_attr("TCA_KIND")
+    priority = message["info"] >> 16
+    options = message.get_attr("TCA_OPTIONS")
+    if kind == "bpf" and options:
+        return Filter(
+            hook,
+            kind,
+            priority,
+            message["handle"],
+            name=options.get_attr("TCA_BPF_NAME") or "",
+            program_id=options.get_attr("TCA_BPF_ID"),
+            class_id=options.get_attr("TCA_BPF_CLASSID"),
+        )
+    target = _redirect_target(options) if kind == "matchall" and options else None
+    return Filter(hook, kind, priority, message["handle"], redirects_to=names.get(target) if target else None)
+
+
+def _redirect_target(options: Any) -> int | None:
+    """The index of the link that a matchall's mirred action redirects to."""
+    actions = options.get_attr("TCA_MATCHALL_ACT")
+    action = actions.get_attr("TCA_ACT_PRIO_1") if actions else None
+    if not action or action.get_attr("TCA_ACT_KIND") != "mirred":
+        return None
+    parameters = action.get_attr("TCA_ACT_OPTIONS").get_attr("TCA_MIRRED_PARMS")
+    index = parameters["ifindex"] if parameters else None
+    return index if isinstance(index, int) else None

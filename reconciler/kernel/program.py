@@ -1,0 +1,158 @@
+"""The shaper's program and its two maps: loaded by a child, or adopted from the filters that hold them.
+
+What is loaded is told by name: the function's name carries a hash of the source and the number of slots, so a restarted
+reconciler knows whether what runs is what it would load itself.
+"""
+
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from reconciler.kernel import buckets
+from reconciler.kernel.apply import AttachedProgram
+from reconciler.kernel.bpf import Bpf
+from reconciler.kernel.compile import MAPS, source
+from reconciler.kernel.errors import KernelLacksError, ShapingError
+from reconciler.model import FILTER_NAME_PREFIX, LimitEntry
+
+COMPILE_TIMEOUT_SECONDS: Final = 120
+_MESSAGE_BYTES: Final = 4000
+_FUNCTION_PREFIX: Final = "ivbw_"
+_VALUE_BYTES: Final[Mapping[str, int]] = {"limits": buckets.LIMIT_BYTES, "state": buckets.STATE_BYTES}
+
+
+def identity(slots: int) -> str:
+    """Ten hexadecimal digits that name the program which this version loads for a number of slots."""
+    return hashlib.sha256(f"{slots}\n{source()}".encode()).hexdigest()[:10]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """The loaded program. Its descriptors live until `close`; the filters hold program and maps beyond that."""
+
+    bpf: Bpf
+    slots: int
+    program_id: int
+    descriptor: int
+    limits: int
+    state: int
+
+    @classmethod
+    def load(cls, slots: int) -> Self:
+        """Compile and load in a child. Raises ShapingError or KernelLacksError with what bcc or the kernel said."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            failure = _run_child(theirs, slots)
+            ours.setblocking(False)
+            try:
+                _, descriptors, _, _ = socket.recv_fds(ours, 16, 1 + len(MAPS))
+            except OSError:
+                descriptors = []
+        if len(descriptors) != 1 + len(MAPS):
+            raise _load_error(failure)
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+        bpf = Bpf()
+        program, limits, state = descriptors
+        return cls(bpf, slots, bpf.program_info(program).program_id, program, limits, state)
+
+    @classmethod
+    def adopt(cls, slots: int | None, program_ids: Iterable[int]) -> Self | None:
+        """The program of this version, if it is among those that filters hold. `slots` None: of any number of slots."""
+        bpf = Bpf()
+        for program_id in dict.fromkeys(program_ids):
+            try:
+                descriptor = bpf.program_by_id(program_id)
+            except OSError:
+                continue
+            maps = _adopted_maps(bpf, descriptor, slots)
+            if maps is not None:
+                found = bpf.map_info(maps["limits"]).entries // 2 - 1
+                return cls(bpf, found, program_id, descriptor, maps["limits"], maps["state"])
+            os.close(descriptor)
+        return None
+
+    @property
+    def attached(self) -> AttachedProgram:
+        """The program as filters name it."""
+        return AttachedProgram(self.descriptor, FILTER_NAME_PREFIX + identity(self.slots))
+
+    def read_limit(self, class_id: int) -> LimitEntry | None:
+        """The limit of a bucket; None when its slot is free."""
+        return buckets.decode_limit(self.bpf.lookup(self.limits, class_id, buckets.LIMIT_BYTES))
+
+    def write_limit(self, class_id: int, entry: LimitEntry | None) -> None:
+        """Write or clear the limit of a bucket."""
+        value = buckets.EMPTY_LIMIT if entry is None else buckets.encode_limit(entry)
+        self.bpf.update(self.limits, class_id, value)
+
+    def read_counters(self, class_id: int) -> buckets.Counters:
+        """What the shaper counted in a bucket."""
+        return buckets.decode_counters(self.bpf.lookup(self.state, class_id, buckets.STATE_BYTES))
+
+    def close(self) -> None:
+        """Let go of the descriptors."""
+        for descriptor in (self.descriptor, self.limits, self.state):
+            os.close(descriptor)
+
+
+def _function_name(slots: int) -> str:
+    return _FUNCTION_PREFIX + identity(slots)
+
+
+def _run_child(channel: socket.socket, slots: int) -> str:
+    """Run the compiler. Returns what it said on standard error."""
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    entries = 2 * (slots + 1)
+    command = [sys.executable, "-m", "reconciler.kernel.compile"]
+    try:
+        done = subprocess.run(  # noqa: S603 - our own module
+            [*command, str(channel.fileno()), _function_name(slots), str(entries)],
+            pass_fds=[channel.fileno()],
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=COMPILE_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"not done after {COMPILE_TIMEOUT_SECONDS} s"
+    return done.stderr.decode(errors="replace")
+
+
+def _load_error(failure: str) -> ShapingError:
+    said = failure.strip()[-_MESSAGE_BYTES:] or "it said nothing"
+    if "No module named 'bcc'" in failure:
+        return ShapingError("cannot compile the shaper: Python has no module bcc; install Debian's python3-bpfcc")
+    if "Operation not permitted" in failure:
+        return ShapingError(f"the kernel does not let us load the shaper; give CAP_SYS_ADMIN and CAP_NET_ADMIN: {said}")
+    if "Function not implemented" in failure:
+        return KernelLacksError("CONFIG_BPF_SYSCALL", f"cannot load the shaper: {said}")
+    return ShapingError(f"cannot compile or load the shaper: {said}")
+
+
+def _adopted_maps(bpf: Bpf, descriptor: int, slots: int | None) -> dict[str, int] | None:
+    """Descriptors of the program's maps by name, if it is our program with maps as we know them."""
+    info = bpf.program_info(descriptor)
+    if not info.name.startswith(_function_name(slots) if slots else _FUNCTION_PREFIX):
+        return None
+    found: dict[str, int] = {}
+    for map_id in info.map_ids:
+        map_descriptor = bpf.map_by_id(map_id)
+        map_info = bpf.map_info(map_descriptor)
+        if _VALUE_BYTES.get(map_info.name) == map_info.value_bytes:
+            found[map_info.name] = map_descriptor
+        else:
+            os.close(map_descriptor)
+    if set(found) == set(MAPS):
+        return found
+    for map_descriptor in found.values():
+        os.close(map_descriptor)
+    return None

@@ -1,0 +1,78 @@
+"""The reconciler's Prometheus metrics, in a registry of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from reconciler.pods import PodView
+from reconciler.shaping import PodCounters
+
+PREFIX = "ipvlan_bandwidth_"
+_LABELS = ("namespace", "pod", "direction")
+
+
+class Metrics:
+    """What is counted while running, and what the kernel counted at the last scrape."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.pods = PodMetrics()
+        self.registry.register(self.pods)
+        self.wanted = Gauge(PREFIX + "pods", "Pods of this node by state.", ["state"], registry=self.registry)
+        self.hook_seconds = Histogram(
+            PREFIX + "sandbox_seconds",
+            "Seconds that a starting Pod waited for its limits.",
+            buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+            registry=self.registry,
+        )
+        self.errors = Counter(
+            PREFIX + "reconcile_errors", "Limits that could not be applied, by kind.", ["kind"], registry=self.registry
+        )
+        self.repairs = Counter(
+            PREFIX + "drift_repairs", "Times that shaping was changed by others and put back.", registry=self.registry
+        )
+        self.events_dropped = Counter(
+            PREFIX + "events_dropped", "Events that were not posted to the API server.", registry=self.registry
+        )
+        self.watch_restarts = Gauge(
+            PREFIX + "watch_restarts", "Times that the watch on Pods was started again.", registry=self.registry
+        )
+        self.connected = Gauge(
+            PREFIX + "runtime_connected", "1 while connected to the container runtime.", registry=self.registry
+        )
+
+
+class PodMetrics(Collector):
+    """Per-Pod counters, replaced at each scrape; their number is bounded by the number of slots."""
+
+    def __init__(self) -> None:
+        self._rows: tuple[tuple[PodView, PodCounters], ...] = ()
+
+    def show(self, rows: Iterable[tuple[PodView, PodCounters]]) -> None:
+        """Take what the kernel counted."""
+        self._rows = tuple(rows)
+
+    def collect(self) -> Iterator[Metric]:
+        """One family a figure, one sample a Pod and direction."""
+        limit = GaugeMetricFamily(PREFIX + "limit_bits_per_second", "The limit in force.", labels=_LABELS)
+        families = {
+            name: CounterMetricFamily(PREFIX + name, text, labels=_LABELS)
+            for name, text in (
+                ("bytes", "Bytes charged, with link-layer headers."),
+                ("packets", "Packets charged."),
+                ("drops", "Packets dropped to keep the queue short."),
+                ("marks", "Packets marked by ECN to keep the queue short."),
+            )
+        }
+        for pod, counted in self._rows:
+            for direction, figures in counted.directions.items():
+                labels = (pod.namespace, pod.name, direction.value)
+                limit.add_metric(labels, figures.bits_per_second)
+                for name, family in families.items():
+                    family.add_metric(labels, getattr(figures, name))
+        yield limit
+        yield from families.values()

@@ -1,0 +1,181 @@
+"""The nouns of shaping: what should be shaped and what the kernel holds.
+
+Pure values, with no I/O. Rates are bits per second. Class ids are those of the shaper's filters: 2n for egress of slot
+n, 2n+1 for ingress (see `reconciler/kernel/shaper.c`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from webhook.contract import Direction
+
+IFB_NAME: Final = "vethbw0"
+"""The ifb in the Pod's netns. cAdvisor skips veth*, so the Pod's ingress is not counted twice."""
+COORDINATOR_VETH: Final = "veth0"
+"""What Spiderpool's coordinator adds for Service, node and overlay traffic."""
+FQ_HANDLE: Final = 0x1BD0_0000
+"""Handle `1bd0:` of the root fq that the project makes: by it we know our own."""
+EGRESS_PRIORITY: Final = 1
+"""The shaper sees what leaves before any other filter could let it pass."""
+INGRESS_PRIORITY: Final = 0xFFF0
+"""The redirection takes packets away from later filters, so it comes last."""
+HANDLE_CLSACT_OURS: Final = 0x1BD1
+"""Handle of a filter on a clsact that we made: clsact goes when the filter does, unless a foreign filter is left."""
+HANDLE_CLSACT_FOREIGN: Final = 0x1BD2
+"""Handle of a filter on a clsact that was there before."""
+OUR_HANDLES: Final = frozenset({HANDLE_CLSACT_OURS, HANDLE_CLSACT_FOREIGN})
+GSO_DEFAULT_BYTES: Final = 65536
+"""The kernel's default (GSO_LEGACY_MAX_SIZE)."""
+GSO_BURST_NS: Final = 2_000_000
+"""A packet is sent in one piece: at most 2 ms of the limit, so that no 100 ms see more than 102 % of it. Not less: TCP
+keeps only two or three of them in the queue, and a machine that stalls for longer than they last loses that time ..."""
+GSO_LEAST_BYTES: Final = 2 * 1514
+"""... or two full packets, where that is more."""
+FILTER_NAME_PREFIX: Final = "ipvlan-bandwidth:"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network interface. `kind` is the kernel's (`ipvlan`, `veth`, `ifb`, ...), `mode` that of an ipvlan slave.
+
+    `gso_max_bytes` is the largest packet that TCP hands to it, to be cut into segments later.
+    """
+
+    name: str
+    kind: str
+    mode: str | None = None
+    is_up: bool = True
+    gso_max_bytes: int = GSO_DEFAULT_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Qdisc:
+    """A root qdisc. Handle 0 is the kernel's default for the link."""
+
+    kind: str
+    handle: int
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the project made it."""
+        return self.kind == "fq" and self.handle == FQ_HANDLE
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether somebody else put it there on purpose."""
+        return self.handle != 0 and not self.is_ours
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A filter on a link's clsact. `hook` is where it sits: EGRESS or INGRESS of the link, not of the Pod.
+
+    `program_id` and `class_id` are of a bpf filter, `redirects_to` is the link that a matchall redirects to.
+    """
+
+    hook: Direction
+    kind: str
+    priority: int
+    handle: int
+    name: str = ""
+    program_id: int | None = None
+    class_id: int | None = None
+    redirects_to: str | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the project made it: its place and its handle or name say so."""
+        if self.handle not in OUR_HANDLES:
+            return False
+        if self.hook is Direction.EGRESS:
+            ours = self.kind == "bpf" and self.name.startswith(FILTER_NAME_PREFIX)
+            return ours and self.priority == EGRESS_PRIORITY
+        return self.kind == "matchall" and self.priority == INGRESS_PRIORITY
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedLink:
+    """A link, and what traffic control holds on it. `classifier` is the kind of qdisc that holds its filters."""
+
+    link: Link
+    root: Qdisc = field(default_factory=lambda: Qdisc("noqueue", 0))
+    classifier: str | None = None
+    filters: tuple[Filter, ...] = ()
+
+    def ours(self, hook: Direction) -> Filter | None:
+        """Our filter at a hook."""
+        return next((held for held in self.filters if held.hook is hook and held.is_ours), None)
+
+    def intruder(self, hook: Direction) -> Filter | None:
+        """A foreign filter that sits at our place."""
+        place = EGRESS_PRIORITY if hook is Direction.EGRESS else INGRESS_PRIORITY
+        at_place = (held for held in self.filters if held.hook is hook and held.priority == place)
+        return next((held for held in at_place if not held.is_ours), None)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitEntry:
+    """What the limits map holds for one slot and direction."""
+
+    bits_per_second: int
+    generation: int
+    pod_uid: str
+    netns_inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedShaping:
+    """What the kernel holds for one network namespace and its slot."""
+
+    links: tuple[ObservedLink, ...]
+    limits: Mapping[Direction, LimitEntry] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredShaping:
+    """What one network namespace should have. A direction without an entry in `limits` is not limited."""
+
+    slot: int
+    program_id: int
+    filter_name: str
+    limits: Mapping[Direction, LimitEntry]
+
+
+class ProblemKind(StrEnum):
+    """What is not as it should be, in one word for metrics and events."""
+
+    NO_IPVLAN = "NoIpvlan"
+    CONFLICT = "Conflict"
+    L3S_INGRESS = "L3sIngress"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something the kernel's state keeps us from: said to the Pod's owner, not an error of the reconciler."""
+
+    kind: ProblemKind
+    message: str
+
+
+def class_id(slot: int, direction: Direction) -> int:
+    """The class id by which the shaper finds a slot's bucket."""
+    return 2 * slot + (direction is Direction.INGRESS)
+
+
+def covered(links: tuple[ObservedLink, ...]) -> tuple[ObservedLink, ...]:
+    """The links that share the Pod's limits: all its ipvlan slaves, and the coordinator's veth0 beside them."""
+    if not any(observed.link.kind == "ipvlan" for observed in links):
+        return ()
+    return tuple(
+        observed
+        for observed in links
+        if observed.link.kind == "ipvlan" or (observed.link.kind == "veth" and observed.link.name == COORDINATOR_VETH)
+    )
+
+
+def gso_max_bytes(bits_per_second: int) -> int:
+    """How large a packet may be at a rate, in bytes, so that sending it in one piece is no burst to speak of."""
+    burst = bits_per_second * GSO_BURST_NS // (8 * 10**9)
+    return min(max(burst, GSO_LEAST_BYTES), GSO_DEFAULT_BYTES)

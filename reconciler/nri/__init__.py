@@ -1,0 +1,1 @@
+"""The NRI plugin: what the container runtime tells of Pods before their containers start."""

@@ -1,0 +1,148 @@
+"""NRI's messages, as far as this plugin reads or writes them; all other fields are skipped.
+
+Field numbers: containerd/nri v0.12.3, pkg/api/api.proto (package nri.pkg.api.v1alpha1).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from reconciler.nri.errors import ProtocolError
+from reconciler.nri.protobuf import Fields, integer_field, scan, text_field
+
+PLUGIN_SERVICE: Final = "nri.pkg.api.v1alpha1.Plugin"
+RUNTIME_SERVICE: Final = "nri.pkg.api.v1alpha1.Runtime"
+
+MAX_PODS: Final = 65_536
+"""Far above what a node holds, dead sandboxes included; a bound on memory, not on nodes."""
+
+
+class Hook(Enum):
+    """A Pod's events that can be subscribed: the method the runtime calls, and its number in enum Event."""
+
+    RUN_POD_SANDBOX = ("RunPodSandbox", 1)
+    STOP_POD_SANDBOX = ("StopPodSandbox", 2)
+    REMOVE_POD_SANDBOX = ("RemovePodSandbox", 3)
+
+    def __init__(self, method: str, event: int) -> None:
+        self.method = method
+        self.event = event
+
+    @classmethod
+    def of_method(cls, method: str) -> "Hook | None":
+        """The hook that a call's method names."""
+        return next((hook for hook in cls if hook.method == method), None)
+
+
+@dataclass(frozen=True, slots=True)
+class PodSandbox:
+    """A Pod's sandbox as the runtime knows it. One Pod (uid) has another sandbox (id) each time it is recreated.
+
+    `netns_path` is "" for a hostNetwork Pod, and for a sandbox whose network namespace is gone: containerd 2.4 leaves
+    it out once the path no longer exists (internal/cri/nri/nri_api_linux.go, GetLinuxNamespaces), so at removal, and
+    for stopped sandboxes in the replay. `pid` is the pause process's, in the host's numbering.
+    """
+
+    id: str
+    name: str
+    uid: str
+    namespace: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    netns_path: str = ""
+    pid: int = 0
+
+    @classmethod
+    def decode(cls, data: bytes) -> "PodSandbox":
+        """Raises ProtocolError."""
+        fields = Fields(data)
+        linux = Fields(fields.message(8))
+        namespaces = (Fields(namespace) for namespace in linux.each(5))
+        return cls(
+            id=fields.text(1),
+            name=fields.text(2),
+            uid=fields.text(3),
+            namespace=fields.text(4),
+            labels=fields.text_map(5),
+            annotations=fields.text_map(6),
+            netns_path=next((each.text(2) for each in namespaces if each.text(1) == "network"), ""),
+            pid=fields.integer(9),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """What the runtime says of itself once it has taken the plugin, and how long it waits for an answer."""
+
+    runtime_name: str
+    runtime_version: str
+    nri_version: str
+    request_timeout_ms: int
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Configure":
+        """Raises ProtocolError."""
+        fields = Fields(data)
+        return cls(fields.text(2), fields.text(3), fields.text(6), fields.integer(5))
+
+
+@dataclass(frozen=True, slots=True)
+class Synchronize:
+    """A chunk of the replay of all Pods; `more` says that others follow. Containers are left out."""
+
+    pods: tuple[PodSandbox, ...]
+    more: bool
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Synchronize":
+        """Raises ProtocolError, also for more than MAX_PODS."""
+        pods: list[PodSandbox] = []
+        more = False
+        for number, value in scan(data):
+            if number == 1 and isinstance(value, bytes):
+                if len(pods) == MAX_PODS:
+                    raise ProtocolError(f"NRI: more than {MAX_PODS} Pods in one Synchronize")
+                pods.append(PodSandbox.decode(value))
+            elif number == 3 and isinstance(value, int):  # noqa: PLR2004 - its number in the schema
+                more = bool(value)
+        return cls(tuple(pods), more)
+
+
+def decode_pod(data: bytes) -> PodSandbox:
+    """The Pod of RunPodSandboxRequest, StopPodSandboxRequest and RemovePodSandboxRequest, alike in this.
+
+    Raises ProtocolError, also when there is none.
+    """
+    fields = Fields(data)
+    if not fields.each(1):
+        raise ProtocolError("NRI: a Pod's event without a Pod")
+    return PodSandbox.decode(fields.message(1))
+
+
+def encode_register_plugin(name: str, index: str) -> bytes:
+    """RegisterPluginRequest. The runtime calls plugins in the order of their indexes, each of exactly two digits.
+
+    Raises ValueError for a name or index that the runtime would refuse (pkg/api/plugin.go).
+    """
+    if not name or not all(char.isascii() and (char.isalnum() or char in "-_.+") for char in name):
+        raise ValueError(f"the NRI plugin's name {name!r} must be of letters, digits and any of '-_.+'")
+    if not (index.isascii() and index.isdigit() and len(index) == 2):  # noqa: PLR2004 - the format's two digits
+        raise ValueError(f"the NRI plugin's index {index!r} must be two digits, like '10'")
+    return text_field(1, name) + text_field(2, index)
+
+
+def encode_configure_response(hooks: Iterable[Hook]) -> bytes:
+    """ConfigureResponse: the events subscribed, a bit each. None at all would mean all of them to the runtime.
+
+    Raises ValueError for none.
+    """
+    events = sum(1 << hook.event - 1 for hook in set(hooks))
+    if not events:
+        raise ValueError("subscribe at least one hook: NRI takes an empty subscription for all events there are")
+    return integer_field(2, events)
+
+
+def encode_synchronize_response(*, more: bool) -> bytes:
+    """SynchronizeResponse: echoing `more` tells the runtime that this plugin takes chunks."""
+    return integer_field(2, int(more))

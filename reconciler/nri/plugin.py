@@ -1,0 +1,219 @@
+"""An NRI plugin without its socket: bytes in, events out, and bytes to send in answer.
+
+Source: containerd/nri v0.12.3, pkg/adaptation/plugin.go (the runtime's side) and pkg/stub/stub.go (a plugin's), and
+containerd/ttrpc v1.2.9, server.go. The order on a connection: RegisterPlugin from here; Configure, Synchronize and then
+hooks from the runtime. Configure may overtake the answer to RegisterPlugin, since they travel on two connections.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from reconciler.nri.errors import ProtocolError
+from reconciler.nri.messages import (
+    MAX_PODS,
+    PLUGIN_SERVICE,
+    RUNTIME_SERVICE,
+    Configure,
+    Hook,
+    PodSandbox,
+    Synchronize,
+    decode_pod,
+    encode_configure_response,
+    encode_register_plugin,
+    encode_synchronize_response,
+)
+from reconciler.nri.mux import PLUGIN_CONNECTION, RUNTIME_CONNECTION, Demultiplexer, frames
+from reconciler.nri.ttrpc import Assembler, Code, Message, MessageType, Request, Response
+
+DEFAULT_REQUEST_TIMEOUT_NS: Final = 2_000_000_000
+"""DefaultPluginRequestTimeout in pkg/api/timeouts.go."""
+MAX_UNANSWERED: Final = 1024
+"""Calls that may wait for an answer at once. A runtime has one; the bound is against a peer that is none."""
+_REGISTER_STREAM: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The runtime has taken the plugin."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationRefused:
+    """The runtime has not, and leaves the connection open: close it."""
+
+    code: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """The runtime told of itself; the subscription is on its way to it."""
+
+    configure: Configure
+
+
+@dataclass(frozen=True, slots=True)
+class Synchronized:
+    """The replay is whole: all Pods of the node. To be answered, by `accept` or `refuse` with `stream`.
+
+    `deadline_ns` is how long the answer may take: four fifths of what the runtime waits before it drops the plugin.
+    """
+
+    stream: int
+    deadline_ns: int
+    pods: tuple[PodSandbox, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PodEvent:
+    """A hook of one Pod, to be answered within the deadline, as Synchronized is. The runtime waits with this Pod."""
+
+    stream: int
+    deadline_ns: int
+    hook: Hook
+    pod: PodSandbox
+
+
+@dataclass(frozen=True, slots=True)
+class ShutDown:
+    """The runtime is about to stop; the end of the connection follows."""
+
+
+Event = Registered | RegistrationRefused | Configured | Synchronized | PodEvent | ShutDown
+
+
+class Plugin:
+    """The state of one connection; a new connection needs a new one.
+
+    After each call of `register`, `feed`, `accept` and `refuse`, send what `take_outgoing` returns.
+    """
+
+    def __init__(self, name: str, index: str, hooks: Iterable[Hook]) -> None:
+        """Raises ValueError for a name, index or subscription that the runtime would not take as meant."""
+        self._registration = encode_register_plugin(name, index)
+        self._subscription = encode_configure_response(hooks)
+        self._outgoing = bytearray()
+        self._demultiplexer = Demultiplexer()
+        self._assemblers = {PLUGIN_CONNECTION: Assembler(), RUNTIME_CONNECTION: Assembler()}
+        self._registering = False
+        self._last_stream = 0
+        self._request_timeout_ns = DEFAULT_REQUEST_TIMEOUT_NS
+        self._chunks: tuple[PodSandbox, ...] = ()
+        self._unanswered: dict[int, Response] = {}
+        self._failure: ProtocolError | None = None
+
+    def register(self) -> None:
+        """Ask the runtime to take the plugin: the first thing on a connection, and due within 5 s of it."""
+        self._registering = True
+        request = Request(RUNTIME_SERVICE, "RegisterPlugin", self._registration)
+        self._send(RUNTIME_CONNECTION, Message(_REGISTER_STREAM, MessageType.REQUEST, request.encode()))
+
+    def feed(self, data: bytes) -> list[Event]:
+        """What the bytes tell. Raises ProtocolError, and then again at each call: close the connection."""
+        if self._failure:
+            raise self._failure
+        events: list[Event | None] = []
+        try:
+            for connection, piece in self._demultiplexer.feed(data):
+                # Data for a connection that nobody opened is dropped, as by the runtime's own multiplexer.
+                assembler = self._assemblers.get(connection)
+                messages = assembler.feed(piece) if assembler else []
+                events.extend(self._receive(connection, message) for message in messages)
+        except ProtocolError as error:
+            self._failure = error
+            raise
+        return [event for event in events if event]
+
+    def accept(self, stream: int) -> None:
+        """Answer the call of that stream: all is well, go on. Raises ValueError for a stream that waits for none."""
+        self._answer(stream, self._take_unanswered(stream))
+
+    def refuse(self, stream: int, message: str) -> None:
+        """Answer with an error: RunPodSandbox then fails, and kubelet tries again. Raises ValueError as `accept`."""
+        response = self._take_unanswered(stream)
+        self._answer(stream, replace(response, payload=b"", code=Code.FAILED_PRECONDITION, message=message))
+
+    def take_outgoing(self) -> bytes:
+        """What is to be sent now, b"" for nothing; each byte is handed out once."""
+        outgoing = bytes(self._outgoing)
+        self._outgoing.clear()
+        return outgoing
+
+    def _receive(self, connection: int, message: Message) -> Event | None:
+        if connection == RUNTIME_CONNECTION:
+            return self._receive_response(message)
+        if message.type != MessageType.REQUEST:
+            return None
+        if message.stream % 2 == 0 or message.stream <= self._last_stream:
+            raise ProtocolError(f"ttRPC: request on stream {message.stream} after {self._last_stream}: odd and rising")
+        self._last_stream = message.stream
+        return self._receive_request(message.stream, Request.decode(message.payload))
+
+    def _receive_response(self, message: Message) -> Event | None:
+        if not self._registering or message.type != MessageType.RESPONSE or message.stream != _REGISTER_STREAM:
+            return None
+        self._registering = False
+        response = Response.decode(message.payload)
+        return Registered() if response.code == Code.OK else RegistrationRefused(response.code, response.message)
+
+    def _receive_request(self, stream: int, request: Request) -> Event | None:
+        hook = Hook.of_method(request.method)
+        if request.service != PLUGIN_SERVICE:
+            self._answer(stream, Response(code=Code.UNIMPLEMENTED, message=f"service {request.service}"))
+            return None
+        if request.method == "Configure":
+            return self._configure(stream, Configure.decode(request.payload))
+        if request.method == "Synchronize":
+            return self._synchronize(stream, request)
+        if request.method == "Shutdown":
+            self._answer(stream, Response())
+            return ShutDown()
+        if hook is None:
+            self._answer(stream, Response(code=Code.UNIMPLEMENTED, message=f"method {request.method}"))
+            return None
+        pod = decode_pod(request.payload)
+        self._await_answer(stream, Response())
+        return PodEvent(stream, self._deadline_ns(request), hook, pod)
+
+    def _configure(self, stream: int, configure: Configure) -> Event:
+        if configure.request_timeout_ms > 0:
+            self._request_timeout_ns = configure.request_timeout_ms * 1_000_000
+        self._answer(stream, Response(self._subscription))
+        return Configured(configure)
+
+    def _synchronize(self, stream: int, request: Request) -> Event | None:
+        chunk = Synchronize.decode(request.payload)
+        self._chunks += chunk.pods
+        if len(self._chunks) > MAX_PODS:
+            raise ProtocolError(f"NRI: more than {MAX_PODS} Pods in the chunks of Synchronize")
+        response = Response(encode_synchronize_response(more=chunk.more))
+        if chunk.more:
+            self._answer(stream, response)
+            return None
+        pods, self._chunks = self._chunks, ()
+        self._await_answer(stream, response)
+        return Synchronized(stream, self._deadline_ns(request), pods)
+
+    def _deadline_ns(self, request: Request) -> int:
+        waits_ns = self._request_timeout_ns
+        if request.timeout_ns:
+            # What is left of it: the chunks of one Synchronize share one timeout.
+            waits_ns = max(0, min(waits_ns, request.timeout_ns))
+        return waits_ns * 4 // 5
+
+    def _await_answer(self, stream: int, response: Response) -> None:
+        if len(self._unanswered) == MAX_UNANSWERED:
+            raise ProtocolError(f"NRI: more than {MAX_UNANSWERED} calls at once")
+        self._unanswered[stream] = response
+
+    def _take_unanswered(self, stream: int) -> Response:
+        if stream not in self._unanswered:
+            raise ValueError(f"no call waits for an answer on stream {stream}")
+        return self._unanswered.pop(stream)
+
+    def _answer(self, stream: int, response: Response) -> None:
+        self._send(PLUGIN_CONNECTION, Message(stream, MessageType.RESPONSE, response.encode()))
+
+    def _send(self, connection: int, message: Message) -> None:
+        self._outgoing += frames(connection, message.encode())

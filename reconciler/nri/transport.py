@@ -1,0 +1,284 @@
+"""The plugin on the runtime's Unix socket: connects, registers, calls the handler, and connects again after an end.
+
+Whatever goes wrong on this side, the Pod starts (fail-open), unless the caller's `verdict` says otherwise.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeVar
+
+from reconciler.nri.errors import ProtocolError
+from reconciler.nri.messages import Hook, PodSandbox
+from reconciler.nri.plugin import (
+    Configured,
+    Event,
+    Plugin,
+    PodEvent,
+    Registered,
+    RegistrationRefused,
+    Synchronized,
+)
+
+logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+DEFAULT_SOCKET: Final = "/var/run/nri/nri.sock"
+PLUGIN_NAME: Final = "ipvlan-bandwidth"
+PLUGIN_INDEX: Final = "10"
+
+_READ_BYTES: Final = 65_536
+
+
+class Handler(Protocol):
+    """What is to be done when the runtime tells of Pods.
+
+    The runtime stops all its sandbox and container calls on the node meanwhile: return within milliseconds, and do not
+    block the event loop. After the deadline the runtime is answered, and the handler goes on; so one call may overlap
+    the next, but calls about one sandbox run one after the other, in order, as do all those after `on_synchronize`.
+    """
+
+    async def on_synchronize(self, pods: Sequence[PodSandbox], /) -> None:
+        """All Pods of the node, at each connect. Stopped sandboxes are among them, so two may have one uid."""
+
+    async def on_run(self, pod: PodSandbox, /) -> None:
+        """The Pod's network stands, and none of its containers has started."""
+
+    async def on_stop(self, pod: PodSandbox, /) -> None:
+        """The Pod's containers have ended; its network is about to be taken down."""
+
+    async def on_remove(self, pod: PodSandbox, /) -> None:
+        """The sandbox is gone, its network namespace too."""
+
+
+Verdict = Callable[[Hook | None, Exception], str | None]
+"""Decides after a handler's error (TimeoutError: its deadline has passed): None to let the Pod start, or the reason to
+answer the runtime with. The hook is None for the replay."""
+
+
+def fail_open(_hook: Hook | None, _error: Exception) -> str | None:
+    """Let every Pod start: an add-on that has failed must not stop a node."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How the plugin waits between connections, and for the first answer on one. All in seconds.
+
+    The cap is short, as Pods that start in between start without a limit, and asking costs next to nothing. Accepts are
+    serial in the runtime, and each plugin before this one may take 5 s to register: hence 30 s.
+    """
+
+    first_delay_seconds: float = 0.1
+    max_delay_seconds: float = 2.0
+    synchronize_within_seconds: float = 30.0
+
+    def delay_seconds(self, failures: int, fraction: float) -> float:
+        """The wait after so many failures in a row, 1 and up: doubling, capped, jittered by `fraction` from 0 to 1."""
+        doubled = self.first_delay_seconds * 2.0 ** min(failures - 1, 30)
+        return min(doubled, self.max_delay_seconds) * (0.5 + fraction / 2)
+
+
+class _RefusedError(Exception):
+    """The runtime does not want the plugin."""
+
+
+_Handling = asyncio.Task[Exception | None]
+"""A handler at work; its result is its error."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    plugin: Plugin
+    writer: asyncio.StreamWriter
+    limit: asyncio.Timeout
+
+    def send(self) -> None:
+        """What the plugin has to say; nothing once the connection has ended."""
+        outgoing = self.plugin.take_outgoing()
+        if not self.writer.is_closing():
+            self.writer.write(outgoing)
+
+    def keep(self) -> bool:
+        """Lets the connection last, now that the replay is done. False where it has ended already."""
+        if self.writer.is_closing() or self.limit.expired():
+            return False
+        self.limit.reschedule(None)
+        return True
+
+
+class NriPlugin:
+    """One plugin for as long as the process lives; `connected` is true while the runtime calls it."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        socket_path: str = DEFAULT_SOCKET,
+        name: str = PLUGIN_NAME,
+        index: str = PLUGIN_INDEX,
+        on_connected: Callable[[bool], None] = lambda _connected: None,
+        verdict: Verdict = fail_open,
+        timing: Timing = Timing(),
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        fraction: Callable[[], float] = random.random,
+    ) -> None:
+        """`on_connected` hears each change of `connected`; `sleep` and `fraction` (0 to 1) make the wait in between."""
+        self.connected = False
+        self._handler = handler
+        self._socket_path = socket_path
+        self._name = name
+        self._index = index
+        self._on_connected = on_connected
+        self._verdict = verdict
+        self._timing = timing
+        self._sleep = sleep
+        self._fraction = fraction
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._latest: dict[str, _Handling] = {}
+        self._replay: _Handling | None = None
+
+    async def run(self) -> None:
+        """Serve the runtime until cancelled, then close the connection and cancel what the handler still does.
+
+        Raises ValueError for a name or index that the runtime would not take.
+        """
+        failures = 0
+        told = ""
+        try:
+            while True:
+                reason = await self._connect_and_serve()
+                failures = 1 if self.connected else failures + 1
+                if self.connected or reason != told:
+                    logger.warning("NRI at %s: %s; connecting again", self._socket_path, reason)
+                    told = reason
+                self._set_connected(connected=False)
+                await self._sleep(self._timing.delay_seconds(failures, self._fraction()))
+        finally:
+            self._set_connected(connected=False)
+            running = list(self._tasks)
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _connect_and_serve(self) -> str:
+        """Serves one connection. Returns why it ended, in words."""
+        plugin = Plugin(self._name, self._index, Hook)
+        try:
+            reader, writer = await asyncio.open_unix_connection(self._socket_path)
+        except FileNotFoundError:
+            return "no such socket: is NRI enabled in the container runtime, and the socket's folder mounted here?"
+        except OSError as error:
+            return f"cannot connect: {error.strerror or error}"
+        try:
+            async with asyncio.timeout(self._timing.synchronize_within_seconds) as limit:
+                await self._serve(reader, _Connection(plugin, writer, limit))
+        except TimeoutError:
+            return f"no replay of Pods within {self._timing.synchronize_within_seconds:g} s"
+        except OSError as error:
+            return f"connection lost: {error.strerror or error}"
+        except (ProtocolError, _RefusedError) as error:
+            return str(error)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+        return "the runtime closed the connection"
+
+    async def _serve(self, reader: asyncio.StreamReader, connection: _Connection) -> None:
+        connection.plugin.register()
+        while True:
+            connection.send()
+            await connection.writer.drain()
+            data = await reader.read(_READ_BYTES)
+            if not data:
+                return
+            for event in connection.plugin.feed(data):
+                self._dispatch(event, connection)
+
+    def _dispatch(self, event: Event, connection: _Connection) -> None:
+        match event:
+            case Synchronized() | PodEvent():
+                self._spawn(self._answer(event, self._start(event), connection))
+            case RegistrationRefused(code, message):
+                raise _RefusedError(f"the runtime refuses the plugin: {message} (code {code})")
+            case Configured(configure):
+                logger.info("NRI: %s %s", configure.runtime_name, configure.runtime_version)
+            case Registered():
+                logger.debug("NRI: registered as %s-%s", self._index, self._name)
+            case _:
+                logger.info("NRI: the runtime is shutting down")
+
+    def _start(self, event: Synchronized | PodEvent) -> _Handling:
+        """Starts the handler, behind those that it must not overtake."""
+        if isinstance(event, Synchronized):
+            at_work = [*self._latest.values(), *([self._replay] if self._replay else [])]
+            self._replay = self._spawn(self._call(event, at_work))
+            return self._replay
+        sandbox = event.pod.id
+        before = [task for task in (self._latest.get(sandbox), self._replay) if task]
+        task = self._spawn(self._call(event, before))
+        self._latest[sandbox] = task
+        task.add_done_callback(lambda done: self._latest.get(sandbox) is done and self._latest.pop(sandbox))
+        return task
+
+    def _spawn(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        """A task that is held until it ends, and ends with the plugin."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _call(self, event: Synchronized | PodEvent, before: Sequence[_Handling]) -> Exception | None:
+        """Runs the handler. Returns its error rather than raising it: nobody may be waiting any more."""
+        if before:
+            await asyncio.wait(before)
+        try:
+            match event:
+                case Synchronized():
+                    await self._handler.on_synchronize(event.pods)
+                case PodEvent(hook=Hook.RUN_POD_SANDBOX):
+                    await self._handler.on_run(event.pod)
+                case PodEvent(hook=Hook.STOP_POD_SANDBOX):
+                    await self._handler.on_stop(event.pod)
+                case _:
+                    await self._handler.on_remove(event.pod)
+        except Exception as error:  # the Pod is to start whatever the handler does
+            logger.exception("NRI: %s failed", _describe(event))
+            return error
+        return None
+
+    async def _answer(self, event: Synchronized | PodEvent, handling: _Handling, connection: _Connection) -> None:
+        """Answers the runtime when the handler is done, or at the deadline."""
+        deadline_seconds = event.deadline_ns / 1e9
+        await asyncio.wait({handling}, timeout=deadline_seconds)
+        if not handling.done():
+            logger.warning("NRI: %s takes longer than %.3f s: going on", _describe(event), deadline_seconds)
+            error: Exception | None = TimeoutError(f"not done within {deadline_seconds:.3f} s")
+        elif handling.cancelled():
+            error = RuntimeError("the handler was cancelled")
+        else:
+            error = handling.result()
+        hook = event.hook if isinstance(event, PodEvent) else None
+        refusal = self._verdict(hook, error) if error else None
+        if refusal is None:
+            connection.plugin.accept(event.stream)
+        else:
+            connection.plugin.refuse(event.stream, refusal)
+        connection.send()
+        if hook is None and refusal is None and connection.keep():
+            self._set_connected(connected=True)
+
+    def _set_connected(self, *, connected: bool) -> None:
+        if connected != self.connected:
+            self.connected = connected
+            self._on_connected(connected)
+
+
+def _describe(event: Synchronized | PodEvent) -> str:
+    if isinstance(event, Synchronized):
+        return f"the replay of {len(event.pods)} Pods"
+    return f"{event.hook.method} of {event.pod.namespace}/{event.pod.name}"

@@ -1,0 +1,222 @@
+"""What to do about the difference between what should be shaped and what the kernel holds. Pure.
+
+Limits are written before the filters that read them, and cleared after. A foreign qdisc or filter is never touched, and
+clsact goes only when we made it and nobody else uses it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from reconciler.model import (
+    GSO_DEFAULT_BYTES,
+    HANDLE_CLSACT_FOREIGN,
+    HANDLE_CLSACT_OURS,
+    IFB_NAME,
+    DesiredShaping,
+    Link,
+    ObservedLink,
+    ObservedShaping,
+    Problem,
+    ProblemKind,
+    class_id,
+    covered,
+    gso_max_bytes,
+)
+from reconciler.steps import (
+    AddClsact,
+    AddRootFq,
+    AttachRedirect,
+    AttachShaper,
+    ClearLimit,
+    CreateIfb,
+    DeleteClsact,
+    DeleteIfb,
+    DeleteRootFq,
+    DetachFilter,
+    Plan,
+    SetGsoMaxBytes,
+    SetUp,
+    Step,
+    WriteLimit,
+)
+from webhook.contract import Direction
+
+
+def plan(desired: DesiredShaping, observed: ObservedShaping) -> Plan:
+    """The steps that make what is observed what is desired. Without limits: those that take everything of ours away."""
+    problems: list[Problem] = []
+    targets = covered(observed.links) if desired.limits else ()
+    if desired.limits and not targets:
+        problems.append(_no_ipvlan())
+    ifb = next((held for held in observed.links if held.link.name == IFB_NAME), None)
+    ifb_is_ours = ifb is not None and ifb.link.kind == "ifb"
+    limits_ingress = Direction.INGRESS in desired.limits and bool(targets)
+    ingress_problem = _ifb_problem(ifb) if limits_ingress else None
+    if ingress_problem:
+        problems.append(ingress_problem)
+    wants = {target.link.name: _wants(desired, target, ingress_problem is None) for target in targets}
+    steps: list[Step] = []
+    if targets:
+        steps += _writes(desired, observed)
+    with_ifb = any(want.ingress for want in wants.values())
+    if with_ifb:
+        steps += _ifb_steps(desired, ifb or ObservedLink(Link(IFB_NAME, "ifb", is_up=False)), is_new=ifb is None)
+    for target in observed.links:
+        if target is ifb and ifb_is_ours:
+            continue
+        if target in targets:
+            problems += _link_problems(desired, target)
+        steps += _link_steps(desired, target, wants.get(target.link.name, _NOTHING))
+    if ifb_is_ours and not with_ifb and ingress_problem is None:
+        steps.append(DeleteIfb())
+    unlimited = [direction for direction in observed.limits if not targets or direction not in desired.limits]
+    steps += [ClearLimit(desired.slot, direction) for direction in unlimited]
+    return Plan(tuple(steps), tuple(problems))
+
+
+@dataclass(frozen=True, slots=True)
+class _Wants:
+    """Which of our filters a link should have, and whether its root should pace."""
+
+    egress: bool = False
+    ingress: bool = False
+    pacing: bool = False
+
+
+_NOTHING = _Wants()
+
+
+def _wants(desired: DesiredShaping, target: ObservedLink, ifb_is_possible: bool) -> _Wants:
+    if target.classifier == "ingress":
+        return _NOTHING
+    egress = Direction.EGRESS in desired.limits and target.intruder(Direction.EGRESS) is None
+    ingress = (
+        Direction.INGRESS in desired.limits
+        and ifb_is_possible
+        and target.link.mode != "l3s"
+        and target.intruder(Direction.INGRESS) is None
+    )
+    return _Wants(egress=egress, ingress=ingress, pacing=egress and not target.root.is_foreign)
+
+
+def _writes(desired: DesiredShaping, observed: ObservedShaping) -> Iterator[Step]:
+    for direction, entry in desired.limits.items():
+        if observed.limits.get(direction) != entry:
+            yield WriteLimit(desired.slot, direction, entry)
+
+
+def _no_ipvlan() -> Problem:
+    message = (
+        "the Pod has no ipvlan interface, so there is nothing to limit; is its default network an ipvlan one "
+        "(annotation v1.multus-cni.io/default-network)?"
+    )
+    return Problem(ProblemKind.NO_IPVLAN, message)
+
+
+def _ifb_problem(ifb: ObservedLink | None) -> Problem | None:
+    """Why no ingress limit is possible, if it is not."""
+    if ifb is None:
+        return None
+    if ifb.link.kind != "ifb":
+        message = f"an interface {IFB_NAME} of kind {ifb.link.kind} is in the way, so ingress is not limited; rename it"
+    elif ifb.root.is_foreign:
+        message = f"{IFB_NAME} has a root qdisc that is not ours, so ingress is not limited; delete it"
+    elif ifb.classifier == "ingress" or ifb.intruder(Direction.EGRESS):
+        message = f"{IFB_NAME} has a qdisc or filter that is not ours, so ingress is not limited; delete it"
+    else:
+        return None
+    return Problem(ProblemKind.CONFLICT, message)
+
+
+def _link_problems(desired: DesiredShaping, target: ObservedLink) -> Iterator[Problem]:
+    name = target.link.name
+    if Direction.INGRESS in desired.limits and target.link.mode == "l3s":
+        message = (
+            f"{name} is an ipvlan interface in mode l3s, which delivers packets past the place where ingress is "
+            "limited, so ingress is not limited; use mode l2 or l3"
+        )
+        yield Problem(ProblemKind.L3S_INGRESS, message)
+    if Direction.EGRESS in desired.limits and target.root.is_foreign:
+        message = (
+            f"{name} has a root qdisc that is not ours ({target.root.kind} {target.root.handle >> 16:x}:); it stays, "
+            "and unless it is an fq nothing paces what leaves; delete it"
+        )
+        yield Problem(ProblemKind.CONFLICT, message)
+    if target.classifier == "ingress":
+        message = f"{name} has an ingress qdisc that is not ours and excludes clsact, so it is not limited; delete it"
+        yield Problem(ProblemKind.CONFLICT, message)
+    for direction in desired.limits:
+        if target.intruder(direction):
+            message = f"{name} has a filter that is not ours where the {direction} limit belongs; it stays; delete it"
+            yield Problem(ProblemKind.CONFLICT, message)
+
+
+def _ifb_steps(desired: DesiredShaping, ifb: ObservedLink, *, is_new: bool) -> Iterator[Step]:
+    """Shaper and fq first, up last: an ifb that is up shapes."""
+    if is_new:
+        yield CreateIfb()
+    if not ifb.root.is_ours:
+        yield AddRootFq(IFB_NAME)
+    if ifb.classifier is None:
+        yield AddClsact(IFB_NAME)
+    yield from _shaper_step(desired, ifb, Direction.INGRESS)
+    if not ifb.link.is_up:
+        yield SetUp(IFB_NAME)
+
+
+def _link_steps(desired: DesiredShaping, target: ObservedLink, want: _Wants) -> Iterator[Step]:
+    """What one link needs: what it should lose first."""
+    yield from _losses(target, want)
+    yield from _gains(desired, target, want)
+
+
+def _losses(target: ObservedLink, want: _Wants) -> Iterator[Step]:
+    name = target.link.name
+    ours = [held for held in target.filters if held.is_ours]
+    for held in ours:
+        if not (want.egress if held.hook is Direction.EGRESS else want.ingress):
+            yield DetachFilter(name, held.hook, held.handle)
+    still_used = want.egress or want.ingress
+    if not still_used and len(ours) == len(target.filters) and any(held.handle == HANDLE_CLSACT_OURS for held in ours):
+        yield DeleteClsact(name)
+    if target.root.is_ours and not want.pacing:
+        yield DeleteRootFq(name)
+    if not want.egress and target.ours(Direction.EGRESS) and target.link.gso_max_bytes != GSO_DEFAULT_BYTES:
+        yield SetGsoMaxBytes(name, GSO_DEFAULT_BYTES)
+
+
+def _gains(desired: DesiredShaping, target: ObservedLink, want: _Wants) -> Iterator[Step]:
+    name = target.link.name
+    if target.classifier is None and (want.egress or want.ingress):
+        yield AddClsact(name)
+    if want.pacing and not target.root.is_ours:
+        yield AddRootFq(name)
+    if want.egress:
+        size_bytes = gso_max_bytes(desired.limits[Direction.EGRESS].bits_per_second)
+        if target.link.gso_max_bytes != size_bytes:
+            yield SetGsoMaxBytes(name, size_bytes)
+        yield from _shaper_step(desired, target, Direction.EGRESS)
+    if want.ingress:
+        held_redirect = target.ours(Direction.INGRESS)
+        if held_redirect is None:
+            yield AttachRedirect(name, _handle(target))
+        elif held_redirect.redirects_to != IFB_NAME:
+            yield DetachFilter(name, Direction.INGRESS, held_redirect.handle)
+            yield AttachRedirect(name, held_redirect.handle)
+
+
+def _shaper_step(desired: DesiredShaping, target: ObservedLink, direction: Direction) -> Iterator[Step]:
+    """The shaper sits at the egress of the slave for egress, and at the egress of the ifb for ingress."""
+    wanted = class_id(desired.slot, direction)
+    held = target.ours(Direction.EGRESS)
+    if held and (held.class_id, held.program_id, held.name) == (wanted, desired.program_id, desired.filter_name):
+        return
+    yield AttachShaper(target.link.name, _handle(target), wanted)
+
+
+def _handle(target: ObservedLink) -> int:
+    """The handle that remembers whether clsact is ours: that of a filter of ours, or what clsact's absence tells."""
+    held = target.ours(Direction.EGRESS) or target.ours(Direction.INGRESS)
+    if held:
+        return held.handle
+    return HANDLE_CLSACT_OURS if target.classifier is None else HANDLE_CLSACT_FOREIGN

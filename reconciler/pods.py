@@ -1,0 +1,112 @@
+"""What matters of a Pod, read from the API server's JSON or from the container runtime's NRI call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from webhook.contract import (
+    EGRESS_ANNOTATION,
+    INGRESS_ANNOTATION,
+    MANAGED_LABEL,
+    MIRROR_ANNOTATION,
+    Direction,
+)
+
+_FINISHED_PHASES = frozenset({"Succeeded", "Failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """A Pod as the reconciler sees it: who it is, whether it was admitted, and what its annotations ask for.
+
+    `ingress` and `egress` hold the annotations' text as written; None where there is no annotation.
+    """
+
+    uid: str
+    namespace: str
+    name: str
+    managed: bool = False
+    ingress: str | None = None
+    egress: str | None = None
+    host_network: bool = False
+    finished: bool = False
+
+    @property
+    def annotated(self) -> bool:
+        """Whether the Pod asks for a limit at all."""
+        return self.ingress is not None or self.egress is not None
+
+    def asked(self, direction: Direction) -> str | None:
+        """The annotation of one direction, as written."""
+        return self.ingress if direction is Direction.INGRESS else self.egress
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def from_api(pod: Any) -> PodView | None:
+    """Read a Pod of the API server; None for what is no Pod, or a mirror Pod, which kubelet runs by itself.
+
+    Takes any JSON: what has another shape than the API's counts as absent.
+    """
+    metadata = _mapping(_mapping(pod).get("metadata"))
+    uid, namespace, name = (_text(metadata.get(key)) for key in ("uid", "namespace", "name"))
+    annotations = _mapping(metadata.get("annotations"))
+    if not (uid and namespace and name) or MIRROR_ANNOTATION in annotations:
+        return None
+    return _view(
+        uid,
+        namespace,
+        name,
+        labels=_mapping(metadata.get("labels")),
+        annotations=annotations,
+        host_network=_mapping(pod.get("spec")).get("hostNetwork") is True,
+        finished=_mapping(pod.get("status")).get("phase") in _FINISHED_PHASES,
+    )
+
+
+def from_runtime(
+    uid: str,
+    namespace: str,
+    name: str,
+    *,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+    netns_path: str,
+) -> PodView:
+    """Read a Pod as the runtime tells of it; one without a network namespace of its own is on the host's."""
+    return _view(
+        uid, namespace, name, labels=labels, annotations=annotations, host_network=not netns_path, finished=False
+    )
+
+
+def _view(
+    uid: str,
+    namespace: str,
+    name: str,
+    *,
+    labels: Mapping[str, Any],
+    annotations: Mapping[str, Any],
+    host_network: bool,
+    finished: bool,
+) -> PodView:
+    return PodView(
+        uid=uid,
+        namespace=namespace,
+        name=name,
+        managed=labels.get(MANAGED_LABEL) == "true",
+        ingress=_text(annotations.get(INGRESS_ANNOTATION)),
+        egress=_text(annotations.get(EGRESS_ANNOTATION)),
+        host_network=host_network,
+        finished=finished,
+    )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

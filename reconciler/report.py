@@ -1,0 +1,88 @@
+"""What a Pod's owner is told: the events that follow from what was in force before and what is now. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from webhook.contract import Direction, Limits
+
+
+class Reason(StrEnum):
+    """The reasons of the reconciler's own events on Pods; the kernel side adds those of its problems."""
+
+    LIMITED = "BandwidthLimited"
+    CHANGED = "BandwidthChanged"
+    REMOVED = "BandwidthRemoved"
+    REPAIRED = "BandwidthRepaired"
+    FAILED = "BandwidthFailed"
+    NOT_MANAGED = "NotManaged"
+    INVALID = "InvalidBandwidth"
+
+
+_NORMAL = frozenset({Reason.LIMITED, Reason.CHANGED, Reason.REMOVED})
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One event: its reason (CamelCase, as `kubectl describe` shows it) and its text."""
+
+    reason: str
+    message: str
+
+    @property
+    def type(self) -> str:
+        """`Normal` or `Warning`."""
+        return "Normal" if self.reason in _NORMAL else "Warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What is in force in one netns: the limits, the interfaces they hold on, and what could not be had."""
+
+    limits: Limits = NO_LIMITS
+    interfaces: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
+
+
+NOTHING = Applied()
+
+
+def describe(limits: Limits) -> str:
+    """`ingress 100M, egress 20M bit/s`, in a fixed order."""
+    parts = [f"{direction.value} {limit}" for direction in Direction if (limit := limits.get(direction))]
+    return ", ".join(parts) + " bit/s" if parts else "no limit"
+
+
+def report(before: Applied, after: Applied, steps: Iterable[str]) -> tuple[Notice, ...]:
+    """The events for the passage from `before` to `after`, which took these steps in the kernel.
+
+    No steps and the same limits is the usual case, and nothing to tell: so a restarted reconciler, which finds all
+    as it should be, is quiet. A notice that stood before is not repeated.
+    """
+    told = tuple(notice for notice in after.notices if notice not in before.notices)
+    return (*_change(before, after, tuple(steps)), *told)
+
+
+def _change(before: Applied, after: Applied, steps: tuple[str, ...]) -> tuple[Notice, ...]:
+    where = ", ".join(after.interfaces)
+    if before.limits != after.limits:
+        if not before.limits:
+            return (Notice(Reason.LIMITED, f"limited to {describe(after.limits)} on {where}"),) if steps else ()
+        if not after.limits:
+            return (Notice(Reason.REMOVED, f"no longer limited (was {describe(before.limits)})"),)
+        return (Notice(Reason.CHANGED, f"limits changed from {describe(before.limits)} to {describe(after.limits)}"),)
+    if not steps or not after.limits:
+        return ()
+    if before.interfaces != after.interfaces:
+        return (Notice(Reason.LIMITED, f"limited to {describe(after.limits)} on {where}"),)
+    return (
+        Notice(
+            Reason.REPAIRED,
+            f"the shaping on {where} had been changed by someone else and was put back: {'; '.join(steps)}",
+        ),
+    )

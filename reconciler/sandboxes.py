@@ -1,0 +1,58 @@
+"""Which Pod has which network namespace, as the container runtime tells.
+
+A Pod can have several sandboxes in its life, and two at once while one is torn down: same uid, another netns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from reconciler.pods import PodView
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """One sandbox: its id at the runtime, the Pod as the runtime knows it, and the path of its netns."""
+
+    id: str
+    pod: PodView
+    netns_path: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The Pod's uid and the netns: what the kernel's slot belongs to."""
+        return self.pod.uid, self.netns_path
+
+
+@dataclass(slots=True)
+class Sandboxes:
+    """The sandboxes of this node, by id; those on the host's network are not kept."""
+
+    _by_id: dict[str, Sandbox] = field(default_factory=dict)
+
+    def add(self, sandbox: Sandbox) -> None:
+        """Learn of a sandbox, or learn it anew."""
+        if sandbox.netns_path:
+            self._by_id[sandbox.id] = sandbox
+
+    def remove(self, sandbox_id: str) -> Sandbox | None:
+        """Forget a sandbox; gives what was known of it."""
+        return self._by_id.pop(sandbox_id, None)
+
+    def replace(self, sandboxes: Iterable[Sandbox]) -> tuple[Sandbox, ...]:
+        """Take the runtime's full list; gives those that are gone."""
+        before = self._by_id
+        self._by_id = {sandbox.id: sandbox for sandbox in sandboxes if sandbox.netns_path}
+        return tuple(sandbox for sandbox in before.values() if sandbox.id not in self._by_id)
+
+    def of(self, uid: str) -> tuple[Sandbox, ...]:
+        """All sandboxes of a Pod, the oldest first."""
+        return tuple(sandbox for sandbox in self._by_id.values() if sandbox.pod.uid == uid)
+
+    def at(self, netns_path: str) -> Sandbox | None:
+        """The sandbox whose netns this is."""
+        return next((sandbox for sandbox in self._by_id.values() if sandbox.netns_path == netns_path), None)
+
+    def __iter__(self) -> Iterator[Sandbox]:
+        return iter(tuple(self._by_id.values()))

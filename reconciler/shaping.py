@@ -1,0 +1,313 @@
+"""Shaping Pods: from a Pod's uid, its network namespace and its limits to what the kernel holds, and back.
+
+Synchronous: call it from one thread. Whatever it does is planned first (`reconciler.plan`) from what the kernel holds
+at that moment, so doing it again does nothing, and what somebody else removed comes back.
+"""
+
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from os import fstat
+from typing import Final, Self
+
+from reconciler.kernel import netns
+from reconciler.kernel.apply import apply
+from reconciler.kernel.buckets import Counters
+from reconciler.kernel.errors import (
+    HostNetnsError,
+    KernelLacksError,
+    NetlinkError,
+    NetnsGoneError,
+    NoSlotLeftError,
+    ShapingError,
+    StepFailedError,
+)
+from reconciler.kernel.netlink import Netlink
+from reconciler.kernel.observe import observe_links
+from reconciler.kernel.program import Program
+from reconciler.model import (
+    DesiredShaping,
+    LimitEntry,
+    ObservedLink,
+    ObservedShaping,
+    Problem,
+    ProblemKind,
+    class_id,
+    covered,
+)
+from reconciler.plan import plan
+from reconciler.slots import Assignment, NoFreeSlotError, SlotTable, Tenant
+from reconciler.steps import ClearLimit, Plan, Step, WriteLimit
+from webhook.contract import Direction, Limits
+
+__all__ = [
+    "HostNetnsError",
+    "KernelLacksError",
+    "NetnsGoneError",
+    "NoSlotLeftError",
+    "Outcome",
+    "PodCounters",
+    "Shaper",
+    "ShapingError",
+    "StepFailedError",
+    "clean",
+    "inspect",
+]
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of shaping one Pod. No steps: nothing had to change. `interfaces` are those that limits hold on."""
+
+    steps: tuple[Step, ...]
+    problems: tuple[Problem, ...]
+    interfaces: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DirectionCounters:
+    """One direction of one Pod: its limit in bit/s, and what passed, was dropped or ECN-marked under it."""
+
+    bits_per_second: int
+    bytes: int
+    packets: int
+    drops: int
+    marks: int
+
+
+@dataclass(frozen=True, slots=True)
+class PodCounters:
+    """What the kernel counts for one Pod. `netns_path` is None for a Pod that was adopted and not named since."""
+
+    pod_uid: str
+    netns_path: str | None
+    directions: Mapping[Direction, DirectionCounters]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What of ours one network namespace holds. `interfaces` are those with a filter or qdisc of ours."""
+
+    interfaces: tuple[str, ...]
+    counters: PodCounters | None
+
+
+class Shaper:
+    """All limited Pods of the node. Holds the program's descriptors, and nothing of any Pod's netns."""
+
+    def __init__(self, program: Program, slots: SlotTable, paths: Mapping[Tenant, str], *, adopted: bool) -> None:
+        self._program = program
+        self._slots = slots
+        self._paths = dict(paths)
+        self.adopted = adopted
+
+    @classmethod
+    def start(cls, *, slots: int = 1024, netns_paths: Iterable[tuple[str, str]] = ()) -> Self:
+        """Take over what the network namespaces of the known sandboxes hold, or load a new program.
+
+        `netns_paths` are pairs of Pod uid and path. Raises ShapingError when no program can be loaded.
+        """
+        paths: dict[Tenant, str] = {}
+        program_ids: list[int] = []
+        for pod_uid, path in netns_paths:
+            try:
+                with netns.opened(path) as descriptor, Netlink.inside(descriptor) as netlink:
+                    paths[Tenant(pod_uid, fstat(descriptor).st_ino)] = path
+                    program_ids += _program_ids(observe_links(netlink))
+            except (ShapingError, NetlinkError) as error:
+                _LOG.warning("not looked into %s: %s", path, error)
+        program = Program.adopt(slots, program_ids)
+        if program is not None:
+            return cls(program, _slots_in(program), paths, adopted=True)
+        return cls(Program.load(slots), SlotTable(slots), paths, adopted=False)
+
+    def shape(self, pod_uid: str, netns_path: str, limits: Limits) -> Outcome:
+        """Make the Pod's netns hold exactly these limits; without limits, nothing of ours. Idempotent.
+
+        Raises NetnsGoneError, HostNetnsError, NoSlotLeftError, KernelLacksError or StepFailedError.
+        """
+        with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
+            tenant = Tenant(pod_uid, fstat(descriptor).st_ino)
+            if limits:
+                self._assign(tenant)
+                self._paths[tenant] = netns_path
+            outcome = self._shape(tenant, netlink, limits)
+        unused = any(problem.kind is ProblemKind.NO_IPVLAN for problem in outcome.problems)
+        if not limits or unused:
+            self._free(tenant)
+        return outcome
+
+    def release(self, pod_uid: str, netns_path: str) -> None:
+        """The Pod, or this sandbox of it, is gone: take ours out of its netns if that still exists, free its slot."""
+        try:
+            self.shape(pod_uid, netns_path, Limits())
+        except (NetnsGoneError, HostNetnsError):
+            pass
+        except ShapingError as error:
+            _LOG.warning("not all was taken out of %s, which goes with it: %s", netns_path, error)
+        for tenant in [held for held in self._slots.taken if held.pod_uid == pod_uid]:
+            if self._paths.get(tenant, netns_path) == netns_path:
+                self._free(tenant)
+
+    def collect(self, live: Collection[tuple[str, str]]) -> int:
+        """Free the slots of Pods that are not live and whose netns is gone. Returns how many."""
+        alive = {Tenant(pod_uid, inode) for pod_uid, path in live if (inode := _inode(path))}
+        present = netns.inodes() | {_inode(path) for path in self._paths.values()}
+        gone = [held for held in self._slots.taken if held not in alive and held.netns_inode not in present]
+        for tenant in gone:
+            self._free(tenant)
+        return len(gone)
+
+    def counters(self) -> list[PodCounters]:
+        """What the kernel counts, for every Pod that has a slot."""
+        return [
+            _counters(self._program, tenant, assignment.slot, self._paths.get(tenant))
+            for tenant, assignment in self._slots.taken.items()
+        ]
+
+    def close(self) -> None:
+        """Let go of the program; the kernel goes on shaping."""
+        self._program.close()
+
+    def _assign(self, tenant: Tenant) -> Assignment:
+        try:
+            self._slots, assignment = self._slots.assign(tenant)
+        except NoFreeSlotError as error:
+            message = f"{error}: more Pods with limits than slots on this node; raise the reconciler's number of slots"
+            raise NoSlotLeftError(message) from error
+        return assignment
+
+    def _free(self, tenant: Tenant) -> None:
+        assignment = self._slots.taken.get(tenant)
+        if assignment is not None:
+            for direction in Direction:
+                self._program.write_limit(class_id(assignment.slot, direction), None)
+        self._slots = self._slots.free(tenant)
+        self._paths.pop(tenant, None)
+
+    def _shape(self, tenant: Tenant, netlink: Netlink, limits: Limits) -> Outcome:
+        done: list[Step] = []
+        try:
+            observed, planned = self._approach(tenant, netlink, limits, done)
+        except StepFailedError as error:
+            # Between looking and doing somebody else may have changed something: look once more, then give up.
+            _LOG.info("looking again after a step failed: %s", error)
+            observed, planned = self._approach(tenant, netlink, limits, done)
+        names = tuple(target.link.name for target in covered(observed.links))
+        return Outcome(tuple(done), planned.problems, names)
+
+    def _approach(
+        self, tenant: Tenant, netlink: Netlink, limits: Limits, done: list[Step]
+    ) -> tuple[ObservedShaping, Plan]:
+        """Look, plan, do. The steps that succeed are added to `done`."""
+        observed = self._observe(tenant, netlink)
+        planned = plan(self._desired(tenant, limits), observed)
+        for step in planned.steps:
+            self._do(step, netlink)
+            done.append(step)
+        return observed, planned
+
+    def _desired(self, tenant: Tenant, limits: Limits) -> DesiredShaping:
+        assignment = self._slots.taken.get(tenant, Assignment(0, 0))
+        wanted = {
+            direction: LimitEntry(quantity.bits_per_second, assignment.generation, tenant.pod_uid, tenant.netns_inode)
+            for direction in Direction
+            if (quantity := limits.get(direction))
+        }
+        return DesiredShaping(assignment.slot, self._program.program_id, self._program.attached.filter_name, wanted)
+
+    def _observe(self, tenant: Tenant, netlink: Netlink) -> ObservedShaping:
+        assignment = self._slots.taken.get(tenant)
+        try:
+            links = observe_links(netlink)
+        except NetlinkError as error:
+            raise ShapingError(f"cannot list what the Pod's network namespace holds: {error.strerror}") from error
+        return ObservedShaping(links, _limits_of(self._program, assignment.slot) if assignment else {})
+
+    def _do(self, step: Step, netlink: Netlink) -> None:
+        match step:
+            case WriteLimit(slot=slot, direction=direction, entry=entry):
+                self._program.write_limit(class_id(slot, direction), entry)
+            case ClearLimit(slot=slot, direction=direction):
+                self._program.write_limit(class_id(slot, direction), None)
+            case _:
+                apply(step, netlink, self._program.attached)
+
+
+def inspect(netns_path: str) -> Inspection:
+    """What of ours one network namespace holds, read without a Shaper. Raises ShapingError."""
+    with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
+        links = observe_links(netlink)
+    touched = tuple(held.link.name for held in links if held.root.is_ours or _ours(held))
+    for held in links:
+        shaper = held.ours(Direction.EGRESS)
+        if shaper is None or shaper.program_id is None or shaper.class_id is None:
+            continue
+        program = Program.adopt(None, [shaper.program_id])
+        if program is None:
+            continue
+        try:
+            slot = shaper.class_id // 2
+            entries = _limits_of(program, slot)
+            first = next(iter(entries.values()), None)
+            if first is not None:
+                tenant = Tenant(first.pod_uid, first.netns_inode)
+                return Inspection(touched, _counters(program, tenant, slot, netns_path))
+        finally:
+            program.close()
+    return Inspection(touched, None)
+
+
+def clean(netns_path: str) -> tuple[Step, ...]:
+    """Take all of ours out of one network namespace, without loading a program. Raises ShapingError."""
+    with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
+        planned: Plan = plan(DesiredShaping(0, 0, "", {}), ObservedShaping(observe_links(netlink)))
+        for step in planned.steps:
+            apply(step, netlink, None)
+    return planned.steps
+
+
+def _ours(held: ObservedLink) -> bool:
+    return any(attached.is_ours for attached in held.filters)
+
+
+def _inode(path: str) -> int | None:
+    try:
+        return netns.inode(path) if path else None
+    except (NetnsGoneError, HostNetnsError):
+        return None
+
+
+def _program_ids(links: Iterable[ObservedLink]) -> list[int]:
+    filters = (held.ours(Direction.EGRESS) for held in links)
+    return [held.program_id for held in filters if held is not None and held.program_id is not None]
+
+
+def _slots_in(program: Program) -> SlotTable:
+    """The assignments that the limits map holds, and the latest generation that the shaper has seen anywhere."""
+    class_ids = [class_id(slot, direction) for slot in range(1, program.slots + 1) for direction in Direction]
+    latest = max(program.read_counters(each).generation for each in class_ids)
+    table = SlotTable(program.slots, last_generation=latest)
+    for slot in range(1, program.slots + 1):
+        for entry in _limits_of(program, slot).values():
+            table = table.adopt(Tenant(entry.pod_uid, entry.netns_inode), Assignment(slot, entry.generation))
+    return table
+
+
+def _limits_of(program: Program, slot: int) -> dict[Direction, LimitEntry]:
+    entries = ((direction, program.read_limit(class_id(slot, direction))) for direction in Direction)
+    return {direction: entry for direction, entry in entries if entry is not None}
+
+
+def _counters(program: Program, tenant: Tenant, slot: int, path: str | None) -> PodCounters:
+    directions = {}
+    for direction, entry in _limits_of(program, slot).items():
+        seen = program.read_counters(class_id(slot, direction))
+        if seen.generation != entry.generation:  # no packet yet since the slot was assigned
+            seen = Counters(entry.generation, 0, 0, 0, 0)
+        directions[direction] = DirectionCounters(
+            entry.bits_per_second, seen.bytes, seen.packets, seen.drops, seen.marks
+        )
+    return PodCounters(tenant.pod_uid, path, directions)

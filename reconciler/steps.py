@@ -1,0 +1,170 @@
+"""The steps from what the kernel holds to what it should hold: a closed union of values.
+
+As a string each says what it does, for events and logs.
+"""
+
+from dataclasses import dataclass
+
+from reconciler.model import IFB_NAME, LimitEntry, Problem
+from webhook.contract import Direction
+
+
+@dataclass(frozen=True, slots=True)
+class WriteLimit:
+    """Write a slot's entry in the limits map."""
+
+    slot: int
+    direction: Direction
+    entry: LimitEntry
+
+    def __str__(self) -> str:
+        return f"write the {self.direction} limit {self.entry.bits_per_second} bit/s of slot {self.slot}"
+
+
+@dataclass(frozen=True, slots=True)
+class ClearLimit:
+    """Clear a slot's entry in the limits map."""
+
+    slot: int
+    direction: Direction
+
+    def __str__(self) -> str:
+        return f"clear the {self.direction} limit of slot {self.slot}"
+
+
+@dataclass(frozen=True, slots=True)
+class CreateIfb:
+    """Make the ifb, down, without an address of its own."""
+
+    def __str__(self) -> str:
+        return f"create the ifb {IFB_NAME}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetUp:
+    """Bring a link up."""
+
+    link: str
+
+    def __str__(self) -> str:
+        return f"bring {self.link} up"
+
+
+@dataclass(frozen=True, slots=True)
+class AddRootFq:
+    """Make our fq the root qdisc of a link."""
+
+    link: str
+
+    def __str__(self) -> str:
+        return f"add fq to {self.link}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetGsoMaxBytes:
+    """Bound the packets that TCP connections opened from now on hand to a link."""
+
+    link: str
+    size_bytes: int
+
+    def __str__(self) -> str:
+        return f"set the largest GSO packet on {self.link} to {self.size_bytes} bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class AddClsact:
+    """Make a clsact qdisc on a link."""
+
+    link: str
+
+    def __str__(self) -> str:
+        return f"add clsact to {self.link}"
+
+
+@dataclass(frozen=True, slots=True)
+class AttachShaper:
+    """Add the shaper's filter at a link's egress, or replace our own there."""
+
+    link: str
+    handle: int
+    class_id: int
+
+    def __str__(self) -> str:
+        return f"attach the shaper to {self.link}, class id {self.class_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class AttachRedirect:
+    """Add the filter that sends a link's ingress to the ifb."""
+
+    link: str
+    handle: int
+
+    def __str__(self) -> str:
+        return f"redirect what {self.link} receives to {IFB_NAME}"
+
+
+@dataclass(frozen=True, slots=True)
+class DetachFilter:
+    """Delete one of our filters."""
+
+    link: str
+    hook: Direction
+    handle: int
+
+    def __str__(self) -> str:
+        return f"detach the {self.hook} filter from {self.link}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteClsact:
+    """Delete a clsact that we made and that nobody else uses."""
+
+    link: str
+
+    def __str__(self) -> str:
+        return f"delete clsact from {self.link}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRootFq:
+    """Delete our root fq: the link's default comes back."""
+
+    link: str
+
+    def __str__(self) -> str:
+        return f"delete fq from {self.link}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteIfb:
+    """Delete the ifb, and all it holds."""
+
+    def __str__(self) -> str:
+        return f"delete the ifb {IFB_NAME}"
+
+
+Step = (
+    WriteLimit
+    | ClearLimit
+    | CreateIfb
+    | SetUp
+    | AddRootFq
+    | SetGsoMaxBytes
+    | AddClsact
+    | AttachShaper
+    | AttachRedirect
+    | DetachFilter
+    | DeleteClsact
+    | DeleteRootFq
+    | DeleteIfb
+)
+"""All that the project ever does to the kernel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps, in order, and what stands in the way."""
+
+    steps: tuple[Step, ...] = ()
+    problems: tuple[Problem, ...] = ()

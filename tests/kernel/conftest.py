@@ -1,0 +1,39 @@
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from reconciler.shaping import Shaper
+from tests.kernel import lab
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "IN_GUEST" not in os.environ:
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason="runs inside user-mode-linux: python -m tests.kernel"))
+
+
+@pytest.fixture(scope="session")
+def wire() -> Iterator[None]:
+    with lab.nodes():
+        yield
+
+
+@pytest.fixture(scope="session")
+def shaper() -> Iterator[Shaper]:
+    """One program for all tests: compiling takes seconds in the guest."""
+    started = Shaper.start(slots=8)
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def limited(wire: None) -> Iterator[lab.Pod]:  # noqa: ARG001 - the order of set-up
+    with lab.pod("limited", "eA", "172.51.0.100") as made:
+        yield made
+
+
+@pytest.fixture
+def peer(wire: None) -> Iterator[lab.Pod]:  # noqa: ARG001 - the order of set-up
+    with lab.pod("peer", "eB", "172.51.0.102") as made:
+        yield made

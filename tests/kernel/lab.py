@@ -1,0 +1,233 @@
+"""Pods on ipvlan, as network namespaces, on two nodes' cards (a veth pair) in one kernel; iperf3 between them."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.steal import Steal
+from webhook.contract import Limits, Quantity
+
+NODES = ("eA", "eB")
+STALL_NS = 5_000_000
+MACHINE_VIEW = Path("/run/machine")
+
+
+def machine_stat() -> str:
+    """The machine's /proc/stat, which the other end copies all the time; mounted anew, as hostfs keeps what it read."""
+    MACHINE_VIEW.mkdir(exist_ok=True)
+    run("mount", "-t", "hostfs", "-o", os.environ["MACHINE_FOLDER"], "machine", str(MACHINE_VIEW))
+    try:
+        return (MACHINE_VIEW / "stat").read_text()
+    finally:
+        run("umount", str(MACHINE_VIEW))
+
+
+def run(*command: str, check: bool = True) -> str:
+    """Run a tool; its output."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A network namespace with an ipvlan slave eth0."""
+
+    name: str
+    uid: str
+    address: str
+
+    @property
+    def netns(self) -> str:
+        """The path that a container runtime would give."""
+        return f"/run/netns/{self.name}"
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """Run a tool in the Pod's network namespace."""
+        return run("ip", "netns", "exec", self.name, *command, check=check)
+
+    def tc(self) -> str:
+        """All that traffic control holds here."""
+        links = json.loads(self.run("ip", "-j", "link"))
+        filters = [
+            self.run("tc", "filter", "show", "dev", link["ifname"], hook, check=False)
+            for link in links
+            for hook in ("ingress", "egress")
+        ]
+        return self.run("tc", "qdisc") + "".join(filters)
+
+
+@contextmanager
+def nodes() -> Iterator[None]:
+    """Two nodes' cards, joined by a wire."""
+    run("ip", "link", "add", NODES[0], "type", "veth", "peer", "name", NODES[1])
+    for node in NODES:
+        run("ip", "link", "set", node, "up")
+    try:
+        yield
+    finally:
+        run("ip", "link", "del", NODES[0])
+
+
+def add_slave(pod: Pod, node: str, address: str, *, mode: str = "l2", name: str = "eth0") -> None:
+    """Give a Pod an ipvlan slave."""
+    run("ip", "link", "add", "slave", "link", node, "netns", pod.name, "type", "ipvlan", "mode", mode)
+    pod.run("ip", "link", "set", "slave", "name", name)
+    pod.run("ip", "addr", "add", f"{address}/16", "dev", name)
+    pod.run("ip", "link", "set", name, "up")
+
+
+@contextmanager
+def pod(name: str, node: str, address: str, *, mode: str = "l2", uid: str = "") -> Iterator[Pod]:
+    """A Pod on a node."""
+    run("ip", "netns", "add", name)
+    made = Pod(name, uid or f"uid-of-{name}", address)
+    try:
+        made.run("ip", "link", "set", "lo", "up")
+        add_slave(made, node, address, mode=mode)
+        yield made
+    finally:
+        run("ip", "netns", "del", name, check=False)
+
+
+@contextmanager
+def serving(server: Pod, port: int = 5201) -> Iterator[None]:
+    """iperf3 servers in a Pod."""
+    process = subprocess.Popen(
+        ["ip", "netns", "exec", server.name, "iperf3", "-s", "-J", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 10
+        while f":{port}" not in server.run("ss", "-Hltn"):
+            assert time.monotonic() < deadline, "iperf3 does not listen"
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What an iperf3 client measured: goodput in Mbit/s as received, over all and second by second."""
+
+    goodput: float
+    seconds: tuple[float, ...]
+    stolen: float
+
+    def reaches(self, lowest: float) -> bool:
+        """Whether the goodput is at least this, less what the machine's hypervisor took of the time."""
+        return self.goodput >= lowest * (1 - self.stolen)
+
+
+def transfer(client: Pod, server: Pod, *arguments: str, seconds: int = 4, port: int = 5201) -> Transfer:
+    """Run an iperf3 client (from client to server unless -R is among the arguments)."""
+    with serving(server, port):
+        return client_only(client, server, *arguments, seconds=seconds, port=port)
+
+
+def client_only(
+    client: Pod, server: Pod, *arguments: str, seconds: int = 4, port: int = 5201, address: str = ""
+) -> Transfer:
+    """As transfer, with a server that is there."""
+    command = (
+        "iperf3",
+        "-J",
+        "-c",
+        address or server.address,
+        "-t",
+        str(seconds),
+        "-p",
+        str(port),
+        "--get-server-output",
+    )
+    steal = Steal(machine_stat)
+    report = json.loads(client.run(*command, *arguments))
+    stolen = steal.share()
+    assert "error" not in report, report["error"]
+    received = report["end"]["sum_received"]["bits_per_second"] / 1e6
+    receiver = report.get("server_output_json", report) if "-R" not in arguments else report
+    intervals = receiver["intervals"]
+    return Transfer(received, tuple(interval["sum"]["bits_per_second"] / 1e6 for interval in intervals), stolen)
+
+
+def limits(*, ingress: str | None = None, egress: str | None = None) -> Limits:
+    """Limits from the annotations' texts."""
+    return Limits(
+        ingress=Quantity.parse(ingress) if ingress else None, egress=Quantity.parse(egress) if egress else None
+    )
+
+
+@contextmanager
+def bulk(client: Pod, server: Pod, port: int, *, seconds: int) -> Iterator[None]:
+    """A TCP flow at full speed in the background, to a server that is there."""
+    command = ("iperf3", "-c", server.address, "-p", str(port), "-t", str(seconds))
+    process = subprocess.Popen(("ip", "netns", "exec", client.name, *command), stdout=subprocess.DEVNULL)
+    try:
+        time.sleep(1)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def largest_window(client: Pod, server: Pod, *, window_seconds: float, seconds: float) -> float:
+    """The most that a window of time carried from client to server, in Mbit/s on the wire, from the first packet on.
+
+    A window begins up to 5 ms before its first packet when nothing came in that time: a machine that stalls holds
+    packets back that were due then, and lets them go together.
+    """
+    sniffer = subprocess.Popen(
+        (
+            "ip",
+            "netns",
+            "exec",
+            server.name,
+            sys.executable,
+            "-m",
+            "tests.kernel.sniff",
+            client.address,
+            str(seconds + 2),
+        ),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert sniffer.stdout is not None
+    assert sniffer.stdout.readline().strip() == "ready"
+    transfer(client, server, seconds=int(seconds))
+    output, _ = sniffer.communicate(timeout=60)
+    packets = [(int(at), int(size)) for at, size in (line.split() for line in output.splitlines())]
+    assert packets, "nothing was seen"
+    largest = held = oldest = 0
+    began = packets[0][0]
+    for at, size in packets:
+        held += size
+        while began <= at - window_seconds * 1e9:
+            held -= packets[oldest][1]
+            oldest += 1
+            began = max(packets[oldest][0] - STALL_NS, packets[oldest - 1][0])
+        largest = max(largest, held)
+    return largest * 8 / window_seconds / 1e6
+
+
+@contextmanager
+def background(client: Pod, server: Pod, *, seconds: int, port: int = 5201) -> Iterator[Callable[[], Transfer]]:
+    """An iperf3 client that runs meanwhile; the call gives what it measured."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(client_only, client, server, seconds=seconds, port=port)
+        yield future.result
+
+
+def sleep(seconds: float) -> None:
+    """Let a transfer go on."""
+    time.sleep(seconds)

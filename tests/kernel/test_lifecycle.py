@@ -1,0 +1,213 @@
+"""What happens to a Pod's shaping: changes, later links, restarts, new sandboxes, foreign neighbours."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.model import ProblemKind
+from reconciler.shaping import HostNetnsError, NetnsGoneError, NoSlotLeftError, Shaper, clean, inspect
+from tests.kernel import lab
+from tests.kernel.lab import Pod, limits, transfer
+from webhook.contract import Direction
+
+BOTH = limits(ingress="100M", egress="100M")
+
+
+@pytest.fixture
+def slots(shaper: Shaper) -> Iterator[None]:
+    """Every test gives back the slots it took."""
+    before = len(shaper.counters())
+    yield
+    shaper.collect(())
+    assert len(shaper.counters()) <= before
+
+
+def test_shaping_again_changes_nothing(shaper: Shaper, limited: Pod) -> None:
+    assert shaper.shape(limited.uid, limited.netns, BOTH).steps
+    assert shaper.shape(limited.uid, limited.netns, BOTH).steps == ()
+
+
+def test_another_rate_is_one_write_and_binds_an_open_connection(shaper: Shaper, limited: Pod, peer: Pod) -> None:
+    shaper.shape(limited.uid, limited.netns, limits(ingress="50M"))
+    with lab.serving(limited), lab.background(peer, limited, seconds=7) as result:
+        lab.sleep(3)
+        outcome = shaper.shape(limited.uid, limited.netns, limits(ingress="20M"))
+        measured = result()
+    assert len(outcome.steps) == 1
+    assert 35 <= measured.seconds[1] <= 50
+    assert 15 <= measured.seconds[5] <= 20
+
+
+def test_without_limits_nothing_of_ours_is_left(shaper: Shaper, limited: Pod) -> None:
+    before = limited.tc()
+    shaper.shape(limited.uid, limited.netns, BOTH)
+    assert limited.tc() != before
+    shaper.shape(limited.uid, limited.netns, limits())
+    assert limited.tc() == before
+    assert "vethbw0" not in limited.run("ip", "link")
+    assert shaper.shape(limited.uid, limited.netns, limits()).steps == ()
+
+
+def test_one_side_can_go_while_the_other_stays(shaper: Shaper, limited: Pod, peer: Pod) -> None:
+    shaper.shape(limited.uid, limited.netns, BOTH)
+    shaper.shape(limited.uid, limited.netns, limits(ingress="100M"))
+    assert transfer(limited, peer, seconds=2).goodput > 120
+    assert 50 <= transfer(peer, limited, seconds=2).goodput <= 97
+
+
+def test_what_somebody_removed_comes_back(shaper: Shaper, limited: Pod) -> None:
+    shaper.shape(limited.uid, limited.netns, BOTH)
+    before = limited.tc()
+    limited.run("ip", "link", "del", "vethbw0")
+    limited.run("tc", "qdisc", "del", "dev", "eth0", "clsact")
+    limited.run("tc", "qdisc", "del", "dev", "eth0", "root")
+    assert shaper.shape(limited.uid, limited.netns, BOTH).steps
+    assert limited.tc().count("ipvlan-bandwidth:") == before.count("ipvlan-bandwidth:") == 2
+    assert shaper.shape(limited.uid, limited.netns, BOTH).steps == ()
+
+
+def test_two_slaves_and_veth0_that_come_later_share_the_limit(shaper: Shaper, limited: Pod, peer: Pod) -> None:
+    shaper.shape(limited.uid, limited.netns, limits(egress="50M"))
+    lab.add_slave(limited, "eA", "172.52.0.100", name="eth1")
+    limited.run("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "host0")
+    outcome = shaper.shape(limited.uid, limited.netns, limits(egress="50M"))
+    assert set(outcome.interfaces) == {"eth0", "eth1", "veth0"}
+    assert "fq 1bd0: dev veth0" in limited.tc()
+    peer.run("ip", "addr", "add", "172.52.0.102/16", "dev", "eth0")
+    meanwhile = lab.background(limited, peer, seconds=4, port=5301)
+    with lab.serving(peer, 5301), lab.serving(peer, 5302), meanwhile as first:
+        second = lab.client_only(limited, peer, seconds=4, port=5302, address="172.52.0.102")
+        total = first().goodput + second.goodput
+    assert 35 <= total <= 50
+
+
+def test_a_fresh_process_adopts_what_runs(shaper: Shaper, limited: Pod, peer: Pod) -> None:
+    shaper.shape(limited.uid, limited.netns, BOTH)
+    transfer(limited, peer, seconds=1)
+    fresh = Shaper.start(slots=8, netns_paths=[(limited.uid, limited.netns)])
+    assert fresh.adopted
+    assert fresh.shape(limited.uid, limited.netns, BOTH).steps == ()
+    (counted,) = [pod for pod in fresh.counters() if pod.pod_uid == limited.uid and pod.netns_path]
+    assert counted.directions[Direction.EGRESS].bytes > 10_000_000
+    fresh.close()
+
+
+def test_a_program_of_another_version_is_replaced(shaper: Shaper, limited: Pod, peer: Pod) -> None:
+    shaper.shape(limited.uid, limited.netns, BOTH)
+    other = Shaper.start(slots=9, netns_paths=[(limited.uid, limited.netns)])
+    assert not other.adopted
+    outcome = other.shape(limited.uid, limited.netns, BOTH)
+    assert [type(step).__name__ for step in outcome.steps] == ["WriteLimit"] * 2 + ["AttachShaper"] * 2
+    assert 50 <= transfer(limited, peer, seconds=2).goodput <= 97
+    other.close()
+
+
+@pytest.mark.usefixtures("wire")
+def test_a_sandbox_made_anew_is_limited_again_and_the_old_slot_is_freed(shaper: Shaper) -> None:
+    with lab.pod("first", "eA", "172.51.0.110", uid="same") as first:
+        shaper.shape("same", first.netns, BOTH)
+    taken = len(shaper.counters())
+    with lab.pod("second", "eA", "172.51.0.110", uid="same") as second:
+        assert shaper.shape("same", second.netns, BOTH).steps
+        shaper.release("same", first.netns)
+        assert len(shaper.counters()) == taken
+        assert shaper.shape("same", second.netns, BOTH).steps == ()
+        shaper.release("same", second.netns)
+    assert len(shaper.counters()) == taken - 1
+
+
+@pytest.mark.usefixtures("wire")
+def test_slots_run_out_and_collect_frees_them(shaper: Shaper, limited: Pod) -> None:
+    shaper.collect(())
+    free = 8 - len(shaper.counters())
+    names = [f"many{number}" for number in range(9)]
+    for number, name in enumerate(names):
+        lab.run("ip", "netns", "add", name)
+        lab.add_slave(Pod(name, name, ""), "eA", f"172.51.1.{number + 1}")
+    for name in names[:free]:
+        shaper.shape(name, f"/run/netns/{name}", BOTH)
+    with pytest.raises(NoSlotLeftError):
+        shaper.shape(names[free], f"/run/netns/{names[free]}", BOTH)
+    for name in names:
+        lab.run("ip", "netns", "del", name)
+    assert shaper.collect([(limited.uid, limited.netns)]) == free
+    assert len(shaper.counters()) == 8 - free
+
+
+@pytest.mark.usefixtures("wire")
+def test_nothing_keeps_a_netns_alive_and_no_descriptor_is_left(shaper: Shaper) -> None:
+    def descriptors() -> int:
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+    with lab.pod("gone", "eA", "172.51.0.120") as gone:
+        shaper.shape(gone.uid, gone.netns, BOTH)
+        before = descriptors()
+        for _ in range(20):
+            shaper.shape(gone.uid, gone.netns, BOTH)
+            inspect(gone.netns)
+        assert descriptors() == before
+    lab.sleep(0.5)
+    with lab.pod("next", "eA", "172.51.0.120"):
+        pass  # the kernel refuses an address that an ipvlan slave still has
+    with pytest.raises(NetnsGoneError):
+        shaper.shape(gone.uid, gone.netns, BOTH)
+    shaper.release(gone.uid, gone.netns)
+
+
+def test_the_nodes_own_netns_is_never_touched(shaper: Shaper) -> None:
+    with pytest.raises(HostNetnsError):
+        shaper.shape("host", "/proc/self/ns/net", BOTH)
+    with pytest.raises(NetnsGoneError):
+        shaper.shape("host", "/etc/hostname", BOTH)
+
+
+def test_foreign_qdisc_and_filter_stay_and_are_told(shaper: Shaper, limited: Pod) -> None:
+    limited.run(
+        "tc",
+        "qdisc",
+        "add",
+        "dev",
+        "eth0",
+        "root",
+        "handle",
+        "1:",
+        "tbf",
+        "rate",
+        "1gbit",
+        "burst",
+        "1m",
+        "latency",
+        "5ms",
+    )
+    limited.run("tc", "qdisc", "add", "dev", "eth0", "clsact")
+    limited.run("tc", "filter", "add", "dev", "eth0", "egress", "pref", "7", "matchall", "action", "ok")
+    before = limited.tc()
+    outcome = shaper.shape(limited.uid, limited.netns, BOTH)
+    assert [problem.kind for problem in outcome.problems] == [ProblemKind.CONFLICT]
+    assert "tbf 1:" in limited.tc()
+    shaper.shape(limited.uid, limited.netns, limits())
+    assert limited.tc() == before
+
+
+def test_a_pod_without_ipvlan_is_told_and_takes_no_slot(shaper: Shaper) -> None:
+    lab.run("ip", "netns", "add", "plain")
+    taken = len(shaper.counters())
+    outcome = shaper.shape("plain", "/run/netns/plain", BOTH)
+    lab.run("ip", "netns", "del", "plain")
+    assert [problem.kind for problem in outcome.problems] == [ProblemKind.NO_IPVLAN]
+    assert len(shaper.counters()) == taken
+
+
+def test_clean_takes_all_away_without_a_shaper_and_inspect_tells(shaper: Shaper, limited: Pod, peer: Pod) -> None:
+    before = limited.tc()
+    shaper.shape(limited.uid, limited.netns, BOTH)
+    transfer(limited, peer, seconds=1)
+    seen = inspect(limited.netns)
+    assert seen.counters is not None
+    assert seen.counters.pod_uid == limited.uid
+    assert seen.counters.directions[Direction.EGRESS].packets > 1000
+    assert set(seen.interfaces) == {"eth0", "vethbw0"}
+    assert clean(limited.netns)
+    assert limited.tc() == before
+    assert clean(limited.netns) == ()

@@ -1,0 +1,54 @@
+"""Changes in a Pod's netns are heard of from outside."""
+
+import select
+import time
+from pathlib import Path
+
+import pytest
+
+from reconciler.kernel.monitor import Changes, Monitor
+from reconciler.shaping import Shaper
+from tests.kernel import lab
+from tests.kernel.lab import Pod, limits
+
+
+def heard(monitor: Monitor) -> Changes:
+    lab.sleep(0.2)
+    ready, _, _ = select.select([monitor], [], [], 0)
+    return monitor.read() if ready else Changes(frozenset())
+
+
+def test_links_and_filters_that_come_or_go_are_heard_of(shaper: Shaper, limited: Pod, peer: Pod) -> None:
+    with Monitor() as monitor:
+        monitor.watch(limited.netns)
+        monitor.watch(limited.netns)
+        assert heard(monitor) == Changes(frozenset())
+        peer.run("ip", "link", "add", "other", "type", "ifb")
+        assert heard(monitor) == Changes(frozenset())
+        shaper.shape(limited.uid, limited.netns, limits(egress="10M", ingress="10M"))
+        assert heard(monitor) == Changes(frozenset({limited.netns}))
+        limited.run("tc", "qdisc", "del", "dev", "eth0", "clsact")
+        assert heard(monitor) == Changes(frozenset({limited.netns}))
+        limited.run("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "host0")
+        assert heard(monitor) == Changes(frozenset({limited.netns}))
+        monitor.unwatch(limited.netns)
+        limited.run("ip", "link", "del", "veth0")
+        assert heard(monitor) == Changes(frozenset())
+
+
+@pytest.mark.usefixtures("wire")
+def test_a_watched_netns_can_still_go() -> None:
+    with Monitor() as monitor:
+        with lab.pod("gone", "eA", "172.51.0.120") as gone:
+            monitor.watch(gone.netns)
+        lab.sleep(0.5)
+        with lab.pod("next", "eA", "172.51.0.120"):
+            assert Path("/run/netns/next").exists()
+
+
+def test_times_of_shaping_are_printed(shaper: Shaper, limited: Pod) -> None:
+    began = time.perf_counter()
+    shaper.shape(limited.uid, limited.netns, limits(egress="10M", ingress="10M"))
+    shaped = time.perf_counter()
+    shaper.shape(limited.uid, limited.netns, limits(egress="10M", ingress="10M"))
+    print(f"TIMES first {shaped - began:.4f} s, again {time.perf_counter() - shaped:.4f} s")

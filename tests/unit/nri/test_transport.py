@@ -1,0 +1,240 @@
+"""The plugin on a Unix socket: what its handler hears, and what the runtime is answered."""
+
+import asyncio
+
+import pytest
+
+from reconciler.nri.messages import Hook
+from reconciler.nri.transport import NriPlugin, fail_open
+from reconciler.nri.ttrpc import Response
+from tests.unit.nri.runtime_side import pod_request, synchronize_request
+from tests.unit.nri.runtime_socket import (
+    OTHER,
+    PATIENCE_SECONDS,
+    POD,
+    Recorder,
+    Runtime,
+    running,
+    until,
+)
+
+
+async def test_the_handler_hears_the_replay_and_each_hook_and_each_is_answered(runtime: Runtime) -> None:
+    handler = Recorder()
+    async with running(NriPlugin(handler, socket_path=runtime.path)):
+        connection = await runtime.accept()
+        await connection.start(POD, OTHER)
+        for hook in Hook:
+            assert await connection.call(hook.method, pod_request(POD)) == Response()
+    assert handler.heard == [
+        ("synchronize", ["test-0", "test-1"]),
+        ("run", "test-0"),
+        ("stop", "test-0"),
+        ("remove", "test-0"),
+    ]
+
+
+async def test_a_replay_in_chunks_is_heard_once(runtime: Runtime) -> None:
+    handler = Recorder()
+    async with running(NriPlugin(handler, socket_path=runtime.path)):
+        connection = await runtime.accept()
+        await connection.call("Synchronize", synchronize_request(POD, more=True))
+        assert handler.heard == []
+        await connection.call("Synchronize", synchronize_request(OTHER))
+        assert handler.heard == [("synchronize", ["test-0", "test-1"])]
+
+
+async def test_it_is_connected_from_the_answered_replay_to_the_end_of_the_connection(runtime: Runtime) -> None:
+    changes: list[bool] = []
+    plugin = NriPlugin(Recorder(), socket_path=runtime.path, on_connected=changes.append)
+    async with running(plugin):
+        connection = await runtime.accept()
+        assert not plugin.connected
+        await connection.start()
+        assert plugin.connected
+        connection.writer.close()
+        await until(lambda: not plugin.connected)
+        await (await runtime.accept()).start()
+        assert changes == [True, False, True]
+    assert changes == [True, False, True, False]
+
+
+async def test_a_handler_that_fails_lets_the_pod_start_and_is_logged(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails(_what: str) -> None:
+        raise RuntimeError("no slot is free")
+
+    async with running(NriPlugin(Recorder(does=fails), socket_path=runtime.path)) as plugin:
+        connection = await runtime.accept()
+        await connection.start()
+        assert plugin.connected
+        assert await connection.call("RunPodSandbox", pod_request(POD)) == Response()
+    assert "NRI: RunPodSandbox of default/test-0 failed" in caplog.text
+    assert "no slot is free" in caplog.text
+
+
+async def test_a_handler_whose_own_work_is_cancelled_lets_the_pod_start(runtime: Runtime) -> None:
+    async def is_cancelled(_what: str) -> None:
+        raise asyncio.CancelledError
+
+    async with running(NriPlugin(Recorder(does=is_cancelled), socket_path=runtime.path)):
+        connection = await runtime.accept()
+        await connection.start()
+        assert await connection.call("RunPodSandbox", pod_request(POD)) == Response()
+
+
+async def test_the_verdict_may_keep_a_pod_from_starting(runtime: Runtime) -> None:
+    async def fails(what: str) -> None:
+        if what == "run":
+            raise RuntimeError("no slot is free")
+
+    def fail_closed(hook: Hook | None, error: Exception) -> str | None:
+        return str(error) if hook is Hook.RUN_POD_SANDBOX else None
+
+    async with running(NriPlugin(Recorder(does=fails), socket_path=runtime.path, verdict=fail_closed)):
+        connection = await runtime.accept()
+        await connection.start()
+        assert await connection.call("RunPodSandbox", pod_request(POD)) == Response(code=9, message="no slot is free")
+
+
+async def test_a_refused_replay_is_no_connection(runtime: Runtime) -> None:
+    async def fails(_what: str) -> None:
+        raise RuntimeError("not now")
+
+    plugin = NriPlugin(Recorder(does=fails), socket_path=runtime.path, verdict=lambda _hook, error: str(error))
+    async with running(plugin):
+        connection = await runtime.accept()
+        await connection.start()
+        assert not plugin.connected
+
+
+async def test_a_slow_handler_is_answered_for_at_the_deadline_and_goes_on(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    go_on = asyncio.Event()
+
+    async def waits(what: str) -> None:
+        if what == "run":
+            await go_on.wait()
+
+    handler = Recorder(does=waits)
+    errors: list[Exception] = []
+
+    def verdict(hook: Hook | None, error: Exception) -> str | None:
+        errors.append(error)
+        return fail_open(hook, error)
+
+    async with running(NriPlugin(handler, socket_path=runtime.path, verdict=verdict)):
+        connection = await runtime.accept()
+        await connection.start(request_timeout_ms=50)
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        assert await connection.call("RunPodSandbox", pod_request(POD)) == Response()
+        assert loop.time() - begin >= 0.039
+        assert "RunPodSandbox of default/test-0 takes longer than 0.040 s" in caplog.text
+        assert [type(error) for error in errors] == [TimeoutError]
+        assert ("run", "test-0") not in handler.heard
+        go_on.set()
+        await until(lambda: ("run", "test-0") in handler.heard)
+
+
+async def test_a_sandbox_is_not_stopped_before_its_slow_start_is_done_but_others_do_not_wait(runtime: Runtime) -> None:
+    go_on = asyncio.Event()
+    slow = ["run"]
+
+    async def waits(what: str) -> None:
+        if what in slow:
+            slow.remove(what)
+            await go_on.wait()
+
+    handler = Recorder(does=waits)
+    async with running(NriPlugin(handler, socket_path=runtime.path)):
+        connection = await runtime.accept()
+        await connection.start(request_timeout_ms=50)
+        await connection.call("RunPodSandbox", pod_request(POD))
+        await connection.call("StopPodSandbox", pod_request(POD))
+        await connection.call("RunPodSandbox", pod_request(OTHER))
+        assert handler.heard[1:] == [("run", "test-1")]
+        go_on.set()
+        await until(lambda: len(handler.heard) == 4)
+        assert handler.heard[2:] == [("run", "test-0"), ("stop", "test-0")]
+
+
+async def test_hooks_are_heard_after_a_slow_replay_also_on_the_next_connection(runtime: Runtime) -> None:
+    go_on = asyncio.Event()
+    slow = ["synchronize"]
+
+    async def waits(what: str) -> None:
+        if what in slow:
+            slow.remove(what)
+            await go_on.wait()
+
+    handler = Recorder(does=waits)
+    async with running(NriPlugin(handler, socket_path=runtime.path)):
+        connection = await runtime.accept()
+        await connection.start(request_timeout_ms=50)
+        await connection.call("RunPodSandbox", pod_request(POD))
+        connection.writer.close()
+        connection = await runtime.accept()
+        await connection.start(POD, request_timeout_ms=50)
+        await connection.call("StopPodSandbox", pod_request(POD))
+        assert handler.heard == []
+        go_on.set()
+        await until(lambda: len(handler.heard) == 4)
+    assert [what for what, _ in handler.heard] == ["synchronize", "run", "synchronize", "stop"]
+
+
+async def test_a_connection_that_ends_within_a_hook_leaves_the_handler_at_work(runtime: Runtime) -> None:
+    go_on = asyncio.Event()
+
+    async def waits(what: str) -> None:
+        if what == "run":
+            await go_on.wait()
+
+    handler = Recorder(does=waits)
+    async with running(NriPlugin(handler, socket_path=runtime.path)):
+        connection = await runtime.accept()
+        await connection.start()
+        connection.writer.write(connection.side.call("RunPodSandbox", pod_request(POD)))
+        connection.writer.close()
+        await runtime.accept()
+        go_on.set()
+        await until(lambda: ("run", "test-0") in handler.heard)
+
+
+async def test_a_replay_that_ends_after_its_connection_does_not_make_it_connected(runtime: Runtime) -> None:
+    go_on = asyncio.Event()
+
+    async def waits(_what: str) -> None:
+        await go_on.wait()
+
+    handler = Recorder(does=waits)
+    async with running(NriPlugin(handler, socket_path=runtime.path)) as plugin:
+        connection = await runtime.accept()
+        connection.writer.write(connection.side.call("Synchronize", synchronize_request(POD)))
+        connection.writer.close()
+        await runtime.accept()
+        go_on.set()
+        await until(lambda: handler.heard == [("synchronize", ["test-0"])])
+        await asyncio.sleep(0)
+        assert not plugin.connected
+
+
+async def test_cancelling_closes_the_connection_and_ends_what_the_handler_does(runtime: Runtime) -> None:
+    ended = asyncio.Event()
+
+    async def waits(what: str) -> None:
+        if what == "run":
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+    async with running(NriPlugin(Recorder(does=waits), socket_path=runtime.path)):
+        connection = await runtime.accept()
+        await connection.start(request_timeout_ms=50)
+        await connection.call("RunPodSandbox", pod_request(POD))
+        await connection.call("StopPodSandbox", pod_request(POD))
+    assert ended.is_set()
+    await asyncio.wait_for(connection.ended(), PATIENCE_SECONDS)

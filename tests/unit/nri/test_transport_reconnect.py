@@ -1,0 +1,114 @@
+"""The plugin on a Unix socket: connections that end, and those that never stand."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+import pytest
+
+from reconciler.nri.transport import NriPlugin, Timing
+from reconciler.nri.ttrpc import Response
+from tests.unit.nri.runtime_side import pod_request
+from tests.unit.nri.runtime_socket import (
+    POD,
+    Recorder,
+    Runtime,
+    Waits,
+    bytes_unread,
+    running,
+    until,
+)
+
+
+async def test_without_a_socket_it_says_once_what_to_look_for_and_tries_again_ever_more_slowly(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    waits = Waits(enough_after=8)
+    path = str(tmp_path / "nri.sock")
+    async with running(NriPlugin(Recorder(), socket_path=path, sleep=waits.sleep, fraction=lambda: 1.0)):
+        await waits.enough.wait()
+    assert waits.seconds[:8] == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0]
+    [record] = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert record.getMessage() == (
+        f"NRI at {path}: no such socket: is NRI enabled in the container runtime, and the socket's folder mounted"
+        " here?; connecting again"
+    )
+
+
+async def test_a_socket_that_nobody_serves_is_told_as_such(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    runtime = Runtime(tmp_path / "nri.sock")
+    await runtime.listen()
+    await runtime.close()
+    waits = Waits()
+    async with running(NriPlugin(Recorder(), socket_path=runtime.path, sleep=waits.sleep)):
+        await waits.enough.wait()
+    assert "cannot connect: Connection refused" in caplog.text
+
+
+async def test_after_a_served_connection_it_connects_again_without_delay(runtime: Runtime) -> None:
+    waits = Waits()
+    plugin = NriPlugin(Recorder(), socket_path=runtime.path, sleep=waits.sleep, fraction=lambda: 0.0)
+    async with running(plugin):
+        for _ in range(3):
+            connection = await runtime.accept()
+            await connection.start()
+            connection.writer.close()
+        await until(lambda: len(waits.seconds) == 3)
+    assert waits.seconds == [0.05] * 3
+
+
+async def test_a_refused_registration_ends_the_connection_and_is_told(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(NriPlugin(Recorder(), socket_path=runtime.path)):
+        connection = await runtime.accept()
+        connection.writer.write(connection.side.registered(code=2, message="invalid plugin name"))
+        await connection.ended()
+        await runtime.accept()
+    assert "the runtime refuses the plugin: invalid plugin name (code 2)" in caplog.text
+
+
+async def test_garbled_bytes_end_the_connection_and_are_told(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(NriPlugin(Recorder(), socket_path=runtime.path)):
+        connection = await runtime.accept()
+        connection.writer.write(b"\xff" * 64)
+        await connection.ended()
+        await runtime.accept()
+    assert "mux: a frame of 4294967295 bytes" in caplog.text
+
+
+async def test_a_runtime_that_says_nothing_is_left(runtime: Runtime, caplog: pytest.LogCaptureFixture) -> None:
+    timing = Timing(synchronize_within_seconds=0.02)
+    async with running(NriPlugin(Recorder(), socket_path=runtime.path, timing=timing)):
+        await (await runtime.accept()).ended()
+        connection = await runtime.accept()
+        await connection.start()
+        await asyncio.sleep(0.04)
+        assert await connection.call("RunPodSandbox", pod_request(POD)) == Response()
+    assert "no replay of Pods within 0.02 s" in caplog.text
+
+
+async def test_a_connection_that_breaks_is_told(runtime: Runtime, caplog: pytest.LogCaptureFixture) -> None:
+    async with running(NriPlugin(Recorder(), socket_path=runtime.path)):
+        connection = await runtime.accept()
+        connection.side.read(await connection.reader.read(65_536))
+        # A socket that is closed with bytes unread resets the connection.
+        connection.writer.transport.pause_reading()
+        connection.writer.write(connection.side.call("What"))
+        await until(lambda: bytes_unread(connection.writer.get_extra_info("socket")) > 0)
+        connection.writer.transport.abort()
+        await runtime.accept()
+    assert "connection lost: Connection reset by peer" in caplog.text
+
+
+async def test_a_shutdown_of_the_runtime_is_answered(runtime: Runtime) -> None:
+    async with running(NriPlugin(Recorder(), socket_path=runtime.path)):
+        connection = await runtime.accept()
+        assert await connection.call("Shutdown", b"") == Response()
+
+
+async def test_a_name_that_the_runtime_would_refuse_is_an_error_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="index '1'"):
+        await NriPlugin(Recorder(), socket_path=str(tmp_path / "nri.sock"), index="1").run()

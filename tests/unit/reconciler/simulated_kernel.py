@@ -1,0 +1,93 @@
+"""What each step does to what is observed, as the kernel would: for tests of the plan."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from reconciler import model, steps
+from reconciler.model import Filter, Link, ObservedLink, ObservedShaping, Qdisc
+from reconciler.steps import Step
+from webhook.contract import Direction
+
+PROGRAM_ID = 7
+FILTER_NAME = "ipvlan-bandwidth:0123456789"
+
+
+def _changed(observed: ObservedShaping, name: str, change: Callable[[ObservedLink], ObservedLink]) -> ObservedShaping:
+    assert any(held.link.name == name for held in observed.links), f"no link {name}"
+    links = tuple(change(held) if held.link.name == name else held for held in observed.links)
+    return replace(observed, links=links)
+
+
+def _attached(held: ObservedLink, new: Filter) -> ObservedLink:
+    assert held.classifier == "clsact", "a filter needs clsact"
+    others = tuple(
+        one for one in held.filters if (one.hook, one.priority, one.handle) != (new.hook, new.priority, new.handle)
+    )
+    return replace(held, filters=(*others, new))
+
+
+def simulate(observed: ObservedShaping, step: Step) -> ObservedShaping:  # noqa: C901, PLR0912 - one case a step
+    """The kernel after a step. Asserts what the kernel would refuse, and that nothing foreign is lost."""
+    match step:
+        case steps.WriteLimit(direction=direction, entry=entry):
+            return replace(observed, limits={**observed.limits, direction: entry})
+        case steps.ClearLimit(direction=direction):
+            left = {held: entry for held, entry in observed.limits.items() if held is not direction}
+            return replace(observed, limits=left)
+        case steps.CreateIfb():
+            assert all(held.link.name != model.IFB_NAME for held in observed.links)
+            made = ObservedLink(Link(model.IFB_NAME, "ifb", is_up=False))
+            return replace(observed, links=(*observed.links, made))
+        case steps.DeleteIfb():
+            gone = next(held for held in observed.links if held.link.name == model.IFB_NAME)
+            assert gone.link.kind == "ifb"
+            return replace(observed, links=tuple(held for held in observed.links if held is not gone))
+        case steps.SetUp(link=name):
+            return _changed(observed, name, lambda held: replace(held, link=replace(held.link, is_up=True)))
+        case steps.SetGsoMaxBytes(link=name, size_bytes=size):
+            return _changed(observed, name, lambda held: replace(held, link=replace(held.link, gso_max_bytes=size)))
+        case steps.AddRootFq(link=name):
+
+            def with_fq(held: ObservedLink) -> ObservedLink:
+                assert not held.root.is_foreign
+                return replace(held, root=Qdisc("fq", model.FQ_HANDLE))
+
+            return _changed(observed, name, with_fq)
+        case steps.DeleteRootFq(link=name):
+
+            def without_fq(held: ObservedLink) -> ObservedLink:
+                assert held.root.is_ours
+                return replace(held, root=Qdisc("noqueue", 0))
+
+            return _changed(observed, name, without_fq)
+        case steps.AddClsact(link=name):
+
+            def with_clsact(held: ObservedLink) -> ObservedLink:
+                assert held.classifier is None
+                return replace(held, classifier="clsact")
+
+            return _changed(observed, name, with_clsact)
+        case steps.DeleteClsact(link=name):
+
+            def without_clsact(held: ObservedLink) -> ObservedLink:
+                assert held.filters == (), "filters would be lost"
+                return replace(held, classifier=None)
+
+            return _changed(observed, name, without_clsact)
+        case steps.AttachShaper(link=name, handle=handle, class_id=class_id):
+            shaper = Filter(Direction.EGRESS, "bpf", 1, handle, FILTER_NAME, PROGRAM_ID, class_id)
+            return _changed(observed, name, lambda held: _attached(held, shaper))
+        case steps.AttachRedirect(link=name, handle=handle):
+            assert any(held.link.name == model.IFB_NAME and held.link.is_up for held in observed.links)
+            place = model.INGRESS_PRIORITY
+            redirect = Filter(Direction.INGRESS, "matchall", place, handle, redirects_to=model.IFB_NAME)
+            return _changed(observed, name, lambda held: _attached(held, redirect))
+        case steps.DetachFilter(link=name, hook=hook, handle=handle):
+
+            def without_filter(held: ObservedLink) -> ObservedLink:
+                ours = held.ours(hook)
+                assert ours is not None
+                assert ours.handle == handle
+                return replace(held, filters=tuple(one for one in held.filters if one is not ours))
+
+            return _changed(observed, name, without_filter)

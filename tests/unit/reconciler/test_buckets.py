@@ -1,0 +1,58 @@
+"""The maps' entries: exact at every rate, and read back as written."""
+
+from fractions import Fraction
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.kernel import buckets
+from reconciler.model import GSO_DEFAULT_BYTES, LimitEntry, class_id, gso_max_bytes
+from webhook.contract import Direction
+
+rates = st.one_of(st.integers(1000, 10**15), st.sampled_from([10**power for power in range(3, 16)]))
+
+
+@given(rates, st.integers(1, (1 << 20) - 1))
+def test_the_time_of_a_packet_is_exact_to_a_billionth_and_fits_64_bits(rate: int, size: int) -> None:
+    figures = buckets.timing(rate)
+    assert size * figures.multiplier + (1 << figures.shift) < 1 << 64
+    assert 0 < figures.shift < 64
+    exact = Fraction(size * 8 * 10**9, rate)
+    assert abs(Fraction(size * figures.multiplier, 1 << figures.shift) - exact) <= exact / 10**9
+
+
+@given(rates)
+def test_the_queue_is_bounded_and_never_below_a_packet(rate: int) -> None:
+    figures = buckets.timing(rate)
+    packet_ns = buckets.FULL_PACKET_BYTES * 8 * 10**9 // rate
+    assert packet_ns < figures.target_ns < figures.interval_ns
+    assert figures.cap_ns > figures.target_ns
+
+
+@given(rates, st.integers(1, 1 << 63), st.integers(0, 1 << 63))
+def test_an_entry_is_read_as_it_was_written(rate: int, generation: int, inode: int) -> None:
+    entry = LimitEntry(rate, generation, "5f1c6f0a-1111-2222-3333-444455556666", inode)
+    encoded = buckets.encode_limit(entry)
+    assert len(encoded) == buckets.LIMIT_BYTES
+    assert buckets.decode_limit(encoded) == entry
+
+
+def test_an_empty_entry_is_no_limit() -> None:
+    assert buckets.decode_limit(buckets.EMPTY_LIMIT) is None
+
+
+def test_counters_are_the_head_of_the_state() -> None:
+    value = b"".join(number.to_bytes(8, "little") for number in (1, 2, 3, 4, 5)) + bytes(100)
+    assert buckets.decode_counters(value) == buckets.Counters(generation=1, bytes=2, packets=3, drops=4, marks=5)
+
+
+def test_class_ids_of_all_slots_differ() -> None:
+    ids = [class_id(slot, direction) for slot in range(1, 100) for direction in Direction]
+    assert sorted(ids) == list(range(2, 200))
+
+
+@given(rates)
+def test_a_packet_takes_two_milliseconds_at_most_or_is_two_full_packets(rate: int) -> None:
+    size = gso_max_bytes(rate)
+    assert 2 * 1514 <= size <= GSO_DEFAULT_BYTES
+    assert size == 2 * 1514 or size * 8 / rate <= 0.002

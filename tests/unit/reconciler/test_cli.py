@@ -1,0 +1,44 @@
+"""The command line explains itself and what was wrong."""
+
+import json
+import logging
+
+import pytest
+
+from reconciler.cli import main
+
+
+@pytest.fixture(autouse=True)
+def root_logger():
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = before
+
+
+def test_help_names_the_commands(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert all(command in text for command in ("run", "observe", "clean"))
+
+
+def test_run_needs_to_know_which_node_it_is_on(monkeypatch, capsys):
+    monkeypatch.delenv("NODE_NAME", raising=False)
+    assert main(["run"]) == 2
+    assert "NODE_NAME" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("slots", ["0", "40000"])
+def test_slots_are_bounded_by_the_class_id(slots, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "--slots", slots])
+    assert ended.value.code == 2
+    assert "16 bits" in capsys.readouterr().err
+
+
+def test_observe_and_clean_of_an_empty_node(tmp_path, capsys):
+    assert main(["observe", "--json", "--netns-folder", str(tmp_path), "--node", ""]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert main(["clean", "--netns-folder", str(tmp_path)]) == 0

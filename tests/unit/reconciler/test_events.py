@@ -1,0 +1,133 @@
+"""Events are posted in the background, bounded in number, and never in anyone's way."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from reconciler.events import Budget, Events, body
+from reconciler.pods import PodView
+from reconciler.report import Notice
+from webhook.kubeapi import ApiError
+
+POD = PodView("u1", "shop", "web-0")
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+NOTICE = Notice("BandwidthLimited", "limited")
+
+
+class Api:
+    """Answers with what it was given, in turn; then accepts."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        self.posted = []
+
+    async def create(self, path, body):
+        if self.answers:
+            raise self.answers.pop(0)
+        self.posted.append((path, body))
+        return body
+
+
+def make(api, *, clock=lambda: 0.0, **kwargs):
+    dropped, slept = [], []
+
+    async def sleep(seconds):
+        slept.append(seconds)
+
+    events = Events(
+        api,
+        node="node1",
+        clock=lambda: NOW,
+        monotonic=clock,
+        sleep=sleep,
+        suffix=lambda: "abc",
+        on_dropped=lambda: dropped.append(1),
+        **kwargs,
+    )
+    return events, dropped, slept
+
+
+async def drain(events):
+    task = asyncio.create_task(events.run())
+    for _ in range(50):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_an_event_names_the_pod_so_that_describe_finds_it():
+    event = body(POD, NOTICE, node="node1", now=NOW, suffix="abc")
+    assert event["metadata"] == {"name": "web-0.abc", "namespace": "shop"}
+    assert event["involvedObject"]["uid"] == "u1"
+    assert (event["type"], event["reason"], event["lastTimestamp"]) == (
+        "Normal",
+        "BandwidthLimited",
+        "2026-01-02T03:04:05Z",
+    )
+
+
+def test_a_long_message_is_cut_where_the_api_server_would_refuse_it():
+    event = body(POD, Notice("X", "ü" * 2000), node="n", now=NOW, suffix="s")
+    assert len(event["message"].encode()) <= 1024
+
+
+async def test_an_event_is_posted_to_the_pods_namespace():
+    api = Api()
+    events, dropped, _ = make(api)
+    events.tell(POD, NOTICE)
+    await drain(events)
+    assert [path for path, _ in api.posted] == ["/api/v1/namespaces/shop/events"]
+    assert not dropped
+
+
+async def test_an_api_server_that_is_away_is_asked_again():
+    api = Api(ApiError(0, "", "connection refused"), ApiError(503, "", "busy"))
+    events, dropped, slept = make(api)
+    events.tell(POD, NOTICE)
+    await drain(events)
+    assert len(api.posted) == 1
+    assert slept == [1.0, 2.0]
+    assert not dropped
+
+
+async def test_a_refusal_is_final():
+    api = Api(ApiError(404, "NotFound", "namespace is gone"))
+    events, dropped, slept = make(api)
+    events.tell(POD, NOTICE)
+    await drain(events)
+    assert (api.posted, slept, len(dropped)) == ([], [], 1)
+
+
+async def test_after_a_few_tries_an_event_is_dropped_and_counted():
+    api = Api(*[ApiError(500, "", "broken")] * 3)
+    events, dropped, _ = make(api, tries=3)
+    events.tell(POD, NOTICE)
+    await drain(events)
+    assert len(dropped) == 1
+
+
+async def test_a_full_queue_drops_and_never_waits():
+    events, dropped, _ = make(Api(), capacity=1)
+    events.tell(POD, NOTICE)
+    events.tell(POD, NOTICE)
+    assert len(dropped) == 1
+
+
+async def test_one_pod_cannot_flood_and_a_new_pod_starts_afresh():
+    events, dropped, _ = make(Api())
+    for _ in range(25):
+        events.tell(POD, NOTICE)
+    assert len(dropped) == 5
+    events.forget("u1")
+    events.tell(POD, NOTICE)
+    assert len(dropped) == 5
+
+
+def test_a_budget_refills_with_time_and_no_further_than_its_burst():
+    budget = Budget(burst=2, period_s=10.0, _tokens=2.0)
+    assert [budget.take(0), budget.take(0), budget.take(0)] == [True, True, False]
+    assert budget.take(10)
+    assert not budget.take(10)
+    assert [budget.take(1000), budget.take(1000), budget.take(1000)] == [True, True, False]

@@ -1,0 +1,67 @@
+"""What a Pod asks for becomes limits, whatever its annotations hold."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.intent import intent
+from reconciler.pods import PodView
+from reconciler.report import Reason
+from webhook.contract import Limits, Quantity
+
+M20, M100 = Quantity(20_000_000), Quantity(100_000_000)
+
+
+def view(**fields):
+    return PodView("u1", "shop", "web-0", **{"managed": True, **fields})
+
+
+def test_both_annotations_of_an_admitted_pod_are_followed():
+    wanted = intent(view(ingress="100M", egress="20M"), Limits())
+    assert wanted.limits == Limits(ingress=M100, egress=M20)
+    assert wanted.notices == ()
+
+
+def test_one_annotation_limits_one_side():
+    assert intent(view(egress="20M"), Limits()).limits == Limits(egress=M20)
+
+
+def test_a_removed_annotation_lifts_its_limit():
+    assert intent(view(egress="20M"), Limits(ingress=M100, egress=M20)).limits == Limits(egress=M20)
+    assert intent(view(), Limits(ingress=M100)).limits == Limits()
+
+
+def test_a_pod_on_the_hosts_network_is_left_alone():
+    assert intent(view(ingress="100M", host_network=True), Limits()) == intent(view(), Limits())
+
+
+def test_a_pod_never_admitted_is_not_limited_and_its_owner_is_told_what_to_do():
+    wanted = intent(view(managed=False, ingress="100M"), Limits())
+    assert not wanted.limits
+    (notice,) = wanted.notices
+    assert notice.reason == Reason.NOT_MANAGED
+    assert "ipvlan-bandwidth.io/network=" in notice.message
+
+
+def test_a_limited_pod_that_loses_its_label_by_a_way_round_the_webhook_stays_limited():
+    assert intent(view(managed=False, ingress="20M"), Limits(ingress=M100)).limits == Limits(ingress=M20)
+
+
+def test_an_annotation_that_turned_bad_leaves_the_last_good_limit():
+    wanted = intent(view(ingress="100m", egress="20M"), Limits(ingress=M100, egress=M100))
+    assert wanted.limits == Limits(ingress=M100, egress=M20)
+    (notice,) = wanted.notices
+    assert notice.reason == Reason.INVALID
+    assert "kubernetes.io/ingress-bandwidth" in notice.message
+    assert "the limit of 100M stays" in notice.message
+
+
+def test_a_bad_annotation_with_no_limit_before_sets_none():
+    wanted = intent(view(ingress="nonsense"), Limits())
+    assert not wanted.limits
+    assert "no limit is set" in wanted.notices[0].message
+
+
+@given(st.text(max_size=40), st.text(max_size=40), st.booleans())
+def test_any_annotation_gives_an_intent(ingress, egress, managed):
+    wanted = intent(view(ingress=ingress, egress=egress, managed=managed), Limits(ingress=M100))
+    assert wanted.limits.ingress is not None

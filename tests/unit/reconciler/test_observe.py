@@ -1,0 +1,53 @@
+"""What `observe` prints."""
+
+from reconciler.observe import main, remove, rows, table
+from reconciler.shaping import DirectionCounters, Inspection, PodCounters
+from webhook.contract import Direction
+
+COUNTED = PodCounters(
+    "u1",
+    "/run/netns/a",
+    {
+        Direction.INGRESS: DirectionCounters(bits_per_second=100_000_000, bytes=3028, packets=2, drops=1, marks=0),
+        Direction.EGRESS: DirectionCounters(bits_per_second=524_288, bytes=0, packets=0, drops=0, marks=0),
+    },
+)
+SEEN = Inspection(("eth0", "vethbw0"), COUNTED)
+
+
+def test_a_row_for_each_limited_direction():
+    found = rows("/run/netns/a", SEEN, {"u1": "shop/web-0"})
+    assert [(row.pod, row.direction, row.bits_per_second, row.drops) for row in found] == [
+        ("shop/web-0", "ingress", 100_000_000, 1),
+        ("shop/web-0", "egress", 524_288, 0),
+    ]
+
+
+def test_a_pod_whose_name_is_not_known_is_named_by_its_uid():
+    assert rows("/run/netns/a", SEEN, {})[0].pod == "uid u1"
+
+
+def test_a_namespace_without_a_limit_has_no_row():
+    assert rows("/run/netns/a", Inspection((), None), {}) == ()
+
+
+def test_the_table_is_aligned_and_reads_limits_as_people_write_them():
+    assert table(rows("/run/netns/a", SEEN, {"u1": "shop/web-0"})).splitlines() == [
+        "POD         INTERFACES    DIRECTION  LIMIT   BYTES  PACKETS  DROPS  MARKS",
+        "shop/web-0  eth0,vethbw0  egress     524288  0      0        0      0",
+        "shop/web-0  eth0,vethbw0  ingress    100M    3028   2        1      0",
+    ]
+
+
+def test_a_folder_that_is_not_there_is_a_failure_and_says_so(tmp_path, capsys):
+    assert main(tmp_path / "missing", node="", as_json=True) == 1
+    assert remove(tmp_path / "missing") == 1
+    captured = capsys.readouterr()
+    assert captured.out == "[]\n"
+    assert "cannot look into" in captured.err
+
+
+def test_what_is_no_network_namespace_is_no_pods(tmp_path, capsys):
+    (tmp_path / "stray").write_text("")
+    main(tmp_path, node="", as_json=False)
+    assert capsys.readouterr().out.startswith("POD")

@@ -1,0 +1,79 @@
+"""A Pod is read from any JSON without a crash."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.pods import PodView, from_api, from_runtime
+from webhook.contract import Direction
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["metadata", "spec", "status", "labels", "annotations", "uid", "name", "namespace", "phase"]
+            ),
+            inner,
+            max_size=6,
+        )
+    ),
+)
+
+
+def pod(**metadata):
+    base = {"uid": "u1", "namespace": "shop", "name": "web-0"}
+    return {"metadata": {**base, **metadata}, "spec": {}, "status": {"phase": "Running"}}
+
+
+def test_an_admitted_pod_with_limits():
+    view = from_api(
+        pod(
+            labels={"ipvlan-bandwidth.io/managed": "true"},
+            annotations={"kubernetes.io/ingress-bandwidth": "100M", "kubernetes.io/egress-bandwidth": "20M"},
+        )
+    )
+    assert view == PodView("u1", "shop", "web-0", managed=True, ingress="100M", egress="20M")
+    assert view.annotated
+    assert view.asked(Direction.INGRESS) == "100M"
+    assert view.asked(Direction.EGRESS) == "20M"
+    assert str(view) == "shop/web-0"
+
+
+def test_a_pod_without_annotations_asks_for_nothing():
+    view = from_api(pod())
+    assert view == PodView("u1", "shop", "web-0")
+    assert not view.annotated
+
+
+def test_host_network_and_the_end_of_a_pod_are_seen():
+    raw = pod()
+    raw["spec"]["hostNetwork"] = True
+    raw["status"]["phase"] = "Succeeded"
+    view = from_api(raw)
+    assert view.host_network
+    assert view.finished
+
+
+def test_a_mirror_pod_is_no_concern_of_ours():
+    assert from_api(pod(annotations={"kubernetes.io/config.mirror": "x"})) is None
+
+
+def test_a_pod_without_a_name_is_no_pod():
+    assert from_api(pod(name=None)) is None
+
+
+def test_values_of_wrong_types_count_as_absent():
+    view = from_api(pod(annotations={"kubernetes.io/ingress-bandwidth": 5}, labels=["managed"]))
+    assert view == PodView("u1", "shop", "web-0")
+
+
+@given(JSON)
+def test_any_json_is_read(value):
+    from_api(value)
+
+
+def test_the_runtime_tells_of_a_pod_on_the_hosts_network_by_an_empty_path():
+    view = from_runtime("u1", "shop", "web-0", labels={}, annotations={}, netns_path="")
+    assert view.host_network
+    assert not from_runtime("u1", "a", "b", labels={}, annotations={}, netns_path="/run/netns/x").host_network
