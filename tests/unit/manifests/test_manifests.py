@@ -1,0 +1,295 @@
+"""What `kubectl apply -k manifests` would install: its rights, its names, and that it all fits together."""
+
+import json
+import os
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from webhook import contract
+
+ROOT = Path(__file__).parents[3]
+MANIFESTS = ROOT / "manifests"
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+KUSTOMIZATIONS = (MANIFESTS, MANIFESTS / "clean")
+CACHE = Path(os.environ.get("IPVLAN_BANDWIDTH_CACHE") or Path.home() / ".cache/ipvlan-bandwidth")
+
+Object = dict[str, Any]
+
+
+def objects(*files: Path) -> list[Object]:
+    return [document for file in files for document in yaml.safe_load_all(file.read_text()) if document]
+
+
+def resources(kustomization: Path) -> list[Path]:
+    (document,) = objects(kustomization / "kustomization.yaml")
+    return [kustomization / name for name in document["resources"]]
+
+
+INSTALLED = objects(*resources(MANIFESTS))
+CLEAN = objects(*resources(MANIFESTS / "clean"))
+
+
+def one(kind: str, name: str, among: list[Object] | None = None) -> Object:
+    (found,) = [o for o in among or INSTALLED if o["kind"] == kind and o["metadata"]["name"] == name]
+    return found
+
+
+@dataclass(frozen=True)
+class Container:
+    owner: str
+    spec: Object
+
+    @property
+    def name(self) -> str:
+        return f"{self.owner}/{self.spec['name']}"
+
+
+def pod_specs() -> Iterator[tuple[str, Object]]:
+    for manifest in INSTALLED + CLEAN:
+        if manifest["kind"] in {"DaemonSet", "Deployment"}:
+            yield manifest["metadata"]["name"], manifest["spec"]["template"]["spec"]
+
+
+CONTAINERS = [
+    Container(owner, spec)
+    for owner, pod in pod_specs()
+    for spec in [*pod.get("initContainers", []), *pod["containers"]]
+]
+each_container = pytest.mark.parametrize("container", CONTAINERS, ids=lambda c: c.name)
+each_pod = pytest.mark.parametrize("pod", [pod for _, pod in pod_specs()], ids=[owner for owner, _ in pod_specs()])
+
+
+@pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda folder: folder.name)
+def test_a_kustomization_lists_every_manifest_of_its_folder_and_nothing_else(folder: Path) -> None:
+    there = {file for file in folder.glob("*.yaml") if file.name != "kustomization.yaml"}
+    assert set(resources(folder)) == there
+
+
+@pytest.mark.parametrize("file", sorted(MANIFESTS.rglob("*.yaml")), ids=lambda file: str(file.relative_to(MANIFESTS)))
+def test_every_document_is_a_named_object(file: Path) -> None:
+    for manifest in objects(file):
+        assert manifest["apiVersion"]
+        assert manifest["kind"] == "Kustomization" or manifest["metadata"]["name"]
+
+
+def test_everything_namespaced_is_in_the_projects_own_namespace() -> None:
+    cluster_wide = {"Namespace", "ClusterRole", "ClusterRoleBinding", "MutatingWebhookConfiguration"}
+    for manifest in INSTALLED:
+        expected = None if manifest["kind"] in cluster_wide else "ipvlan-bandwidth"
+        assert manifest["metadata"].get("namespace") == expected
+
+
+@each_container
+def test_no_container_is_privileged_or_can_become_so(container: Container) -> None:
+    context = container.spec["securityContext"]
+    assert context["privileged"] is False
+    assert context["allowPrivilegeEscalation"] is False
+    assert context["readOnlyRootFilesystem"] is True
+    assert context["capabilities"]["drop"] == ["ALL"]
+
+
+def test_capabilities_are_just_those_that_are_needed() -> None:
+    added = {c.name: set(c.spec["securityContext"]["capabilities"].get("add", [])) for c in CONTAINERS}
+    assert added == {
+        "reconciler/reconciler": {"SYS_ADMIN", "NET_ADMIN", "NET_BROADCAST"},
+        "webhook/webhook": set(),
+        "clean/clean": {"SYS_ADMIN", "NET_ADMIN"},
+        "clean/done": set(),
+    }
+
+
+@each_pod
+def test_no_pod_shares_the_hosts_processes_or_its_ipc(pod: Object) -> None:
+    assert not pod.get("hostPID")
+    assert not pod.get("hostIPC")
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+def test_host_paths_are_the_netns_folder_and_the_runtimes_socket_and_no_other() -> None:
+    paths = {
+        owner: {volume["hostPath"]["path"] for volume in pod.get("volumes", []) if "hostPath" in volume}
+        for owner, pod in pod_specs()
+    }
+    assert paths == {"reconciler": {"/run/netns", "/var/run/nri"}, "webhook": set(), "clean": {"/run/netns"}}
+
+
+def test_netns_mounts_of_later_pods_reach_the_reconciler() -> None:
+    mounts = [m for c in CONTAINERS for m in c.spec.get("volumeMounts", []) if m["name"] == "netns"]
+    assert len(mounts) == 2
+    assert {mount["mountPropagation"] for mount in mounts} == {"HostToContainer"}
+
+
+def test_the_webhook_meets_restricted_pod_security() -> None:
+    pod = one("Deployment", "webhook")["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert not pod.get("hostNetwork")
+
+
+@each_container
+def test_every_container_asks_for_resources_and_has_a_limit_of_memory(container: Container) -> None:
+    assert set(container.spec["resources"]["requests"]) == {"cpu", "memory"}
+    # A limit of CPU would throttle admission and the runtime's hooks.
+    assert set(container.spec["resources"]["limits"]) == {"memory"}
+
+
+@each_container
+def test_image_tags_are_the_projects_version(container: Container) -> None:
+    repository, tag = container.spec["image"].rsplit(":", 1)
+    assert tag == VERSION
+    assert repository in {"ghcr.io/ipvlan-bandwidth/webhook", "ghcr.io/ipvlan-bandwidth/reconciler"}
+
+
+def test_the_containerfile_has_a_target_for_every_image_and_names_the_version_users_build() -> None:
+    text = (MANIFESTS / "images/Containerfile").read_text()
+    for container in CONTAINERS:
+        target = container.spec["image"].rsplit(":", 1)[0].rsplit("/", 1)[1]
+        assert f" AS {target}\n" in text
+        assert container.spec["image"] in text
+
+
+def test_rights_are_exactly_these() -> None:
+    rights = {
+        (role["metadata"]["name"], resource, verb, *rule.get("resourceNames", []))
+        for role in INSTALLED
+        if role["kind"] in {"Role", "ClusterRole"}
+        for rule in role["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    reconciler, webhook = "ipvlan-bandwidth-reconciler", "ipvlan-bandwidth-webhook"
+    assert rights == {
+        (reconciler, "pods", "get"),
+        (reconciler, "pods", "list"),
+        (reconciler, "pods", "watch"),
+        (reconciler, "events", "create"),
+        (webhook, "namespaces", "get"),
+        (webhook, "namespaces", "list"),
+        (webhook, "namespaces", "watch"),
+        (webhook, "mutatingwebhookconfigurations", "get", "ipvlan-bandwidth"),
+        (webhook, "mutatingwebhookconfigurations", "patch", "ipvlan-bandwidth"),
+        ("webhook", "secrets", "get", "webhook-certs"),
+        ("webhook", "secrets", "update", "webhook-certs"),
+        ("webhook", "secrets", "create"),
+    }
+
+
+def test_bindings_bind_roles_that_exist_to_service_accounts_that_pods_use() -> None:
+    used = {pod["serviceAccountName"] for owner, pod in pod_specs() if owner != "clean"}
+    bindings = [o for o in INSTALLED if o["kind"].endswith("Binding")]
+    assert len(bindings) == 3
+    for binding in bindings:
+        one(binding["roleRef"]["kind"], binding["roleRef"]["name"])
+        (subject,) = binding["subjects"]
+        one("ServiceAccount", subject["name"])
+        assert subject["name"] in used
+        assert subject["namespace"] == "ipvlan-bandwidth"
+
+
+def test_clean_has_no_access_to_the_api_server() -> None:
+    pod = one("DaemonSet", "clean", CLEAN)["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+
+
+def configuration() -> Object:
+    (webhook,) = one("MutatingWebhookConfiguration", "ipvlan-bandwidth")["webhooks"]
+    return dict(webhook)
+
+
+def test_applying_again_leaves_the_ca_bundle_as_the_webhook_wrote_it() -> None:
+    for manifest in INSTALLED:
+        assert "caBundle" not in json.dumps(manifest)
+
+
+def test_the_api_server_finds_the_webhook_through_its_service() -> None:
+    wanted = configuration()["clientConfig"]["service"]
+    service = one("Service", wanted["name"])
+    assert service["metadata"]["namespace"] == wanted["namespace"]
+    (port,) = service["spec"]["ports"]
+    assert port["port"] == wanted["port"]
+    template = one("Deployment", "webhook")["spec"]["template"]
+    assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
+    (container,) = template["spec"]["containers"]
+    assert {"name": port["targetPort"], "containerPort": 8443} in container["ports"]
+
+
+@pytest.mark.parametrize(("kind", "name"), [("Deployment", "webhook"), ("DaemonSet", "reconciler")])
+def test_selectors_and_probes_name_what_the_pods_have(kind: str, name: str) -> None:
+    spec = one(kind, name)["spec"]
+    assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+    (container,) = spec["template"]["spec"]["containers"]
+    ports = {port["name"] for port in container["ports"]}
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"]["port"] in ports
+
+
+def test_a_namespace_that_did_not_opt_in_never_depends_on_the_webhook_and_ours_cannot() -> None:
+    exists, excluded = configuration()["namespaceSelector"]["matchExpressions"]
+    assert exists == {"key": contract.NETWORK_LABEL, "operator": "Exists"}
+    assert excluded["operator"] == "NotIn"
+    assert set(excluded["values"]) == {"kube-system", "ipvlan-bandwidth"}
+
+
+def test_an_update_is_asked_about_only_when_it_touches_what_the_contract_names() -> None:
+    (condition,) = configuration()["matchConditions"]
+    for name in (contract.INGRESS_ANNOTATION, contract.EGRESS_ANNOTATION, contract.MANAGED_LABEL):
+        assert condition["expression"].count(f"[?'{name}']") == 2
+    assert "!has(object.metadata.deletionTimestamp)" in condition["expression"]
+
+
+def test_a_refusal_stops_the_pod_and_a_second_pass_is_harmless() -> None:
+    webhook = configuration()
+    assert webhook["name"] == "pods.ipvlan-bandwidth.io"
+    assert webhook["failurePolicy"] == "Fail"
+    assert webhook["sideEffects"] == "None"
+    assert webhook["reinvocationPolicy"] == "IfNeeded"
+    assert webhook["timeoutSeconds"] <= 10
+    (rule,) = webhook["rules"]
+    assert (rule["operations"], rule["resources"]) == (["CREATE", "UPDATE"], ["pods"])
+
+
+def test_the_example_opts_in_to_the_network_that_both_variants_define() -> None:
+    examples = MANIFESTS / "examples"
+    test = objects(examples / "test.yaml")
+    label = one("Namespace", "example", test)["metadata"]["labels"][contract.NETWORK_LABEL]
+    for variant in ("network-spiderpool.yaml", "network-host-local.yaml"):
+        network = one("NetworkAttachmentDefinition", "ipvlan", objects(examples / variant))["metadata"]
+        assert label == f"{network['namespace']}.{network['name']}"
+    annotations = one("Deployment", "test", test)["spec"]["template"]["metadata"]["annotations"]
+    assert contract.DEFAULT_NETWORK_ANNOTATION not in annotations, "the webhook injects it"
+    limits = contract.Limits.from_annotations(annotations)
+    assert (str(limits.ingress), str(limits.egress)) == ("100M", "100M")
+
+
+def test_the_spiderpool_example_chains_ipvlan_and_coordinator_with_a_pool_that_exists() -> None:
+    manifests = objects(MANIFESTS / "examples/network-spiderpool.yaml")
+    config = json.loads(one("NetworkAttachmentDefinition", "ipvlan", manifests)["spec"]["config"])
+    assert [plugin["type"] for plugin in config["plugins"]] == ["ipvlan", "coordinator"]
+    (pool,) = config["plugins"][0]["ipam"]["default_ipv4_ippool"]
+    one("SpiderIPPool", pool, manifests)
+
+
+def kubectl() -> str:
+    folders = [os.environ.get("KUBEBUILDER_ASSETS", ""), str(CACHE / "bin"), os.environ.get("PATH", "")]
+    found = shutil.which("kubectl", path=os.pathsep.join(filter(None, folders)))
+    return found or pytest.skip("no kubectl here: `make cluster` builds one")
+
+
+@pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda folder: folder.name)
+def test_kubectl_renders_it_without_a_warning(folder: Path) -> None:
+    done = subprocess.run([kubectl(), "kustomize", str(folder)], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    rendered = [document for document in yaml.safe_load_all(done.stdout) if document]
+    sources = objects(*resources(folder))
+    assert {(o["kind"], o["metadata"]["name"]) for o in rendered} == {
+        (o["kind"], o["metadata"]["name"]) for o in sources
+    }
+    assert all(o["metadata"]["labels"]["app.kubernetes.io/part-of"] == "ipvlan-bandwidth" for o in rendered)
