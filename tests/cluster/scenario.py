@@ -1,0 +1,123 @@
+"""What the demo and the product's tests set up on the embedded cluster: the installation, namespaces, Pods."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tests.cluster.cluster import Cluster, ClusterError, wait_for
+from tests.cluster.layout import PROJECT
+
+OWN = "ipvlan-bandwidth"
+LABEL = "ipvlan-bandwidth.io/network"
+NETWORK = "kube-system.ipvlan"
+INGRESS, EGRESS = "kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth"
+IMAGE = "localhost/tools:1"
+
+
+def install(cluster: Cluster) -> None:
+    """Install as users do, and wait until all of it is there."""
+    cluster.kubectl("apply", "-k", str(PROJECT / "manifests"))
+    for workload in ("deployment/webhook", "daemonset/reconciler"):
+        done = cluster.kubectl("-n", OWN, "rollout", "status", workload, "--timeout=150s", check=False, timeout=160)
+        if done.returncode != 0:
+            raise ClusterError(f"{workload} is not ready:\n{done.stdout}{done.stderr}\n{story(cluster)}")
+
+
+def story(cluster: Cluster) -> str:
+    """What the installation's own Pods say, for when something is wrong."""
+    parts = [cluster.kubectl("-n", OWN, "get", "pods", "-o", "wide", check=False).stdout]
+    parts.append(cluster.kubectl("-n", OWN, "get", "events", check=False).stdout[-3000:])
+    for app in ("webhook", "reconciler"):
+        logs = cluster.kubectl("-n", OWN, "logs", "-l", f"app.kubernetes.io/name={app}", "--tail=20", check=False)
+        parts.append(f"--- {app}\n{logs.stdout}{logs.stderr}")
+    return "\n".join(parts)
+
+
+def namespace(cluster: Cluster, name: str, *, network: str | None = NETWORK) -> None:
+    """A namespace, opted in by its label unless `network` is None."""
+    labels = {} if network is None else {LABEL: network}
+    cluster.apply(json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}))
+
+
+def limits(ingress: str | None = None, egress: str | None = None) -> dict[str, str]:
+    """The annotations of these limits."""
+    return {key: value for key, value in ((INGRESS, ingress), (EGRESS, egress)) if value is not None}
+
+
+def pod(
+    name: str,
+    *,
+    namespace: str,
+    node: int | None = None,
+    annotations: Mapping[str, str] | None = None,
+    command: list[str] | None = None,
+) -> dict[str, Any]:
+    """A Pod that sleeps, or runs a command."""
+    spec: dict[str, Any] = {
+        "terminationGracePeriodSeconds": 1,
+        "automountServiceAccountToken": False,
+        "containers": [
+            {
+                "name": "main",
+                "image": IMAGE,
+                "imagePullPolicy": "Never",
+                "command": command or ["sleep", "1000000"],
+            }
+        ],
+    }
+    if node is not None:
+        spec["nodeSelector"] = {"kubernetes.io/hostname": f"node{node}"}
+    metadata = {"name": name, "namespace": namespace, "annotations": dict(annotations or {})}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def deployment(name: str, *, namespace: str, annotations: Mapping[str, str], replicas: int = 2) -> dict[str, Any]:
+    """A Deployment with one Pod a node."""
+    template = pod(name, namespace=namespace, annotations=annotations)
+    template["metadata"] = {"labels": {"app": name}, "annotations": dict(annotations)}
+    apart = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": name}}}
+    template["spec"]["affinity"] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [apart]}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": template["metadata"], "spec": template["spec"]},
+        },
+    }
+
+
+def pods_of(cluster: Cluster, namespace: str, name: str) -> dict[int, str]:
+    """The running Pods of a Deployment, NAMESPACE/NAME by the number of their node."""
+    items = cluster.kubectl_json("-n", namespace, "get", "pods", "-l", f"app={name}")["items"]
+    return {
+        int(item["spec"]["nodeName"].removeprefix("node")): f"{namespace}/{item['metadata']['name']}"
+        for item in items
+        if "deletionTimestamp" not in item["metadata"] and "nodeName" in item["spec"]
+    }
+
+
+def wait_for_event(cluster: Cluster, pod: str, reason: str, timeout: float = 30) -> str:
+    """The message of a Pod's event, once it is there."""
+    space, name = pod.split("/")
+
+    def find() -> str:
+        selector = f"involvedObject.name={name},reason={reason}"
+        items = cluster.kubectl_json("-n", space, "get", "events", "--field-selector", selector)["items"]
+        return items[-1]["message"] if items else ""
+
+    return wait_for(f"event {reason} on {pod}", find, timeout)
+
+
+def reconciler_on(cluster: Cluster, node: int) -> str:
+    """The name of the reconciler's Pod on a node."""
+    items = cluster.kubectl_json("-n", OWN, "get", "pods", "-l", "app.kubernetes.io/name=reconciler")["items"]
+    return next(item["metadata"]["name"] for item in items if item["spec"]["nodeName"] == f"node{node}")
+
+
+def observe(cluster: Cluster, node: int, *flags: str) -> str:
+    """What `python -m reconciler observe` prints on a node."""
+    command = ["exec", reconciler_on(cluster, node), "--", "python3", "-m", "reconciler", "observe", *flags]
+    return cluster.kubectl("-n", OWN, *command).stdout

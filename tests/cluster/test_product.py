@@ -1,0 +1,302 @@
+"""The main job on the embedded cluster: labels and annotations in, limited Pods and refusals out."""
+
+import json
+import time
+
+import pytest
+
+from tests.cluster import scenario, traffic
+from tests.cluster.cluster import wait_for
+from tests.cluster.scenario import EGRESS, INGRESS, OWN, limits
+
+SPACE, OPEN, ORDINARY = "shop", "open", "ordinary"
+# 1448 bytes of payload in 1514 bytes on the link: the most that TCP over IPv4 carries of a limit.
+CARRIED = 1448 / 1514
+
+
+@pytest.fixture(scope="module")
+def installed(cluster):
+    """The product installed, three namespaces, and Pods on both nodes: limited ones, and unlimited ones beside them."""
+    scenario.install(cluster)
+    scenario.namespace(cluster, SPACE)
+    scenario.namespace(cluster, OPEN)
+    scenario.namespace(cluster, ORDINARY, network=None)
+    both = limits("100M", "0.1G")
+    cluster.apply(json.dumps(scenario.deployment("test", namespace=SPACE, annotations=both)))
+    cluster.apply(json.dumps(scenario.deployment("test", namespace=OPEN, annotations={})))
+    for space in (SPACE, OPEN):
+        cluster.kubectl("-n", space, "rollout", "status", "deployment/test", "--timeout=120s", timeout=130)
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def limited(installed):
+    return scenario.pods_of(installed, SPACE, "test")
+
+
+@pytest.fixture(scope="module")
+def unlimited(installed):
+    return scenario.pods_of(installed, OPEN, "test")
+
+
+@pytest.fixture
+def run(installed):
+    """Create a Pod in the opted-in namespace, and take it away again."""
+    made = []
+
+    def create(name, *, ready=True, **kwargs):
+        installed.apply(json.dumps(scenario.pod(name, namespace=SPACE, **kwargs)))
+        made.append(name)
+        if ready:
+            installed.wait_ready(f"{SPACE}/{name}")
+        return f"{SPACE}/{name}"
+
+    yield create
+    for name in made:
+        installed.kubectl("-n", SPACE, "delete", "pod", name, "--wait=false", "--ignore-not-found")
+
+
+def best(cluster, client, server, *, lowest, highest, first, seconds=10):
+    """The best of up to three transfers: a busy machine makes the nodes slow, but no transfer may ever be too fast.
+
+    What the machine's hypervisor took of the time is taken off the lower bound (tests/steal.py).
+    """
+    flows = []
+    while not flows or (not reaches(flows[-1], lowest) and len(flows) < 3):
+        flows.append(traffic.measure(cluster, client, server, seconds=seconds))
+        print(flows[-1])
+        assert flows[-1].mean <= highest, str(flows[-1])
+        assert flows[-1].intervals[0] <= first, str(flows[-1])
+    assert any(reaches(flow, lowest) for flow in flows), [str(flow) for flow in flows]
+
+
+def reaches(flow, lowest):
+    return flow.mean >= lowest * (1 - flow.stolen)
+
+
+def reconciler_restarts(cluster, node):
+    item = cluster.pod(f"{OWN}/{scenario.reconciler_on(cluster, node)}")
+    return item["status"]["containerStatuses"][0]["restartCount"]
+
+
+def annotate(cluster, pod, *changes):
+    space, name = pod.split("/")
+    cluster.kubectl("-n", space, "annotate", "pod", name, "--overwrite", *changes)
+
+
+def kernel(cluster, pod):
+    """The limits that the kernel holds for a Pod, in bit/s by direction."""
+    rows = json.loads(scenario.observe(cluster, cluster.node_of(pod).number, "--json"))
+    return {row["direction"]: row["bits_per_second"] for row in rows if row["pod"] == pod}
+
+
+# -- admission -----------------------------------------------------------------------------------------------------
+
+
+def test_the_network_is_injected_the_values_are_normalised_and_the_pod_is_labelled(installed, limited):
+    metadata = installed.pod(limited[1])["metadata"]
+    assert metadata["annotations"]["v1.multus-cni.io/default-network"] == "kube-system/ipvlan"
+    assert metadata["annotations"][INGRESS] == metadata["annotations"][EGRESS] == "100M"
+    assert metadata["labels"]["ipvlan-bandwidth.io/managed"] == "true"
+    status = json.loads(metadata["annotations"]["k8s.v1.cni.cncf.io/network-status"])
+    assert status[0]["name"] == "kube-system/ipvlan"
+
+
+def test_a_namespace_that_did_not_opt_in_is_left_alone(installed):
+    wrong = scenario.pod("plain", namespace=ORDINARY, node=1)
+    installed.apply(json.dumps(wrong))
+    installed.wait_ready(f"{ORDINARY}/plain")
+    metadata = installed.pod(f"{ORDINARY}/plain")["metadata"]
+    assert "v1.multus-cni.io/default-network" not in metadata.get("annotations", {})
+    assert installed.pod(f"{ORDINARY}/plain")["status"]["podIP"].startswith("10.244.1.")
+
+
+def test_a_bare_pod_with_a_mistyped_limit_is_refused_where_it_is_applied(installed):
+    wrong = scenario.pod("wrong", namespace=SPACE, annotations=limits("100m", "1Mbps"))
+    done = installed.kubectl("apply", "-f", "-", input=json.dumps(wrong), check=False)
+    assert done.returncode == 1
+    assert f"{INGRESS}" in done.stderr
+    assert 'did you mean "100M"?' in done.stderr
+    assert 'did you mean "1M"?' in done.stderr
+
+
+def test_a_workload_with_a_mistyped_limit_says_why_in_describe(installed):
+    installed.apply(json.dumps(scenario.deployment("wrong", namespace=SPACE, annotations=limits("100m"), replicas=1)))
+    describe = ("-n", SPACE, "describe", "rs", "-l", "app=wrong")
+    text = wait_for(
+        "the refusal", lambda: t if "FailedCreate" in (t := installed.kubectl(*describe).stdout) else "", 30
+    )
+    assert 'did you mean "100M"?' in text
+    installed.kubectl("-n", SPACE, "delete", "deployment", "wrong")
+
+
+def test_a_malformed_label_refuses_the_pods_and_says_what_it_should_look_like(installed):
+    scenario.namespace(installed, "mislabelled", network="ipvlan")
+    pod = scenario.pod("any", namespace="mislabelled")
+    done = wait_for(
+        "the webhook to know the namespace",
+        lambda: (
+            d if (d := installed.kubectl("apply", "-f", "-", input=json.dumps(pod), check=False)).returncode else None
+        ),
+        10,
+    )
+    assert "NAMESPACE.NAME" in done.stderr
+
+
+def test_a_pod_older_than_the_opt_in_can_be_labelled_finalised_and_finished_with_a_bad_annotation(installed):
+    scenario.namespace(installed, "older", network=None)
+    old = scenario.pod("old", namespace="older", node=1)
+    old["metadata"]["finalizers"] = ["example.com/wait"]
+    installed.apply(json.dumps(old))
+    installed.wait_ready("older/old")
+    patch = json.dumps({"metadata": {"annotations": {INGRESS: "100m"}}})
+    installed.kubectl("-n", "older", "patch", "pod", "old", "--type=merge", "-p", patch)
+    scenario.namespace(installed, "older")
+    # Until the API server's and the webhook's caches know of the label.
+    time.sleep(2)
+    installed.kubectl("-n", "older", "label", "pod", "old", "a=b")
+    worse = installed.kubectl("-n", "older", "annotate", "pod", "old", f"{EGRESS}=nonsense", check=False)
+    assert worse.returncode == 1
+    installed.kubectl("-n", "older", "delete", "pod", "old", "--wait=false")
+    installed.kubectl(
+        "-n", "older", "patch", "pod", "old", "--type=json", "-p", '[{"op":"remove","path":"/metadata/finalizers"}]'
+    )
+    installed.kubectl("-n", "older", "wait", "--for=delete", "pod/old", "--timeout=60s", timeout=70)
+
+
+# -- bandwidth -----------------------------------------------------------------------------------------------------
+
+
+def test_the_owner_is_told_that_the_limits_are_in_force(installed, limited):
+    message = scenario.wait_for_event(installed, limited[1], "BandwidthLimited")
+    assert message == "limited to ingress 100M, egress 100M bit/s on eth0"
+    assert kernel(installed, limited[1]) == {"ingress": 100_000_000, "egress": 100_000_000}
+
+
+@pytest.mark.parametrize("server_node", [2, 1], ids=["across nodes", "on one node"])
+@pytest.mark.parametrize("direction", ["egress", "ingress"])
+def test_tcp_carries_what_the_limit_allows(installed, limited, unlimited, direction, server_node):
+    ours, theirs = limited[1], unlimited[server_node]
+    client, server = (ours, theirs) if direction == "egress" else (theirs, ours)
+    best(installed, client, server, lowest=94.5, highest=96, first=100)
+
+
+def test_without_limits_a_pod_has_the_whole_link(installed, unlimited):
+    flow = traffic.measure(installed, unlimited[1], unlimited[2], seconds=4)
+    assert flow.mean > 200, str(flow)
+
+
+def test_a_limit_changes_on_an_open_connection_and_is_lifted_and_set_again(installed, run, unlimited):
+    pod = run("changing", node=1, annotations=limits(egress="100M"))
+    transfer = traffic.start(installed, pod, unlimited[2], seconds=12)
+    time.sleep(5)
+    annotate(installed, pod, f"{EGRESS}=20M")
+    flow = transfer.result()
+    assert 50 < max(flow.intervals[:4]) <= 100, str(flow)
+    last = flow.intervals[9:]
+    assert 18.9 * (1 - flow.stolen) <= sum(last) / len(last) <= 19.3, str(flow)
+    assert "from egress 100M bit/s to egress 20M bit/s" in scenario.wait_for_event(installed, pod, "BandwidthChanged")
+
+    annotate(installed, pod, f"{EGRESS}-")
+    scenario.wait_for_event(installed, pod, "BandwidthRemoved")
+    assert kernel(installed, pod) == {}
+    assert traffic.measure(installed, pod, unlimited[2], seconds=3).mean > 200
+
+    annotate(installed, pod, f"{INGRESS}=20M")
+    wait_for("the ingress limit", lambda: kernel(installed, pod) == {"ingress": 20_000_000}, 20)
+    best(installed, unlimited[2], pod, lowest=18.9, highest=19.2, first=20, seconds=6)
+    assert "ipvlan-bandwidth.io/managed" in installed.pod(pod)["metadata"]["labels"]
+
+
+def test_a_pod_whose_first_instruction_is_to_send_is_limited_from_its_first_packet(installed, run, unlimited):
+    server = unlimited[2]
+    installed.enter(server, "iperf3", "-s", "-1", "-D", "-p", "5299")
+    traffic.wait_listening(installed, server, "5299")
+    with traffic.recorded(installed, 1, 30) as recording:
+        command = ["iperf3", "-c", traffic.address(installed, server), "-p", "5299", "-t", "5"]
+        pod = run("eager", node=1, annotations=limits(egress="100M"), command=command, ready=False)
+        wait_for("the Pod's address", lambda: installed.pod(pod)["status"].get("podIP"), 30)
+        source = traffic.address(installed, pod)
+    assert sum(size for _, size in recording.departures[source]) > 20_000_000
+    assert recording.fastest_window(source) <= 105
+
+
+def test_a_flow_paced_by_its_application_keeps_its_rate_beside_a_bulk_flow(installed, limited, unlimited):
+    bulk = traffic.start(installed, limited[1], unlimited[2], seconds=12)
+    paced = traffic.start(installed, limited[1], unlimited[2], seconds=8, extra=["--fq-rate", "10M"])
+    flow = paced.result()
+    bulk.result()
+    assert 9.5 * (1 - flow.stolen) <= flow.mean <= 10.1, str(flow)
+
+
+# -- bad days ------------------------------------------------------------------------------------------------------
+
+
+def test_the_reconciler_killed_under_load_leaves_the_limit_in_force_and_adopts_it(installed, limited, unlimited):
+    # Beside the same transfer without the kill: how steady the machine itself is at this hour.
+    steady = traffic.measure(installed, limited[1], unlimited[2], seconds=10)
+    lowest_allowed = 0.9 * min(100 * CARRIED, *steady.intervals)
+    flows = []
+    while not flows or (min(flows[-1].intervals) < lowest_allowed and len(flows) < 3):
+        before = reconciler_restarts(installed, 1)
+        transfer = traffic.start(installed, limited[1], unlimited[2], seconds=20)
+        time.sleep(4)
+        installed.node(1).run("pkill", "-9", "-f", "reconciler run")
+        flows.append(transfer.result())
+        assert max(flows[-1].intervals) <= 100 * (1 + flows[-1].stolen), str(flows[-1])
+        wait_for("the restart", lambda before=before: reconciler_restarts(installed, 1) > before, 60)
+        installed.wait_ready(f"{OWN}/{scenario.reconciler_on(installed, 1)}")
+        logs = installed.kubectl("-n", OWN, "logs", scenario.reconciler_on(installed, 1)).stdout
+        assert '"adopted": true' in logs
+        assert kernel(installed, limited[1]) == {"ingress": 100_000_000, "egress": 100_000_000}
+    print(f"without the kill {steady}", *flows, sep="\n")
+    assert any(min(flow.intervals) >= lowest_allowed for flow in flows), (str(steady), [str(flow) for flow in flows])
+
+
+def test_a_recreated_sandbox_is_limited_again_before_its_containers_run(installed, run, unlimited):
+    pod = run("again", node=1, annotations=limits(egress="20M"))
+    before = sandbox_pid(installed, pod)
+    # The pause process dies, as by the kernel's out-of-memory killer: same Pod, new sandbox, new netns.
+    installed.node(1).run("kill", "-9", before)
+    wait_for("the new sandbox", lambda: sandbox_pid(installed, pod) not in ("", before), 90)
+    installed.wait_ready(pod)
+    assert kernel(installed, pod) == {"egress": 20_000_000}
+    best(installed, pod, unlimited[2], lowest=18.9, highest=19.2, first=20, seconds=4)
+
+
+def sandbox_pid(cluster, pod):
+    """The pid, on its node, of a Pod's pause process; empty while there is none."""
+    script = "import sys; sys.path.insert(0, sys.argv[1]); import agent; print(agent.sandbox_pid(sys.argv[2]))"
+    done = cluster.node_of(pod).run("python3", "-c", script, str(traffic.HERE / "node"), pod, check=False)
+    return done.stdout.strip()
+
+
+def test_a_pod_that_was_never_admitted_is_told_of(installed):
+    scenario.namespace(installed, "unadmitted", network=None)
+    pod = scenario.pod("old", namespace="unadmitted", node=1, annotations=limits(egress="20M"))
+    pod["metadata"]["annotations"]["v1.multus-cni.io/default-network"] = "kube-system/ipvlan"
+    installed.apply(json.dumps(pod))
+    installed.wait_ready("unadmitted/old")
+    assert "ipvlan-bandwidth.io/network=" in scenario.wait_for_event(installed, "unadmitted/old", "NotManaged")
+
+
+def test_the_manifests_applied_again_change_nothing(installed):
+    # kubectl words a PodDisruptionBudget as configured even so; the versions tell.
+    kinds = "mutatingwebhookconfiguration/ipvlan-bandwidth", "clusterrole/ipvlan-bandwidth-webhook"
+    versions = ("get", *kinds, "-o", "jsonpath={.items[*].metadata.resourceVersion}")
+    before = installed.kubectl(*versions).stdout
+    installed.kubectl("apply", "-k", str(scenario.PROJECT / "manifests"))
+    assert installed.kubectl(*versions).stdout == before
+    assert before
+
+
+def test_uninstalled_limits_stay_until_clean_takes_them_away(installed, limited, unlimited):
+    installed.kubectl("delete", "-k", str(scenario.PROJECT / "manifests"), timeout=180)
+    assert traffic.measure(installed, limited[1], unlimited[2], seconds=3).mean <= 96
+    installed.kubectl("apply", "-k", str(scenario.PROJECT / "manifests" / "clean"))
+    wait_for(
+        "the limit to go",
+        lambda: traffic.measure(installed, limited[1], unlimited[2], seconds=2).mean > 200,
+        90,
+    )
+    installed.kubectl("delete", "-k", str(scenario.PROJECT / "manifests" / "clean"), timeout=180)

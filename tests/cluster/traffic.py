@@ -1,0 +1,129 @@
+"""Traffic between Pods, measured where it arrives, and departures, measured where they leave."""
+
+import contextlib
+import itertools
+import json
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from tests.cluster.cluster import Cluster, ClusterError
+from tests.cluster.layout import HERE
+from tests.steal import Steal
+
+_PORTS = itertools.count(5300)
+STALL_MS, LONGEST_STALL_MS = 4, 20
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What a receiver got: Mbit/s of payload over all the time, and of each interval."""
+
+    mean: float
+    intervals: tuple[float, ...]
+    stolen: float = 0.0
+    """The share of the machine's time that its hypervisor gave to others meanwhile."""
+
+    def __str__(self) -> str:
+        seconds = " ".join(f"{each:.1f}" for each in self.intervals)
+        stolen = f", {self.stolen:.0%} of the CPU stolen" if self.stolen >= 0.005 else ""
+        return f"{self.mean:.1f} Mbit/s ({seconds}){stolen}"
+
+
+@dataclass(slots=True)
+class Transfer:
+    """An iperf3 under way."""
+
+    client: subprocess.Popen[str]
+    server: subprocess.Popen[str]
+    steal: Steal = field(default_factory=Steal)
+
+    def result(self, timeout: float = 60) -> Flow:
+        """Wait for its end. Raises ClusterError when either side fails."""
+        out, err = self.client.communicate(timeout=timeout)
+        stolen = self.steal.share()
+        if self.client.returncode != 0:
+            self.server.kill()
+            raise ClusterError(f"iperf3 client: {out[-600:]}{err}")
+        out, err = self.server.communicate(timeout=timeout)
+        try:
+            report = json.loads(out)
+            received = report["end"]["sum_received"]["bits_per_second"]
+        except (ValueError, KeyError) as error:
+            raise ClusterError(f"iperf3 server: {out[-600:]}{err}") from error
+        sums = [interval["sum"] for interval in report["intervals"]]
+        whole = max(each["seconds"] for each in sums)
+        # The last interval is what was left over; its rate says nothing.
+        intervals = [each["bits_per_second"] / 1e6 for each in sums if each["seconds"] > whole / 2]
+        return Flow(received / 1e6, tuple(intervals), stolen)
+
+
+def address(cluster: Cluster, pod: str) -> str:
+    """The IPv4 address of a Pod."""
+    return str(cluster.pod(pod)["status"]["podIP"])
+
+
+def start(
+    cluster: Cluster, client: str, server: str, *, seconds: float = 10, interval: float = 1, extra: Sequence[str] = ()
+) -> Transfer:
+    """Start a TCP transfer from one Pod to another, both entered with nsenter."""
+    port, to = str(next(_PORTS)), address(cluster, server)
+    serving = cluster.enter_popen(server, "iperf3", "-s", "-1", "-J", "-i", f"{interval:g}", "-p", port)
+    wait_listening(cluster, server, port)
+    command = ["iperf3", "-c", to, "-p", port, "-t", f"{seconds:g}", "-J", *extra]
+    return Transfer(cluster.enter_popen(client, *command), serving)
+
+
+def measure(cluster: Cluster, client: str, server: str, *, seconds: float = 10, extra: Sequence[str] = ()) -> Flow:
+    """One TCP transfer from its start to its end."""
+    return start(cluster, client, server, seconds=seconds, extra=extra).result(timeout=seconds + 30)
+
+
+def wait_listening(cluster: Cluster, pod: str, port: str) -> None:
+    """Wait until something listens on a TCP port of a Pod. Raises ClusterError."""
+    for _ in range(50):
+        if cluster.enter(pod, "ss", "-Hltn", f"sport = :{port}").stdout.strip():
+            return
+        time.sleep(0.1)
+    raise ClusterError(f"iperf3 does not listen on port {port} in {pod}")
+
+
+@dataclass(slots=True)
+class Recording:
+    """Departures recorded on one node, by source address; milliseconds and bytes on the wire."""
+
+    departures: dict[str, list[tuple[int, int]]]
+
+    def fastest_window(self, source: str, window_ms: int = 100) -> float:
+        """The most Mbit/s that a source sent in any window, from its first packet on.
+
+        A sender at full speed pauses for more than STALL_MS only when its machine stands still, and packets that were
+        due then leave together afterwards: a window that begins with them begins with the pause. The first packet has
+        no pause before it.
+        """
+        packets = self.departures.get(source, [])
+        most = 0.0
+        for first, (begin, _) in enumerate(packets):
+            pause = begin - packets[first - 1][0] if first else 0
+            start = begin - min(pause, LONGEST_STALL_MS) if pause > STALL_MS else begin
+            end = start + window_ms
+            window = itertools.takewhile(lambda one, end=end: one[0] < end, packets[first:])
+            total = sum(size for _, size in window)
+            most = max(most, total * 8 / (window_ms * 1000))
+        return most
+
+
+@contextlib.contextmanager
+def recorded(cluster: Cluster, node: int, seconds: float, interface: str = "ens192") -> Iterator[Recording]:
+    """Record what leaves a node; the recording is filled after the block, which lasts `seconds` at least."""
+    process = cluster.node(node).popen("python3", str(HERE / "node" / "recorder.py"), interface, str(seconds))
+    assert process.stderr is not None
+    if "recording" not in process.stderr.readline():
+        raise ClusterError(f"the recorder does not start: {process.stderr.read()}")
+    recording = Recording({})
+    yield recording
+    out, err = process.communicate(timeout=seconds + 60)
+    if process.returncode != 0:
+        raise ClusterError(f"recorder: {err}")
+    recording.departures = {source: [tuple(each) for each in bins] for source, bins in json.loads(out).items()}
