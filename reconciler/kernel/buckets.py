@@ -17,10 +17,10 @@ EMPTY_LIMIT: Final = bytes(LIMIT_BYTES)
 
 FULL_PACKET_BYTES: Final = 1514
 MULTIPLIER_BITS: Final = 40
-MINIMUM_TARGET_NS: Final = 5_000_000
+MINIMUM_TARGET_NS: Final = 10_000_000
 MINIMUM_INTERVAL_NS: Final = 100_000_000
 MINIMUM_CAP_NS: Final = 150_000_000
-INTERVAL_TARGETS: Final = 20
+INTERVAL_TARGETS: Final = 10
 CAP_PACKETS: Final = 8
 
 
@@ -50,8 +50,10 @@ def timing(bits_per_second: int) -> Timing:
     """The shaper's figures for a rate.
 
     The time of a byte is a fixed-point number whose multiplier has 40 bits, so 1 kbit/s and 1 Pbit/s are both exact to
-    a billionth. CoDel's target is 5 ms, or one and a half full packets where that is longer (RFC 8289, 4.4), its
-    interval 100 ms or 20 targets; no packet waits longer than 150 ms, or 8 full packets where that is longer.
+    a billionth. CoDel's target is 10 ms, or one and a half full packets where that is longer, and its interval 100 ms
+    or 10 targets. That is the upper end of what RFC 8289 advises (5 to 10 % of the interval): the queue is the bulk
+    flows' own, sparse ones pass it, and it is what carries them over a pause of the sender. No packet waits longer than
+    150 ms, or 8 full packets where that is longer.
     """
     packet_ns = FULL_PACKET_BYTES * 8 * 10**9 // bits_per_second
     byte_numerator = 8 * 10**9

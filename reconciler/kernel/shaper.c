@@ -129,9 +129,10 @@ static __always_inline void stamp(struct __sk_buff *skb, int is_ingress, u64 sta
 // signal is to be given to this packet.
 static __always_inline int signal_due(const struct limit *limit, struct state *state, u64 wait, u64 duration, u64 now,
                                       int is_fattest) {
-  // A queue of less than one packet such as this is no queue (as Linux's codel: backlog <= maxpacket): a packet of many
-  // segments takes longer than the target at low rates.
-  if (wait < limit->target_ns || wait <= duration) {
+  // A queue of two packets such as this is no queue (Linux's codel says one: backlog <= maxpacket). With GRO a packet has
+  // up to 45 segments and takes longer than the target; a sender with two of them in flight, one leaving and one on its
+  // way, has no more to give without leaving the link idle.
+  if (wait < limit->target_ns || wait <= 2 * duration) {
     state->first_above = 0;
     state->owed = 0;
     if (state->signals > 2)
