@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--listen", default="", help="address for probes and metrics [all]")
     run.add_argument("--port", type=int, default=9745, help="port for probes and metrics [%(default)s]")
-    run.add_argument("--slots", type=_slots, default=1024, help="the most Pods limited at once [%(default)s]")
+    run.add_argument("--slots", type=_slots, default=256, help="the most Pods limited at once [%(default)s]")
     run.set_defaults(call=_run)
 
     observe = commands.add_parser("observe", help="print what the kernel holds for each limited Pod of this node")

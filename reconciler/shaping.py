@@ -104,7 +104,7 @@ class Shaper:
         self.adopted = adopted
 
     @classmethod
-    def start(cls, *, slots: int = 1024, netns_paths: Iterable[tuple[str, str]] = ()) -> Self:
+    def start(cls, *, slots: int = 256, netns_paths: Iterable[tuple[str, str]] = ()) -> Self:
         """Take over what the network namespaces of the known sandboxes hold, or load a new program.
 
         `netns_paths` are pairs of Pod uid and path. Raises ShapingError when no program can be loaded.

@@ -9,10 +9,10 @@ from typing import Final
 
 from reconciler.model import LimitEntry
 
-_LIMIT: Final = struct.Struct("=QQQQQQQII40s")
+_LIMIT: Final = struct.Struct("=QQQQQQQIII4x40s")
 _COUNTERS: Final = struct.Struct("=QQQQQ")
 LIMIT_BYTES: Final = _LIMIT.size
-STATE_BYTES: Final = 5 * 8 + 7 * 8 + 4 * 4 + 256 * 16
+STATE_BYTES: Final = 5 * 8 + 9 * 8 + 6 * 4 + 4096 * 8
 EMPTY_LIMIT: Final = bytes(LIMIT_BYTES)
 
 FULL_PACKET_BYTES: Final = 1514
@@ -22,6 +22,10 @@ MINIMUM_INTERVAL_NS: Final = 100_000_000
 MINIMUM_CAP_NS: Final = 150_000_000
 INTERVAL_TARGETS: Final = 10
 CAP_PACKETS: Final = 8
+MINIMUM_MOST_HAD_BYTES: Final = 1 << 17
+MOST_HAD_BITS: Final = 16
+SPARSE_BYTES: Final = 1 << 14
+SPARSE_NS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,8 @@ class Timing:
 
     multiplier: int
     shift: int
+    unit_shift: int
+    sparse_had: int
     target_ns: int
     interval_ns: int
     cap_ns: int
@@ -52,18 +58,26 @@ def timing(bits_per_second: int) -> Timing:
     The time of a byte is a fixed-point number whose multiplier has 40 bits, so 1 kbit/s and 1 Pbit/s are both exact to
     a billionth. CoDel's target is 10 ms, or one and a half full packets where that is longer, and its interval 100 ms
     or 10 targets. That is the upper end of what RFC 8289 advises (5 to 10 % of the interval): the queue is the bulk
-    flows' own, sparse ones pass it, and it is what carries them over a pause of the sender. No packet waits longer than
-    150 ms, or 8 full packets where that is longer.
+    flows' own, sparse ones pass it, and it is what carries them over a pause of the sender. The queue is no longer than
+    150 ms, or 8 full packets where that is longer; with very many flows than four packets of each, and never a second.
+
+    What a flow has had is counted in units of 2**unit_shift bytes, of which 16 bits hold all that the rate can bring. A
+    sparse flow has had at most 16 KiB lately, or 1 ms of the rate.
     """
     packet_ns = FULL_PACKET_BYTES * 8 * 10**9 // bits_per_second
     byte_numerator = 8 * 10**9
     shift = 0
     while (byte_numerator << (shift + 1)) // bits_per_second < 1 << MULTIPLIER_BITS:
         shift += 1
+    # What a flow has at the full rate in 67 ms / ln 2, the time over which the shaper sums up, and a GSO packet.
+    most_had = max(MINIMUM_MOST_HAD_BYTES, bits_per_second // 8 // 10)
+    unit_shift = most_had.bit_length() - MOST_HAD_BITS
     target_ns = max(MINIMUM_TARGET_NS, packet_ns * 3 // 2)
     return Timing(
         multiplier=(byte_numerator << shift) // bits_per_second,
         shift=shift,
+        unit_shift=unit_shift,
+        sparse_had=max(SPARSE_BYTES, bits_per_second * SPARSE_NS // 8 // 10**9) >> unit_shift,
         target_ns=target_ns,
         interval_ns=max(MINIMUM_INTERVAL_NS, INTERVAL_TARGETS * target_ns),
         cap_ns=max(MINIMUM_CAP_NS, CAP_PACKETS * packet_ns),
@@ -82,14 +96,15 @@ def encode_limit(entry: LimitEntry) -> bytes:
         figures.cap_ns,
         entry.netns_inode,
         figures.shift,
-        0,
+        figures.unit_shift,
+        figures.sparse_had,
         entry.pod_uid.encode(),
     )
 
 
 def decode_limit(value: bytes) -> LimitEntry | None:
     """What an entry of the limits map says; None for one that is empty."""
-    bits_per_second, generation, _, _, _, _, netns_inode, _, _, pod_uid = _LIMIT.unpack(value)
+    bits_per_second, generation, _, _, _, _, netns_inode, _, _, _, pod_uid = _LIMIT.unpack(value)
     if not generation:
         return None
     return LimitEntry(bits_per_second, generation, pod_uid.rstrip(b"\0").decode("ascii", "replace"), netns_inode)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 //
 // The shaper: stamps each packet of a limited Pod with the time at which it may leave (earliest departure time, EDT).
-// The fq qdisc behind it releases packets at their stamps. One program serves every Pod of the node: a filter's class id
-// reaches it as skb->tc_classid and names the bucket: 2n is egress of slot n, 2n+1 is ingress of slot n.
+// The fq qdisc behind it releases packets at their stamps. One program serves every Pod of the node: a filter's class
+// id reaches it as skb->tc_classid and names the bucket: 2n is egress of slot n, 2n+1 is ingress of slot n.
 //
 // Compiled by bcc. The name of the function and ENTRIES come from program.py, which puts a hash of this file into the
 // name, so that a restarted reconciler can tell whether what runs is what it would load.
@@ -17,10 +17,26 @@
 #define NANOSECONDS_PER_SECOND 1000000000ULL
 #define OWN_STAMP_HORIZON (10 * NANOSECONDS_PER_SECOND) // as fq's own: a later stamp is of another clock
 
-#define FLOWS 256     // cells of flows in each bucket; a power of two
-#define SPARSE_SHARE 4 // a flow is sparse when it had at most 1/4 of what the fattest had
-#define AGE_SHIFT 16  // flows age in units of 2^16 ns (65.5 us) ...
-#define HALF_LIFE_SHIFT 10 // ... and what a flow has had halves every 2^10 of them (67 ms)
+#define SETS 512 // of cells of flows in each bucket; a power of two
+#define WAYS 8   // cells in a set: one cache line
+#define CELLS (SETS * WAYS)
+#define CLOCK_SHIFT 10             // flows' clock: units of 1024 ns, in 32 bits
+#define CLOCK_AHEAD (1U << 27)     // what seems ahead by more (137 s) is past: the clock wraps every 73 minutes
+#define MINIMUM_HALF_LIFE 16       // what a flow has had halves every 2^16 units of the clock (67 ms) ...
+#define MAXIMUM_HALF_LIFE 22       // ... to 2^22 (4.3 s), so long that there is something to compare:
+#define FEW_BYTES (16 * 1024)      // it grows when the fattest flow had less than this,
+#define MANY_BYTES (64 * 1024)     // and shrinks when it had more than this
+#define SPARSE_SHARE 4             // a flow is sparse when it had at most 1/4 of what the fattest had
+#define TINY_SHARE 4               // of 1/4 of what a sparse one may have had may overtake itself: a packet or two wait
+#define EXPRESS_BYTES (2 * 1514)   // as much may wait on the express timeline before fewer flows are let onto it
+#define IGNORED_INTERVALS 20       // CoDel's signals are ignored when the queue is long for so many intervals
+#define MOST_STRIKES 15
+#define EARLY_CHANCE 1024          // of 2^16: a packet is signalled early while the queue is long,
+#define EARLY_CHANCE_LONG 8192     // and while it is twice as long
+#define MOST_WAIT (1 * NANOSECONDS_PER_SECOND) // however many flows there are, unless 8 full packets take longer
+// Four full packets of each flow: 4 * 1514 bytes, times the time over which `had` sums up (a half-life / ln 2), in ns
+// for a half-life of one unit. TCP keeps no fewer in flight without running into retransmission timeouts.
+#define ENTITLED (4 * 1514 * 1477ULL)
 
 // Written by the reconciler alone. Mirrored by reconciler/kernel/buckets.py.
 struct limit {
@@ -32,15 +48,21 @@ struct limit {
   u64 cap_ns;          // packets that would wait longer are dropped
   u64 netns_inode;     // for the reconciler that comes next
   u32 shift;
-  u32 flags;
+  u32 unit_shift; // flows are counted in units of 2^unit_shift bytes
+  u32 sparse_had; // a sparse flow has had at most so many units
+  u32 reserved;
   char pod_uid[40];
 };
 
-struct flow {
-  u64 busy_until; // when the last packet of this flow leaves the bucket
-  u32 had;        // bytes lately: decays
-  u32 seen;       // when `had` was true, in units of 2^AGE_SHIFT ns
-};
+// A flow's cell, in one word so that it is never torn between CPUs: what tells flows of a set apart (12 bits), how
+// often it ignored its allowance (4 bits), what it has had lately, in units (16 bits), and when its last packet leaves,
+// by the flows' clock (32 bits).
+#define CELL(tag, strikes, had, leaves) ((u64)(tag) << 52 | (u64)(strikes) << 48 | (u64)(had) << 32 | (u32)(leaves))
+#define TAG(cell) ((u32)((cell) >> 52))
+#define STRIKES(cell) ((u32)((cell) >> 48) & 15)
+#define HAD(cell) ((u32)((cell) >> 32) & 0xffff)
+#define LEAVES(cell) ((u32)(cell))
+#define MOST_HAD 0xffff
 
 // Written by this program alone. The counters first: buckets.py reads only them.
 struct state {
@@ -56,11 +78,15 @@ struct state {
   u64 signals;      // CoDel: signals since the queue became long
   u64 owed;         // signals that are due and wait for a packet of the fattest flow
   u64 owed_since;
-  u32 fattest;      // index of the flow that has had most
+  u64 adapt_next;   // half-life and allowance are looked at again then
+  u64 fattest_leaves;
+  u32 fattest;      // cell of the flow that has had most
   u32 fattest_had;
-  u32 fattest_seen;
+  u32 half_life;    // log2, in units of the flows' clock
+  u32 allowance;    // what a flow may have had while some flow ignores all signals; 0: none does
+  u32 sparse_had;   // what a sparse flow may have had: less while the express timeline is behind
   u32 reserved;
-  struct flow flows[FLOWS];
+  u64 cells[CELLS];
 };
 
 BPF_ARRAY(limits, struct limit, ENTRIES);
@@ -73,12 +99,41 @@ static __always_inline u64 wire_time_ns(const struct limit *limit, u64 bytes, u6
   return (bytes * limit->multiplier + dither) >> limit->shift;
 }
 
-static __always_inline u32 decayed(u32 had, u32 age) {
-  u32 halvings = age >> HALF_LIFE_SHIFT;
-  if (halvings > 31)
+// What is left of `had` after a time: halves every half-life, by straight lines between.
+static __always_inline u32 decayed(u32 had, u64 age, u32 half_life) {
+  u64 halvings = age >> half_life;
+  if (halvings > 15)
     return 0;
   had >>= halvings;
-  return had - (u32)(((u64)had * (age & ((1 << HALF_LIFE_SHIFT) - 1))) >> (HALF_LIFE_SHIFT + 1));
+  return had - (u32)(((u64)had * (age & ((1U << half_life) - 1))) >> (half_life + 1));
+}
+
+static __always_inline int is_ahead(u32 clock, u32 leaves) { return leaves - clock - 1 < CLOCK_AHEAD; }
+
+static __always_inline u32 age_of(u32 clock, u32 leaves) { return is_ahead(clock, leaves) ? 0 : clock - leaves; }
+
+// The cell of a flow. A flow that has none takes the one of its set that has had least, and with it what that has had
+// (Space-Saving, Metwally et al. 2005): when there are more flows than cells, no bulk flow passes for a sparse one.
+static __always_inline u32 cell_of(struct state *state, u32 hash, u32 clock, u32 half_life, u32 leaves) {
+  u32 first = (hash & (SETS - 1)) * WAYS;
+  u32 tag = hash >> 20;
+  u32 least = MOST_HAD + 1, found = first;
+#pragma unroll
+  for (u32 way = 0; way < WAYS; way++)
+    if (TAG(state->cells[first + way]) == tag)
+      return first + way;
+#pragma unroll
+  for (u32 way = 0; way < WAYS; way++) {
+    u64 cell = state->cells[first + way];
+    u32 halvings = age_of(clock, LEAVES(cell)) >> half_life;
+    u32 had = halvings > 15 ? 0 : HAD(cell) >> halvings;
+    if (had < least) {
+      least = had;
+      found = first + way;
+    }
+  }
+  state->cells[found & (CELLS - 1)] = CELL(tag, 0, least, leaves);
+  return found;
 }
 
 // interval / sqrt(signals), in steps: BPF has no square root.
@@ -108,31 +163,37 @@ static __always_inline void charge(u64 *timeline, u64 start, u64 now, u64 durati
 }
 
 // The packet leaves at `start`, or at the time its sender paced it for when that is later (SO_MAX_PACING_RATE, BBR,
-// SO_TXTIME). On ingress a stamp may be a receive time on another clock: it is not looked at.
+// SO_TXTIME). On ingress a stamp may be a receive time on another clock: it is not looked at, and the helper (Linux 5.18)
+// tells the kernel that what is written is none. Before that, the Pod takes it for one.
 static __always_inline void stamp(struct __sk_buff *skb, int is_ingress, u64 start, u64 now) {
-#ifndef NO_SET_TSTAMP
-  if (!is_ingress) {
-    u64 own = skb->tstamp;
-    if (own > start && own < now + OWN_STAMP_HORIZON)
-      return;
-  }
-  if (start > now)
-    bpf_skb_set_tstamp(skb, start, BPF_SKB_TSTAMP_DELIVERY_MONO);
-#else // before Linux 5.18: the plain write
   u64 own = is_ingress ? 0 : skb->tstamp;
-  if (start > now && (own <= start || own >= now + OWN_STAMP_HORIZON))
-    skb->tstamp = start;
+  if (start <= now || (own > start && own < now + OWN_STAMP_HORIZON))
+    return;
+#ifndef NO_SET_TSTAMP
+  if (is_ingress) {
+    bpf_skb_set_tstamp(skb, start, BPF_SKB_TSTAMP_DELIVERY_MONO);
+    return;
+  }
 #endif
+  skb->tstamp = start;
+}
+
+// Whether the queue is no longer than `times` what it takes to keep the link busy: CoDel's target; two packets such as
+// this (Linux's codel says one: backlog <= maxpacket. With GRO a packet has up to 45 segments and takes longer than the
+// target; a sender with two of them in flight, one leaving and one on its way, has no more to give without leaving the
+// link idle); or four full packets of each bulk flow. There are as many of those as what the rate gives in some time is
+// a multiple of what the fattest had in it, so the rate cancels out.
+static __always_inline int is_short(const struct limit *limit, u64 wait, u64 duration, u64 fattest_had, u32 half_life,
+                                    u64 times) {
+  return wait < times * limit->target_ns || wait <= 2 * times * duration ||
+         (wait >> CLOCK_SHIFT) * fattest_had <= (times * ENTITLED << half_life) >> (CLOCK_SHIFT + limit->unit_shift);
 }
 
 // CoDel, decided at enqueue: on a timeline the time that a packet will wait is known when it comes. Returns whether a
 // signal is to be given to this packet.
-static __always_inline int signal_due(const struct limit *limit, struct state *state, u64 wait, u64 duration, u64 now,
+static __always_inline int signal_due(const struct limit *limit, struct state *state, int queue_is_short, u64 now,
                                       int is_fattest) {
-  // A queue of two packets such as this is no queue (Linux's codel says one: backlog <= maxpacket). With GRO a packet has
-  // up to 45 segments and takes longer than the target; a sender with two of them in flight, one leaving and one on its
-  // way, has no more to give without leaving the link idle.
-  if (wait < limit->target_ns || wait <= 2 * duration) {
+  if (queue_is_short) {
     state->first_above = 0;
     state->owed = 0;
     if (state->signals > 2)
@@ -160,6 +221,35 @@ static __always_inline int signal_due(const struct limit *limit, struct state *s
   return 1;
 }
 
+// 16 times in a half-life: looks whether a flow ignores all signals. Then what a flow may have shrinks while the queue
+// is long, and grows while it is short (approximate fair dropping, Pan et al. 2003).
+static __always_inline void adapt(const struct limit *limit, struct state *state, u64 now, int queue_is_short,
+                                  int queue_is_long, u32 fattest_had) {
+  state->adapt_next = now + (1ULL << (state->half_life + CLOCK_SHIFT - 4));
+  u32 allowance = state->allowance;
+  if (queue_is_long) {
+    if (allowance)
+      allowance -= allowance >> 4;
+    else if (state->first_above && now > state->first_above + (IGNORED_INTERVALS - 1) * limit->interval_ns)
+      allowance = fattest_had;
+  } else if (allowance) {
+    allowance += (allowance >> 5) + 1;
+    if (allowance > 2 * fattest_had)
+      allowance = 0;
+  }
+  state->allowance = allowance;
+  state->sparse_had += (state->sparse_had >> 3) + 1;
+  if (state->sparse_had > limit->sparse_had << (state->half_life - MINIMUM_HALF_LIFE))
+    state->sparse_had = limit->sparse_had << (state->half_life - MINIMUM_HALF_LIFE);
+  if (!queue_is_short && ((u64)fattest_had << limit->unit_shift) < FEW_BYTES && state->half_life < MAXIMUM_HALF_LIFE)
+    state->half_life += 1;
+}
+
+// A flow is cut to its allowance by chance, the surer the more it is above: all of it from 9/8 on.
+static __always_inline int over_allowance(u32 had, u32 allowance, u32 chance) {
+  return had > allowance && (u64)(had - allowance) * 8 << 16 > (u64)chance * allowance;
+}
+
 static __always_inline int drop(struct state *state) {
   __sync_fetch_and_add(&state->drops, 1);
   return TC_ACT_SHOT;
@@ -171,12 +261,15 @@ static __always_inline int pass(struct state *state, u64 bytes, u32 segments) {
   return TC_ACT_UNSPEC;
 }
 
-static __always_inline void begin_generation(struct state *state, u64 generation) {
+static __always_inline void begin_generation(struct state *state, const struct limit *limit) {
   state->bytes = state->packets = state->drops = state->marks = 0;
   state->next = state->express_next = 0;
   state->first_above = state->signal_next = state->signals = state->owed = state->owed_since = 0;
-  state->fattest = state->fattest_had = state->fattest_seen = 0;
-  state->generation = generation; // the flows need no reset: what they had decays by itself
+  state->adapt_next = state->fattest_leaves = 0;
+  state->fattest = state->fattest_had = state->allowance = 0;
+  state->half_life = MINIMUM_HALF_LIFE;
+  state->sparse_had = limit->sparse_had;
+  state->generation = limit->generation; // the flows need no reset: what they had decays by itself
 }
 
 int SHAPER_NAME(struct __sk_buff *skb) {
@@ -186,14 +279,15 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   if (!limit || !held || !limit->bits_per_second)
     return TC_ACT_UNSPEC;
   if (held->generation != limit->generation)
-    begin_generation(held, limit->generation);
+    begin_generation(held, limit);
 
   int is_ingress = bucket & 1;
   u64 now = bpf_ktime_get_ns();
   u64 bytes = skb->wire_len;
   u64 duration = wire_time_ns(limit, bytes, now);
   // Further ahead than this rate could bring it: the timeline is that of a much lower rate, which was raised since.
-  if (held->next > now + limit->cap_ns + 2 * limit->interval_ns)
+  u64 most_wait = limit->cap_ns > MOST_WAIT ? limit->cap_ns : MOST_WAIT;
+  if (held->next > now + most_wait + 2 * limit->interval_ns)
     held->next = held->express_next = now;
   u64 start = held->next > now ? held->next : now;
   u64 wait = start - now;
@@ -205,45 +299,85 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     return pass(held, bytes, skb->gso_segs);
   }
 
-  u32 hash = bpf_get_hash_recalc(skb);
-  hash ^= hash >> 16;
-  hash ^= hash >> 8;
-  u32 index = hash & (FLOWS - 1);
-  struct flow *flow = &held->flows[index];
-  u32 age = (u32)(now >> AGE_SHIFT);
-  u64 had_now = decayed(flow->had, age - flow->seen) + bytes;
-  u32 had = had_now > 0xffffffffULL ? 0xffffffffU : (u32)had_now;
-  u32 fattest_had = decayed(held->fattest_had, age - held->fattest_seen);
-  int is_fattest = index == held->fattest || had >= fattest_had;
-
-  // A flow that has had little, and of which nothing waits, goes ahead of the queue. What it sends is limited to the
-  // rate by the express timeline, and charged to the shared one.
   u64 express = held->express_next > now ? held->express_next : now;
-  if (wait && express < start && express >= flow->busy_until && !is_fattest && (u64)had * SPARSE_SHARE <= fattest_had) {
-    flow->had = had;
-    flow->seen = age;
-    flow->busy_until = express;
-    charge(&held->express_next, express, now, duration);
-    charge(&held->next, start, now, duration);
-    stamp(skb, is_ingress, express, now);
-    return pass(held, bytes, skb->gso_segs);
+  u32 express_clock = (u32)(express >> CLOCK_SHIFT);
+  u32 half_life = held->half_life & 31;
+  u32 clock = (u32)(start >> CLOCK_SHIFT);
+  // A socket of this node has given its packets a hash; one that a card gave may be of the addresses alone.
+  u32 hash = is_ingress ? 0 : skb->hash;
+  if (!hash)
+    hash = bpf_get_hash_recalc(skb);
+  u32 tag = hash >> 20;
+  u32 index = cell_of(held, hash, clock, half_life, express_clock) & (CELLS - 1);
+  u64 cell = held->cells[index];
+  u32 strikes = STRIKES(cell);
+  u32 chance = (u32)(now * 0x9E3779B97F4A7C15ULL >> 32);
+  // Rounded by chance, as often up as the rest is large: small packets count neither for more nor for less.
+  u32 units = (u32)((bytes + (chance & ((1U << limit->unit_shift) - 1))) >> limit->unit_shift);
+  chance >>= 16;
+  u32 had = decayed(HAD(cell), age_of(clock, LEAVES(cell)), half_life) + units;
+  if (had > MOST_HAD)
+    had = MOST_HAD;
+
+  u32 fattest_had = had;
+  int is_fattest = index == held->fattest;
+  if (!is_fattest) {
+    u64 fattest_age = (start >> CLOCK_SHIFT) - held->fattest_leaves;
+    fattest_had = (s64)fattest_age > 0 ? decayed(held->fattest_had, fattest_age, half_life) : held->fattest_had;
+    // A flow that has had little goes ahead of the queue, unless it would overtake a packet of its own. What goes ahead
+    // is limited to the rate by the express timeline, and charged to the shared one.
+    u32 share = fattest_had / SPARSE_SHARE;
+    u32 sparse_had = share < held->sparse_had ? share : held->sparse_had;
+    int overtakes = is_ahead(express_clock, LEAVES(cell)) && had * TINY_SHARE > sparse_had;
+    if (had <= sparse_had && !overtakes && express < start) {
+      if (express > now + wire_time_ns(limit, EXPRESS_BYTES, now))
+        held->sparse_had -= held->sparse_had >> 4;
+      held->cells[index] = CELL(tag, strikes, had, express_clock);
+      charge(&held->express_next, express, now, duration);
+      charge(&held->next, start, now, duration);
+      stamp(skb, is_ingress, express, now);
+      return pass(held, bytes, skb->gso_segs);
+    }
+    if (had >= fattest_had) {
+      is_fattest = 1;
+      fattest_had = had;
+    }
   }
 
-  if (wait > limit->cap_ns)
+  int queue_is_short = is_short(limit, wait, duration, fattest_had, half_life, 1);
+  int queue_is_long = !is_short(limit, wait, duration, fattest_had, half_life, 2);
+  if (now >= held->adapt_next)
+    adapt(limit, held, now, queue_is_short, queue_is_long, fattest_had);
+  if (wait > most_wait || (wait > limit->cap_ns && queue_is_long))
     return drop(held);
-  if (signal_due(limit, held, wait, duration, now, is_fattest)) {
+  if (held->allowance) {
+    // The more a flow insists, the less it may have, down to about half.
+    u32 allowance = held->allowance - (held->allowance * strikes >> 5);
+    if (over_allowance(had, allowance, chance)) {
+      if (strikes < MOST_STRIKES)
+        held->cells[index] = cell + CELL(0, 1, 0, 0);
+      return drop(held);
+    }
+    if (strikes && had < allowance - (allowance >> 3))
+      strikes -= 1;
+  }
+  // Slow start doubles the queue within one round trip: CoDel, which waits for an interval, comes too late.
+  u32 early = !queue_is_long                                            ? 0
+              : is_short(limit, wait, duration, fattest_had, half_life, 4) ? EARLY_CHANCE
+                                                                       : EARLY_CHANCE_LONG;
+  if ((chance < early && had * 2 >= fattest_had) || signal_due(limit, held, queue_is_short, now, is_fattest)) {
     if (!bpf_skb_ecn_set_ce(skb))
       return drop(held);
     __sync_fetch_and_add(&held->marks, 1);
   }
 
-  flow->had = had;
-  flow->seen = age;
-  flow->busy_until = start;
+  held->cells[index] = CELL(tag, strikes, had, clock);
   if (is_fattest) {
     held->fattest = index;
     held->fattest_had = had;
-    held->fattest_seen = age;
+    held->fattest_leaves = start >> CLOCK_SHIFT;
+    if (((u64)had << limit->unit_shift) > MANY_BYTES && half_life > MINIMUM_HALF_LIFE)
+      held->half_life = half_life - 1;
   }
   charge(&held->next, start, now, duration);
   stamp(skb, is_ingress, start, now);

@@ -119,11 +119,12 @@ def serving(server: Pod, port: int = 5201) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """What an iperf3 client measured: goodput in Mbit/s as received, over all and second by second."""
+    """What an iperf3 client measured: goodput in Mbit/s as received, over all, second by second, and of each flow."""
 
     goodput: float
     seconds: tuple[float, ...]
     stolen: float
+    flows: tuple[float, ...] = ()
 
     def reaches(self, lowest: float) -> bool:
         """Whether the goodput is at least this, less what the machine's hypervisor took of the time."""
@@ -158,7 +159,10 @@ def client_only(
     received = report["end"]["sum_received"]["bits_per_second"] / 1e6
     receiver = report.get("server_output_json", report) if "-R" not in arguments else report
     intervals = receiver["intervals"]
-    return Transfer(received, tuple(interval["sum"]["bits_per_second"] / 1e6 for interval in intervals), stolen)
+    seconds_each = tuple(interval["sum"]["bits_per_second"] / 1e6 for interval in intervals)
+    # UDP's ends carry no figure of the receiver by flow.
+    flows = tuple(end["receiver"]["bits_per_second"] / 1e6 for end in report["end"]["streams"] if "receiver" in end)
+    return Transfer(received, seconds_each, stolen, flows)
 
 
 def limits(*, ingress: str | None = None, egress: str | None = None) -> Limits:
@@ -169,9 +173,9 @@ def limits(*, ingress: str | None = None, egress: str | None = None) -> Limits:
 
 
 @contextmanager
-def bulk(client: Pod, server: Pod, port: int, *, seconds: int) -> Iterator[None]:
-    """A TCP flow at full speed in the background, to a server that is there."""
-    command = ("iperf3", "-c", server.address, "-p", str(port), "-t", str(seconds))
+def bulk(client: Pod, server: Pod, port: int, *arguments: str, seconds: int) -> Iterator[None]:
+    """A TCP flow at full speed (or what iperf3's arguments say) in the background, to a server that is there."""
+    command = ("iperf3", "-c", server.address, "-p", str(port), "-t", str(seconds), *arguments)
     process = subprocess.Popen(("ip", "netns", "exec", client.name, *command), stdout=subprocess.DEVNULL)
     try:
         time.sleep(1)
@@ -221,10 +225,12 @@ def largest_window(client: Pod, server: Pod, *, window_seconds: float, seconds: 
 
 
 @contextmanager
-def background(client: Pod, server: Pod, *, seconds: int, port: int = 5201) -> Iterator[Callable[[], Transfer]]:
+def background(
+    client: Pod, server: Pod, *arguments: str, seconds: int, port: int = 5201
+) -> Iterator[Callable[[], Transfer]]:
     """An iperf3 client that runs meanwhile; the call gives what it measured."""
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(client_only, client, server, seconds=seconds, port=port)
+        future = pool.submit(client_only, client, server, *arguments, seconds=seconds, port=port)
         yield future.result
 
 

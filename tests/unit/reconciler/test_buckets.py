@@ -1,6 +1,7 @@
 """The maps' entries: exact at every rate, and read back as written."""
 
 from fractions import Fraction
+from math import log
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +28,26 @@ def test_the_queue_is_bounded_and_never_below_a_packet(rate: int) -> None:
     packet_ns = buckets.FULL_PACKET_BYTES * 8 * 10**9 // rate
     assert packet_ns < figures.target_ns < figures.interval_ns
     assert figures.cap_ns > figures.target_ns
+
+
+@given(rates)
+def test_what_a_flow_has_at_the_full_rate_fits_16_bits(rate: int) -> None:
+    figures = buckets.timing(rate)
+    at_full_rate = rate / 8 * ((1 << 16) * 1.024e-6) / log(2)
+    gso_packet = 1 << 16
+    assert (max(gso_packet, at_full_rate)) < 1 << (16 + figures.unit_shift)
+    assert 0 < figures.sparse_had < 1 << 16
+
+
+@given(rates)
+def test_the_shapers_products_fit_64_bits(rate: int) -> None:
+    figures = buckets.timing(rate)
+    longest_wait_ns = max(figures.cap_ns, 10**9) + 2 * figures.interval_ns
+    most_had, longest_half_life, most_times = (1 << 16) - 1, 22, 4
+    assert (longest_wait_ns >> 10) * most_had < 1 << 64
+    assert most_times * 4 * 1514 * 1477 << longest_half_life < 1 << 64
+    assert most_times * figures.target_ns < 1 << 64
+    assert 10 + figures.unit_shift < 64
 
 
 @given(rates, st.integers(1, 1 << 63), st.integers(0, 1 << 63))

@@ -1,0 +1,111 @@
+"""The queue behind a limit: short, shared fairly, and no hindrance to flows that send little."""
+
+import re
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from reconciler.shaping import Shaper
+from tests.kernel import lab
+from tests.kernel.lab import Pod, limits
+from webhook.contract import Direction
+
+RTT_MS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """Three Pods of the other node, 10 ms away: one with bulk traffic, one with a flood, one that pings."""
+
+    bulk: Pod
+    flood: Pod
+    pinging: Pod
+
+
+@pytest.fixture
+def clients(wire: None) -> Iterator[Clients]:  # noqa: ARG001 - the order of set-up
+    # The delay stands before the limit: it also cuts the tie to the sender's socket, as a wire between nodes does.
+    lab.run("tc", "qdisc", "add", "dev", "eB", "root", "netem", "delay", f"{RTT_MS}ms", "limit", "100000")
+    try:
+        with ExitStack() as stack:
+            pods = (stack.enter_context(lab.pod(f"client{i}", "eB", f"172.51.0.{110 + i}")) for i in range(3))
+            yield Clients(*pods)
+    finally:
+        lab.run("tc", "qdisc", "del", "dev", "eB", "root")
+
+
+def ping(client: Pod, server: Pod, *, seconds: float, interval: float = 0.05) -> list[float]:
+    """Round trips in ms, above the unloaded one."""
+    count = str(int(seconds / interval))
+    output = client.run("ping", "-n", "-W", "2", "-i", str(interval), "-c", count, server.address, check=False)
+    answered = [float(time) - RTT_MS for time in re.findall(r"time=([0-9.]+)", output)]
+    assert len(answered) >= int(count) * 0.9, output[-300:]
+    return answered
+
+
+def passed_bytes(shaper: Shaper, pod: Pod) -> int:
+    """What its ingress limit has let pass."""
+    return next(held.directions[Direction.INGRESS].bytes for held in shaper.counters() if held.netns_path == pod.netns)
+
+
+def jain(shares: list[float]) -> float:
+    """Jain's index of fairness: 1 when all are equal."""
+    return sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares))
+
+
+@contextmanager
+def flood(client: Pod, server: Pod, port: int, rate: str, *, seconds: int) -> Iterator[None]:
+    """UDP that heeds no signal."""
+    with lab.serving(server, port), lab.bulk(client, server, port, "-u", "-b", rate, "-l", "1400", seconds=seconds):
+        yield
+
+
+def test_equal_flows_get_equal_shares_and_a_ping_does_not_wait(shaper: Shaper, limited: Pod, clients: Clients) -> None:
+    shaper.shape(limited.uid, limited.netns, limits(ingress="20M"))
+    meanwhile = lab.background(clients.bulk, limited, "-P", "8", "-O", "3", seconds=12, port=5301)
+    with lab.serving(limited, 5301), meanwhile as bulk:
+        time.sleep(4)
+        waited = ping(clients.pinging, limited, seconds=8)
+    measured = bulk()
+    assert jain(list(measured.flows)) >= 0.97, measured
+    assert measured.reaches(18.7), measured
+    # 10 ms is a twentieth of what a FIFO makes of it; the emulated CPU is busy with other things now and then.
+    assert statistics.median(waited) < 2 and statistics.quantiles(waited, n=10)[-1] < 10, waited
+
+
+def test_a_flood_takes_its_share_and_no_more(shaper: Shaper, limited: Pod, clients: Clients) -> None:
+    shaper.shape(limited.uid, limited.netns, limits(ingress="10M"))
+    with flood(clients.flood, limited, 5302, "100M", seconds=20), lab.serving(limited, 5301):
+        with lab.background(clients.bulk, limited, "-P", "2", "-O", "3", seconds=12, port=5301) as bulk:
+            time.sleep(4)
+            waited = ping(clients.pinging, limited, seconds=8)
+        measured = bulk()
+    assert measured.reaches(5.4), measured
+    assert statistics.median(waited) < 3, waited
+
+
+@pytest.mark.parametrize(("rate", "longest_ms"), [("100k", 300), ("1M", 40)])
+def test_a_ping_lives_beside_a_bulk_flow_at_a_low_rate(
+    shaper: Shaper, limited: Pod, clients: Clients, rate: str, longest_ms: float
+) -> None:
+    shaper.shape(limited.uid, limited.netns, limits(ingress=rate))
+    with lab.serving(limited, 5301), lab.bulk(clients.bulk, limited, 5301, seconds=12):
+        time.sleep(3)
+        waited = ping(clients.pinging, limited, seconds=6, interval=0.25)
+    assert statistics.median(waited) < longest_ms, waited
+
+
+def test_a_limit_lowered_a_thousandfold_holds_within_a_second(shaper: Shaper, limited: Pod, clients: Clients) -> None:
+    shaper.shape(limited.uid, limited.netns, limits(ingress="1G"))
+    with lab.serving(limited, 5301), lab.bulk(clients.bulk, limited, 5301, seconds=12):
+        shaper.shape(limited.uid, limited.netns, limits(ingress="1M"))
+        time.sleep(1)
+        before, began = passed_bytes(shaper, limited), time.monotonic()
+        waited = ping(clients.pinging, limited, seconds=4, interval=0.2)
+        megabits = (passed_bytes(shaper, limited) - before) * 8 / (time.monotonic() - began) / 1e6
+    assert 0.7 < megabits < 1.1, megabits
+    assert statistics.median(waited) < 100, waited
