@@ -22,7 +22,7 @@ MACHINE_VIEW = Path("/run/machine")
 def machine_stat() -> str:
     """The machine's /proc/stat, which the other end copies all the time; mounted anew, as hostfs keeps what it read."""
     MACHINE_VIEW.mkdir(exist_ok=True)
-    run("mount", "-t", "hostfs", "-o", os.environ["MACHINE_FOLDER"], "machine", str(MACHINE_VIEW))
+    run("mount", *os.environ["SHARED_MOUNT"].split(), str(MACHINE_VIEW))
     try:
         return (MACHINE_VIEW / "stat").read_text()
     finally:
