@@ -43,7 +43,7 @@ class Qemu:
         files = CACHE / self.kernel
         if not (files / "initramfs").exists():
             raise GuestLostError(f"no kernel in {files}: run tests/setup/kernels.sh {self.kernel}")
-        inside = {**environment, "SHARED_MOUNT": "-t 9p -o ro,trans=virtio,version=9p2000.L shared"}
+        inside = {**environment, "EMULATED": "1", "SHARED_MOUNT": "-t 9p -o ro,trans=virtio,version=9p2000.L shared"}
         arguments = [
             *(emulator, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"),
             *("-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"),
@@ -53,9 +53,7 @@ class Qemu:
             *_mountable("root", Path("/")),
             *_mountable("shared", shared),
         ]
-        return stream(
-            arguments, timeout_seconds=self.timeout_seconds, environment=os.environ, noise=NOISE, tell=tell
-        )
+        return stream(arguments, timeout_seconds=self.timeout_seconds, environment=os.environ, noise=NOISE, tell=tell)
 
     def _command_line(self, command: str) -> str:
         words = (

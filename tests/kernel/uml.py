@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.kernel.guest import INIT, GuestLostError, encoded, stream
 
-NOISE = re.compile(r"SELinux|mmapper|ubd|^Core dump limits|^\s*$")
+NOISE = re.compile(r"SELinux|mmapper|ubd|^Core dump limits|reboot: System halted|^\s*$")
 
 
 @dataclass(frozen=True, slots=True)

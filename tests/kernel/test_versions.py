@@ -1,0 +1,61 @@
+"""What kernels do differently, and what that means to a Pod."""
+
+import os
+import re
+
+import pytest
+
+from reconciler.model import GSO_DEFAULT_BYTES, gso_max_bytes
+from reconciler.shaping import Shaper
+from tests.kernel import lab
+from tests.kernel.lab import Pod, limits
+
+IFLA_GSO_MAX_SIZE = 41
+IFLA_GSO_IPV4_MAX_SIZE = 63
+SECOND = 10**9
+RELEASE = tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
+
+
+def test_receive_times_are_those_of_the_wall_clock_where_the_kernel_can_tell_clocks_apart(
+    shaper: Shaper, limited: Pod, peer: Pod
+) -> None:
+    shaper.shape(limited.uid, limited.netns, limits(ingress="10M"))
+    with lab.Module(limited, "tests.kernel.udp", "times", "5") as receiving:
+        with lab.Module(peer, "tests.kernel.udp", "flood", limited.address, "0", "1", ready=False) as flood:
+            flood.lines()
+        packets = [tuple(int(text) for text in line.split()) for line in receiving.lines()]
+    assert len(packets) > 100
+    right = [abs(wall - stamp) < SECOND for stamp, wall, _ in packets]
+    monotonic = [abs(now - stamp) < SECOND for stamp, _, now in packets]
+    print(f"RECEIVE TIMES {len(packets)} packets: {sum(right)} wall clock, {sum(monotonic)} monotonic")
+    assert all(one != other for one, other in zip(right, monotonic, strict=True))
+    if RELEASE >= (5, 18):
+        assert all(right)
+    else:  # those that waited carry the stamp by which they left the queue
+        assert sum(monotonic) > len(packets) / 2
+
+
+@pytest.mark.parametrize("rate", ["1M", "20M"])
+def test_connections_opened_under_a_limit_send_no_large_packets_and_those_after_it_do(
+    shaper: Shaper, limited: Pod, peer: Pod, rate: str
+) -> None:
+    bounds = {IFLA_GSO_MAX_SIZE, IFLA_GSO_IPV4_MAX_SIZE} if RELEASE >= (6, 3) else {IFLA_GSO_MAX_SIZE}
+    wanted = limits(egress=rate)
+    assert wanted.egress is not None
+    largest = gso_max_bytes(wanted.egress.bits_per_second)
+    before = sizes(limited)
+    assert before == dict.fromkeys(bounds, GSO_DEFAULT_BYTES)
+    shaper.shape(limited.uid, limited.netns, wanted)
+    assert sizes(limited) == dict.fromkeys(bounds, largest)
+    bound = max(packet.length for packet in lab.sniffed(limited, peer, seconds=3))
+    shaper.shape(limited.uid, limited.netns, limits())
+    assert sizes(limited) == before
+    free = max(packet.length for packet in lab.sniffed(limited, peer, seconds=2))
+    print(f"LARGEST PACKET at {rate}: {bound} bytes of {largest}; without a limit {free}")
+    assert bound <= largest < free
+
+
+def sizes(pod: Pod) -> dict[int, int]:
+    attributes = lab.link_attributes(pod, "eth0")
+    wanted = (IFLA_GSO_MAX_SIZE, IFLA_GSO_IPV4_MAX_SIZE)
+    return {kind: int.from_bytes(attributes[kind], "little") for kind in wanted if kind in attributes}
