@@ -227,13 +227,19 @@ def largest_window(client: Pod, server: Pod, *, window_seconds: float, seconds: 
 
 
 class Module:
-    """A module of the tests that runs in a Pod; entered once it has said that it is ready, and ended at the end."""
+    """A module of the tests that runs in a Pod, and has said that it is ready; ended at the end of a `with`."""
 
-    def __init__(self, pod: Pod, *arguments: str, ready: bool = True) -> None:
+    def __init__(self, pod: Pod, *arguments: str) -> None:
         command = ("ip", "netns", "exec", pod.name, sys.executable, "-m", *arguments)
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
-        assert not ready or self.process.stdout.readline().strip() == "ready"
+        assert self.process.stdout.readline().strip() == "ready"
+
+    def go(self) -> None:
+        """Let it begin, if it waits for that."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
 
     def lines(self) -> list[str]:
         """What else it printed, once it has ended."""

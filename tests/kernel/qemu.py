@@ -43,7 +43,11 @@ class Qemu:
         files = CACHE / self.kernel
         if not (files / "initramfs").exists():
             raise GuestLostError(f"no kernel in {files}: run tests/setup/kernels.sh {self.kernel}")
-        inside = {**environment, "EMULATED": "1", "SHARED_MOUNT": "-t 9p -o ro,trans=virtio,version=9p2000.L shared"}
+        inside = {
+            **environment,
+            "EMULATED": "1",
+            "SHARED_MOUNT": "-t 9p -o ro,trans=virtio,version=9p2000.L,msize=65536 shared",
+        }
         arguments = [
             *(emulator, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"),
             *("-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"),

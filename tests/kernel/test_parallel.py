@@ -18,11 +18,10 @@ def test_four_cpus_that_send_at_once_have_the_limit_together(
     shaper: Shaper, limited: Pod, peer: Pod, rate: int
 ) -> None:
     shaper.shape(limited.uid, limited.netns, limits(egress=f"{rate}M"))
+    senders = [lab.Module(limited, "tests.kernel.udp", "flood", peer.address, str(cpu), "12") for cpu in range(CPUS)]
     with lab.Module(peer, "tests.kernel.udp", "count", "14") as counting:
-        senders = [
-            lab.Module(limited, "tests.kernel.udp", "flood", peer.address, str(cpu), "12", ready=False)
-            for cpu in range(CPUS)
-        ]
+        for sender in senders:
+            sender.go()
         sent = [int(sender.lines()[0]) for sender in senders]
         samples = [(int(at), int(size)) for at, size in (line.split() for line in counting.lines())]
     # Not the beginning, when some of the senders are yet to come, and not the end, when some are gone.

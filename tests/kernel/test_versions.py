@@ -21,7 +21,8 @@ def test_receive_times_are_those_of_the_wall_clock_where_the_kernel_can_tell_clo
 ) -> None:
     shaper.shape(limited.uid, limited.netns, limits(ingress="10M"))
     with lab.Module(limited, "tests.kernel.udp", "times", "5") as receiving:
-        with lab.Module(peer, "tests.kernel.udp", "flood", limited.address, "0", "1", ready=False) as flood:
+        with lab.Module(peer, "tests.kernel.udp", "flood", limited.address, "0", "1") as flood:
+            flood.go()
             flood.lines()
         packets = [tuple(int(text) for text in line.split()) for line in receiving.lines()]
     assert len(packets) > 100

@@ -1,8 +1,8 @@
 """UDP in a Pod: `python -m tests.kernel.udp flood ADDRESS CPU SECONDS`, `... count SECONDS` and `... times SECONDS`.
 
-flood: as many full packets as one CPU can send; prints how many. count: takes packets, and prints the time (ns) and the
-bytes that eth0 has received by then, four times a second. times: prints for each packet the kernel's receive time, and
-the wall and the monotonic clock when it was read (ns).
+flood: as many full packets as one CPU can send, once a line is read; prints how many. count: takes packets, and prints
+the time (ns) and the bytes that eth0 has received by then, four times a second. times: prints for each packet the
+kernel's receive time, and the wall and the monotonic clock when it was read (ns).
 """
 
 import os
@@ -25,11 +25,12 @@ def flood(address: str, cpu: str, seconds: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         # So much that the sender is never put to sleep until its packets have left.
         sender.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 1 << 26)
-        sender.connect((address, PORT))
+        print("ready", flush=True)
+        sys.stdin.readline()
         deadline = time.monotonic() + float(seconds)
         while time.monotonic() < deadline:
             for _ in range(16):
-                sender.send(PAYLOAD)
+                sender.sendto(PAYLOAD, (address, PORT))
             sent += 16
     print(sent)
 
