@@ -139,6 +139,11 @@ def _load_error(failure: str) -> ShapingError:
     said = failure.strip()[-_MESSAGE_BYTES:] or "it said nothing"
     if "No module named 'bcc'" in failure:
         return ShapingError("cannot compile the shaper: Python has no module bcc; install Debian's python3-bpfcc")
+    if "could not open bpf map" in failure and "Operation not permitted" in failure:
+        return ShapingError(
+            "the kernel does not let us make the shaper's maps; give CAP_SYS_ADMIN, and before Linux 5.11, where maps"
+            f" count against RLIMIT_MEMLOCK, CAP_SYS_RESOURCE too: {said}"
+        )
     if "Operation not permitted" in failure:
         return ShapingError(f"the kernel does not let us load the shaper; give CAP_SYS_ADMIN and CAP_NET_ADMIN: {said}")
     if "Function not implemented" in failure:

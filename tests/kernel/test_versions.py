@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -60,3 +62,17 @@ def sizes(pod: Pod) -> dict[int, int]:
     attributes = lab.link_attributes(pod, "eth0")
     wanted = (IFLA_GSO_MAX_SIZE, IFLA_GSO_IPV4_MAX_SIZE)
     return {kind: int.from_bytes(attributes[kind], "little") for kind in wanted if kind in attributes}
+
+
+@pytest.mark.parametrize("resource", ["", ",+sys_resource"])
+def test_the_capabilities_of_the_manifest_suffice_to_load_but_before_5_11(resource: str) -> None:
+    """Under 8 MiB of lockable memory, as systemd gives by default, and with the manifest's number of slots."""
+    bounding = f"--bounding-set=-all,+sys_admin,+net_admin,+net_broadcast{resource}"
+    load = "from reconciler.shaping import Shaper; Shaper.start(slots=1024); print('loaded')"
+    command = ("setpriv", bounding, "prlimit", "--memlock=8388608", sys.executable, "-c", load)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    print(f"LOADING with{resource or ' the manifest'}: {done.stdout.strip() or done.stderr.strip().splitlines()[-1]}")
+    if RELEASE >= (5, 11) or resource:
+        assert done.stdout == "loaded\n", done.stderr
+    else:
+        assert "CAP_SYS_RESOURCE" in done.stderr
