@@ -74,10 +74,9 @@ class Bpf:
             self._library = ctypes.CDLL("libbpf.so.0", use_errno=True)
 
     def has_helper(self, helper: int) -> bool:
-        """Whether the verifier knows a helper function: it is asked with a program that calls it (needs
-        CAP_SYS_ADMIN or CAP_BPF).
+        """Whether the verifier knows a helper function: it is asked with a program that calls it.
 
-        True where it cannot be told: then loading the real program tells.
+        Needs CAP_SYS_ADMIN or CAP_BPF. True where it cannot be told: then loading the real program tells.
         """
         return bool(self._library.libbpf_probe_bpf_helper(_BPF_PROG_TYPE_SCHED_CLS, helper, None) != 0)
 

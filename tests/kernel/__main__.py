@@ -4,6 +4,7 @@
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 import threading
@@ -33,6 +34,7 @@ OPTIONS = ("--color=no", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", 
 
 def main() -> int:
     """Exit with pytest's own status, or with 1 when it failed on any of several kernels."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the guest is ended with us
     parser = argparse.ArgumentParser(prog="python -m tests.kernel", add_help=False)
     parser.add_argument("--kernel", action="append", dest="kernels")
     known, arguments = parser.parse_known_args()

@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,16 +27,18 @@ STALL_NS = 5_000_000
 # An emulated machine stands still for milliseconds, more CPUs than the real one has: a queue may run empty meanwhile.
 CARRIED = 0.95 if "EMULATED" in os.environ else 1.0
 MACHINE_VIEW = Path("/run/machine")
+ONE_LOOKS = threading.Lock()  # transfers run at the same time, and 9p is mounted once
 
 
 def machine_stat() -> str:
     """The machine's /proc/stat, which the other end copies all the time; mounted anew, as hostfs keeps what it read."""
     MACHINE_VIEW.mkdir(exist_ok=True)
-    run("mount", *os.environ["SHARED_MOUNT"].split(), str(MACHINE_VIEW))
-    try:
-        return (MACHINE_VIEW / "stat").read_text()
-    finally:
-        run("umount", str(MACHINE_VIEW))
+    with ONE_LOOKS:
+        run("mount", *os.environ["SHARED_MOUNT"].split(), str(MACHINE_VIEW))
+        try:
+            return (MACHINE_VIEW / "stat").read_text()
+        finally:
+            run("umount", str(MACHINE_VIEW))
 
 
 def run(*command: str, check: bool = True) -> str:
