@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,11 @@ def test_connections_opened_under_a_limit_send_no_large_packets_and_those_after_
     free = max(packet.length for packet in lab.sniffed(limited, peer, seconds=2))
     print(f"LARGEST PACKET at {rate}: {bound} bytes of {largest}; without a limit {free}")
     assert bound <= largest < free
+
+
+@pytest.mark.skipif("EMULATED" not in os.environ, reason="user-mode-linux has no BPF JIT")
+def test_the_shaper_is_compiled_to_machine_code() -> None:
+    assert Path("/proc/sys/net/core/bpf_jit_enable").read_text().strip() != "0"
 
 
 def sizes(pod: Pod) -> dict[int, int]:
