@@ -258,6 +258,14 @@ class Module:
         self.process.communicate()
 
 
+def carried(counted: list[str], *, after: float, until: float) -> float:
+    """Mbit/s between two times (s) since the first line that `udp count` printed."""
+    samples = [(int(at), int(size)) for at, size in (line.split() for line in counted)]
+    inside = [(at, size) for at, size in samples if after * 1e9 <= at - samples[0][0] <= until * 1e9]
+    (first, before), (last, by_then) = inside[0], inside[-1]
+    return (by_then - before) * 8000 / (last - first)
+
+
 def link_attributes(pod: Pod, name: str) -> dict[int, bytes]:
     """A link's attributes as the kernel tells them, also those that no tool here knows."""
     with netns.opened(pod.netns) as descriptor, Netlink.inside(descriptor) as netlink:
