@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Protocol
 
 INIT = Path(__file__).with_name("init.sh")
+UP = "guest is up"
 EXIT_STATUS = re.compile(r"^guest exit status (\d+)")
 
 
 class GuestLostError(Exception):
     """The guest ended without telling its command's exit status: no test result, good or bad."""
+
+
+class GuestNotUpError(GuestLostError):
+    """It ended before its command began."""
 
 
 class Guest(Protocol):
@@ -52,8 +57,9 @@ def stream(
     noise: re.Pattern[str],
     tell: Callable[[str], None],
 ) -> int:
-    """Run the guest. Raises GuestLostError."""
+    """Run the guest. Raises GuestLostError, or GuestNotUpError."""
     status: int | None = None
+    is_up = False
     command = ["timeout", "--kill-after=5", str(timeout_seconds), *arguments]
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
@@ -65,10 +71,14 @@ def stream(
                 found = EXIT_STATUS.match(line)
                 if found:
                     status = int(found[1])
+                elif line == UP:
+                    is_up = True
                 elif not noise.search(line):
                     tell(line)
         finally:
             process.terminate()
+    if not is_up:
+        raise GuestNotUpError("the guest ended before its command began")
     if status is None:
         raise GuestLostError("the guest ended, or took too long, before its command did")
     return status

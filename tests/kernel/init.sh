@@ -27,6 +27,7 @@ echo /run/modprobe >/proc/sys/kernel/modprobe
 for module in ${GUEST_MODULES//,/ }; do /run/modprobe "$module" || echo "no module $module"; done
 ip link set lo up
 hostname guest
+echo "guest is up"
 bash -c "$(base64 -d <<<"$GUEST_COMMAND")" </dev/null
 echo "guest exit status $?"
 sync
