@@ -7,17 +7,20 @@ PYTHON := $(BIN)/python
 export PYTHONDONTWRITEBYTECODE := 1
 # A root shell opened with plain `su` has neither.
 export PATH := $(PATH):/usr/sbin:/sbin
+# Of Debian's releases: bullseye, bookworm, trixie, and sid's.
+KERNELS ?= 5.10 6.1 6.12 newest
 # The functional core: no I/O, and every branch tested.
 PURE := webhook/contract.py,webhook/advice.py,webhook/admission.py,webhook/policy.py,webhook/jsonpatch.py,webhook/review.py,reconciler/model.py,reconciler/plan.py,$\
 	reconciler/slots.py,reconciler/pods.py,reconciler/intent.py,reconciler/report.py,reconciler/sandboxes.py,$\
 	reconciler/nri/protobuf.py,reconciler/nri/mux.py,reconciler/nri/ttrpc.py,reconciler/nri/messages.py,$\
 	reconciler/nri/plugin.py,reconciler/kernel/buckets.py,certs/authority.py,certs/secret.py
 
-.PHONY: help setup setup-cluster lint test test-unit test-kernel test-cluster demo cluster cluster-down images clean
+.PHONY: help setup setup-cluster lint test test-unit test-kernel test-kernels test-cluster demo cluster cluster-down images clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
+	@echo "  KERNELS=\"5.10 newest\"     only these kernels in test-kernels"
 	@echo "  MULTUS=/path/to/multus    the real Multus on the nodes, in place of the suite's stand-in"
 	@echo "  EXTRA_CNI_BIN=/dir        further CNI plugins on the nodes"
 
@@ -44,6 +47,11 @@ test-unit: setup ## without root, in seconds; the pure modules covered to the la
 
 test-kernel: setup ## the shaper on real ipvlan, in user-mode-linux
 	$(PYTHON) -m tests.kernel
+
+test-kernels: setup ## the same on Debian's kernels 5.10 to the newest, in QEMU (emulated, 4 CPUs, some 8 minutes each)
+	@tests/setup/system.sh qemu-system-x86 xz-utils debian-archive-keyring
+	@tests/setup/kernels.sh $(KERNELS)
+	$(PYTHON) -m tests.kernel $(addprefix --kernel ,$(KERNELS))
 
 test-cluster: setup-cluster ## a real two-node cluster
 	$(BIN)/pytest tests/cluster

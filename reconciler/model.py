@@ -27,9 +27,9 @@ HANDLE_CLSACT_FOREIGN: Final = 0x1BD2
 """Handle of a filter on a clsact that was there before."""
 OUR_HANDLES: Final = frozenset({HANDLE_CLSACT_OURS, HANDLE_CLSACT_FOREIGN})
 GSO_DEFAULT_BYTES: Final = 65536
-"""The kernel's default (GSO_LEGACY_MAX_SIZE)."""
-GSO_BURST_NS: Final = 2_000_000
-"""A packet is sent in one piece: at most 2 ms of the limit, so that no 100 ms see more than 102 % of it. Not less: TCP
+"""The kernel's default (GSO_LEGACY_MAX_SIZE). Up to it, the kernel lets what binds IPv4 follow (Linux 6.3)."""
+GSO_BURST_NS: Final = 5_000_000
+"""A packet is sent in one piece: at most 5 ms of the limit, so that no 100 ms see more than 105 % of it. Not less: TCP
 keeps only two or three of them in the queue, and a machine that stalls for longer than they last loses that time ..."""
 GSO_LEAST_BYTES: Final = 2 * 1514
 """... or two full packets, where that is more."""
@@ -40,7 +40,8 @@ FILTER_NAME_PREFIX: Final = "ipvlan-bandwidth:"
 class Link:
     """A network interface. `kind` is the kernel's (`ipvlan`, `veth`, `ifb`, ...), `mode` that of an ipvlan slave.
 
-    `gso_max_bytes` is the largest packet that TCP hands to it, to be cut into segments later.
+    `gso_max_bytes` is the largest packet that TCP hands to it, to be cut into segments later, and `tso_max_bytes` the
+    most that its driver lets that be.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Link:
     mode: str | None = None
     is_up: bool = True
     gso_max_bytes: int = GSO_DEFAULT_BYTES
+    tso_max_bytes: int = GSO_DEFAULT_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,8 +181,9 @@ def _losses(target: ObservedLink, want: _Wants) -> Iterator[Step]:
         yield DeleteClsact(name)
     if target.root.is_ours and not want.pacing:
         yield DeleteRootFq(name)
-    if not want.egress and target.ours(Direction.EGRESS) and target.link.gso_max_bytes != GSO_DEFAULT_BYTES:
-        yield SetGsoMaxBytes(name, GSO_DEFAULT_BYTES)
+    unbound = min(GSO_DEFAULT_BYTES, target.link.tso_max_bytes)
+    if not want.egress and target.ours(Direction.EGRESS) and target.link.gso_max_bytes != unbound:
+        yield SetGsoMaxBytes(name, unbound)
 
 
 def _gains(desired: DesiredShaping, target: ObservedLink, want: _Wants) -> Iterator[Step]:
@@ -192,7 +193,8 @@ def _gains(desired: DesiredShaping, target: ObservedLink, want: _Wants) -> Itera
     if want.pacing and not target.root.is_ours:
         yield AddRootFq(name)
     if want.egress:
-        size_bytes = gso_max_bytes(desired.limits[Direction.EGRESS].bits_per_second)
+        of_the_limit = gso_max_bytes(desired.limits[Direction.EGRESS].bits_per_second)
+        size_bytes = min(of_the_limit, target.link.tso_max_bytes)  # the kernel refuses more
         if target.link.gso_max_bytes != size_bytes:
             yield SetGsoMaxBytes(name, size_bytes)
         yield from _shaper_step(desired, target, Direction.EGRESS)

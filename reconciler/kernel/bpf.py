@@ -10,6 +10,7 @@ from typing import Any, Final
 
 _NAME_BYTES: Final = 16
 _MOST_MAPS: Final = 16
+_BPF_PROG_TYPE_SCHED_CLS: Final = 3
 
 
 class _ProgramInfo(ctypes.Structure):
@@ -71,6 +72,13 @@ class Bpf:
             self._library = ctypes.CDLL("libbpf.so.1", use_errno=True)
         except OSError:
             self._library = ctypes.CDLL("libbpf.so.0", use_errno=True)
+
+    def has_helper(self, helper: int) -> bool:
+        """Whether the verifier knows a helper function: it is asked with a program that calls it.
+
+        Needs CAP_SYS_ADMIN or CAP_BPF. True where it cannot be told: then loading the real program tells.
+        """
+        return bool(self._library.libbpf_probe_bpf_helper(_BPF_PROG_TYPE_SCHED_CLS, helper, None) != 0)
 
     def program_by_id(self, program_id: int) -> int:
         """A descriptor of a loaded program (needs CAP_SYS_ADMIN)."""

@@ -1,7 +1,9 @@
 """The short-lived child that compiles and loads the shaper with bcc and hands the descriptors over (SCM_RIGHTS).
 
 `python -m reconciler.kernel.compile SOCKET NAME ENTRIES`: libbcc costs 73 MB resident and compiling 127, so none of it
-is in the process that stays. Failures are told on standard error, with exit status 1.
+is in the process that stays. Failures are told on standard error, with exit status 1. With the descriptors goes the
+name of the variant that was loaded: kernels without the helper bpf_skb_set_tstamp (before Linux 5.18) get the one that
+writes the stamp plainly. The kernel is asked for the helper, not for its version, as distributions carry back.
 
 bcc wants the kernel's headers, but the shaper needs only a few types of them, and bcc carries its own
 uapi/linux/bpf.h: a made-up tree in a temporary folder does, on any kernel, and no package of headers is needed.
@@ -14,8 +16,13 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from reconciler.kernel.bpf import Bpf
+
 SOURCE: Final = Path(__file__).with_name("shaper.c")
 MAPS: Final = ("limits", "state")
+SET_TSTAMP: Final = b"set_tstamp"
+PLAIN_WRITE: Final = b"plain_write"
+_BPF_FUNC_SKB_SET_TSTAMP: Final = 192
 
 _INTEGERS: Final = "".join(
     f"typedef unsigned {base} __u{bits}; typedef signed {base} __s{bits}; typedef __u{bits} u{bits}; "
@@ -71,15 +78,17 @@ def main(arguments: list[str]) -> int:
         from bcc import BPF  # noqa: PLC0415 - it reads the environment, and only this child may load it
 
         text = source().replace("SHAPER_NAME", name)
+        variant = SET_TSTAMP if Bpf().has_helper(_BPF_FUNC_SKB_SET_TSTAMP) else PLAIN_WRITE
+        flags = [f"-DENTRIES={entries}", *(["-DNO_SET_TSTAMP"] if variant == PLAIN_WRITE else [])]
         try:
-            module = BPF(text=text.encode(), cflags=[f"-DENTRIES={entries}"])
+            module = BPF(text=text.encode(), cflags=flags)
             program = module.load_func(name.encode(), BPF.SCHED_CLS)
             maps = [module[map_name.encode()].get_fd() for map_name in MAPS]
         except Exception as error:  # noqa: BLE001 - bcc raises nothing more precise
             sys.stderr.write(f"{error}\n")
             return 1
         with socket.socket(fileno=descriptor) as channel:
-            socket.send_fds(channel, [b"ok"], [program.fd, *maps])
+            socket.send_fds(channel, [variant], [program.fd, *maps])
         os.chdir("/")  # bcc may have left the working directory inside the folder that goes now
     return 0
 

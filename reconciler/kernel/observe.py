@@ -76,6 +76,7 @@ def _link(message: Any) -> Link:
         mode,
         is_up=bool(message["flags"] & _IFF_UP),
         gso_max_bytes=message.get_attr("IFLA_GSO_MAX_SIZE") or GSO_DEFAULT_BYTES,
+        tso_max_bytes=message.get_attr("IFLA_TSO_MAX_SIZE") or GSO_DEFAULT_BYTES,  # told since Linux 5.19
     )
 
 

@@ -1,10 +1,12 @@
 """The shaper's program and its two maps: loaded by a child, or adopted from the filters that hold them.
 
 What is loaded is told by name: the function's name carries a hash of the source and the number of slots, so a restarted
-reconciler knows whether what runs is what it would load itself.
+reconciler knows whether what runs is what it would load itself. Which variant of it was loaded (`compile.py`) is not
+in the name: that is the kernel's doing, and the same on a kernel every time.
 """
 
 import hashlib
+import logging
 import os
 import socket
 import subprocess
@@ -17,10 +19,11 @@ from typing import Final, Self
 from reconciler.kernel import buckets
 from reconciler.kernel.apply import AttachedProgram
 from reconciler.kernel.bpf import Bpf
-from reconciler.kernel.compile import MAPS, source
+from reconciler.kernel.compile import MAPS, PLAIN_WRITE, source
 from reconciler.kernel.errors import KernelLacksError, ShapingError
 from reconciler.model import FILTER_NAME_PREFIX, LimitEntry
 
+_LOG: Final = logging.getLogger(__name__)
 COMPILE_TIMEOUT_SECONDS: Final = 120
 _MESSAGE_BYTES: Final = 4000
 _FUNCTION_PREFIX: Final = "ivbw_"
@@ -51,13 +54,18 @@ class Program:
             failure = _run_child(theirs, slots)
             ours.setblocking(False)
             try:
-                _, descriptors, _, _ = socket.recv_fds(ours, 16, 1 + len(MAPS))
+                variant, descriptors, _, _ = socket.recv_fds(ours, 16, 1 + len(MAPS))
             except OSError:
-                descriptors = []
+                variant, descriptors = b"", []
         if len(descriptors) != 1 + len(MAPS):
             raise _load_error(failure)
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
+        if variant == PLAIN_WRITE:
+            _LOG.warning(
+                "this kernel has no bpf_skb_set_tstamp (Linux 5.18): packets that waited for an ingress limit"
+                " carry wrong receive times (SO_TIMESTAMP) in their Pods"
+            )
         bpf = Bpf()
         program, limits, state = descriptors
         return cls(bpf, slots, bpf.program_info(program).program_id, program, limits, state)
@@ -131,6 +139,11 @@ def _load_error(failure: str) -> ShapingError:
     said = failure.strip()[-_MESSAGE_BYTES:] or "it said nothing"
     if "No module named 'bcc'" in failure:
         return ShapingError("cannot compile the shaper: Python has no module bcc; install Debian's python3-bpfcc")
+    if "could not open bpf map" in failure and "Operation not permitted" in failure:
+        return ShapingError(
+            "the kernel does not let us make the shaper's maps; give CAP_SYS_ADMIN, and before Linux 5.11, where maps"
+            f" count against RLIMIT_MEMLOCK, CAP_SYS_RESOURCE too: {said}"
+        )
     if "Operation not permitted" in failure:
         return ShapingError(f"the kernel does not let us load the shaper; give CAP_SYS_ADMIN and CAP_NET_ADMIN: {said}")
     if "Function not implemented" in failure:

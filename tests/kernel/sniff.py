@@ -1,6 +1,6 @@
-"""`python -m tests.kernel.sniff ADDRESS SECONDS`: time (ns) and wire size of each packet from an address.
+"""`python -m tests.kernel.sniff ADDRESS SECONDS`: time (ns), wire size and length of each packet from an address.
 
-Segments that were joined on the way count with the headers that each had on the wire.
+On the wire, segments that are joined in one packet had headers of their own.
 """
 
 import socket
@@ -22,7 +22,7 @@ def wire_bytes(length: int) -> int:
 def main() -> None:
     source = socket.inet_aton(sys.argv[1])
     deadline = time.monotonic() + float(sys.argv[2])
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[int, int, int]] = []
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(0x0003)) as sniffer:
         sniffer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
         sniffer.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
@@ -37,8 +37,8 @@ def main() -> None:
             at = seconds * 10**9 + nanoseconds
             if head[12:14] == b"\x08\x00" and head[26:30] == source:
                 (total,) = struct.unpack("!H", head[16:18])
-                seen.append((at, wire_bytes(total + 14)))
-    sys.stdout.write("".join(f"{at} {size}\n" for at, size in seen))
+                seen.append((at, wire_bytes(total + 14), total + 14))
+    sys.stdout.write("".join(f"{at} {size} {length}\n" for at, size, length in seen))
 
 
 if __name__ == "__main__":

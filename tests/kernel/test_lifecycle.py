@@ -75,10 +75,15 @@ def test_two_slaves_and_veth0_that_come_later_share_the_limit(shaper: Shaper, li
     assert set(outcome.interfaces) == {"eth0", "eth1", "veth0"}
     assert "fq 1bd0: dev veth0" in limited.tc()
     peer.run("ip", "addr", "add", "172.52.0.102/16", "dev", "eth0")
-    meanwhile = lab.background(limited, peer, seconds=4, port=5301)
-    with lab.serving(peer, 5301), lab.serving(peer, 5302), meanwhile as first:
-        second = lab.client_only(limited, peer, seconds=4, port=5302, address="172.52.0.102")
-        total = first().goodput + second.goodput
+    with (
+        lab.serving(peer, 5301),
+        lab.serving(peer, 5302),
+        lab.Module(peer, "tests.kernel.udp", "count", "8") as counting,
+        lab.background(limited, peer, seconds=8, port=5301) as first,
+    ):
+        second = lab.client_only(limited, peer, seconds=8, port=5302, address="172.52.0.102")
+        assert min(first().goodput, second.goodput) > 5
+        total = lab.carried(counting.lines(), after=3, until=7)  # while both send
     assert 35 <= total <= 50
 
 

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs the Debian packages that building and testing need. Prints nothing when nothing is to do.
+# Installs the Debian packages that building and testing need, and those given as arguments. Prints nothing when nothing
+# is to do.
 set -eu
 
 # python3-bpfcc, libbpf1, linux-libc-dev: the reconciler compiles, loads and reads its program with them.
@@ -10,7 +11,7 @@ packages="python3 python3-venv python3-bpfcc libbpf1 linux-libc-dev
     user-mode-linux kmod runc iptables e2fsprogs busybox-static util-linux procps
     iperf3 iproute2 iputils-ping ethtool
     buildah mmdebstrap
-    ca-certificates make"
+    ca-certificates make $*"
 # Debian 12's Go only fetches a newer one.
 command -v go > /dev/null || [ -x /usr/local/go/bin/go ] || packages="$packages golang-go"
 

@@ -45,7 +45,12 @@ def simulate(observed: ObservedShaping, step: Step) -> ObservedShaping:  # noqa:
         case steps.SetUp(link=name):
             return _changed(observed, name, lambda held: replace(held, link=replace(held.link, is_up=True)))
         case steps.SetGsoMaxBytes(link=name, size_bytes=size):
-            return _changed(observed, name, lambda held: replace(held, link=replace(held.link, gso_max_bytes=size)))
+
+            def with_gso(held: ObservedLink) -> ObservedLink:
+                assert size <= held.link.tso_max_bytes
+                return replace(held, link=replace(held.link, gso_max_bytes=size))
+
+            return _changed(observed, name, with_gso)
         case steps.AddRootFq(link=name):
 
             def with_fq(held: ObservedLink) -> ObservedLink:

@@ -87,8 +87,8 @@ def observed_links(draw: st.DrawFn, link: Link) -> ObservedLink:
             (each.hook, each.priority, each.handle): each for each in draw(st.lists(foreign_filters, max_size=2))
         }
         filters = [*ours.values(), *foreign.values()]
-    gso = draw(st.sampled_from([65536, 25000]))
-    state = replace(link, is_up=draw(st.booleans()), gso_max_bytes=gso)
+    gso, tso = draw(st.sampled_from([(65536, 65536), (25000, 65536), (62780, 62780), (25000, 62780)]))
+    state = replace(link, is_up=draw(st.booleans()), gso_max_bytes=gso, tso_max_bytes=tso)
     return ObservedLink(state, draw(roots), classifier, tuple(filters))
 
 
