@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +32,18 @@ class Guest:
     arguments: tuple[str, ...] = ()
     timeout_seconds: int = 900
 
-    def run(self, command: Iterable[str], *, environment: Mapping[str, str] | None = None, folder: Path) -> int:
-        """Boot, run the command in `folder`, halt. Its output is streamed; returns the command's exit status."""
+    def run(
+        self,
+        command: Iterable[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        folder: Path,
+        show: Callable[[str], None] | None = None,
+    ) -> int:
+        """Boot, run the command in `folder`, halt; returns the command's exit status.
+
+        Its output is streamed, line by line, to standard output or to `show`.
+        """
         kernel = shutil.which("linux.uml")
         if kernel is None:
             raise GuestLostError("no linux.uml: install Debian's user-mode-linux")
@@ -59,10 +69,14 @@ class Guest:
                 f"GUEST_MODULES={','.join(self.modules)}",
                 *self.arguments,
             ]
-            return _stream(arguments, self.timeout_seconds, state)
+            return _stream(arguments, self.timeout_seconds, state, show or _print)
 
 
-def _stream(arguments: list[str], timeout_seconds: int, state: str) -> int:
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
+def _stream(arguments: list[str], timeout_seconds: int, state: str, show: Callable[[str], None]) -> int:
     status: int | None = None
     command = ["timeout", "--kill-after=5", str(timeout_seconds), *arguments]
     environment = {**os.environ, "TMPDIR": state}
@@ -77,7 +91,7 @@ def _stream(arguments: list[str], timeout_seconds: int, state: str) -> int:
                 if found:
                     status = int(found[1])
                 elif not NOISE.search(line):
-                    print(line, flush=True)
+                    show(line)
         finally:
             process.terminate()
     if status is None:

@@ -1,0 +1,203 @@
+"""Senders and receivers of bulk traffic: many flows in one process each, made light for a guest with one slow CPU.
+
+iperf3 has at most 128 flows, and copies what it receives: sendfile(2) and MSG_TRUNC (tcp(7)) spare both copies. All
+processes share the kernel's monotonic clock, so they agree on when to begin, and from when to when bytes count.
+"""
+
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tests.bench.stats import BIN_NS
+from tests.bench.tasks import Ready
+from tests.kernel.sniff import wire_bytes
+
+CHUNK = 1 << 18
+DATAGRAM = 1472
+WIRE_DATAGRAM = 1514
+UDP_SEGMENT, UDP_GRO = 103, 104
+SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_MAX_PACING_RATE, SO_TIMESTAMPNS = 32, 33, 47, 35
+_ABORT = struct.pack("ii", 1, 0)
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """What came on one port. Times in ns of the monotonic clock; `marked` is what counts, by flow."""
+
+    first_at: int = 0
+    first_bytes: int = 0
+    bins: dict[int, int] = field(default_factory=dict)
+    marked: dict[int, int] = field(default_factory=dict)
+    marked_first_at: int = 0
+    marked_last_at: int = 0
+    marked_after_first: int = 0
+
+    def add(self, flow: int, size: int, at: int, mark: tuple[int, int]) -> None:
+        """Count what a flow brought."""
+        if not self.first_at:
+            self.first_at, self.first_bytes = at, size
+        index = (at - self.first_at) // BIN_NS
+        self.bins[index] = self.bins.get(index, 0) + size
+        if not mark[0] <= at < mark[1]:
+            return
+        self.marked[flow] = self.marked.get(flow, 0) + size
+        if self.marked_first_at:
+            self.marked_after_first += size
+        else:
+            self.marked_first_at = at
+        self.marked_last_at = at
+
+    @property
+    def bits_per_second(self) -> float:
+        """The rate between the first and the last arrival that count, which no packet's size makes coarse."""
+        elapsed = self.marked_last_at - self.marked_first_at
+        return self.marked_after_first * 8e9 / elapsed if elapsed else 0.0
+
+    @property
+    def series(self) -> list[int]:
+        """Bytes of each bin from the first arrival on."""
+        return [self.bins.get(index, 0) for index in range(max(self.bins, default=-1) + 1)]
+
+
+def receive(
+    ready: Ready, ports: Mapping[int, str], mark: tuple[int, int], until_ns: int, origin_ns: int = 0
+) -> dict[int, Arrivals]:
+    """Take all that comes on the ports ("udp" or TCP) until then. Bins count from `origin_ns` where that is given."""
+    arrivals = {port: Arrivals(first_at=origin_ns) for port in ports}
+    poll = select.epoll()
+    listeners: dict[int, tuple[socket.socket, int]] = {}
+    flows: dict[int, tuple[socket.socket, Arrivals]] = {}
+    for port, kind in ports.items():
+        listener = socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
+        listener.bind(("", port))
+        listener.setblocking(False)
+        poll.register(listener, select.EPOLLIN)
+        if kind == "udp":
+            listener.setsockopt(socket.SOL_UDP, UDP_GRO, 1)
+            flows[listener.fileno()] = (listener, arrivals[port])
+        else:
+            listener.listen(4096)
+            listeners[listener.fileno()] = (listener, port)
+    ready()
+    nowhere = bytearray(CHUNK)
+    while (left := until_ns - time.monotonic_ns()) > 0:
+        for descriptor, _ in poll.poll(left / 1e9, 256):
+            if descriptor in listeners:
+                listener, port = listeners[descriptor]
+                for accepted in _accept_all(listener):
+                    poll.register(accepted, select.EPOLLIN)
+                    flows[accepted.fileno()] = (accepted, arrivals[port])
+                continue
+            flow, counted = flows[descriptor]
+            try:
+                size = flow.recv_into(nowhere, CHUNK, socket.MSG_TRUNC)
+            except OSError:  # the sender aborts its flows when it is done
+                size = 0
+            if size:
+                counted.add(descriptor, size, time.monotonic_ns(), mark)
+            else:
+                poll.unregister(descriptor)
+    return arrivals
+
+
+def _accept_all(listener: socket.socket) -> list[socket.socket]:
+    accepted = []
+    while True:
+        try:
+            flow, _ = listener.accept()
+        except BlockingIOError:
+            return accepted
+        flow.setblocking(False)
+        accepted.append(flow)
+
+
+def send(
+    ready: Ready,
+    address: str,
+    port: int,
+    count: int,
+    congestion: str,
+    pace_bits_per_second: int,
+    begin_ns: int,
+    until_ns: int,
+) -> int:
+    """TCP flows at full speed, or paced together to a rate when it is not 0. Returns how many got connected."""
+    source = os.memfd_create("zeros")
+    os.ftruncate(source, CHUNK)
+    poll = select.epoll()
+    ready()
+    time.sleep(max(0, begin_ns - time.monotonic_ns()) / 1e9)
+    flows = {}
+    for _ in range(count):
+        flow = socket.socket()
+        flow.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
+        if pace_bits_per_second:
+            flow.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, pace_bits_per_second // 8 // count)
+        flow.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+        flow.setblocking(False)
+        flow.connect_ex((address, port))
+        flows[flow.fileno()] = flow
+        poll.register(flow, select.EPOLLOUT)
+    connected = set()
+    while (left := until_ns - time.monotonic_ns()) > 0:
+        for descriptor, _ in poll.poll(left / 1e9, 256):
+            try:
+                os.sendfile(descriptor, source, 0, CHUNK)
+                connected.add(descriptor)
+            except BlockingIOError:
+                pass
+            except OSError:
+                poll.unregister(descriptor)
+    for flow in flows.values():
+        flow.close()
+    return len(connected)
+
+
+def flood(ready: Ready, address: str, port: int, bits_per_second: int, begin_ns: int, until_ns: int) -> int:
+    """UDP at a rate on the wire, whatever becomes of it. Returns the number of datagrams sent."""
+    segments = 1 if bits_per_second < 50e6 else 8 if bits_per_second < 500e6 else 32
+    payload = bytes(DATAGRAM * segments)
+    gap_ns = WIRE_DATAGRAM * 8 * segments * 10**9 // bits_per_second
+    with socket.socket(type=socket.SOCK_DGRAM) as flow:
+        flow.connect((address, port))
+        flow.setblocking(False)
+        flow.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 1 << 25)
+        flow.setsockopt(socket.SOL_UDP, UDP_SEGMENT, DATAGRAM)
+        ready()
+        due, sent = begin_ns, 0
+        while (now := time.monotonic_ns()) < until_ns:
+            if due > now:
+                time.sleep((due - now) / 1e9)
+                continue
+            due = max(due, now - 20_000_000) + gap_ns  # after a stall no more than 20 ms are made up for
+            try:
+                sent += flow.send(payload) // DATAGRAM
+            except OSError:  # dropped on the spot
+                continue
+    return sent
+
+
+def sniff(ready: Ready, device: str, address: str, until_ns: int) -> list[tuple[int, int]]:
+    """Time (ns) and wire size of each TCP packet from an address that a device sees."""
+    source = socket.inet_aton(address)
+    seen = []
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(0x0003)) as sniffer:
+        sniffer.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 25)
+        sniffer.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        sniffer.bind((device, 0x0003))
+        sniffer.settimeout(0.1)
+        ready()
+        while time.monotonic_ns() < until_ns:
+            try:
+                head, notes, _, _ = sniffer.recvmsg(64, 64, socket.MSG_TRUNC)
+            except TimeoutError:
+                continue
+            if head[12:14] == b"\x08\x00" and head[26:30] == source and head[23] == socket.IPPROTO_TCP:
+                seconds, nanoseconds = struct.unpack("qq", notes[0][2])
+                (total,) = struct.unpack("!H", head[16:18])
+                seen.append((seconds * 10**9 + nanoseconds, wire_bytes(total + 14)))
+    return seen

@@ -1,0 +1,130 @@
+"""The shapers that are compared, each put where ours would be: on the slave for egress, on an ifb for ingress."""
+
+import time
+from collections.abc import Mapping
+
+from reconciler.model import IFB_NAME
+from reconciler.shaping import Shaper
+from tests.bench.edt import Pinned
+from tests.kernel.lab import Pod, limits, run
+from webhook.contract import Quantity
+
+OURS = "ours"
+EDT_ENTRY = 1
+# The CNI bandwidth plugin (pkg/utils/bandwidth: CreateIngressQdisc): rate, burst, and a limit of 25 ms and the burst.
+TBF_LATENCY_SECONDS = 0.025
+# What containerd, which passes the annotations on to it, sets as burst: 2^32 - 1 bits (internal/cri, toCNIBandWidth).
+CONTAINERD_BURST_BYTES = (2**32 - 1) // 8
+
+NAMES: Mapping[str, str] = {
+    OURS: "ipvlan-bandwidth",
+    "cake": "cake",
+    "htb_fq_codel": "htb + fq_codel",
+    "tbf": "tbf, burst 10 ms",
+    "tbf_cni": "tbf, containerd's burst",
+    "edt_fifo": "EDT FIFO + fq",
+    "edt_no_fq": "EDT FIFO, no fq",
+    "none": "no shaper",
+    "paced": "no shaper, paced senders",
+}
+"""By key: what people read. `paced` is the control: the senders keep to 95 % of the limit by themselves."""
+
+
+def tbf_arguments(bits_per_second: int, burst_bytes: int) -> tuple[str, ...]:
+    """As the CNI bandwidth plugin has it."""
+    limit = int(bits_per_second / 8 * TBF_LATENCY_SECONDS) + burst_bytes
+    return ("tbf", "rate", f"{bits_per_second}bit", "burst", str(burst_bytes), "limit", str(limit))
+
+
+def qdisc(shaper: str, bits_per_second: int) -> tuple[str, ...]:
+    """The arguments of tc-qdisc(8) for a root qdisc that keeps a rate by itself."""
+    if shaper == "cake":
+        return ("cake", "bandwidth", f"{bits_per_second}bit", "besteffort")
+    if shaper == "tbf":
+        return tbf_arguments(bits_per_second, max(3200, bits_per_second // 800))
+    if shaper == "tbf_cni":
+        return tbf_arguments(bits_per_second, CONTAINERD_BURST_BYTES)
+    raise ValueError(shaper)
+
+
+class Shapers:
+    """Puts shapers on Pods. Ours and the EDT FIFO are compiled when they are first wanted."""
+
+    def __init__(self) -> None:
+        self._ours: Shaper | None = None
+        self._edt: Pinned | None = None
+
+    def install(self, pod: Pod, shaper: str, direction: str, limit: str) -> None:
+        """Limit one direction of a fresh Pod."""
+        bits = Quantity.parse(limit).bits_per_second
+        if shaper == OURS:
+            self.change(pod, shaper, direction, limit)
+            return
+        if shaper in {"none", "paced"}:
+            return
+        device = "eth0"
+        if direction == "ingress":
+            device = IFB_NAME
+            inside(pod, "ip", "link", "add", device, "type", "ifb")
+            inside(pod, "ip", "link", "set", device, "up")
+            inside(pod, "tc", "qdisc", "add", "dev", "eth0", "clsact")
+            redirect = ("matchall", "action", "mirred", "egress", "redirect", "dev", device)
+            inside(pod, "tc", "filter", "add", "dev", "eth0", "ingress", *redirect)
+        root = ("tc", "qdisc", "add", "dev", device, "root")
+        if shaper == "htb_fq_codel":
+            inside(pod, *root, "handle", "1:", "htb", "default", "1")
+            inside(pod, *self._htb_class("add", device, bits))
+            inside(pod, "tc", "qdisc", "add", "dev", device, "parent", "1:1", "fq_codel")
+        elif shaper in {"edt_fifo", "edt_no_fq"}:
+            self._install_edt(pod, device, bits)
+            if shaper == "edt_fifo":  # as Cilium sets it: pkg/datapath/linux/bandwidth
+                inside(pod, *root, "fq", "horizon", "2s", "buckets", "32768")
+        else:
+            inside(pod, *root, *qdisc(shaper, bits))
+
+    def change(self, pod: Pod, shaper: str, direction: str, limit: str) -> None:
+        """Change the limit of a Pod that has one."""
+        bits = Quantity.parse(limit).bits_per_second
+        device = IFB_NAME if direction == "ingress" else "eth0"
+        if shaper == OURS:
+            self._ours = self._ours or Shaper.start(slots=8)
+            wanted = limits(ingress=limit) if direction == "ingress" else limits(egress=limit)
+            outcome = self._ours.shape(pod.uid, pod.netns, wanted)
+            assert not outcome.problems, outcome.problems
+        elif shaper == "htb_fq_codel":
+            inside(pod, *self._htb_class("change", device, bits))
+        elif shaper in {"edt_fifo", "edt_no_fq"}:
+            assert self._edt is not None
+            self._edt.write(EDT_ENTRY, bits)
+        else:
+            inside(pod, "tc", "qdisc", "change", "dev", device, "root", *qdisc(shaper, bits))
+
+    def remove(self, pod: Pod, shaper: str) -> None:
+        """Free what outlives the Pod's network namespace."""
+        if shaper == OURS and self._ours:
+            self._ours.release(pod.uid, pod.netns)
+
+    def prepare(self, shapers: set[str]) -> None:
+        """Compile what these need, before anything is measured."""
+        if OURS in shapers:
+            self._ours = Shaper.start(slots=8)
+        if shapers & {"edt_fifo", "edt_no_fq"}:
+            self._edt = Pinned.load()
+        time.sleep(0.2)
+
+    def _install_edt(self, pod: Pod, device: str, bits: int) -> None:
+        self._edt = self._edt or Pinned.load()
+        self._edt.write(EDT_ENTRY, bits)
+        inside(pod, "tc", "qdisc", "add", "dev", device, "clsact")
+        program = ("bpf", "direct-action", "object-pinned", str(self._edt.program), "classid", f"1:{EDT_ENTRY}")
+        inside(pod, "tc", "filter", "add", "dev", device, "egress", *program)
+
+    @staticmethod
+    def _htb_class(verb: str, device: str, bits: int) -> tuple[str, ...]:
+        parent = ("parent", "1:", "classid", "1:1")
+        return ("tc", "class", verb, "dev", device, *parent, "htb", "rate", f"{bits}bit", "quantum", "1514")
+
+
+def inside(pod: Pod, *command: str) -> str:
+    """Run a tool in the Pod's network namespace and the node's mounts: ip-netns(8) would hide the pinned program."""
+    return run("nsenter", f"--net={pod.netns}", *command)
