@@ -13,7 +13,7 @@ PURE := webhook/contract.py,webhook/advice.py,webhook/admission.py,webhook/polic
 	reconciler/nri/protobuf.py,reconciler/nri/mux.py,reconciler/nri/ttrpc.py,reconciler/nri/messages.py,$\
 	reconciler/nri/plugin.py,reconciler/kernel/buckets.py,certs/authority.py,certs/secret.py
 
-.PHONY: help setup setup-cluster lint test test-unit test-kernel test-cluster demo cluster cluster-down images clean
+.PHONY: help setup setup-cluster lint test test-unit test-kernel test-cluster bench demo cluster cluster-down images clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ test-kernel: setup ## the shaper on real ipvlan, in user-mode-linux
 
 test-cluster: setup-cluster ## a real two-node cluster
 	$(BIN)/pytest tests/cluster
+
+bench: setup ## benchmarks beside other shapers, in 25 minutes; BENCH="latency cost" for some, BENCH=--help for how
+	$(PYTHON) -m tests.bench $(BENCH)
 
 demo: setup-cluster ## the main job on a two-node cluster, with figures
 	$(PYTHON) -m tests.cluster demo

@@ -5,7 +5,7 @@ measured again replaces what was there; tables and plots are made anew from all.
 """
 
 import argparse
-import datetime
+import datetime as dt
 import fcntl
 import json
 import os
@@ -87,7 +87,9 @@ def _measure_cells(chosen: list[Cell], store: "Store", *, quick: bool, lock: Pat
                     "BENCH_QUICK": str(int(quick)),
                 }
                 guest = Guest(modules=GUEST_MODULES, timeout_seconds=int(2 * expected) + 60)
-                guest.run([sys.executable, "-m", "tests.bench.guest"], environment=environment, folder=FOLDER, show=show)
+                guest.run(
+                    [sys.executable, "-m", "tests.bench.guest"], environment=environment, folder=FOLDER, show=show
+                )
         except GuestLostError as error:
             print(f"    {error}", flush=True)
         number += len(left)
@@ -111,7 +113,7 @@ class Store:
 
     def add(self, name: str, result: dict[str, Any]) -> None:
         """Keep it, with when and of which version it is."""
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         self.content[name] = {**result, "at": now, "revision": self._revision}
         fresh = self._path.with_suffix(".new")
         fresh.write_text(json.dumps(self.content, indent=1, sort_keys=True) + "\n")

@@ -64,8 +64,8 @@ def bits(limit: str) -> int:
     return Quantity.parse(limit).bits_per_second
 
 
-def _accuracy() -> Iterator[Cell]:
-    def cell(case: str, direction: str, shaper: str, limit: str, flows: Flows, seconds: float = 4) -> Cell:
+def _accuracy() -> Iterator[Cell]:  # noqa: C901 - a list, in loops
+    def cell(case: str, direction: str, shaper: str, limit: str, flows: Flows, *, seconds: float = 4) -> Cell:
         windowed = flows.count == 1 and flows.kind != "udp" and limit in {"10M", "100M"}
         same = "same node" in case
         return Cell(
@@ -85,7 +85,7 @@ def _accuracy() -> Iterator[Cell]:
     for limit, seconds in (("100k", 15), ("1M", 6), ("10M", 4), ("100M", 4), ("1G", 4)):
         case = f"{limit} 1 flow"
         for direction in ("ingress", "egress"):
-            yield cell(case, direction, "ours", limit, one, seconds)
+            yield cell(case, direction, "ours", limit, one, seconds=seconds)
         if limit != "100k":
             for shaper in ("cake", "tbf"):
                 yield cell(case, "ingress", shaper, limit, one)
@@ -128,7 +128,7 @@ def _latency() -> Iterator[Cell]:
     yield cell("100M", 8, "egress", "edt_fifo")
 
 
-def _fairness() -> Iterator[Cell]:
+def _fairness() -> Iterator[Cell]:  # noqa: C901 - as above
     def cell(case: str, shaper: str, limit: str, *flows: Flows, seconds: float = 8, probed: bool = False) -> Cell:
         return Cell("fairness", case, "ingress", shaper, limit, flows, 3, seconds, probed=probed)
 

@@ -46,7 +46,7 @@ def _lab(stack: ExitStack, cell: Cell) -> Lab:
         _delay(client, flows.rtt_ms)
         clients.append(client)
     prober = stack.enter_context(lab.pod("prober", other, PROBER))
-    _delay(prober, min((flows.rtt_ms for flows in cell.flows)))
+    _delay(prober, min(flows.rtt_ms for flows in cell.flows))
     for pod in (limited, *clients):  # what one cell learned of a path is no matter of the next
         pod.run("sysctl", "-qw", "net.ipv4.tcp_no_metrics_save=1", "net.ipv4.tcp_max_syn_backlog=4096")
         pod.run("sysctl", "-qw", "net.core.somaxconn=4096", check=False)
@@ -56,7 +56,9 @@ def _lab(stack: ExitStack, cell: Cell) -> Lab:
 def _delay(pod: Pod, milliseconds: int) -> None:
     """The whole round trip's delay, on what the Pod sends."""
     if milliseconds:
-        inside(pod, "tc", "qdisc", "add", "dev", "eth0", "root", "netem", "delay", f"{milliseconds}ms", "limit", "500000")
+        inside(
+            pod, "tc", "qdisc", "add", "dev", "eth0", "root", "netem", "delay", f"{milliseconds}ms", "limit", "500000"
+        )
 
 
 class Probes:
@@ -102,7 +104,7 @@ class Bulk:
         for task in self._receivers:
             task.ready()
         self._senders = [
-            _sender(sender, receiver, port, flows, begin_ns, until)
+            _sender(sender, receiver, port, flows, (begin_ns, until))
             for (sender, receiver), port, flows in zip(ends, ports, cell.flows, strict=True)
         ]
         for task in self._senders:
@@ -117,11 +119,9 @@ class Bulk:
         return [merged[port] for port in sorted(merged)]
 
 
-def _sender(sender: Pod, receiver: Pod, port: int, flows: Flows, begin_ns: int, until_ns: int) -> Task:
-    if flows.kind == "udp":
-        return Task(sender, load.flood, receiver.address, port, flows.bits_per_second, begin_ns, until_ns)
-    arguments = (port, flows.count, flows.kind, flows.bits_per_second, begin_ns, until_ns)
-    return Task(sender, load.send, receiver.address, *arguments)
+def _sender(sender: Pod, receiver: Pod, port: int, flows: Flows, period: tuple[int, int]) -> Task:
+    sends = load.flood if flows.kind == "udp" else load.send
+    return Task(sender, sends, receiver.address, port, flows, period)
 
 
 def _in(seconds: float) -> int:

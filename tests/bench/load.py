@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tests.bench.cells import Flows
 from tests.bench.stats import BIN_NS
 from tests.bench.tasks import Ready
 from tests.kernel.sniff import wire_bytes
@@ -115,17 +116,10 @@ def _accept_all(listener: socket.socket) -> list[socket.socket]:
         accepted.append(flow)
 
 
-def send(
-    ready: Ready,
-    address: str,
-    port: int,
-    count: int,
-    congestion: str,
-    pace_bits_per_second: int,
-    begin_ns: int,
-    until_ns: int,
-) -> int:
-    """TCP flows at full speed, or paced together to a rate when it is not 0. Returns how many got connected."""
+def send(ready: Ready, address: str, port: int, flows_wanted: Flows, period: tuple[int, int]) -> int:
+    """TCP flows at full speed, or paced together to a rate. Returns how many got connected."""
+    begin_ns, until_ns = period
+    count, pace = flows_wanted.count, flows_wanted.bits_per_second // 8 // flows_wanted.count
     source = os.memfd_create("zeros")
     os.ftruncate(source, CHUNK)
     poll = select.epoll()
@@ -134,9 +128,9 @@ def send(
     flows = {}
     for _ in range(count):
         flow = socket.socket()
-        flow.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
-        if pace_bits_per_second:
-            flow.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, pace_bits_per_second // 8 // count)
+        flow.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, flows_wanted.kind.encode())
+        if pace:
+            flow.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, pace)
         flow.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
         flow.setblocking(False)
         flow.connect_ex((address, port))
@@ -149,7 +143,7 @@ def send(
                 os.sendfile(descriptor, source, 0, CHUNK)
                 connected.add(descriptor)
             except BlockingIOError:
-                pass
+                continue
             except OSError:
                 poll.unregister(descriptor)
     for flow in flows.values():
@@ -157,8 +151,9 @@ def send(
     return len(connected)
 
 
-def flood(ready: Ready, address: str, port: int, bits_per_second: int, begin_ns: int, until_ns: int) -> int:
+def flood(ready: Ready, address: str, port: int, flows_wanted: Flows, period: tuple[int, int]) -> int:
     """UDP at a rate on the wire, whatever becomes of it. Returns the number of datagrams sent."""
+    (begin_ns, until_ns), bits_per_second = period, flows_wanted.bits_per_second
     segments = 1 if bits_per_second < 50e6 else 8 if bits_per_second < 500e6 else 32
     payload = bytes(DATAGRAM * segments)
     gap_ns = WIRE_DATAGRAM * 8 * segments * 10**9 // bits_per_second

@@ -1,15 +1,17 @@
 """Probes of latency and what answers them: ping, a request like DNS over UDP, and a fetch of 10 kB over fresh TCP.
 
 Times end when the kernel received the answer (SO_TIMESTAMPNS), so no wake-up of the prober counts. Probes are sent at
-random intervals around their mean, so that they fall in step with nothing.
+random intervals around their mean, so that they fall in step with nothing, and from many ports (ICMP identifiers), as
+resolvers do: a shaper that hashes flows lets some of them share the place of a bulk flow, and one port would show that
+never or always.
 """
 
-import os
 import random
 import select
 import socket
 import struct
 import time
+from contextlib import suppress
 
 from tests.bench.load import SO_TIMESTAMPNS
 from tests.bench.tasks import Ready
@@ -18,6 +20,7 @@ UDP_PORT, TCP_PORT = 5353, 8080
 REQUEST_BYTES, RESPONSE_BYTES, PAGE_BYTES = 40, 120, 10_000
 PING_SECONDS, DNS_SECONDS, FETCH_SECONDS = 0.01, 0.025, 0.15
 LAST_ANSWERS_SECONDS = 1.0
+PORTS = 16
 _ECHO_REQUEST, _ECHO_REPLY, _IP_HEADER = 8, 0, 20
 
 Times = list[tuple[int, float | None]]
@@ -44,10 +47,12 @@ def _received_at(notes: list[tuple[int, int, bytes]]) -> int:
 class _Probe:
     """One kind of probe: what was sent, what came back."""
 
-    def __init__(self, flow: socket.socket, mean_seconds: float) -> None:
-        flow.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        flow.setblocking(False)
-        self.flow = flow
+    def __init__(self, flows: list[socket.socket], address: str, port: int, mean_seconds: float) -> None:
+        for flow in flows:
+            flow.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+            flow.setblocking(False)
+            flow.connect((address, port))
+        self.flows = flows
         self.sent: list[int] = []
         self.answered: dict[int, float] = {}
         self.due = 0.0
@@ -63,17 +68,12 @@ class _Probe:
         self.due = max(self.due, now - self._mean) + self._mean * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
         packet = self.request(len(self.sent))
         self.sent.append(time.clock_gettime_ns(time.CLOCK_REALTIME))
-        try:
-            self.flow.send(packet)
-        except OSError:
-            pass  # it counts as lost
+        with suppress(OSError):  # it counts as lost
+            self.flows[len(self.sent) % len(self.flows)].send(packet)
 
-    def receive(self) -> None:
-        while True:
-            try:
-                answer, notes, _, _ = self.flow.recvmsg(2048, 64)
-            except OSError:
-                return
+    def receive(self, flow: socket.socket) -> None:
+        with suppress(BlockingIOError, ConnectionError):
+            answer, notes, _, _ = flow.recvmsg(2048, 64)
             sequence = self.sequence_of(answer)
             if sequence is not None and sequence < len(self.sent):
                 self.answered.setdefault(sequence, (_received_at(notes) - self.sent[sequence]) / 1e6)
@@ -86,24 +86,24 @@ class _Ping(_Probe):
     identifier = 0
 
     def request(self, sequence: int) -> bytes:
-        return _echo_request(self.identifier, sequence & 0xFFFF)
+        return _echo_request((self.identifier + sequence % PORTS) & 0xFFFF, sequence)
 
     def sequence_of(self, answer: bytes) -> int | None:
         kind, _, _, identifier, sequence = struct.unpack("!BBHHH", answer[_IP_HEADER : _IP_HEADER + 8])
-        return int(sequence) if kind == _ECHO_REPLY and identifier == self.identifier else None
+        ours = identifier == (self.identifier + sequence % PORTS) & 0xFFFF
+        return int(sequence) if kind == _ECHO_REPLY and ours else None
 
 
 def probe(ready: Ready, address: str, begin_ns: int, until_ns: int) -> dict[str, Times]:
     """Ping and ask between two moments of the monotonic clock."""
-    ping = _Ping(socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP), PING_SECONDS)
-    ping.identifier = os.getpid() & 0xFFFF
-    ping.flow.connect((address, 0))
-    dns = _Probe(socket.socket(type=socket.SOCK_DGRAM), DNS_SECONDS)
-    dns.flow.connect((address, UDP_PORT))
-    poll = select.poll()
-    by_descriptor = {each.flow.fileno(): each for each in (ping, dns)}
-    for descriptor in by_descriptor:
-        poll.register(descriptor, select.POLLIN)
+    raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    ping = _Ping([raw], address, 0, PING_SECONDS)
+    ping.identifier = random.getrandbits(16)
+    dns = _Probe([socket.socket(type=socket.SOCK_DGRAM) for _ in range(PORTS)], address, UDP_PORT, DNS_SECONDS)
+    poll = select.epoll()
+    owners = {flow.fileno(): (each, flow) for each in (ping, dns) for flow in each.flows}
+    for descriptor in owners:
+        poll.register(descriptor, select.EPOLLIN)
     ready()
     time.sleep(max(0, begin_ns - time.monotonic_ns()) / 1e9)
     until = until_ns / 1e9
@@ -118,8 +118,9 @@ def probe(ready: Ready, address: str, begin_ns: int, until_ns: int) -> dict[str,
             if len(ping.answered) + len(dns.answered) == len(ping.sent) + len(dns.sent):
                 break
             timeout = 0.05
-        for descriptor, _ in poll.poll(max(0, timeout * 1000)):
-            by_descriptor[descriptor].receive()
+        for descriptor, _ in poll.poll(max(0, timeout)):
+            each, flow = owners[descriptor]
+            each.receive(flow)
     return {"ping": ping.times(), "dns": dns.times()}
 
 
@@ -131,15 +132,14 @@ def fetch(ready: Ready, address: str, begin_ns: int, until_ns: int) -> Times:
     while time.monotonic_ns() < until_ns:
         at, began = time.clock_gettime_ns(time.CLOCK_REALTIME), time.monotonic_ns()
         answered = False
-        try:
-            with socket.create_connection((address, TCP_PORT), timeout=1) as flow:
-                flow.sendall(bytes(REQUEST_BYTES))
-                left = PAGE_BYTES
-                while left > 0 and (part := flow.recv(left)):
-                    left -= len(part)
-                answered = left == 0
-        except OSError:
-            pass
+        with suppress(OSError), socket.socket() as flow:
+            flow.settimeout(LAST_ANSWERS_SECONDS)
+            flow.connect((address, TCP_PORT))
+            flow.sendall(bytes(REQUEST_BYTES))
+            left = PAGE_BYTES
+            while left > 0 and (part := flow.recv(left)):
+                left -= len(part)
+            answered = left == 0
         took = (time.monotonic_ns() - began) / 1e6
         times.append((at, took if answered else None))
         pause = FETCH_SECONDS * random.uniform(0.5, 1.5) - took / 1e3  # noqa: S311 - no secret
@@ -174,9 +174,7 @@ def serve(ready: Ready) -> None:
             else:
                 client = clients.pop(descriptor)
                 poll.unregister(descriptor)
-                try:
+                with suppress(OSError):
                     client.recv(REQUEST_BYTES)
                     client.sendall(page)
-                except OSError:
-                    pass
                 client.close()

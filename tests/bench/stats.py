@@ -1,5 +1,6 @@
 """What raw measurements come to: percentiles, Jain's index, rates, windows, and when a new rate holds. Pure."""
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -112,4 +113,4 @@ def settled(bins: Sequence[int], wanted_bits_per_second: float, *, window: int =
 def longest_silence(answered_ns: Sequence[int], began_ns: int, ended_ns: int) -> float:
     """The longest time in seconds without an answer between two moments."""
     moments = [began_ns, *sorted(at for at in answered_ns if began_ns <= at <= ended_ns), ended_ns]
-    return max(later - earlier for earlier, later in zip(moments, moments[1:], strict=False)) / 1e9
+    return max(later - earlier for earlier, later in itertools.pairwise(moments)) / 1e9

@@ -75,8 +75,7 @@ def _child(pod: Pod, channel: int, function: Callable[..., Any], arguments: tupl
     try:
         gc.disable()  # no pauses while measuring
         with Path(pod.netns).open("rb") as namespace:
-            if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), "setns")
+            assert ctypes.CDLL(None).setns(namespace.fileno(), _CLONE_NEWNET) == 0, "setns failed"
         answer = (True, function(lambda: os.write(channel, _READY), *arguments))
         status = 0
     except BaseException:  # noqa: BLE001 - told to the parent
