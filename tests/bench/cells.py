@@ -5,7 +5,7 @@ Not every shaper is in every cell: the anchors are where they tell something, as
 
 import dataclasses
 import fnmatch
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from webhook.contract import Quantity
@@ -16,6 +16,19 @@ UNLOADED_SECONDS = 3
 WINDOWED_SECONDS = 2
 BATCH_SECONDS = 160
 BOOT_SECONDS = 14
+OURS = "ours"
+NAMES: Mapping[str, str] = {
+    OURS: "ipvlan-bandwidth",
+    "cake": "cake",
+    "htb_fq_codel": "htb + fq_codel",
+    "tbf": "tbf, burst 10 ms",
+    "tbf_cni": "tbf, containerd's burst",
+    "edt_fifo": "EDT FIFO + fq",
+    "edt_no_fq": "EDT FIFO, no fq",
+    "none": "no shaper",
+    "paced": "no shaper, paced senders",
+}
+"""By key: what people read. `paced` is the control: the senders keep to 95 % of the limit by themselves."""
 
 
 @dataclass(frozen=True, slots=True)

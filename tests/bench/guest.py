@@ -104,22 +104,21 @@ class Bulk:
         for task in self._receivers:
             task.ready()
         self._senders = [
-            _sender(sender, receiver, port, flows, (begin_ns, until))
+            _sender(sender, receiver, port, flows, (begin_ns, *mark))
             for (sender, receiver), port, flows in zip(ends, ports, cell.flows, strict=True)
         ]
         for task in self._senders:
             task.ready()
 
-    def arrivals(self) -> list[load.Arrivals]:
-        """Of each group of flows, in the cell's order."""
+    def done(self) -> list[tuple[load.Arrivals, load.Sent | None]]:
+        """Of each group of flows, in the cell's order: as received, and as its sender knows it, if it is TCP."""
         taken = [task.result() for task in self._receivers]
-        for task in self._senders:
-            task.result()
+        sent = [task.result() for task in self._senders]
         merged = {port: each for part in taken for port, each in part.items()}
-        return [merged[port] for port in sorted(merged)]
+        return list(zip((merged[port] for port in sorted(merged)), sent, strict=True))
 
 
-def _sender(sender: Pod, receiver: Pod, port: int, flows: Flows, period: tuple[int, int]) -> Task:
+def _sender(sender: Pod, receiver: Pod, port: int, flows: Flows, period: tuple[int, int, int]) -> Task:
     sends = load.flood if flows.kind == "udp" else load.send
     return Task(sender, sends, receiver.address, port, flows, period)
 
@@ -159,7 +158,7 @@ def _loaded(cell: Cell, made: Lab) -> dict[str, Any]:
         sniffer = Task(watched, load.sniff, device, source.address, begin + cells.WINDOWED_SECONDS * SECOND).ready()
     bulk = Bulk(made, cell, begin, mark)
     probes = Probes(made, cell.direction, *mark) if cell.probed else None
-    groups = [_group(flows, arrived) for flows, arrived in zip(cell.flows, bulk.arrivals(), strict=True)]
+    groups = [_group(flows, *group) for flows, group in zip(cell.flows, bulk.done(), strict=True)]
     result: dict[str, Any] = {"groups": groups, "goodput": sum(group["goodput"] for group in groups)}
     if sniffer:
         packets = sniffer.result()
@@ -170,11 +169,12 @@ def _loaded(cell: Cell, made: Lab) -> dict[str, Any]:
     return result | {"stolen": steal.share()}
 
 
-def _group(flows: Flows, arrived: load.Arrivals) -> dict[str, Any]:
-    each = [8 * size / 1e6 for size in arrived.marked.values()]
-    each += [0.0] * (flows.count - len(each))  # a flow that got nothing at all
+def _group(flows: Flows, arrived: load.Arrivals, sent: load.Sent | None) -> dict[str, Any]:
+    """Of one flow, what the receiver read is the finest measure; of many, what waited behind gaps would blur it."""
+    many = sent is not None and flows.count > 1
+    each = sent.delivered if sent is not None and many else list(arrived.marked.values()) or [0]
     return {
-        "goodput": arrived.bits_per_second / 1e6,
+        "goodput": (sent if sent is not None and many else arrived).bits_per_second / 1e6,
         "first_second": stats.first_second(arrived.series, min(arrived.first_bytes, 1448)),
         "jain": stats.jain(each) if flows.kind != "udp" else None,
         "flows": flows.count,
@@ -196,7 +196,7 @@ def _changed(cell: Cell, made: Lab, shapers: Shapers) -> dict[str, Any]:
         time.sleep(max(0, moment - time.monotonic_ns()) / 1e9)
         shapers.change(made.limited, cell.shaper, cell.direction, limit)
         done.append(time.monotonic_ns())
-    (arrived,) = bulk.arrivals()
+    ((arrived, _),) = bulk.done()
     times = probes.times()["ping"]
     to_monotonic = time.monotonic_ns() - time.clock_gettime_ns(time.CLOCK_REALTIME)
     answered = [at + to_monotonic + int(wait * 1e6) for at, wait in times if wait is not None]

@@ -8,14 +8,16 @@ import os
 import select
 import socket
 import struct
+import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tests.bench.cells import Flows
 from tests.bench.stats import BIN_NS
 from tests.bench.tasks import Ready
-from tests.kernel.sniff import wire_bytes
+from tests.kernel.sniff import MSS, wire_bytes
 
 CHUNK = 1 << 18
 DATAGRAM = 1472
@@ -23,6 +25,7 @@ WIRE_DATAGRAM = 1514
 UDP_SEGMENT, UDP_GRO = 103, 104
 SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_MAX_PACING_RATE, SO_TIMESTAMPNS = 32, 33, 47, 35
 _ABORT = struct.pack("ii", 1, 0)
+_DELIVERED_AT = 192  # of struct tcp_info (uapi/linux/tcp.h)
 
 
 @dataclass(slots=True)
@@ -62,6 +65,19 @@ class Arrivals:
     def series(self) -> list[int]:
         """Bytes of each bin from the first arrival on."""
         return [self.bins.get(index, 0) for index in range(max(self.bins, default=-1) + 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a group of TCP flows got across while it counted, by flow: bytes of payload."""
+
+    elapsed_ns: int
+    delivered: list[int]
+
+    @property
+    def bits_per_second(self) -> float:
+        """All together."""
+        return sum(self.delivered) * 8e9 / self.elapsed_ns
 
 
 def receive(
@@ -116,44 +132,57 @@ def _accept_all(listener: socket.socket) -> list[socket.socket]:
         accepted.append(flow)
 
 
-def send(ready: Ready, address: str, port: int, flows_wanted: Flows, period: tuple[int, int]) -> int:
-    """TCP flows at full speed, or paced together to a rate. Returns how many got connected."""
-    begin_ns, until_ns = period
-    count, pace = flows_wanted.count, flows_wanted.bits_per_second // 8 // flows_wanted.count
+def _delivered(flow: socket.socket) -> int:
+    """Packets that the receiver has, those behind a gap included, each once (tcpi_delivered, Linux 4.18)."""
+    info = flow.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _DELIVERED_AT + 4)
+    return int.from_bytes(info[_DELIVERED_AT : _DELIVERED_AT + 4], sys.byteorder)
+
+
+def send(ready: Ready, address: str, port: int, wanted: Flows, period: tuple[int, int, int]) -> Sent:
+    """TCP flows, at full speed or paced together to a rate, from a moment until another; counted from one between."""
+    begin_ns, count_from_ns, until_ns = period
     source = os.memfd_create("zeros")
     os.ftruncate(source, CHUNK)
     poll = select.epoll()
     ready()
     time.sleep(max(0, begin_ns - time.monotonic_ns()) / 1e9)
     flows = {}
-    for _ in range(count):
-        flow = socket.socket()
-        flow.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, flows_wanted.kind.encode())
-        if pace:
-            flow.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, pace)
-        flow.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
-        flow.setblocking(False)
-        flow.connect_ex((address, port))
+    for _ in range(wanted.count):
+        flow = _connecting(address, port, wanted)
         flows[flow.fileno()] = flow
         poll.register(flow, select.EPOLLOUT)
-    connected = set()
-    while (left := until_ns - time.monotonic_ns()) > 0:
-        for descriptor, _ in poll.poll(left / 1e9, 256):
+    before: list[int] = []
+    began = 0
+    while (now := time.monotonic_ns()) < until_ns:
+        if not before and now >= count_from_ns:
+            began, before = now, [_delivered(flow) for flow in flows.values()]
+        for descriptor, _ in poll.poll(((until_ns if before else count_from_ns) - now) / 1e9, 256):
             try:
                 os.sendfile(descriptor, source, 0, CHUNK)
-                connected.add(descriptor)
             except BlockingIOError:
                 continue
             except OSError:
                 poll.unregister(descriptor)
+    elapsed, after = time.monotonic_ns() - began, [_delivered(flow) for flow in flows.values()]
     for flow in flows.values():
         flow.close()
-    return len(connected)
+    return Sent(elapsed, [(late - early) * MSS for early, late in zip(before, after, strict=True)])
 
 
-def flood(ready: Ready, address: str, port: int, flows_wanted: Flows, period: tuple[int, int]) -> int:
-    """UDP at a rate on the wire, whatever becomes of it. Returns the number of datagrams sent."""
-    (begin_ns, until_ns), bits_per_second = period, flows_wanted.bits_per_second
+def _connecting(address: str, port: int, wanted: Flows) -> socket.socket:
+    flow = socket.socket()
+    flow.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, wanted.kind.encode())
+    if wanted.bits_per_second:
+        flow.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, wanted.bits_per_second // 8 // wanted.count)
+    flow.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+    flow.setblocking(False)
+    flow.connect_ex((address, port))
+    return flow
+
+
+def flood(ready: Ready, address: str, port: int, wanted: Flows, period: tuple[int, int, int]) -> None:
+    """UDP at a rate on the wire, whatever becomes of it."""
+    (begin_ns, _, until_ns), bits_per_second = period, wanted.bits_per_second
     segments = 1 if bits_per_second < 50e6 else 8 if bits_per_second < 500e6 else 32
     payload = bytes(DATAGRAM * segments)
     gap_ns = WIRE_DATAGRAM * 8 * segments * 10**9 // bits_per_second
@@ -163,17 +192,14 @@ def flood(ready: Ready, address: str, port: int, flows_wanted: Flows, period: tu
         flow.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 1 << 25)
         flow.setsockopt(socket.SOL_UDP, UDP_SEGMENT, DATAGRAM)
         ready()
-        due, sent = begin_ns, 0
+        due = begin_ns
         while (now := time.monotonic_ns()) < until_ns:
             if due > now:
                 time.sleep((due - now) / 1e9)
                 continue
             due = max(due, now - 20_000_000) + gap_ns  # after a stall no more than 20 ms are made up for
-            try:
-                sent += flow.send(payload) // DATAGRAM
-            except OSError:  # dropped on the spot
-                continue
-    return sent
+            with suppress(OSError):  # dropped on the spot
+                flow.send(payload)
 
 
 def sniff(ready: Ready, device: str, address: str, until_ns: int) -> list[tuple[int, int]]:

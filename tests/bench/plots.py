@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tests.bench.cells import CATALOGUE
-from tests.bench.shapers import NAMES
+from tests.bench.cells import CATALOGUE, NAMES
 from tests.bench.svg import INK, MUTED, Bar, Canvas, Frame, Point, bars, decades, figure, linear, logarithmic, scatter
 from tests.bench.verdict import FEW_FLOWS, good
 
@@ -52,14 +51,15 @@ def headline(results: Results) -> str:
         weight=700,
     )
     most = max(100.0, *(3 * result["probes"]["ping"]["p99"] for _, result in found))
+    names = {shaper: NAMES[shaper] + ("*" if _bursts(result) else "") for shaper, result in found}
     goodputs = [result["goodput"] for _, result in found]
-    low, high = 5 * ((min(goodputs) - 2) // 5), max(100.0, 5 * (max(goodputs) // 5 + 1))
-    step = max(1, round((high - low) / 8))
+    step = max(1, round((max(goodputs) - min(goodputs)) / 6))
+    low, high = step * (min(goodputs) // step - 1), step * (max(goodputs) // step + 2)
     scatter(
         canvas,
         Frame(78, 60, 450, 330),
         [
-            Point(result["probes"]["ping"]["p99"], result["goodput"], NAMES[shaper], COLOURS[shaper], shaper == "ours")
+            Point(result["probes"]["ping"]["p99"], result["goodput"], names[shaper], COLOURS[shaper], shaper == "ours")
             for shaper, result in found
         ],
         x_range=(LEAST_MS, most),
@@ -74,11 +74,19 @@ def headline(results: Results) -> str:
     for shaper, result in found:
         ping = result["probes"]["ping"]
         said = f"{figure(ping['p50'])} / {figure(ping['p99'])}"
-        rows.append(Bar(NAMES[shaper], ping["p50"], COLOURS[shaper], ping["p99"], shaper == "ours", said))
+        rows.append(Bar(names[shaper], ping["p50"], COLOURS[shaper], ping["p99"], shaper == "ours", said))
     bars(canvas, frame, rows, scale=scale, ticks=decades(LEAST_MS, most), row_height=28)
     canvas.text(frame.left, 60, "added ms, p50 (solid) / p99 (faint)", fill=MUTED)
-    canvas.text(24, 384, _where(found[0][1]), size=11, fill=MUTED)
+    bursts = [f"{_bursts(result):.0f}" for _, result in found if _bursts(result)]
+    note = f"* lets more than the limit through: {', '.join(bursts)} Mbit/s in the first second. " if bursts else ""
+    canvas.text(24, 384, note + _where(found[0][1]), size=11, fill=MUTED)
     return canvas.svg()
+
+
+def _bursts(result: Mapping[str, Any]) -> float:
+    """What the first second carried, if that is far above a limit of 100M; else 0."""
+    most = max(group["first_second"] for group in result["groups"])
+    return most if most > 110 else 0
 
 
 def _where(result: Mapping[str, Any]) -> str:

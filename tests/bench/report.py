@@ -4,9 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tests.bench import cells
-from tests.bench.cells import CATALOGUE, Cell
+from tests.bench.cells import CATALOGUE, NAMES, Cell
 from tests.bench.plots import plots
-from tests.bench.shapers import NAMES
 from tests.bench.verdict import Verdict, carried, cost_ratio, count, good, ratio, verdicts
 
 Results = Mapping[str, Mapping[str, Any]]

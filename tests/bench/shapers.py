@@ -1,33 +1,19 @@
 """The shapers that are compared, each put where ours would be: on the slave for egress, on an ifb for ingress."""
 
 import time
-from collections.abc import Mapping
 
 from reconciler.model import IFB_NAME
 from reconciler.shaping import Shaper
+from tests.bench.cells import OURS
 from tests.bench.edt import Pinned
 from tests.kernel.lab import Pod, limits, run
 from webhook.contract import Quantity
 
-OURS = "ours"
 EDT_ENTRY = 1
 # The CNI bandwidth plugin (pkg/utils/bandwidth: CreateIngressQdisc): rate, burst, and a limit of 25 ms and the burst.
 TBF_LATENCY_SECONDS = 0.025
 # What containerd, which passes the annotations on to it, sets as burst: 2^32 - 1 bits (internal/cri, toCNIBandWidth).
 CONTAINERD_BURST_BYTES = (2**32 - 1) // 8
-
-NAMES: Mapping[str, str] = {
-    OURS: "ipvlan-bandwidth",
-    "cake": "cake",
-    "htb_fq_codel": "htb + fq_codel",
-    "tbf": "tbf, burst 10 ms",
-    "tbf_cni": "tbf, containerd's burst",
-    "edt_fifo": "EDT FIFO + fq",
-    "edt_no_fq": "EDT FIFO, no fq",
-    "none": "no shaper",
-    "paced": "no shaper, paced senders",
-}
-"""By key: what people read. `paced` is the control: the senders keep to 95 % of the limit by themselves."""
 
 
 def tbf_arguments(bits_per_second: int, burst_bytes: int) -> tuple[str, ...]:

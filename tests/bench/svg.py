@@ -122,7 +122,7 @@ def scatter(
     x_title: str,
     y_title: str,
 ) -> None:
-    """Dots over a logarithmic x axis; each label beside its dot, moved down where it would cover another."""
+    """Dots over a logarithmic x axis, each with its label where that covers nothing."""
     x_of, y_of = logarithmic(*x_range, frame.left, frame.right), linear(*y_range, frame.bottom, frame.top)
     for tick in decades(*x_range):
         canvas.line(x_of(tick), frame.top, x_of(tick), frame.bottom)
@@ -132,20 +132,34 @@ def scatter(
         canvas.text(frame.left - 6, y_of(tick) + 4, f"{tick:g}", size=11, fill=MUTED, anchor="end")
     canvas.text((frame.left + frame.right) / 2, frame.bottom + 34, x_title, fill=MUTED, anchor="middle")
     canvas.upright(frame.left - 38, (frame.top + frame.bottom) / 2, y_title)
-    taken: list[tuple[float, float, float]] = []
-    for point in sorted(points, key=lambda each: y_of(each.y)):
-        x, y = x_of(point.x), y_of(point.y)
+    centres = [(x_of(point.x), y_of(point.y)) for point in points]
+    taken = [(x - 8, y - 8, x + 8, y + 8) for x, y in centres]
+    for point, (x, y) in sorted(zip(points, centres, strict=True), key=lambda each: not each[0].strong):
         canvas.dot(x, y, 7 if point.strong else 5, point.fill)
-        width = 6.6 * len(point.label)
-        flipped = x + 12 + width > frame.right
-        start, label_y = (x - 12 - width if flipped else x + 12), y + 4
-        while any(abs(label_y - other) < 13 and start < right and left < start + width for left, right, other in taken):
-            label_y += 13
-        taken.append((start, start + width, label_y))
-        canvas.text(
-            x - 12 if flipped else x + 12, label_y, point.label, anchor="end" if flipped else "start",
-            fill=point.fill if point.strong else INK, weight=700 if point.strong else 400,
-        )  # fmt: skip
+        box = _label_box(x, y, 6.8 * len(point.label), taken, frame)
+        taken.append(box)
+        nearest = min(max(x, box[0]), box[2])
+        if not box[1] - 14 < y < box[3] + 14:
+            canvas.line(x, y, nearest, box[3] if y > box[3] else box[1], stroke=point.fill)
+        fill, weight = (point.fill, 700) if point.strong else (INK, 400)
+        canvas.text(box[0], box[3] - 3, point.label, fill=fill, weight=weight)
+
+
+_Box = tuple[float, float, float, float]
+
+
+def _label_box(x: float, y: float, width: float, taken: Sequence[_Box], frame: Frame) -> _Box:
+    """Where a label stands free: left, top, right, bottom. Beside its dot if it can, else further up or down."""
+    boxes = [
+        (left, y + shift - 8, left + width, y + shift + 7)
+        for shift in sorted(range(-112, 113, 16), key=abs)
+        for left in (x + 12, x - 12 - width, x - width / 2)
+        if frame.left < left and left + width < frame.right
+    ]
+    for box in boxes:
+        if all(box[0] > t[2] or box[2] < t[0] or box[1] > t[3] or box[3] < t[1] for t in taken):
+            return box
+    return boxes[0] if boxes else (x + 12, y - 8, x + 12 + width, y + 7)
 
 
 @dataclass(frozen=True, slots=True)
