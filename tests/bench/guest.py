@@ -3,6 +3,7 @@
 BENCH_CELLS has the cells' places in the catalogue, BENCH_QUICK=1 makes them short.
 """
 
+import itertools
 import json
 import os
 import time
@@ -16,14 +17,13 @@ from reconciler.model import IFB_NAME
 from tests.bench import cells, load, probe, stats
 from tests.bench.cells import Cell, Flows
 from tests.bench.shapers import Shapers, inside
-from tests.bench.tasks import Task
+from tests.bench.tasks import Task, at_once
 from tests.kernel import lab
 from tests.kernel.lab import Pod
 from tests.steal import Steal
 
 RESULT = "@RESULT "
 PORT = 5201
-LIMITED, PROBER = "172.51.0.100", "172.51.0.110"
 WINDOW_NS, STALL_NS = 100_000_000, 5_000_000
 SECOND = 10**9
 
@@ -37,15 +37,19 @@ class Lab:
     prober: Pod
 
 
+_NETWORKS = itertools.count(1)
+
+
 def _lab(stack: ExitStack, cell: Cell) -> Lab:
+    network = f"172.51.{next(_NETWORKS)}"  # the last cell's addresses are taken until its flows are all forgotten
     other = "eA" if cell.same_node else "eB"
-    limited = stack.enter_context(lab.pod("limited", "eA", LIMITED))
+    limited = stack.enter_context(lab.pod("limited", "eA", f"{network}.100"))
     clients = []
     for number, flows in enumerate(cell.flows):
-        client = stack.enter_context(lab.pod(flows.client, other, f"172.51.0.{101 + number}"))
+        client = stack.enter_context(lab.pod(flows.client, other, f"{network}.{101 + number}"))
         _delay(client, flows.rtt_ms)
         clients.append(client)
-    prober = stack.enter_context(lab.pod("prober", other, PROBER))
+    prober = stack.enter_context(lab.pod("prober", other, f"{network}.110"))
     _delay(prober, min(flows.rtt_ms for flows in cell.flows))
     for pod in (limited, *clients):  # what one cell learned of a path is no matter of the next
         pod.run("sysctl", "-qw", "net.ipv4.tcp_no_metrics_save=1", "net.ipv4.tcp_max_syn_backlog=4096")
@@ -91,7 +95,7 @@ class Bulk:
 
     def __init__(self, made: Lab, cell: Cell, begin_ns: int, mark: tuple[int, int], origin_ns: int = 0) -> None:
         self._receivers: list[Task] = []
-        until = mark[1]
+        pause = load.pause_seconds(cell.flows)
         ports = [PORT + number for number in range(len(cell.flows))]
         kinds = dict(zip(ports, (flows.kind for flows in cell.flows), strict=True))
         if cell.direction == "ingress":
@@ -100,7 +104,7 @@ class Bulk:
         else:
             receiving = [(client, {port: kinds[port]}) for client, port in zip(made.clients, ports, strict=True)]
             ends = [(made.limited, client) for client in made.clients]
-        self._receivers = [Task(pod, load.receive, taken, mark, until, origin_ns) for pod, taken in receiving]
+        self._receivers = [Task(pod, load.receive, taken, mark, pause, origin_ns) for pod, taken in receiving]
         for task in self._receivers:
             task.ready()
         self._senders = [
@@ -229,6 +233,9 @@ def main() -> None:
     revision = Path("/proc/sys/kernel/osrelease").read_text().strip()
     Path("/proc/sys/net/core/somaxconn").write_text("4096")
     shapers = Shapers()
+    for name in Path("/proc").glob("[0-9]*/comm"):  # the kernel's own work on packets comes first, however busy the CPU
+        if name.read_text().startswith("ksoftirqd"):
+            at_once(int(name.parent.name))
     shapers.prepare({cell.shaper for cell in chosen})
     with lab.nodes():
         for cell in chosen:

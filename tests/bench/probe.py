@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 
 from tests.bench.load import SO_TIMESTAMPNS
-from tests.bench.tasks import Ready
+from tests.bench.tasks import Ready, at_once
 
 UDP_PORT, TCP_PORT = 5353, 8080
 REQUEST_BYTES, RESPONSE_BYTES, PAGE_BYTES = 40, 120, 10_000
@@ -96,6 +96,7 @@ class _Ping(_Probe):
 
 def probe(ready: Ready, address: str, begin_ns: int, until_ns: int) -> dict[str, Times]:
     """Ping and ask between two moments of the monotonic clock."""
+    at_once()
     raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
     ping = _Ping([raw], address, 0, PING_SECONDS)
     ping.identifier = random.getrandbits(16)
@@ -126,6 +127,7 @@ def probe(ready: Ready, address: str, begin_ns: int, until_ns: int) -> dict[str,
 
 def fetch(ready: Ready, address: str, begin_ns: int, until_ns: int) -> Times:
     """Connect, ask, and read 10 kB to the end, one after the other; the time of all that."""
+    at_once()
     ready()
     time.sleep(max(0, begin_ns - time.monotonic_ns()) / 1e9)
     times: Times = []
@@ -149,6 +151,7 @@ def fetch(ready: Ready, address: str, begin_ns: int, until_ns: int) -> Times:
 
 def serve(ready: Ready) -> None:
     """Answer requests until killed."""
+    at_once()
     poll = select.epoll()
     dns = socket.socket(type=socket.SOCK_DGRAM)
     dns.bind(("", UDP_PORT))
