@@ -39,7 +39,8 @@ class Arrivals:
     marked: dict[int, int] = field(default_factory=dict)
     marked_first_at: int = 0
     marked_last_at: int = 0
-    marked_after_first: int = 0
+    marked_first: int = 0
+    marked_last: int = 0
 
     def add(self, flow: int, size: int, at: int, mark: tuple[int, int]) -> None:
         """Count what a flow brought."""
@@ -50,17 +51,17 @@ class Arrivals:
         if not mark[0] <= at < mark[1]:
             return
         self.marked[flow] = self.marked.get(flow, 0) + size
-        if self.marked_first_at:
-            self.marked_after_first += size
-        else:
-            self.marked_first_at = at
-        self.marked_last_at = at
+        if not self.marked_first_at:
+            self.marked_first_at, self.marked_first = at, size
+        self.marked_last_at, self.marked_last = at, size
 
     @property
     def bits_per_second(self) -> float:
-        """The rate between the first and the last arrival that count, which no packet's size makes coarse."""
+        """The rate between the first and the last arrival that count, each of which is half inside: at a low rate a
+        big packet takes seconds, and a shaper may let it wait for its own time or the next one for it."""
         elapsed = self.marked_last_at - self.marked_first_at
-        return self.marked_after_first * 8e9 / elapsed if elapsed else 0.0
+        inside = sum(self.marked.values()) - (self.marked_first + self.marked_last) / 2
+        return inside * 8e9 / elapsed if elapsed else 0.0
 
     @property
     def series(self) -> list[int]:
@@ -213,22 +214,25 @@ def flood(ready: Ready, address: str, port: int, wanted: Flows, period: tuple[in
 
 
 def sniff(ready: Ready, device: str, address: str, until_ns: int) -> list[tuple[int, int]]:
-    """Time (ns) and wire size of each TCP packet from an address that a device sees."""
+    """Time (ns) and wire size of each TCP packet from an address that a device sees until then.
+
+    They are read when all is over: reading them meanwhile would slow the guest down.
+    """
     source = socket.inet_aton(address)
     seen = []
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(0x0003)) as sniffer:
-        sniffer.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 25)
+        sniffer.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 26)
         sniffer.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         sniffer.bind((device, 0x0003))
-        sniffer.settimeout(0.1)
         ready()
-        while time.monotonic_ns() < until_ns:
+        time.sleep(max(0, until_ns - time.monotonic_ns()) / 1e9)
+        sniffer.setblocking(False)
+        while True:
             try:
                 head, notes, _, _ = sniffer.recvmsg(64, 64, socket.MSG_TRUNC)
-            except TimeoutError:
-                continue
+            except BlockingIOError:
+                return seen
             if head[12:14] == b"\x08\x00" and head[26:30] == source and head[23] == socket.IPPROTO_TCP:
                 seconds, nanoseconds = struct.unpack("qq", notes[0][2])
                 (total,) = struct.unpack("!H", head[16:18])
                 seen.append((seconds * 10**9 + nanoseconds, wire_bytes(total + 14)))
-    return seen
