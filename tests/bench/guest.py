@@ -3,20 +3,19 @@
 BENCH_CELLS has the cells' places in the catalogue, BENCH_QUICK=1 makes them short.
 """
 
-import itertools
 import json
 import os
 import time
 import traceback
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reconciler.model import IFB_NAME
 from tests.bench import cells, load, probe, stats
 from tests.bench.cells import Cell, Flows
-from tests.bench.shapers import Shapers, inside
+from tests.bench.pods import Pods, pods
+from tests.bench.shapers import Shapers
 from tests.bench.tasks import Task, at_once
 from tests.kernel import lab
 from tests.kernel.lab import Pod
@@ -28,47 +27,10 @@ WINDOW_NS, STALL_NS = 100_000_000, 5_000_000
 SECOND = 10**9
 
 
-@dataclass(slots=True)
-class Lab:
-    """The Pods of one cell: the limited one, one for each group of flows, and one that probes."""
-
-    limited: Pod
-    clients: list[Pod]
-    prober: Pod
-
-
-_NETWORKS = itertools.count(1)
-
-
-def _lab(stack: ExitStack, cell: Cell) -> Lab:
-    network = f"172.51.{next(_NETWORKS)}"  # the last cell's addresses are taken until its flows are all forgotten
-    other = "eA" if cell.same_node else "eB"
-    limited = stack.enter_context(lab.pod("limited", "eA", f"{network}.100"))
-    clients = []
-    for number, flows in enumerate(cell.flows):
-        client = stack.enter_context(lab.pod(flows.client, other, f"{network}.{101 + number}"))
-        _delay(client, flows.rtt_ms)
-        clients.append(client)
-    prober = stack.enter_context(lab.pod("prober", other, f"{network}.110"))
-    _delay(prober, min(flows.rtt_ms for flows in cell.flows))
-    for pod in (limited, *clients):  # what one cell learned of a path is no matter of the next
-        pod.run("sysctl", "-qw", "net.ipv4.tcp_no_metrics_save=1", "net.ipv4.tcp_max_syn_backlog=4096")
-        pod.run("sysctl", "-qw", "net.core.somaxconn=4096", check=False)
-    return Lab(limited, clients, prober)
-
-
-def _delay(pod: Pod, milliseconds: int) -> None:
-    """The whole round trip's delay, on what the Pod sends."""
-    if milliseconds:
-        inside(
-            pod, "tc", "qdisc", "add", "dev", "eth0", "root", "netem", "delay", f"{milliseconds}ms", "limit", "500000"
-        )
-
-
 class Probes:
     """Probes at work between two moments of the monotonic clock."""
 
-    def __init__(self, made: Lab, direction: str, begin_ns: int, until_ns: int) -> None:
+    def __init__(self, made: Pods, direction: str, begin_ns: int, until_ns: int) -> None:
         # The page of 10 kB comes through the limit: the limited Pod fetches it when ingress is limited.
         inwards = direction == "ingress"
         fetcher, server = (made.limited, made.prober) if inwards else (made.prober, made.limited)
@@ -93,7 +55,7 @@ def _summed(times: dict[str, probe.Times]) -> dict[str, stats.Waits]:
 class Bulk:
     """A cell's flows at work from a moment on."""
 
-    def __init__(self, made: Lab, cell: Cell, begin_ns: int, mark: tuple[int, int], origin_ns: int = 0) -> None:
+    def __init__(self, made: Pods, cell: Cell, begin_ns: int, mark: tuple[int, int], origin_ns: int = 0) -> None:
         self._receivers: list[Task] = []
         pause = load.pause_seconds(cell.flows)
         ports = [PORT + number for number in range(len(cell.flows))]
@@ -134,18 +96,18 @@ def _in(seconds: float) -> int:
 def measure(cell: Cell, shapers: Shapers) -> dict[str, Any]:
     """One cell."""
     with ExitStack() as stack:
-        made = _lab(stack, cell)
+        made = stack.enter_context(pods(cell))
         shapers.install(made.limited, cell.shaper, cell.direction, cell.limit)
         stack.callback(shapers.remove, made.limited, cell.shaper)
         for server in (made.limited, made.prober):
             stack.callback(Task(server, probe.serve).ready().stop)
-        made.prober.run("ping", "-c", "2", "-i", "0.2", made.limited.address, check=False)
+        made.prober.run("ping", "-c", "1", made.limited.address, check=False)
         if cell.changes:
             return _changed(cell, made, shapers)
         return _loaded(cell, made)
 
 
-def _loaded(cell: Cell, made: Lab) -> dict[str, Any]:
+def _loaded(cell: Cell, made: Pods) -> dict[str, Any]:
     unloaded = {}
     if cell.probed:
         begin = _in(0.3)
@@ -186,7 +148,7 @@ def _group(flows: Flows, arrived: load.Arrivals, sent: load.Sent | None) -> dict
     }
 
 
-def _changed(cell: Cell, made: Lab, shapers: Shapers) -> dict[str, Any]:
+def _changed(cell: Cell, made: Pods, shapers: Shapers) -> dict[str, Any]:
     """The limit changes again and again under one flow."""
     steal = Steal(lab.machine_stat)
     begin = _in(0.6)

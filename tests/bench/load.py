@@ -125,7 +125,7 @@ def receive(
 
 
 def _accept_all(listener: socket.socket) -> list[socket.socket]:
-    accepted = []
+    accepted: list[socket.socket] = []
     while True:
         try:
             flow, _ = listener.accept()
@@ -219,7 +219,7 @@ def sniff(ready: Ready, device: str, address: str, until_ns: int) -> list[tuple[
     They are read when all is over: reading them meanwhile would slow the guest down.
     """
     source = socket.inet_aton(address)
-    seen = []
+    seen: list[tuple[int, int]] = []
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(0x0003)) as sniffer:
         sniffer.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 26)
         sniffer.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)

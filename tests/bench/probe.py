@@ -30,7 +30,7 @@ Times = list[tuple[int, float | None]]
 def _checksum(data: bytes) -> int:
     total = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total >> 16) + (total & 0xFFFF)
-    return ~(total + (total >> 16)) & 0xFFFF
+    return int(~(total + (total >> 16)) & 0xFFFF)
 
 
 def _echo_request(identifier: int, sequence: int) -> bytes:

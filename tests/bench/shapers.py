@@ -6,7 +6,8 @@ from reconciler.model import IFB_NAME
 from reconciler.shaping import Shaper
 from tests.bench.cells import OURS
 from tests.bench.edt import Pinned
-from tests.kernel.lab import Pod, limits, run
+from tests.bench.pods import inside
+from tests.kernel.lab import Pod, limits
 from webhook.contract import Quantity
 
 EDT_ENTRY = 1
@@ -48,25 +49,39 @@ class Shapers:
             return
         if shaper in {"none", "paced"}:
             return
-        device = "eth0"
+        device, commands = "eth0", []
         if direction == "ingress":
             device = IFB_NAME
-            inside(pod, "ip", "link", "add", device, "type", "ifb")
-            inside(pod, "ip", "link", "set", device, "up")
-            inside(pod, "tc", "qdisc", "add", "dev", "eth0", "clsact")
             redirect = ("matchall", "action", "mirred", "egress", "redirect", "dev", device)
-            inside(pod, "tc", "filter", "add", "dev", "eth0", "ingress", *redirect)
+            commands = [
+                ("ip", "link", "add", device, "type", "ifb"),
+                ("ip", "link", "set", device, "up"),
+                ("tc", "qdisc", "add", "dev", "eth0", "clsact"),
+                ("tc", "filter", "add", "dev", "eth0", "ingress", *redirect),
+            ]
+        inside(pod, *commands, *self._root(shaper, device, bits))
+
+    def _root(self, shaper: str, device: str, bits: int) -> list[tuple[str, ...]]:
+        """The commands that put a shaper on what leaves by a device."""
         root = ("tc", "qdisc", "add", "dev", device, "root")
         if shaper == "htb_fq_codel":
-            inside(pod, *root, "handle", "1:", "htb", "default", "1")
-            inside(pod, *self._htb_class("add", device, bits))
-            inside(pod, "tc", "qdisc", "add", "dev", device, "parent", "1:1", "fq_codel")
-        elif shaper in {"edt_fifo", "edt_no_fq"}:
-            self._install_edt(pod, device, bits)
-            if shaper == "edt_fifo":  # as Cilium sets it: pkg/datapath/linux/bandwidth
-                inside(pod, *root, "fq", "horizon", "2s", "buckets", "32768")
-        else:
-            inside(pod, *root, *qdisc(shaper, bits))
+            return [
+                (*root, "handle", "1:", "htb", "default", "1"),
+                self._htb_class("add", device, bits),
+                ("tc", "qdisc", "add", "dev", device, "parent", "1:1", "fq_codel"),
+            ]
+        if shaper not in {"edt_fifo", "edt_no_fq"}:
+            return [(*root, *qdisc(shaper, bits))]
+        self._edt = self._edt or Pinned.load()
+        self._edt.write(EDT_ENTRY, bits)
+        program = ("bpf", "direct-action", "object-pinned", str(self._edt.program), "classid", f"1:{EDT_ENTRY}")
+        commands: list[tuple[str, ...]] = [
+            ("tc", "qdisc", "add", "dev", device, "clsact"),
+            ("tc", "filter", "add", "dev", device, "egress", *program),
+        ]
+        if shaper == "edt_fifo":  # as Cilium sets it: pkg/datapath/linux/bandwidth
+            commands.append((*root, "fq", "horizon", "2s", "buckets", "32768"))
+        return commands
 
     def change(self, pod: Pod, shaper: str, direction: str, limit: str) -> None:
         """Change the limit of a Pod that has one."""
@@ -78,12 +93,12 @@ class Shapers:
             outcome = self._ours.shape(pod.uid, pod.netns, wanted)
             assert not outcome.problems, outcome.problems
         elif shaper == "htb_fq_codel":
-            inside(pod, *self._htb_class("change", device, bits))
+            inside(pod, self._htb_class("change", device, bits))
         elif shaper in {"edt_fifo", "edt_no_fq"}:
             assert self._edt is not None
             self._edt.write(EDT_ENTRY, bits)
         else:
-            inside(pod, "tc", "qdisc", "change", "dev", device, "root", *qdisc(shaper, bits))
+            inside(pod, ("tc", "qdisc", "change", "dev", device, "root", *qdisc(shaper, bits)))
 
     def remove(self, pod: Pod, shaper: str) -> None:
         """Free what outlives the Pod's network namespace."""
@@ -98,19 +113,7 @@ class Shapers:
             self._edt = Pinned.load()
         time.sleep(0.2)
 
-    def _install_edt(self, pod: Pod, device: str, bits: int) -> None:
-        self._edt = self._edt or Pinned.load()
-        self._edt.write(EDT_ENTRY, bits)
-        inside(pod, "tc", "qdisc", "add", "dev", device, "clsact")
-        program = ("bpf", "direct-action", "object-pinned", str(self._edt.program), "classid", f"1:{EDT_ENTRY}")
-        inside(pod, "tc", "filter", "add", "dev", device, "egress", *program)
-
     @staticmethod
     def _htb_class(verb: str, device: str, bits: int) -> tuple[str, ...]:
         parent = ("parent", "1:", "classid", "1:1")
         return ("tc", "class", verb, "dev", device, *parent, "htb", "rate", f"{bits}bit", "quantum", "1514")
-
-
-def inside(pod: Pod, *command: str) -> str:
-    """Run a tool in the Pod's network namespace and the node's mounts: ip-netns(8) would hide the pinned program."""
-    return run("nsenter", f"--net={pod.netns}", *command)
