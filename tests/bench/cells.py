@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from webhook.contract import Quantity
 
 SECTIONS = ("accuracy", "latency", "fairness", "change", "cost")
-SET_UP_SECONDS = 2.5
+SET_UP_SECONDS = 3.5
 UNLOADED_SECONDS = 2
 WINDOWED_SECONDS = 2
-BATCH_SECONDS = 160
+BATCH_SECONDS = 180
 BOOT_SECONDS = 14
 OURS = "ours"
 NAMES: Mapping[str, str] = {
@@ -99,12 +99,12 @@ def _accuracy() -> Iterator[Cell]:  # noqa: C901 - a list, in loops
         case = f"{limit} 1 flow"
         for direction in ("ingress", "egress"):
             yield cell(case, direction, "ours", limit, one, seconds=seconds)
-        if limit != "100k":
+        if limit in {"1M", "100M", "1G"}:
             for shaper in ("cake", "tbf"):
                 yield cell(case, "ingress", shaper, limit, one)
     for shaper in ("htb_fq_codel", "tbf_cni", "edt_fifo", "edt_no_fq", "none"):
         yield cell("100M 1 flow", "ingress", shaper, "100M", one)
-    for shaper in ("cake", "edt_fifo", "edt_no_fq"):
+    for shaper in ("cake", "edt_no_fq"):
         yield cell("100M 1 flow", "egress", shaper, "100M", one)
     for direction in ("ingress", "egress"):
         yield cell("100M 1 flow same node", direction, "ours", "100M", one)
@@ -113,8 +113,6 @@ def _accuracy() -> Iterator[Cell]:  # noqa: C901 - a list, in loops
                 yield cell(f"{limit} {count} flows", direction, "ours", limit, Flows("bulk", count))
             twice = Flows("bulk", 1, "udp", bits_per_second=2 * bits(limit))
             yield cell(f"{limit} UDP", direction, "ours", limit, twice)
-    yield cell("100M 10 flows", "ingress", "cake", "100M", Flows("bulk", 10))
-    yield cell("100M UDP", "ingress", "cake", "100M", Flows("bulk", 1, "udp", bits_per_second=200_000_000))
 
 
 def _latency() -> Iterator[Cell]:
@@ -132,13 +130,10 @@ def _latency() -> Iterator[Cell]:
             yield cell(limit, count, "ingress", shaper)
     for limit, count in (("10M", 64), ("100M", 1000)):
         yield cell(limit, count, "ingress", "paced")
-    yield cell("100M", 64, "ingress", "htb_fq_codel")
     yield cell("100M", 1, "ingress", "edt_fifo")
     for shaper in ("ours", "cake"):
         yield cell("100M", 8, "ingress", shaper, "bbr")
         yield cell("100M", 8, "egress", shaper)
-        yield cell("10M", 64, "egress", shaper)
-    yield cell("100M", 8, "egress", "edt_fifo")
 
 
 def _fairness() -> Iterator[Cell]:  # noqa: C901 - as above
@@ -148,18 +143,18 @@ def _fairness() -> Iterator[Cell]:  # noqa: C901 - as above
     both = ("ours", "cake")
     for case, limit, count, shapers in (
         ("8 flows, 100M", "100M", 8, (*both, "edt_fifo", "htb_fq_codel")),
-        ("64 flows, 100M", "100M", 64, (*both, "edt_fifo", "htb_fq_codel")),
+        ("64 flows, 100M", "100M", 64, both),
         ("64 flows, 10M", "10M", 64, both),
     ):
         for shaper in shapers:
-            yield cell(case, shaper, limit, Flows("bulk", count, rtt_ms=10), seconds=12)
+            yield cell(case, shaper, limit, Flows("bulk", count, rtt_ms=10), seconds=10)
     for near, far, shapers in ((10, 50, (*both, "edt_fifo", "htb_fq_codel")), (1, 200, both)):
         for shaper in shapers:
             flows = Flows("bulk", 1, rtt_ms=near), Flows("other", 1, rtt_ms=far)
-            yield cell(f"RTT {near} beside {far} ms", shaper, "100M", *flows, seconds=15)
+            yield cell(f"RTT {near} beside {far} ms", shaper, "100M", *flows, seconds=12)
     for limit in ("10M", "100M"):
         for times in (2, 10):
-            anchors = ("edt_fifo", "htb_fq_codel") if times == 10 and limit == "100M" else ()
+            anchors = ("edt_fifo",) if times == 10 and limit == "100M" else ()
             for shaper in (*both, *anchors):
                 udp = Flows("other", 1, "udp", 10, times * bits(limit))
                 case = f"2 TCP beside UDP at {times}x, {limit}"
@@ -167,7 +162,7 @@ def _fairness() -> Iterator[Cell]:  # noqa: C901 - as above
     for count in (1, 10, 100):
         for shaper in both:
             flows = Flows("bulk", 1, rtt_ms=10), Flows("other", count, rtt_ms=10)
-            yield cell(f"1 flow beside {count} of another client", shaper, "100M", *flows)
+            yield cell(f"1 flow beside {count} of another client", shaper, "100M", *flows, seconds=6)
 
 
 def _change() -> Iterator[Cell]:
