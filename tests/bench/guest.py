@@ -171,12 +171,15 @@ def _changed(cell: Cell, made: Pods, shapers: Shapers) -> dict[str, Any]:
     series = arrived.series + [0] * ((moments[-1] - begin) // stats.BIN_NS)
     for moment, at, until, limit in zip(moments, done, moments[1:], cell.changes, strict=False):
         held = series[-(-(at - begin) // stats.BIN_NS) : (until - begin) // stats.BIN_NS]
+        wanted = cells.bits(limit) * stats.TCP_SHARE
+        lowered = cells.bits(limit) < cells.bits(before)
         changes.append(
             {
                 "from": before,
                 "to": limit,
                 "took": (at - moment) / SECOND,
-                "held_after": _finite(stats.settled(held, cells.bits(limit) * stats.TCP_SHARE)),
+                "held_after": _finite(stats.settled(held, wanted, lowered=lowered)),
+                "carried": sum(held) * 8e9 / (len(held) * stats.BIN_NS) / wanted,
                 "silence": stats.longest_silence(answered, at, until),
             }
         )

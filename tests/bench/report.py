@@ -59,8 +59,9 @@ to 95 % of the limit with no shaper, shows what is the guest's own noise.
 _ACCURACY = """Goodput as received, after the first seconds; the first second apart from its first packet; the largest
 window of 100 ms on the wire from the first packet on. 100 % of goodput is what a limit lets TCP (or UDP) carry.
 """
-_CHANGES = """Seconds until each window of half a second is within 10 % of what the new limit lets TCP carry, and (in
-brackets) the longest time in which no ping was answered. Watched for 5 s each; "never": not within these.
+_CHANGES = """Seconds until each window of half a second is within 10 % of what the new limit lets TCP carry (of a
+lowered limit: does not exceed it by 10 %); the share of that which was carried in the 5 s watched; and the longest
+silence of a ping, in seconds. "never": not within these 5 s. The guest's CPU may not carry 1G with some shapers.
 """
 
 
@@ -202,7 +203,10 @@ def _changes(results: Results) -> str:
     steps = [(change["from"], change["to"]) for change in found[0][1]["changes"]]
     rows = []
     for cell, result in found:
-        changes = [f"{_seconds(change['held_after'])} ({change['silence']:.2f})" for change in result["changes"]]
+        changes = [
+            f"{_seconds(change['held_after'])}, {100 * change['carried']:.0f} %, {change['silence']:.2f}"
+            for change in result["changes"]
+        ]
         rows.append([_name(cell.shaper), cell.direction, *changes])
     return table(("shaper", "limit on", *(f"{before} to {after}" for before, after in steps)), rows)
 

@@ -92,12 +92,16 @@ def largest_window(packets: Sequence[tuple[int, int]], window_ns: int, stall_ns:
     return largest * 8 / (window_ns / 1e9) / 1e6
 
 
-def settled(bins: Sequence[int], wanted_bits_per_second: float, *, window: int = 50, tolerance: float = 0.1) -> float:
+def settled(
+    bins: Sequence[int], wanted_bits_per_second: float, *, lowered: bool, window: int = 50, tolerance: float = 0.1
+) -> float:
     """Seconds from the first bin until every window of `window` bins is within `tolerance` of the wanted goodput.
 
-    Infinity when the last window is not.
+    Of a rate that was lowered only not to exceed it is asked: how soon a sender recovers from the losses is its own
+    matter. Infinity when the last window is off.
     """
-    lowest, highest = ((1 + sign * tolerance) * wanted_bits_per_second for sign in (-1, 1))
+    lowest = 0 if lowered else (1 - tolerance) * wanted_bits_per_second
+    highest = (1 + tolerance) * wanted_bits_per_second
     scale = 8 / (window * BIN_NS / 1e9)
     held = sum(bins[:window])
     late = -1

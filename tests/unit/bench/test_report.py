@@ -18,7 +18,8 @@ def result(cell: cells.Cell, *, share: float = 1.0, wait: float = 0.0) -> dict[s
     if cell.section == "change":
         steps = zip((cell.limit, *cell.changes), cell.changes, strict=False)
         held = [
-            {"from": before, "to": after, "took": 0, "held_after": wait, "silence": wait} for before, after in steps
+            {"from": before, "to": after, "took": 0, "held_after": wait, "silence": wait, "carried": 1.0}
+            for before, after in steps
         ]
         return {"changes": held, "stolen": 0.0, "kernel": "6.1"}
     each = share * carried(cell) / len(cell.flows)

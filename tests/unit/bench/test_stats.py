@@ -54,18 +54,23 @@ def test_packets_that_a_stall_held_back_count_from_where_it_began() -> None:
 
 
 def test_a_rate_that_holds_at_once_needs_no_time() -> None:
-    assert stats.settled([1250] * 200, 1_000_000) == 0
+    assert stats.settled([1250] * 200, 1_000_000, lowered=False) == 0
 
 
 def test_a_rate_holds_after_the_last_window_that_is_off() -> None:
     bins = [12_500] * 50 + [1250] * 200
     # 50 bins of a window that still has one bin of ten times the rate are 18 % above it; with none they are not.
-    assert stats.settled(bins, 1_000_000) == pytest.approx(0.5)
+    assert stats.settled(bins, 1_000_000, lowered=True) == pytest.approx(0.5)
+
+
+def test_a_lowered_rate_holds_while_less_comes() -> None:
+    assert stats.settled([500] * 200, 1_000_000, lowered=True) == 0
 
 
 def test_a_rate_that_is_never_reached_does_not_hold() -> None:
-    assert math.isinf(stats.settled([500] * 200, 1_000_000))
-    assert math.isinf(stats.settled([1250] * 150 + [0] * 50, 1_000_000))
+    assert math.isinf(stats.settled([500] * 200, 1_000_000, lowered=False))
+    assert math.isinf(stats.settled([1250] * 150 + [0] * 50, 1_000_000, lowered=False))
+    assert math.isinf(stats.settled([2500] * 200, 1_000_000, lowered=True))
 
 
 def test_silence_is_counted_to_both_ends() -> None:
