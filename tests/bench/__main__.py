@@ -25,6 +25,7 @@ from tests.kernel.uml import Guest, GuestLostError
 
 FOLDER = Path(__file__).parents[2]
 RESULTS = Path(__file__).with_name("results")
+QUICK_RESULTS = FOLDER / "build" / "bench"
 GUEST_MODULES = (*MODULES, "sch_cake", "sch_htb", "sch_fq_codel", "tcp_bbr")
 
 
@@ -34,7 +35,7 @@ def main() -> int:
     parser.add_argument("wanted", nargs="*", metavar="SECTION|PATTERN")
     parser.add_argument("--quick", action="store_true", help="a few cells, for seconds: whether it works")
     parser.add_argument("--list", action="store_true", help="name the cells")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the results")
+    parser.add_argument("--results", type=Path, help="the folder of the results; of --quick, build/bench")
     parser.add_argument("--lock", type=Path, help="a file to hold locked while measuring, where others measure too")
     options = parser.parse_args()
     chosen = cells.select(options.wanted)
@@ -42,16 +43,17 @@ def main() -> int:
     if options.list:
         print("\n".join(cell.name for cell in chosen))
         return 0
-    options.results.mkdir(parents=True, exist_ok=True)
-    store = Store(options.results / "results.json")
+    folder: Path = options.results or (QUICK_RESULTS if options.quick else RESULTS)
+    folder.mkdir(parents=True, exist_ok=True)
+    store = Store(folder / "results.json")
     failed = _measure_cells(chosen, store, quick=options.quick, lock=options.lock)
     if not options.wanted or "cost" in options.wanted:
         with locked(options.lock):
             print("cost: the programs alone, on this machine's kernel", flush=True)
             store.add("cost", cost.measure(quick=options.quick))
     for name, text in report.files(store.content).items():
-        (options.results / name).write_text(text, encoding="utf-8")
-    print(report.summary(store.content))
+        (folder / name).write_text(text, encoding="utf-8")
+    print(f"{report.summary(store.content)}\nresults in {folder}")
     return 1 if failed else 0
 
 
