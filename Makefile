@@ -48,7 +48,7 @@ test-kernel: setup ## the shaper on real ipvlan, in user-mode-linux
 test-cluster: setup-cluster ## a real two-node cluster
 	$(BIN)/pytest tests/cluster
 
-bench: setup ## benchmarks beside other shapers, in 25 minutes; BENCH="latency cost" for some, BENCH=--help for how
+bench: setup ## benchmarks beside other shapers, in 27 minutes; BENCH="latency cost" for some, BENCH=--help for how
 	$(PYTHON) -m tests.bench $(BENCH)
 
 demo: setup-cluster ## the main job on a two-node cluster, with figures

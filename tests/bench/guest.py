@@ -121,7 +121,9 @@ def _loaded(cell: Cell, made: Pods) -> dict[str, Any]:
         inwards = cell.direction == "ingress"
         device = IFB_NAME if inwards and cell.shaper != "none" else "eth0"
         watched, source = (made.limited, made.clients[0]) if inwards else (made.clients[0], made.limited)
-        sniffer = Task(watched, load.sniff, device, source.address, begin + cells.WINDOWED_SECONDS * SECOND).ready()
+        sniffer = Task(
+            watched, load.sniff, device, source.address, begin + cells.WINDOWED_SECONDS * SECOND, mark[1]
+        ).ready()
     bulk = Bulk(made, cell, begin, mark)
     probes = Probes(made, cell.direction, *mark) if cell.probed else None
     groups = [_group(flows, *group) for flows, group in zip(cell.flows, bulk.done(), strict=True)]

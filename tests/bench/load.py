@@ -4,6 +4,7 @@ iperf3 has at most 128 flows, and copies what it receives: sendfile(2) and MSG_T
 processes share the kernel's monotonic clock, so they agree on when to begin, and from when to when bytes count.
 """
 
+import ctypes
 import os
 import select
 import socket
@@ -24,7 +25,8 @@ MOST_EVENTS = 1024
 DATAGRAM = 1472
 WIRE_DATAGRAM = 1514
 UDP_SEGMENT, UDP_GRO = 103, 104
-SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_MAX_PACING_RATE, SO_TIMESTAMPNS = 32, 33, 47, 35
+SO_ATTACH_FILTER, SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_TIMESTAMPNS, SO_MAX_PACING_RATE = 26, 32, 33, 35, 47
+_ACCEPT_NOTHING = struct.pack("HBBI", 0x06, 0, 0, 0)  # BPF_RET | BPF_K, 0: a struct sock_filter (linux/filter.h)
 _ABORT = struct.pack("ii", 1, 0)
 _DELIVERED_AT = 192  # of struct tcp_info (uapi/linux/tcp.h)
 
@@ -213,11 +215,12 @@ def flood(ready: Ready, address: str, port: int, wanted: Flows, period: tuple[in
                 flow.send(payload)
 
 
-def sniff(ready: Ready, device: str, address: str, until_ns: int) -> list[tuple[int, int]]:
+def sniff(ready: Ready, device: str, address: str, until_ns: int, read_at_ns: int) -> list[tuple[int, int]]:
     """Time (ns) and wire size of each TCP packet from an address that a device sees until then.
 
     They are read when all is over: reading them meanwhile would slow the guest down.
     """
+    nothing = ctypes.create_string_buffer(_ACCEPT_NOTHING)
     source = socket.inet_aton(address)
     seen: list[tuple[int, int]] = []
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(0x0003)) as sniffer:
@@ -226,6 +229,8 @@ def sniff(ready: Ready, device: str, address: str, until_ns: int) -> list[tuple[
         sniffer.bind((device, 0x0003))
         ready()
         time.sleep(max(0, until_ns - time.monotonic_ns()) / 1e9)
+        sniffer.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(nothing)))
+        time.sleep(max(0, read_at_ns - time.monotonic_ns()) / 1e9)
         sniffer.setblocking(False)
         while True:
             try:
