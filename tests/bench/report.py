@@ -1,0 +1,233 @@
+"""The results as people read them: Markdown tables and the verdicts. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from tests.bench import cells
+from tests.bench.cells import CATALOGUE, NAMES, Cell
+from tests.bench.plots import plots
+from tests.bench.verdict import Verdict, carried, cost_ratio, count, good, ratio, verdicts
+
+Results = Mapping[str, Mapping[str, Any]]
+PROBES = ("ping", "dns", "fetch")
+
+
+def files(results: Results) -> dict[str, str]:
+    """All files beside results.json, by name."""
+    return {"README.md": markdown(results), **plots(results)}
+
+
+def summary(results: Results) -> str:
+    """For the terminal."""
+    made = verdicts(results)
+    rows = [f"{_word(each).strip('*'):12} {each.what}: {each.measured} (wanted: {each.wanted})" for each in made]
+    return "\n".join([*rows, count(made)])
+
+
+def line(result: Mapping[str, Any]) -> str:
+    """One result in one line."""
+    if "error" in result:
+        return "failed: " + str(result["error"])
+    if "changes" in result:
+        return ", ".join(f"{each['from']}->{each['to']} {_seconds(each['held_after'])}" for each in result["changes"])
+    groups = result["groups"]
+    said = " + ".join(f"{group['goodput']:.3f}" for group in groups) + " Mbit/s"
+    if any(group["jain"] is not None and group["flows"] > 1 for group in groups):
+        said += ", Jain " + " ".join(f"{g['jain']:.4f}" for g in groups if g["jain"] is not None and g["flows"] > 1)
+    for kind in PROBES if "probes" in result else ():
+        figures = result["probes"].get(kind)
+        if figures:
+            said += f", {kind} +{figures['p50']:.2f}/{figures['p99']:.2f}/{figures['largest']:.1f} ms"
+    return said
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """In Markdown."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+_LATENCY = """RTT 10 ms by netem; after 3 s of warming up, 8 s. A ping (100 a second), a request like DNS over UDP,
+and a fetch of 10 kB over a fresh TCP connection, all from or to a third Pod: p50 / p99 / largest in ms, each less the
+same figure without load just before. An unanswered probe counts as 1000 ms. The control, senders that pace themselves
+to 95 % of the limit with no shaper, shows what is the guest's own noise.
+
+![latency](latency.svg)
+
+![loads](loads.svg)
+"""
+_ACCURACY = """Goodput as received, after the first seconds; the first second apart from its first packet; the largest
+window of 100 ms on the wire from the first packet on. 100 % of goodput is what a limit lets TCP (or UDP) carry.
+"""
+_CHANGES = """Seconds until each window of half a second is within 10 % of what the new limit lets TCP carry (of a
+lowered limit: does not exceed it by 10 %); the share of that which was carried in the 5 s watched; and the longest
+silence of a ping, in seconds. "never": not within these 5 s. The guest's CPU may not carry 1G with some shapers.
+"""
+
+
+def markdown(results: Results) -> str:
+    """The whole report."""
+    made = verdicts(results)
+    judged = ([each.what, each.wanted, each.measured, _word(each)] for each in made)
+    parts = [
+        "# Benchmarks\n",
+        _preface(results),
+        f"**{count(made)}**: the verdicts are at the end.\n",
+        "## Latency under load\n",
+        _LATENCY,
+        _latency(results),
+        "## Accuracy\n",
+        _ACCURACY,
+        _accuracy(results),
+        "## Fairness\n",
+        "![fairness](fairness.svg)\n",
+        _equal(results),
+        _shares(results),
+        "## Changes of a limit under a TCP flow\n",
+        _CHANGES,
+        _changes(results),
+        "## Cost\n",
+        _cost(results),
+        "## Verdicts\n",
+        table(("figure", "wanted", "measured", "reached"), judged),
+        f"{count(made)}.\n",
+    ]
+    return "\n".join(parts)
+
+
+def _word(verdict: Verdict) -> str:
+    return {True: "yes", False: "**no**", None: "not measured"}[verdict.reached]
+
+
+def _preface(results: Results) -> str:
+    if not results:
+        return "Nothing is measured yet.\n"
+    dates = sorted({str(result.get("at", ""))[:10] for result in results.values()})
+    revisions = sorted({str(result.get("revision", "")) for result in results.values()})
+    measured = [each for name, each in results.items() if name != "cost"]
+    kernels = sorted({str(each["kernel"]) for each in measured if "kernel" in each})
+    most_stolen = 100 * max((each["stolen"] for each in results.values() if "stolen" in each), default=0)
+    failed = sorted(name for name, result in results.items() if "error" in result)
+    days = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+    said = f"""Measured {days}, version {", ".join(revisions)}, by `make bench`: real ipvlan L2 on
+Linux {", ".join(kernels) or "?"} in user-mode-linux (one CPU, no BPF JIT), all shapers in the same way, on the slave
+for egress and on an ifb in the Pod for ingress. The hypervisor stole at most {most_stolen:.1f} % of a cell's time.
+"""
+    return said + "".join(f"\nNot measured, as it failed: {name}\n" for name in failed)
+
+
+def _found(results: Results, section: str) -> Iterator[tuple[Cell, Mapping[str, Any]]]:
+    for cell in CATALOGUE:
+        if cell.section == section and (result := good(results, cell.name)):
+            yield cell, result
+
+
+def _name(shaper: str) -> str:
+    return f"**{NAMES[shaper]}**" if shaper == "ours" else NAMES[shaper]
+
+
+def _by_case(found: Iterable[tuple[Cell, Mapping[str, Any]]]) -> list[tuple[Cell, Mapping[str, Any]]]:
+    """Shapers of the same case together, cases in the catalogue's order."""
+    listed = list(found)
+    order = list(dict.fromkeys((cell.case, cell.direction) for cell, _ in listed))
+    return sorted(listed, key=lambda each: order.index((each[0].case, each[0].direction)))
+
+
+def _latency(results: Results) -> str:
+    rows = []
+    for cell, result in _by_case(_found(results, "latency")):
+        probes = result["probes"]
+        waits = [
+            " / ".join(f"{probes[kind][key]:.2f}" for key in ("p50", "p99", "largest")) if kind in probes else "-"
+            for kind in PROBES
+        ]
+        bare = " / ".join(f"{probes['ping'][key]:.2f}" for key in ("unloaded_p50", "unloaded_p99"))
+        lost = sum(figures["lost"] for figures in probes.values())
+        rows.append(
+            [cell.case, cell.direction, _name(cell.shaper), f"{result['goodput']:.2f}", *waits, bare, f"{lost:.0f}"]
+        )
+    head = ("load", "limit on", "shaper", "goodput, Mbit/s", "ping, added", "UDP, added", "fetch, added",
+            "ping unloaded p50 / p99", "lost")  # fmt: skip
+    return table(head, rows)
+
+
+def _accuracy(results: Results) -> str:
+    rows = []
+    for cell, result in _by_case(_found(results, "accuracy")):
+        most = carried(cell)
+        window = result.get("window")
+        rows.append(
+            [
+                cell.case,
+                cell.direction,
+                _name(cell.shaper),
+                f"{result['goodput']:.4g}",
+                f"{100 * result['goodput'] / most:.2f} %",
+                f"{100 * max(group['first_second'] for group in result['groups']) / most:.1f} %",
+                f"{100 * window * 1e6 / cells.bits(cell.limit):.1f} % of the limit" if window else "",
+            ]
+        )
+    return table(("load", "limit on", "shaper", "Mbit/s", "goodput", "first second", "largest 100 ms"), rows)
+
+
+def _equal(results: Results) -> str:
+    rows = [
+        [cell.case, _name(cell.shaper), f"{group['jain']:.4f}", f"{result['goodput']:.2f}", str(group["silent_flows"])]
+        for cell, result in _by_case(_found(results, "fairness"))
+        if len(cell.flows) == 1
+        for group in result["groups"]
+    ]
+    return table(("equal flows", "shaper", "Jain's index", "goodput, Mbit/s", "flows with nothing"), rows)
+
+
+def _shares(results: Results) -> str:
+    rows = []
+    for cell, result in _by_case(_found(results, "fairness")):
+        if len(cell.flows) < 2:
+            continue
+        ping = result.get("probes", {}).get("ping")
+        goodputs = [f"{group['goodput']:.2f}" for group in result["groups"]]
+        added = f"{ping['p50']:.2f} / {ping['p99']:.2f}" if ping else ""
+        rows.append([cell.case, _name(cell.shaper), *goodputs, f"{ratio(result):.2f}", added])
+    return table(("groups", "shaper", "first, Mbit/s", "second, Mbit/s", "ratio", "ping, added p50 / p99, ms"), rows)
+
+
+def _seconds(value: float | None) -> str:
+    return "never" if value is None else f"{value:.2f}"
+
+
+def _changes(results: Results) -> str:
+    found = list(_found(results, "change"))
+    if not found:
+        return ""
+    steps = [(change["from"], change["to"]) for change in found[0][1]["changes"]]
+    rows = []
+    for cell, result in found:
+        changes = [
+            f"{_seconds(change['held_after'])}, {100 * change['carried']:.0f} %, {change['silence']:.2f}"
+            for change in result["changes"]
+        ]
+        rows.append([_name(cell.shaper), cell.direction, *changes])
+    return table(("shaper", "limit on", *(f"{before} to {after}" for before, after in steps)), rows)
+
+
+def _cost(results: Results) -> str:
+    cost = results.get("cost")
+    if not cost:
+        return ""
+    if "error" in cost:
+        return f"The machine's kernel does not run the programs: {cost['error']}\n"
+    rows = []
+    for variant in cost["variants"]:
+        for state, said in (("idle", "no"), ("backlog", "yes")):
+            times = variant[state]
+            figures = [f"{times[program]:.0f}" for program in ("empty", "edt_fifo", "ours")]
+            ratios = [f"{cost_ratio(times):.2f}", f"{cost_ratio(times, net=False):.2f}"]
+            rows.append([str(variant["flows"]), str(variant["buckets"]), said, *figures, *ratios])
+    jit = "with" if cost["jit"] else "without"
+    said = f"""Nanoseconds a packet by BPF_PROG_TEST_RUN on Linux {cost["kernel"]} ({jit} JIT), medians. The first two
+rows run one packet again and again; the others vary its port, hash and bucket, which `empty` has the cost of.
+
+"""
+    head = ("flows", "buckets", "backlog", "empty", "EDT FIFO", "ours", "ours / EDT FIFO, less empty", "as they are")
+    return said + table(head, rows)

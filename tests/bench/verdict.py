@@ -1,0 +1,220 @@
+"""The figures that the shaper has to reach, held against what was measured. Pure."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tests.bench import cells
+from tests.bench.cells import CATALOGUE, Cell
+from tests.bench.stats import PACKET_BITS, TCP_SHARE, UDP_SHARE
+
+Results = Mapping[str, Mapping[str, Any]]
+NOT_MEASURED = "not measured"
+FEW_FLOWS = "100M 8 flows"
+MANY_FLOWS = ("10M 64 flows", "100M 64 flows", "1G 64 flows", "100M 1000 flows")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One figure. `reached` is None when it, or what it is compared with, was not measured."""
+
+    what: str
+    wanted: str
+    measured: str = NOT_MEASURED
+    reached: bool | None = None
+
+
+def carried(cell: Cell) -> float:
+    """Mbit/s of payload that a cell's limit lets its flows carry at most."""
+    share = UDP_SHARE if all(flows.kind == "udp" for flows in cell.flows) else TCP_SHARE
+    return cells.bits(cell.limit) * share / 1e6
+
+
+def good(results: Results, name: str) -> Mapping[str, Any] | None:
+    """A cell's result, unless it is missing or an error."""
+    result = results.get(name)
+    return None if result is None or "error" in result else result
+
+
+def verdicts(results: Results) -> list[Verdict]:
+    """All of them, in the order of the sections."""
+    made: list[Verdict] = []
+    for rule in (_accuracy, _few_flows, _many_flows, _fairness, _flood, _cost, _change):
+        made += rule(results)
+    return made
+
+
+def count(made: list[Verdict]) -> str:
+    """In words."""
+    reached, missing = (sum(verdict.reached is state for verdict in made) for state in (True, None))
+    return f"{reached} of {len(made)} reached" + (f", {missing} not measured" if missing else "")
+
+
+def _accuracy(results: Results) -> Iterator[Verdict]:
+    ours = [cell for cell in CATALOGUE if cell.section == "accuracy" and cell.shaper == "ours"]
+    for limit in dict.fromkeys(cell.limit for cell in ours):
+        of_limit = [cell for cell in ours if cell.limit == limit]
+        tolerance = 2 if limit == "100k" else 1
+        what, wanted = f"{limit}: goodput in all {len(of_limit)} cells", f"within {tolerance} % of what can be carried"
+        found = [(cell, result) for cell in of_limit if (result := good(results, cell.name))]
+        if len(found) < len(of_limit):
+            yield Verdict(what, wanted)
+            continue
+        share = {cell.name: 100 * result["goodput"] / carried(cell) for cell, result in found}
+        worst = max(share, key=lambda name: abs(share[name] - 100))
+        measured = f"{share[worst]:.2f} % at worst ({worst.split('/', 1)[1].removesuffix('/ours')})"
+        yield Verdict(what, wanted, measured, abs(share[worst] - 100) <= tolerance)
+    found = [(cell, result) for cell in ours if (result := good(results, cell.name))]
+    what, wanted = "first second of a connection, all cells", "at most 102 % of what can be carried"
+    if len(found) < len(ours):
+        yield Verdict(what, wanted)
+        return
+    share = {
+        cell.name: max(100 * g["first_second"] for g in result["groups"]) / carried(cell) for cell, result in found
+    }
+    worst = max(share, key=lambda name: share[name])
+    yield Verdict(
+        what,
+        wanted,
+        f"{share[worst]:.1f} % at most ({worst.split('/', 1)[1].removesuffix('/ours')})",
+        share[worst] <= 102,
+    )
+
+
+def _pair(results: Results, section: str, case: str, direction: str) -> tuple[Any, Any]:
+    return good(results, f"{section}/{case}/{direction}/ours"), good(results, f"{section}/{case}/{direction}/cake")
+
+
+def _few_flows(results: Results) -> Iterator[Verdict]:
+    for direction in ("ingress", "egress"):
+        where = f"{FEW_FLOWS}, {direction}"
+        ours, cake = _pair(results, "latency", FEW_FLOWS, direction)
+        for percent, most in (("p50", 0.1), ("p99", 0.5)):
+            what = f"{where}: ping, added {percent}"
+            if ours is None:
+                yield Verdict(what, f"at most {most} ms")
+                continue
+            value = ours["probes"]["ping"][percent]
+            yield Verdict(what, f"at most {most} ms", f"{value:.3f} ms", value <= most)
+        yield _below(f"{where}: ping, added p99", ours, cake, _ping_p99, "ms")
+        wanted = "at least 94.8 Mbit/s"
+        if ours is None:
+            yield Verdict(f"{where}: goodput", wanted)
+        else:
+            yield Verdict(f"{where}: goodput", wanted, f"{ours['goodput']:.2f} Mbit/s", ours["goodput"] >= 94.8)
+        yield _above(f"{where}: goodput", ours, cake, 1.0)
+
+
+def _many_flows(results: Results) -> Iterator[Verdict]:
+    for case in MANY_FLOWS:
+        for direction in ("ingress", "egress"):
+            if all(cell.name != f"latency/{case}/{direction}/ours" for cell in CATALOGUE):
+                continue
+            where = f"{case}, {direction}"
+            ours, cake = _pair(results, "latency", case, direction)
+            most = 2 * PACKET_BITS / cells.bits(case.split()[0]) * 1e3 + 0.5
+            what, wanted = f"{where}: ping, added p99", f"at most 2 full packets' time + 0.5 ms = {most:.2f} ms"
+            if ours is None:
+                yield Verdict(what, wanted)
+            else:
+                value = _ping_p99(ours)
+                yield Verdict(what, wanted, f"{value:.3f} ms", value <= most)
+            yield _below(what, ours, cake, _ping_p99, "ms")
+            yield _above(f"{where}: goodput", ours, cake, 0.99)
+
+
+def _ping_p99(result: Mapping[str, Any]) -> float:
+    return float(result["probes"]["ping"]["p99"])
+
+
+def _below(what: str, ours: Any, cake: Any, figure: Callable[[Any], float], unit: str = "") -> Verdict:
+    wanted = "below cake's"
+    if ours is None or cake is None:
+        return Verdict(what, wanted)
+    mine, theirs = figure(ours), figure(cake)
+    return Verdict(what, wanted, f"{mine:.3f} against {theirs:.3f} {unit}".strip(), mine < theirs)
+
+
+def _above(what: str, ours: Any, cake: Any, share: float) -> Verdict:
+    wanted = "above cake's" if share == 1 else f"above cake's less {100 - 100 * share:.0f} %"
+    if ours is None or cake is None:
+        return Verdict(what, wanted)
+    mine, theirs = ours["goodput"], cake["goodput"]
+    return Verdict(what, wanted, f"{mine:.3f} against {theirs:.3f} Mbit/s", mine > theirs * share)
+
+
+def ratio(result: Mapping[str, Any]) -> float:
+    """Of the goodputs of two groups, the greater to the lesser."""
+    first, second = sorted(group["goodput"] for group in result["groups"])
+    return second / first if first else float("inf")
+
+
+def _unfairness(result: Mapping[str, Any]) -> float:
+    return 1 - float(result["groups"][0]["jain"])
+
+
+def _fairness(results: Results) -> Iterator[Verdict]:
+    for case in ("8 flows, 100M", "64 flows, 100M", "64 flows, 10M"):
+        ours, cake = _pair(results, "fairness", case, "ingress")
+        what, wanted = f"{case}: Jain's index", "at least 0.995"
+        if ours is None:
+            yield Verdict(what, wanted)
+        else:
+            index = ours["groups"][0]["jain"]
+            yield Verdict(what, wanted, f"{index:.4f}", index >= 0.995)
+        yield _below(f"{case}: 1 - Jain's index", ours, cake, _unfairness)
+    for near, far, most in ((10, 50, 1.3), (1, 200, 2.0)):
+        ours, cake = _pair(results, "fairness", f"RTT {near} beside {far} ms", "ingress")
+        what, wanted = f"RTT {near} beside {far} ms: ratio of goodputs", f"at most {most}"
+        if ours is None:
+            yield Verdict(what, wanted)
+        else:
+            yield Verdict(what, wanted, f"{ratio(ours):.2f}", ratio(ours) <= most)
+        yield _below(what, ours, cake, ratio)
+
+
+def _flood(results: Results) -> Iterator[Verdict]:
+    for limit in ("10M", "100M"):
+        what, wanted = f"2 TCP beside UDP at 10x, {limit}", "TCP together at least 60 % of the limit"
+        result = good(results, f"fairness/{what}/ingress/ours")
+        if result is None:
+            yield Verdict(what, wanted)
+            continue
+        share = 100 * result["groups"][0]["goodput"] * 1e6 / cells.bits(limit)
+        yield Verdict(what, wanted, f"{share:.1f} %", share >= 60)
+
+
+def cost_ratio(by_program: Mapping[str, float], *, net: bool = True) -> float:
+    """Ours to the EDT FIFO's; net: less what running any program costs."""
+    empty = by_program["empty"] if net else 0
+    return (by_program["ours"] - empty) / (by_program["edt_fifo"] - empty)
+
+
+def _cost(results: Results) -> Iterator[Verdict]:
+    cost = good(results, "cost")
+    for state, said in (("idle", "no backlog"), ("backlog", "with backlog")):
+        what, wanted = f"ns a packet, {said}", "at most 1.25 x EDT FIFO, each less an empty program's"
+        if not cost or not cost["variants"]:
+            yield Verdict(what, wanted)
+            continue
+        plain = cost["variants"][0][state]
+        mine, theirs = (plain[program] - plain["empty"] for program in ("ours", "edt_fifo"))
+        yield Verdict(what, wanted, f"{cost_ratio(plain):.2f} ({mine:.0f} to {theirs:.0f} ns)", mine <= 1.25 * theirs)
+
+
+def _change(results: Results) -> Iterator[Verdict]:
+    for direction in ("ingress", "egress"):
+        name = f"change/1M 100M 1G/{direction}/ours"
+        result = good(results, name)
+        what = f"{direction} lowered from 1G to 1M"
+        lowered = (
+            [change for change in result["changes"] if (change["from"], change["to"]) == ("1G", "1M")] if result else []
+        )
+        if not lowered:
+            yield Verdict(f"{what}: new rate holds", "within 1 s")
+            yield Verdict(f"{what}: ping answers", "within 1 s")
+            continue
+        held, silence = lowered[0]["held_after"], lowered[0]["silence"]
+        said = "not within the 5 s watched" if held is None else f"{held:.2f} s"
+        yield Verdict(f"{what}: new rate holds", "within 1 s", said, held is not None and held <= 1)
+        yield Verdict(f"{what}: ping answers", "within 1 s", f"{silence:.2f} s of silence", silence <= 1)

@@ -1,0 +1,49 @@
+"""The catalogue, and how cells are chosen."""
+
+from tests.bench import cells
+
+
+def test_names_are_unique() -> None:
+    names = [cell.name for cell in cells.CATALOGUE]
+    assert len(set(names)) == len(names)
+
+
+def test_every_shaper_has_a_name_for_people() -> None:
+    assert {cell.shaper for cell in cells.CATALOGUE} == set(cells.NAMES)
+
+
+def test_every_rate_is_measured_both_ways() -> None:
+    ours = {(cell.limit, cell.direction) for cell in cells.select(["accuracy/*/ours"])}
+    assert ours == {(limit, way) for limit in ("100k", "1M", "10M", "100M", "1G") for way in ("ingress", "egress")}
+
+
+def test_a_change_goes_from_each_rate_to_each_other() -> None:
+    for cell in cells.select(["change"]):
+        steps = set(zip((cell.limit, *cell.changes), cell.changes, strict=False))
+        assert len(steps) == len(cell.changes) == 6
+
+
+def test_a_section_or_a_pattern_selects() -> None:
+    assert {cell.section for cell in cells.select(["latency"])} == {"latency"}
+    assert {cell.shaper for cell in cells.select(["*/cake"])} == {"cake"}
+    assert cells.select([]) == list(cells.CATALOGUE)
+    assert cells.select(["cost"]) == []
+
+
+def test_batches_keep_the_order_and_are_of_one_section_and_short() -> None:
+    made = cells.batches(cells.CATALOGUE)
+    assert [cell for batch in made for cell in batch] == list(cells.CATALOGUE)
+    for batch in made:
+        assert len({cell.section for cell in batch}) == 1
+        assert sum(cell.expected_seconds for cell in batch) <= cells.BATCH_SECONDS
+
+
+def test_all_of_it_takes_less_than_half_an_hour() -> None:
+    boots = len(cells.batches(cells.CATALOGUE)) * cells.BOOT_SECONDS
+    assert sum(cell.expected_seconds for cell in cells.CATALOGUE) + boots < 30 * 60
+
+
+def test_the_quick_choice_has_some_of_each_section_and_is_quick() -> None:
+    chosen = cells.quick(cells.CATALOGUE)
+    assert {cell.section for cell in chosen} == set(cells.SECTIONS) - {"cost"}
+    assert sum(cell.expected_seconds for cell in chosen) < 150

@@ -1,0 +1,139 @@
+"""Verdicts, tables and plots, from results that are made up."""
+
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from tests.bench import cells, report, verdict
+from tests.bench.plots import plots
+from tests.bench.svg import decades, figure, linear, logarithmic
+from tests.bench.verdict import carried, count, verdicts
+
+PROBE = {"count": 800, "lost": 0, "unloaded_p50": 10.0, "unloaded_p99": 10.3}
+
+
+def result(cell: cells.Cell, *, share: float = 1.0, wait: float = 0.0) -> dict[str, Any]:
+    """A cell that came out well; or with another share of what can be carried, and other waits in ms."""
+    if cell.section == "change":
+        steps = zip((cell.limit, *cell.changes), cell.changes, strict=False)
+        held = [
+            {"from": before, "to": after, "took": 0, "held_after": wait, "silence": wait, "carried": 1.0}
+            for before, after in steps
+        ]
+        return {"changes": held, "stolen": 0.0, "kernel": "6.1"}
+    each = share * carried(cell) / len(cell.flows)
+    groups = [
+        {"goodput": each, "first_second": each, "jain": 1 - wait / 10, "flows": flows.count, "silent_flows": 0}
+        for flows in cell.flows
+    ]
+    made = {"groups": groups, "goodput": share * carried(cell), "kernel": "6.1", "stolen": 0.01}
+    if cell.probed:
+        probe = {"p50": wait, "p99": 3 * wait, "largest": 4 * wait, **PROBE}
+        made["probes"] = {"ping": probe, "dns": probe, "fetch": probe}
+    return made
+
+
+def results() -> dict[str, Any]:
+    """Ours better than all others, and two that share with a flood share 3 to 1."""
+    made = {}
+    for cell in cells.CATALOGUE:
+        ours = cell.shaper == "ours"
+        made[cell.name] = result(cell, share=1.0 if ours else 0.9, wait=0.0 if ours else 5.0)
+        if "RTT" in cell.case and not ours:
+            made[cell.name]["groups"][0]["goodput"] *= 3
+        if "UDP at" in cell.case:
+            made[cell.name]["groups"][0]["goodput"] *= 1.5
+    plain = {"empty": 20.0, "ours": 60.0, "edt_fifo": 55.0}
+    variants = [{"flows": 1, "buckets": 1, "idle": plain, "backlog": plain}]
+    made["cost"] = {"kernel": "6.18", "jit": True, "variants": variants}
+    return made
+
+
+def test_nothing_measured_is_nothing_reached() -> None:
+    made = verdicts({})
+    assert all(each.reached is None for each in made)
+    assert count(made) == f"0 of {len(made)} reached, {len(made)} not measured"
+
+
+def test_figures_that_are_all_good_are_all_reached() -> None:
+    made = verdicts(results())
+    assert [each for each in made if not each.reached] == []
+    assert count(made) == f"{len(made)} of {len(made)} reached"
+
+
+@pytest.mark.parametrize(
+    ("name", "worse", "missed"),
+    [
+        ("accuracy/1M 1 flow/egress/ours", {"share": 0.98}, "1M: goodput in all 2 cells"),
+        ("accuracy/1M 1 flow/egress/ours", {"share": 1.03}, "first second of a connection, all cells"),
+        ("latency/100M 8 flows/ingress/ours", {"wait": 0.2}, "100M 8 flows, ingress: ping, added p99"),
+        ("latency/100M 8 flows/ingress/ours", {"share": 0.99}, "100M 8 flows, ingress: goodput"),
+        ("latency/1G 64 flows/ingress/ours", {"wait": 0.2}, "1G 64 flows, ingress: ping, added p99"),
+        ("latency/1G 64 flows/ingress/ours", {"share": 0.8}, "1G 64 flows, ingress: goodput"),
+        ("fairness/64 flows, 10M/ingress/ours", {"wait": 0.1}, "64 flows, 10M: Jain's index"),
+        ("change/1M 100M 1G/egress/ours", {"wait": 1.5}, "egress lowered from 1G to 1M: new rate holds"),
+    ],
+)
+def test_a_figure_that_is_missed_is_told(name: str, worse: dict[str, float], missed: str) -> None:
+    (cell,) = (each for each in cells.CATALOGUE if each.name == name)
+    made = verdicts(results() | {name: result(cell, **worse)})
+    assert missed in {each.what for each in made if each.reached is False}
+
+
+def test_a_failed_cell_is_not_measured() -> None:
+    name = "latency/100M 8 flows/ingress/cake"
+    made = verdicts(results() | {name: {"error": "no"}})
+    assert {each.wanted for each in made if each.reached is None} == {"below cake's", "above cake's"}
+
+
+def test_a_rate_that_never_holds_is_told_so() -> None:
+    found = results()
+    for change in found["change/1M 100M 1G/ingress/ours"]["changes"]:
+        change["held_after"] = None
+    (missed,) = (each for each in verdicts(found) if not each.reached)
+    assert missed.measured == "not within the 5 s watched"
+    assert "never" in report.markdown(found)
+
+
+def test_cost_is_compared_less_an_empty_program() -> None:
+    times = {"empty": 20.0, "ours": 60.0, "edt_fifo": 40.0}
+    assert verdict.cost_ratio(times) == 2
+    assert verdict.cost_ratio(times, net=False) == 1.5
+
+
+def test_the_report_has_a_row_for_every_cell_and_says_what_failed() -> None:
+    text = report.markdown(results() | {"latency/100M 1 flow/ingress/ours": {"error": "no"}})
+    assert "Not measured, as it failed: latency/100M 1 flow/ingress/ours" in text
+    rows = [row for row in text.splitlines() if row.startswith("| 100M 8 flows | ingress |")]
+    assert len(rows) == len(cells.select(["latency/100M 8 flows/ingress/*"]))
+    assert "of" in report.summary(results())
+
+
+def test_an_empty_report_is_one() -> None:
+    assert "Nothing is measured yet" in report.files({})["README.md"]
+    assert plots({}) == {}
+
+
+@pytest.mark.parametrize("cell", cells.CATALOGUE[::9], ids=lambda cell: cell.name)
+def test_every_result_makes_one_line(cell: cells.Cell) -> None:
+    assert "\n" not in report.line(result(cell))
+    assert report.line({"error": "why"}) == "failed: why"
+
+
+def test_plots_are_well_formed_and_name_every_shaper() -> None:
+    made = plots(results())
+    assert set(made) == {"latency.svg", "loads.svg", "fairness.svg"}
+    for text in made.values():
+        ET.fromstring(text)  # noqa: S314 - our own
+    for cell in cells.select(["latency/100M 8 flows/ingress/*"]):
+        assert cells.NAMES[cell.shaper] in made["latency.svg"]
+
+
+def test_scales_stay_within_their_ends() -> None:
+    assert linear(0, 10, 100, 200)(5) == 150
+    assert linear(0, 10, 100, 200)(11) == 200
+    assert logarithmic(1, 100, 0, 200)(10) == pytest.approx(100)
+    assert logarithmic(1, 100, 0, 200)(-5) == 0
+    assert decades(0.02, 150) == pytest.approx([0.1, 1, 10, 100])
+    assert [figure(value) for value in (0.123, 12.34, 1234.5)] == ["0.12", "12.3", "1234"]
