@@ -350,7 +350,8 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     adapt(limit, held, now, queue_is_short, queue_is_long, fattest_had);
   if (wait > most_wait || (wait > limit->cap_ns && queue_is_long))
     return drop(held);
-  if (held->allowance) {
+  // While little waits nobody is cut, so the link is never idle for it.
+  if (held->allowance && wait > limit->target_ns / 2) {
     // The more a flow insists, the less it may have, down to about half.
     u32 allowance = held->allowance - (held->allowance * strikes >> 5);
     if (over_allowance(had, allowance, chance)) {
