@@ -2,6 +2,8 @@
 
 import re
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from reconciler.shaping import Shaper
+from reconciler.shaping import DirectionCounters, Shaper
 from tests.kernel import lab
 from tests.kernel.lab import Pod, limits
 from webhook.contract import Direction
@@ -47,9 +49,9 @@ def ping(client: Pod, server: Pod, *, seconds: float, interval: float = 0.05) ->
     return answered
 
 
-def passed_bytes(shaper: Shaper, pod: Pod) -> int:
-    """What its ingress limit has let pass."""
-    return next(held.directions[Direction.INGRESS].bytes for held in shaper.counters() if held.netns_path == pod.netns)
+def ingress(shaper: Shaper, pod: Pod) -> DirectionCounters:
+    """What its ingress limit has let pass, and what not."""
+    return next(held.directions[Direction.INGRESS] for held in shaper.counters() if held.netns_path == pod.netns)
 
 
 def jain(shares: list[float]) -> float:
@@ -104,8 +106,52 @@ def test_a_limit_lowered_a_thousandfold_holds_within_a_second(shaper: Shaper, li
     with lab.serving(limited, 5301), lab.bulk(clients.bulk, limited, 5301, seconds=12):
         shaper.shape(limited.uid, limited.netns, limits(ingress="1M"))
         time.sleep(1)
-        before, began = passed_bytes(shaper, limited), time.monotonic()
+        before, began = ingress(shaper, limited).bytes, time.monotonic()
         waited = ping(clients.pinging, limited, seconds=4, interval=0.2)
-        megabits = (passed_bytes(shaper, limited) - before) * 8 / (time.monotonic() - began) / 1e6
+        megabits = (ingress(shaper, limited).bytes - before) * 8 / (time.monotonic() - began) / 1e6
     assert 0.7 < megabits < 1.1, megabits
     assert statistics.median(waited) < 100, waited
+
+
+def test_packets_that_allow_it_are_marked_instead_of_dropped(shaper: Shaper, limited: Pod, clients: Clients) -> None:
+    for pod in (limited, clients.bulk):
+        pod.run("sysctl", "-qw", "net.ipv4.tcp_ecn=1")
+    shaper.shape(limited.uid, limited.netns, limits(ingress="20M"))
+    measured = lab.transfer(clients.bulk, limited, "-P", "4", seconds=6)
+    held = ingress(shaper, limited)
+    assert held.marks > 0
+    assert held.drops < held.marks, held
+    assert measured.reaches(18), measured
+
+
+def test_ipv4_and_ipv6_share_the_limit(shaper: Shaper, limited: Pod, peer: Pod) -> None:
+    for pod, address in ((limited, "fd00::1"), (peer, "fd00::2")):
+        pod.run("ip", "addr", "add", f"{address}/64", "dev", "eth0", "nodad")
+    shaper.shape(limited.uid, limited.netns, limits(egress="20M"))
+    meanwhile = lab.background(limited, peer, "-O", "2", seconds=6, port=5301)
+    with lab.serving(peer, 5301), lab.serving(peer, 5302), meanwhile as first:
+        second = lab.client_only(limited, peer, "-6", "-O", "2", seconds=6, port=5302, address="fd00::2")
+    together = first().goodput + second.goodput
+    assert min(first().goodput, second.goodput) > 4
+    assert 16 <= together <= 20, (first(), second)
+
+
+def test_many_thousand_flows_of_a_flood_keep_the_limit_and_the_link_busy(
+    shaper: Shaper, limited: Pod, clients: Clients
+) -> None:
+    shaper.shape(limited.uid, limited.netns, limits(ingress="20M"))
+    script = (
+        "import socket, sys, time\n"
+        "end = time.monotonic() + 6\n"
+        "with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:\n"
+        "    while time.monotonic() < end:\n"
+        "        for port in range(10000, 20000):\n"
+        f"            sender.sendto(bytes(1400), ('{limited.address}', port))\n"
+        "            port % 10 or time.sleep(0.002)\n"
+    )
+    with subprocess.Popen(("ip", "netns", "exec", clients.flood.name, sys.executable, "-c", script)):
+        time.sleep(3)
+        before, began = ingress(shaper, limited).bytes, time.monotonic()
+        time.sleep(2)
+        megabits = (ingress(shaper, limited).bytes - before) * 8 / (time.monotonic() - began) / 1e6
+    assert 18 <= megabits <= 20.2
