@@ -35,7 +35,7 @@ class Probes:
         inwards = direction == "ingress"
         fetcher, server = (made.limited, made.prober) if inwards else (made.prober, made.limited)
         self._tasks = (
-            Task(made.prober, probe.probe, made.limited.address, begin_ns, until_ns),
+            Task(made.prober, probe.probe, made.sources, made.limited.address, begin_ns, until_ns),
             Task(fetcher, probe.fetch, server.address, begin_ns, until_ns),
         )
         for task in self._tasks:
@@ -110,7 +110,7 @@ def measure(cell: Cell, shapers: Shapers) -> dict[str, Any]:
 def _loaded(cell: Cell, made: Pods) -> dict[str, Any]:
     unloaded = {}
     if cell.probed:
-        begin = _in(0.3)
+        begin = _in(0.3 + probe.FIRST_ADDRESSES_SECONDS)
         unloaded = _summed(Probes(made, cell.direction, begin, begin + cells.UNLOADED_SECONDS * SECOND).times())
     steal = Steal(lab.machine_stat)
     begin = _in(0.6)

@@ -11,6 +11,7 @@ from tests.bench.cells import Cell
 from tests.kernel.lab import Pod, run
 
 _NETWORKS = itertools.count(1)
+_SOURCES = range(128, 192)
 # What one cell learned of a path is no matter of the next; 1000 flows may come at once.
 _SETTINGS = {"ipv4/tcp_no_metrics_save": 1, "ipv4/tcp_max_syn_backlog": 4096, "core/somaxconn": 4096}
 
@@ -22,6 +23,8 @@ class Pods:
     limited: Pod
     clients: list[Pod]
     prober: Pod
+    sources: list[str]
+    """The prober's further addresses."""
 
 
 @contextmanager
@@ -37,7 +40,9 @@ def pods(cell: Cell) -> Iterator[Pods]:
         ]
         nearest = min(flows.rtt_ms for flows in cell.flows)
         prober = stack.enter_context(_pod("prober", other, f"{network}.110", nearest))
-        yield Pods(limited, clients, prober)
+        sources = [f"{network}.{number}" for number in _SOURCES]
+        _inside(prober, ["ip -batch - <<END", *(f"addr add {source}/16 dev eth0" for source in sources), "END"])
+        yield Pods(limited, clients, prober, sources)
 
 
 @contextmanager

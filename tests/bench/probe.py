@@ -1,9 +1,9 @@
 """Probes of latency and what answers them: ping, a request like DNS over UDP, and a fetch of 10 kB over fresh TCP.
 
 Times end when the kernel received the answer (SO_TIMESTAMPNS), so no wake-up of the prober counts. Probes are sent at
-random intervals around their mean, so that they fall in step with nothing, and from many ports (ICMP identifiers), as
-resolvers do: a shaper that hashes flows lets some of them share the place of a bulk flow, and one port would show that
-never or always.
+random intervals around their mean, so that they fall in step with nothing, and from many addresses: a shaper that
+hashes flows lets some of them share the place of a bulk flow, and one address would show that never or always. (Of a
+ping the kernel hashes only the addresses: skb_get_hash.)
 """
 
 import random
@@ -18,9 +18,9 @@ from tests.bench.tasks import Ready, at_once
 
 UDP_PORT, TCP_PORT = 5353, 8080
 REQUEST_BYTES, RESPONSE_BYTES, PAGE_BYTES = 40, 120, 10_000
-PING_SECONDS, DNS_SECONDS, FETCH_SECONDS = 0.05, 0.05, 0.15
+PING_SECONDS, DNS_SECONDS, FETCH_SECONDS = 0.01, 0.025, 0.15
 LAST_ANSWERS_SECONDS = 1.0
-PORTS = 64
+FIRST_ADDRESSES_SECONDS = 0.2
 _ECHO_REQUEST, _ECHO_REPLY, _IP_HEADER = 8, 0, 20
 
 Times = list[tuple[int, float | None]]
@@ -47,12 +47,13 @@ def _received_at(notes: list[tuple[int, int, bytes]]) -> int:
 class _Probe:
     """One kind of probe: what was sent, what came back."""
 
-    def __init__(self, flows: list[socket.socket], address: str, port: int, mean_seconds: float) -> None:
-        for flow in flows:
+    def __init__(self, kind: tuple[int, int], sources: list[str], target: tuple[str, int], mean_seconds: float) -> None:
+        self.flows = [socket.socket(socket.AF_INET, *kind) for _ in sources]
+        for flow, source in zip(self.flows, sources, strict=True):
             flow.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
             flow.setblocking(False)
-            flow.connect((address, port))
-        self.flows = flows
+            flow.bind((source, 0))
+            flow.connect(target)
         self.sent: list[int] = []
         self.answered: dict[int, float] = {}
         self.due = 0.0
@@ -86,21 +87,26 @@ class _Ping(_Probe):
     identifier = 0
 
     def request(self, sequence: int) -> bytes:
-        return _echo_request((self.identifier + sequence % PORTS) & 0xFFFF, sequence)
+        return _echo_request(self.identifier, sequence)
 
     def sequence_of(self, answer: bytes) -> int | None:
         kind, _, _, identifier, sequence = struct.unpack("!BBHHH", answer[_IP_HEADER : _IP_HEADER + 8])
-        ours = identifier == (self.identifier + sequence % PORTS) & 0xFFFF
-        return int(sequence) if kind == _ECHO_REPLY and ours else None
+        return int(sequence) if kind == _ECHO_REPLY and identifier == self.identifier else None
+
+    def meet(self) -> None:
+        """Let the other end learn the link addresses of all sources, which takes it a round trip for each."""
+        for flow in self.flows:
+            flow.send(_echo_request(self.identifier ^ 1, 0))
+        time.sleep(FIRST_ADDRESSES_SECONDS)
 
 
-def probe(ready: Ready, address: str, begin_ns: int, until_ns: int) -> dict[str, Times]:
+def probe(ready: Ready, sources: list[str], address: str, begin_ns: int, until_ns: int) -> dict[str, Times]:
     """Ping and ask between two moments of the monotonic clock."""
     at_once()
-    raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-    ping = _Ping([raw], address, 0, PING_SECONDS)
+    ping = _Ping((socket.SOCK_RAW, socket.IPPROTO_ICMP), sources, (address, 0), PING_SECONDS)
     ping.identifier = random.getrandbits(16)
-    dns = _Probe([socket.socket(type=socket.SOCK_DGRAM) for _ in range(PORTS)], address, UDP_PORT, DNS_SECONDS)
+    ping.meet()
+    dns = _Probe((socket.SOCK_DGRAM, 0), sources, (address, UDP_PORT), DNS_SECONDS)
     poll = select.epoll()
     owners = {flow.fileno(): (each, flow) for each in (ping, dns) for flow in each.flows}
     for descriptor in owners:

@@ -47,10 +47,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
-_LATENCY = """RTT 10 ms by netem; after 3 s of warming up, 8 s. A ping (20 a second), a request like DNS over UDP,
-and a fetch of 10 kB over a fresh TCP connection, all from or to a third Pod: p50 / p99 / largest in ms, each less the
-same figure without load just before. An unanswered probe counts as 1000 ms. The control, senders that pace themselves
-to 95 % of the limit with no shaper, shows what is the guest's own noise.
+_LATENCY = """RTT 10 ms by netem; after 3 s of warming up, 8 s. A ping (100 a second), a request like DNS over UDP,
+and a fetch of 10 kB over a fresh TCP connection, all from or to a third Pod, of 64 addresses: p50 / p99 / largest in
+ms, each less the same figure without load just before. An unanswered probe counts as 1000 ms. The control, senders that
+pace themselves to 95 % of the limit with no shaper, shows what is the guest's own noise.
 
 ![latency](latency.svg)
 
