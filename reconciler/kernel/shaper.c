@@ -330,7 +330,8 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     u32 sparse_had = share < held->sparse_had ? share : held->sparse_had;
     int overtakes = is_ahead(express_clock, LEAVES(cell)) && had * TINY_SHARE > sparse_had;
     if (had <= sparse_had && !overtakes && express < start) {
-      if (express > now + wire_time_ns(limit, EXPRESS_BYTES, now))
+      // Never so few that a ping now and then, or a handshake, is none of them.
+      if (held->sparse_had > limit->sparse_had >> 3 && express > now + wire_time_ns(limit, EXPRESS_BYTES, now))
         held->sparse_had -= held->sparse_had >> 4;
       held->cells[index] = CELL(tag, strikes, had, express_clock);
       charge(&held->express_next, express, now, duration);
