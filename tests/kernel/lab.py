@@ -27,18 +27,21 @@ STALL_NS = 5_000_000
 # An emulated machine stands still for milliseconds, more CPUs than the real one has: a queue may run empty meanwhile.
 CARRIED = 0.95 if "EMULATED" in os.environ else 1.0
 MACHINE_VIEW = Path("/run/machine")
-ONE_LOOKS = threading.Lock()  # transfers run at the same time, and 9p is mounted once
+ONE_LOOKS = threading.Lock()  # transfers run at the same time
 
 
 def machine_stat() -> str:
-    """The machine's /proc/stat, which the other end copies all the time; mounted anew, as hostfs keeps what it read."""
+    """The machine's /proc/stat, which the other end copies all the time; hostfs keeps what it read: mounted anew."""
+    options = os.environ["SHARED_MOUNT"].split()
     MACHINE_VIEW.mkdir(exist_ok=True)
     with ONE_LOOKS:
-        run("mount", *os.environ["SHARED_MOUNT"].split(), str(MACHINE_VIEW))
+        if not MACHINE_VIEW.is_mount():
+            run("mount", *options, str(MACHINE_VIEW))
         try:
             return (MACHINE_VIEW / "stat").read_text()
         finally:
-            run("umount", str(MACHINE_VIEW))
+            if "hostfs" in options:
+                run("umount", "--lazy", str(MACHINE_VIEW))  # a process that just began may have the file open
 
 
 def run(*command: str, check: bool = True) -> str:
