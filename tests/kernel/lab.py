@@ -2,7 +2,6 @@
 
 import json
 import os
-import struct
 import subprocess
 import sys
 import threading
@@ -14,11 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
-from reconciler.kernel import netns
-from reconciler.kernel.netlink import Netlink
-from reconciler.kernel.observe import RTM_GETLINK, link_index
 from tests.steal import Steal
 from webhook.contract import Limits, Quantity
 
@@ -271,21 +265,6 @@ def carried(counted: list[str], *, after: float, until: float) -> float:
     inside = [(at, size) for at, size in samples if after * 1e9 <= at - samples[0][0] <= until * 1e9]
     (first, before), (last, by_then) = inside[0], inside[-1]
     return (by_then - before) * 8000 / (last - first)
-
-
-def link_attributes(pod: Pod, name: str) -> dict[int, bytes]:
-    """A link's attributes as the kernel tells them, also those that no tool here knows."""
-    with netns.opened(pod.netns) as descriptor, Netlink.inside(descriptor) as netlink:
-        request = ifinfmsg()
-        request["index"] = link_index(netlink, name)
-        data = netlink.ask(request, RTM_GETLINK).data
-    found = {}
-    offset = 32  # the headers of netlink and of the link
-    while offset + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, offset)
-        found[kind & 0x3FFF] = bytes(data[offset + 4 : offset + length])
-        offset += (max(length, 4) + 3) & ~3
-    return found
 
 
 @contextmanager

@@ -2,12 +2,17 @@
 
 import os
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
+from reconciler.kernel import netns
+from reconciler.kernel.netlink import Netlink
+from reconciler.kernel.observe import RTM_GETLINK, link_index
 from reconciler.model import GSO_DEFAULT_BYTES, gso_max_bytes
 from reconciler.shaping import Shaper
 from tests.kernel import lab
@@ -65,7 +70,7 @@ def test_the_shaper_is_compiled_to_machine_code() -> None:
 
 
 def sizes(pod: Pod) -> dict[int, int]:
-    attributes = lab.link_attributes(pod, "eth0")
+    attributes = link_attributes(pod, "eth0")
     wanted = (IFLA_GSO_MAX_SIZE, IFLA_GSO_IPV4_MAX_SIZE)
     return {kind: int.from_bytes(attributes[kind], "little") for kind in wanted if kind in attributes}
 
@@ -82,3 +87,18 @@ def test_the_capabilities_of_the_manifest_suffice_to_load_but_before_5_11(resour
         assert done.stdout == "loaded\n", done.stderr
     else:
         assert "CAP_SYS_RESOURCE" in done.stderr
+
+
+def link_attributes(pod: Pod, name: str) -> dict[int, bytes]:
+    """A link's attributes as the kernel tells them, also those that no tool here knows."""
+    with netns.opened(pod.netns) as descriptor, Netlink.inside(descriptor) as netlink:
+        request = ifinfmsg()
+        request["index"] = link_index(netlink, name)
+        data = netlink.ask(request, RTM_GETLINK).data
+    found = {}
+    offset = 32  # the headers of netlink and of the link
+    while offset + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, offset)
+        found[kind & 0x3FFF] = bytes(data[offset + 4 : offset + length])
+        offset += (max(length, 4) + 3) & ~3
+    return found
