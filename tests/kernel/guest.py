@@ -35,7 +35,7 @@ class Guest(Protocol):
     ) -> int:
         """Boot, run the command in `folder`, halt. Its output goes to `tell`; returns the command's exit status.
 
-        `shared` is a folder of changing files: the guest mounts it by the words in $SHARED_MOUNT, anew for each look.
+        `shared` is a folder of changing files: the guest mounts it by the words in $SHARED_MOUNT.
         """
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import struct
 import subprocess
 import sys
 import threading
@@ -14,11 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
-from reconciler.kernel import netns
-from reconciler.kernel.netlink import Netlink
-from reconciler.kernel.observe import RTM_GETLINK, link_index
 from tests.steal import Steal
 from webhook.contract import Limits, Quantity
 
@@ -27,18 +21,21 @@ STALL_NS = 5_000_000
 # An emulated machine stands still for milliseconds, more CPUs than the real one has: a queue may run empty meanwhile.
 CARRIED = 0.95 if "EMULATED" in os.environ else 1.0
 MACHINE_VIEW = Path("/run/machine")
-ONE_LOOKS = threading.Lock()  # transfers run at the same time, and 9p is mounted once
+ONE_LOOKS = threading.Lock()  # transfers run at the same time
 
 
 def machine_stat() -> str:
-    """The machine's /proc/stat, which the other end copies all the time; mounted anew, as hostfs keeps what it read."""
+    """The machine's /proc/stat, which the other end copies all the time; hostfs keeps what it read: mounted anew."""
+    options = os.environ["SHARED_MOUNT"].split()
     MACHINE_VIEW.mkdir(exist_ok=True)
     with ONE_LOOKS:
-        run("mount", *os.environ["SHARED_MOUNT"].split(), str(MACHINE_VIEW))
+        if not MACHINE_VIEW.is_mount():
+            run("mount", *options, str(MACHINE_VIEW))
         try:
             return (MACHINE_VIEW / "stat").read_text()
         finally:
-            run("umount", str(MACHINE_VIEW))
+            if "hostfs" in options:
+                run("umount", "--lazy", str(MACHINE_VIEW))  # a process that just began may have the file open
 
 
 def run(*command: str, check: bool = True) -> str:
@@ -268,21 +265,6 @@ def carried(counted: list[str], *, after: float, until: float) -> float:
     inside = [(at, size) for at, size in samples if after * 1e9 <= at - samples[0][0] <= until * 1e9]
     (first, before), (last, by_then) = inside[0], inside[-1]
     return (by_then - before) * 8000 / (last - first)
-
-
-def link_attributes(pod: Pod, name: str) -> dict[int, bytes]:
-    """A link's attributes as the kernel tells them, also those that no tool here knows."""
-    with netns.opened(pod.netns) as descriptor, Netlink.inside(descriptor) as netlink:
-        request = ifinfmsg()
-        request["index"] = link_index(netlink, name)
-        data = netlink.ask(request, RTM_GETLINK).data
-    found = {}
-    offset = 32  # the headers of netlink and of the link
-    while offset + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, offset)
-        found[kind & 0x3FFF] = bytes(data[offset + 4 : offset + length])
-        offset += (max(length, 4) + 3) & ~3
-    return found
 
 
 @contextmanager

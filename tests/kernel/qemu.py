@@ -47,7 +47,7 @@ class Qemu:
         inside = {
             **environment,
             "EMULATED": "1",
-            "SHARED_MOUNT": "-t 9p -o ro,trans=virtio,version=9p2000.L,msize=65536 shared",
+            "SHARED_MOUNT": "-t 9p -o ro,trans=virtio,version=9p2000.L,msize=65536,cache=none shared",
         }
         arguments = [
             *(emulator, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"),
