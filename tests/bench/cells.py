@@ -95,7 +95,7 @@ def _accuracy() -> Iterator[Cell]:  # noqa: C901 - a list, in loops
         )
 
     one = Flows("bulk", 1)
-    for limit, seconds in (("100k", 40), ("1M", 6), ("10M", 4), ("100M", 4), ("1G", 4)):
+    for limit, seconds in (("100k", 40), ("1M", 20), ("10M", 4), ("100M", 4), ("1G", 4)):
         case = f"{limit} 1 flow"
         for direction in ("ingress", "egress"):
             yield cell(case, direction, "ours", limit, one, seconds=seconds)
