@@ -24,7 +24,7 @@ INTERVAL_TARGETS: Final = 10
 CAP_PACKETS: Final = 8
 MINIMUM_MOST_HAD_BYTES: Final = 1 << 17
 MOST_HAD_BITS: Final = 16
-SPARSE_BYTES: Final = 1 << 14
+SPARSE_BYTES: Final = 1 << 12
 SPARSE_NS: Final = 1_000_000
 
 
@@ -62,7 +62,7 @@ def timing(bits_per_second: int) -> Timing:
     150 ms, or 8 full packets where that is longer; with very many flows than four packets of each, and never a second.
 
     What a flow has had is counted in units of 2**unit_shift bytes, of which 16 bits hold all that the rate can bring. A
-    sparse flow has had at most 16 KiB lately, or 1 ms of the rate.
+    sparse flow has had at most 1 ms of the rate lately, or 4 KiB.
     """
     packet_ns = FULL_PACKET_BYTES * 8 * 10**9 // bits_per_second
     byte_numerator = 8 * 10**9

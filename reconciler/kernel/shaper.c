@@ -27,6 +27,7 @@
 #define FEW_BYTES (16 * 1024)      // it grows when the fattest flow had less than this,
 #define MANY_BYTES (64 * 1024)     // and shrinks when it had more than this
 #define SPARSE_SHARE 4             // a flow is sparse when it had at most 1/4 of what the fattest had
+#define ALWAYS_SPARSE_BYTES 2048
 #define TINY_SHARE 4               // of 1/4 of what a sparse one may have had may overtake itself: a packet or two wait
 #define EXPRESS_BYTES (2 * 1514)   // as much may wait on the express timeline before fewer flows are let onto it
 #define IGNORED_INTERVALS 20       // CoDel's signals are ignored when the queue is long for so many intervals
@@ -331,7 +332,7 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     int overtakes = is_ahead(express_clock, LEAVES(cell)) && had * TINY_SHARE > sparse_had;
     if (had <= sparse_had && !overtakes && express < start) {
       // Never so few that a ping now and then, or a handshake, is none of them.
-      if (held->sparse_had > limit->sparse_had >> 3 && express > now + wire_time_ns(limit, EXPRESS_BYTES, now))
+      if (held->sparse_had > ALWAYS_SPARSE_BYTES >> limit->unit_shift && express > now + wire_time_ns(limit, EXPRESS_BYTES, now))
         held->sparse_had -= held->sparse_had >> 4;
       held->cells[index] = CELL(tag, strikes, had, express_clock);
       charge(&held->express_next, express, now, duration);
@@ -352,7 +353,7 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   if (wait > most_wait || (wait > limit->cap_ns && queue_is_long))
     return drop(held);
   // While little waits nobody is cut, so the link is never idle for it.
-  if (held->allowance && wait > limit->target_ns / 2) {
+  if (held->allowance && wait > limit->target_ns / 4) {
     // The more a flow insists, the less it may have, down to about half.
     u32 allowance = held->allowance - (held->allowance * strikes >> 5);
     if (over_allowance(had, allowance, chance)) {

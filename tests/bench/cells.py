@@ -147,11 +147,13 @@ def _fairness() -> Iterator[Cell]:  # noqa: C901 - as above
         ("64 flows, 10M", "10M", 64, both),
     ):
         for shaper in shapers:
-            yield cell(case, shaper, limit, Flows("bulk", count, rtt_ms=10), seconds=10)
-    for near, far, shapers in ((10, 50, (*both, "edt_fifo", "htb_fq_codel")), (1, 200, both)):
+            # Of 64 flows at 10M each has a dozen packets a second.
+            yield cell(case, shaper, limit, Flows("bulk", count, rtt_ms=10), seconds=20 if limit == "10M" else 10)
+    anchors = (*both, "edt_fifo", "htb_fq_codel")
+    for near, far, shapers, seconds in ((10, 50, anchors, 12), (1, 200, both, 30)):
         for shaper in shapers:
             flows = Flows("bulk", 1, rtt_ms=near), Flows("other", 1, rtt_ms=far)
-            yield cell(f"RTT {near} beside {far} ms", shaper, "100M", *flows, seconds=12)
+            yield cell(f"RTT {near} beside {far} ms", shaper, "100M", *flows, seconds=seconds)
     for limit in ("10M", "100M"):
         for times in (2, 10):
             anchors = ("edt_fifo",) if times == 10 and limit == "100M" else ()
