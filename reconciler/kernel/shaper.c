@@ -27,10 +27,10 @@
 #define FEW_BYTES (16 * 1024)      // it grows when the fattest flow had less than this,
 #define MANY_BYTES (64 * 1024)     // and shrinks when it had more than this
 #define SPARSE_SHARE 4             // a flow is sparse when it had at most 1/4 of what the fattest had
-#define ALWAYS_SPARSE_BYTES 2048
-#define TINY_SHARE 4               // of 1/4 of what a sparse one may have had may overtake itself: a packet or two wait
+#define ALWAYS_SPARSE_BYTES 1024   // a flow of so little is sparse in any case, and may overtake a packet of its own
 #define EXPRESS_BYTES (2 * 1514)   // as much may wait on the express timeline before fewer flows are let onto it
 #define IGNORED_INTERVALS 20       // CoDel's signals are ignored when the queue is long for so many intervals
+#define CALM_LOOKS 2048            // that long (8.6 s) without a cut, and the flood is over
 #define MOST_STRIKES 15
 #define EARLY_CHANCE 1024          // of 2^16: a packet is signalled early while the queue is long,
 #define EARLY_CHANCE_LONG 8192     // and while it is twice as long
@@ -86,7 +86,7 @@ struct state {
   u32 half_life;    // log2, in units of the flows' clock
   u32 allowance;    // what a flow may have had while some flow ignores all signals; 0: none does
   u32 sparse_had;   // what a sparse flow may have had: less while the express timeline is behind
-  u32 reserved;
+  u32 calm;         // looks since a flow was cut to its allowance
   u64 cells[CELLS];
 };
 
@@ -234,10 +234,14 @@ static __always_inline void adapt(const struct limit *limit, struct state *state
     else if (state->first_above && now > state->first_above + (IGNORED_INTERVALS - 1) * limit->interval_ns)
       allowance = fattest_had;
   } else if (allowance) {
+    // It stays a while after the last cut: a flood that is let go takes all until it is known again.
     allowance += (allowance >> 5) + 1;
     if (allowance > 2 * fattest_had)
+      allowance = 2 * fattest_had;
+    if (state->calm > CALM_LOOKS)
       allowance = 0;
   }
+  state->calm += 1;
   state->allowance = allowance;
   state->sparse_had += (state->sparse_had >> 3) + 1;
   if (state->sparse_had > limit->sparse_had << (state->half_life - MINIMUM_HALF_LIFE))
@@ -267,7 +271,7 @@ static __always_inline void begin_generation(struct state *state, const struct l
   state->next = state->express_next = 0;
   state->first_above = state->signal_next = state->signals = state->owed = state->owed_since = 0;
   state->adapt_next = state->fattest_leaves = 0;
-  state->fattest = state->fattest_had = state->allowance = 0;
+  state->fattest = state->fattest_had = state->allowance = state->calm = 0;
   state->half_life = MINIMUM_HALF_LIFE;
   state->sparse_had = limit->sparse_had;
   state->generation = limit->generation; // the flows need no reset: what they had decays by itself
@@ -326,13 +330,14 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     u64 fattest_age = (start >> CLOCK_SHIFT) - held->fattest_leaves;
     fattest_had = (s64)fattest_age > 0 ? decayed(held->fattest_had, fattest_age, half_life) : held->fattest_had;
     // A flow that has had little goes ahead of the queue, unless it would overtake a packet of its own. What goes ahead
-    // is limited to the rate by the express timeline, and charged to the shared one.
+    // is limited to the rate by the express timeline, and charged to the shared one. When packets wait on that one too,
+    // a flow may have had less, but not so little that a ping now and then, or a handshake, is no longer sparse.
+    u32 always = ALWAYS_SPARSE_BYTES >> limit->unit_shift;
     u32 share = fattest_had / SPARSE_SHARE;
     u32 sparse_had = share < held->sparse_had ? share : held->sparse_had;
-    int overtakes = is_ahead(express_clock, LEAVES(cell)) && had * TINY_SHARE > sparse_had;
+    int overtakes = had > always && is_ahead(express_clock, LEAVES(cell));
     if (had <= sparse_had && !overtakes && express < start) {
-      // Never so few that a ping now and then, or a handshake, is none of them.
-      if (held->sparse_had > ALWAYS_SPARSE_BYTES >> limit->unit_shift && express > now + wire_time_ns(limit, EXPRESS_BYTES, now))
+      if (held->sparse_had > always && express > now + wire_time_ns(limit, EXPRESS_BYTES, now))
         held->sparse_had -= held->sparse_had >> 4;
       held->cells[index] = CELL(tag, strikes, had, express_clock);
       charge(&held->express_next, express, now, duration);
@@ -357,6 +362,7 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     // The more a flow insists, the less it may have, down to about half.
     u32 allowance = held->allowance - (held->allowance * strikes >> 5);
     if (over_allowance(had, allowance, chance)) {
+      held->calm = 0;
       if (strikes < MOST_STRIKES)
         held->cells[index] = cell + CELL(0, 1, 0, 0);
       return drop(held);
@@ -364,10 +370,11 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     if (strikes && had < allowance - (allowance >> 3))
       strikes -= 1;
   }
-  // Slow start doubles the queue within one round trip: CoDel, which waits for an interval, comes too late.
-  u32 early = !queue_is_long                                            ? 0
-              : is_short(limit, wait, duration, fattest_had, half_life, 4) ? EARLY_CHANCE
-                                                                       : EARLY_CHANCE_LONG;
+  // Slow start doubles the queue within one round trip: CoDel, which waits for an interval, comes too late. Beside a
+  // flood, which makes the queue long by itself, it would keep the others at half of what that has.
+  u32 early = 0;
+  if (queue_is_long && !held->allowance)
+    early = is_short(limit, wait, duration, fattest_had, half_life, 4) ? EARLY_CHANCE : EARLY_CHANCE_LONG;
   if ((chance < early && had * 2 >= fattest_had) || signal_due(limit, held, queue_is_short, now, is_fattest)) {
     if (!bpf_skb_ecn_set_ce(skb))
       return drop(held);
