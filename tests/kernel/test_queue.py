@@ -110,7 +110,8 @@ def test_a_limit_lowered_a_thousandfold_holds_within_a_second(shaper: Shaper, li
         before, began = ingress(shaper, limited).bytes, time.monotonic()
         waited = ping(clients.pinging, limited, seconds=4, interval=0.2)
         megabits = (ingress(shaper, limited).bytes - before) * 8 / (time.monotonic() - began) / 1e6
-    assert 0.7 < megabits < 1.1, megabits
+    # At least: the flow first recovers from the loss of a window that was meant for 1G.
+    assert 0.4 < megabits < 1.1, megabits
     assert statistics.median(waited) < 100, waited
 
 
