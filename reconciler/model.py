@@ -28,8 +28,8 @@ HANDLE_CLSACT_FOREIGN: Final = 0x1BD2
 OUR_HANDLES: Final = frozenset({HANDLE_CLSACT_OURS, HANDLE_CLSACT_FOREIGN})
 GSO_DEFAULT_BYTES: Final = 65536
 """The kernel's default (GSO_LEGACY_MAX_SIZE). Up to it, the kernel lets what binds IPv4 follow (Linux 6.3)."""
-GSO_BURST_NS: Final = 5_000_000
-"""A packet is sent in one piece: at most 5 ms of the limit, so that no 100 ms see more than 105 % of it. Not less: TCP
+GSO_BURST_NS: Final = 2_000_000
+"""A packet is sent in one piece: at most 2 ms of the limit, so that no 100 ms see more than 102 % of it. Not less: TCP
 keeps only two or three of them in the queue, and a machine that stalls for longer than they last loses that time ..."""
 GSO_LEAST_BYTES: Final = 2 * 1514
 """... or two full packets, where that is more."""
