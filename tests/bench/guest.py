@@ -23,7 +23,7 @@ from tests.steal import Steal
 
 RESULT = "@RESULT "
 PORT = 5201
-WINDOW_NS, STALL_NS = 100_000_000, 5_000_000
+WINDOW_NS = 100_000_000
 SECOND = 10**9
 
 
@@ -130,7 +130,7 @@ def _loaded(cell: Cell, made: Pods) -> dict[str, Any]:
     result: dict[str, Any] = {"groups": groups, "goodput": sum(group["goodput"] for group in groups)}
     if sniffer:
         packets = sniffer.result()
-        result["window"] = stats.largest_window(packets, WINDOW_NS, STALL_NS) if packets else None
+        result["window"] = stats.largest_window(packets, WINDOW_NS, lab.STALL_NS) if packets else None
     if probes:
         loaded = _summed(probes.times())
         result["probes"] = {kind: stats.added(figures, unloaded[kind]) for kind, figures in loaded.items()}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from tests.bench import stats
 from tests.steal import Steal
 from webhook.contract import Limits, Quantity
 
@@ -212,22 +213,9 @@ def sniffed(client: Pod, server: Pod, *, seconds: int) -> list[Packet]:
 
 
 def largest_window(client: Pod, server: Pod, *, window_seconds: float, seconds: float) -> float:
-    """The most that a window of time carried from client to server, in Mbit/s on the wire, from the first packet on.
-
-    A window begins up to 5 ms before its first packet when nothing came in that time: a machine that stalls holds
-    packets back that were due then, and lets them go together.
-    """
-    packets = sniffed(client, server, seconds=int(seconds))
-    largest = held = oldest = 0
-    began = packets[0].at
-    for packet in packets:
-        held += packet.wire_bytes
-        while began <= packet.at - window_seconds * 1e9:
-            held -= packets[oldest].wire_bytes
-            oldest += 1
-            began = max(packets[oldest].at - STALL_NS, packets[oldest - 1].at)
-        largest = max(largest, held)
-    return largest * 8 / window_seconds / 1e6
+    """The most that a window of time carried from client to server, in Mbit/s on the wire, from the first packet on."""
+    packets = [(packet.at, packet.wire_bytes) for packet in sniffed(client, server, seconds=int(seconds))]
+    return stats.largest_window(packets, int(window_seconds * 1e9), STALL_NS)
 
 
 class Module:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pytest
 
 from reconciler.shaping import DirectionCounters, Shaper
+from tests.bench.stats import jain
 from tests.kernel import lab
 from tests.kernel.lab import Pod, limits
 from webhook.contract import Direction
@@ -53,11 +54,6 @@ def ping(client: Pod, server: Pod, *, seconds: float, interval: float = 0.05) ->
 def ingress(shaper: Shaper, pod: Pod) -> DirectionCounters:
     """What its ingress limit has let pass, and what not."""
     return next(held.directions[Direction.INGRESS] for held in shaper.counters() if held.netns_path == pod.netns)
-
-
-def jain(shares: list[float]) -> float:
-    """Jain's index of fairness: 1 when all are equal."""
-    return sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares))
 
 
 @contextmanager
