@@ -28,9 +28,11 @@
 #define MANY_BYTES (64 * 1024)     // and shrinks when it had more than this
 #define SPARSE_SHARE 4             // a flow is sparse when it had at most 1/4 of what the fattest had
 #define ALWAYS_SPARSE_BYTES 1024   // a flow of so little is sparse in any case, and may overtake a packet of its own
-#define EXPRESS_BYTES (2 * 1514)   // as much may wait on the express timeline before fewer flows are let onto it
-#define IGNORED_INTERVALS 20       // CoDel's signals are ignored when the queue is long for so many intervals
-#define CALM_LOOKS 2048            // that long (8.6 s) without a cut, and the flood is over
+#define BORROWED_SHIFT 24          // so much of the rate (2^24 ns, 17 ms) may go ahead of packets that have their stamps,
+#define SMALL_BYTES 512            // half of it packets larger than this,
+#define FULL_BYTES 1514            // and those one after the other
+#define STUBBORN_SIGNALS 16        // so many signals, and the queue is still long: who gets the next has a strike;
+#define STUBBORN_STRIKES 8         // with so many it heeds none
 #define MOST_STRIKES 15
 #define EARLY_CHANCE 1024          // of 2^16: a packet is signalled early while the queue is long,
 #define EARLY_CHANCE_LONG 8192     // and while it is twice as long
@@ -56,8 +58,8 @@ struct limit {
 };
 
 // A flow's cell, in one word so that it is never torn between CPUs: what tells flows of a set apart (12 bits), how
-// often it ignored its allowance (4 bits), what it has had lately, in units (16 bits), and when its last packet leaves,
-// by the flows' clock (32 bits).
+// many signals it seems to have ignored (4 bits), what it has had lately, in units (16 bits), and when its last packet
+// leaves, by the flows' clock (32 bits).
 #define CELL(tag, strikes, had, leaves) ((u64)(tag) << 52 | (u64)(strikes) << 48 | (u64)(had) << 32 | (u32)(leaves))
 #define TAG(cell) ((u32)((cell) >> 52))
 #define STRIKES(cell) ((u32)((cell) >> 48) & 15)
@@ -74,19 +76,18 @@ struct state {
   u64 marks;
   u64 next;         // the shared timeline: when the next packet may leave
   u64 express_next; // the express timeline of sparse flows, of the same rate
+  u64 borrowed;     // until then the express timeline has used what it may go ahead of the shared one; see may_borrow
   u64 first_above;  // CoDel: when the queue will have been long for an interval; 0 while it is short
   u64 signal_next;  // CoDel: the next signal is due then
   u64 signals;      // CoDel: signals since the queue became long
   u64 owed;         // signals that are due and wait for a packet of the fattest flow
   u64 owed_since;
-  u64 adapt_next;   // half-life and allowance are looked at again then
+  u64 adapt_next;   // the half-life is looked at again then
   u64 fattest_leaves;
-  u32 fattest;      // cell of the flow that has had most
+  u32 fattest;      // cell of the flow that has had most, of those that heed signals
   u32 fattest_had;
   u32 half_life;    // log2, in units of the flows' clock
-  u32 allowance;    // what a flow may have had while some flow ignores all signals; 0: none does
-  u32 sparse_had;   // what a sparse flow may have had: less while the express timeline is behind
-  u32 calm;         // looks since a flow was cut to its allowance
+  u32 reserved;
   u64 cells[CELLS];
 };
 
@@ -179,14 +180,18 @@ static __always_inline void stamp(struct __sk_buff *skb, int is_ingress, u64 sta
   skb->tstamp = start;
 }
 
-// Whether the queue is no longer than `times` what it takes to keep the link busy: CoDel's target; two packets such as
-// this (Linux's codel says one: backlog <= maxpacket. With GRO a packet has up to 45 segments and takes longer than the
-// target; a sender with two of them in flight, one leaving and one on its way, has no more to give without leaving the
-// link idle); or four full packets of each bulk flow. There are as many of those as what the rate gives in some time is
-// a multiple of what the fattest had in it, so the rate cancels out.
+// Whether the queue is no longer than `times` what it takes to keep the link busy: CoDel's target; some packets such as
+// this (Linux's codel says one: backlog <= maxpacket); or four full packets of each bulk flow. There are as many of those
+// as what the rate gives in some time is a multiple of what the fattest had in it, so the rate cancels out.
+// On ingress a packet that GRO has merged has up to 45 segments and takes longer than the target: a sender with two of
+// them in flight, one leaving and one on its way, has no more to give without leaving the link idle. On egress the
+// senders' sockets hold back themselves (TCP small queues: two or three packets each), so a queue never gets long, and
+// without a signal at a quarter of the target flows would keep whatever unequal shares they began with.
 static __always_inline int is_short(const struct limit *limit, u64 wait, u64 duration, u64 fattest_had, u32 half_life,
-                                    u64 times) {
-  return wait < times * limit->target_ns || wait <= 2 * times * duration ||
+                                    u64 times, int is_ingress) {
+  u64 target = is_ingress ? limit->target_ns : limit->target_ns / 4;
+  u64 packets = is_ingress ? 2 : 4;
+  return wait < times * target || wait <= packets * times * duration ||
          (wait >> CLOCK_SHIFT) * fattest_had <= (times * ENTITLED << half_life) >> (CLOCK_SHIFT + limit->unit_shift);
 }
 
@@ -222,37 +227,35 @@ static __always_inline int signal_due(const struct limit *limit, struct state *s
   return 1;
 }
 
-// 16 times in a half-life: looks whether a flow ignores all signals. Then what a flow may have shrinks while the queue
-// is long, and grows while it is short (approximate fair dropping, Pan et al. 2003).
+// 16 times in a half-life: with many flows at a low rate each has but few packets in it, so few that nobody could tell
+// the flows apart by what they had.
 static __always_inline void adapt(const struct limit *limit, struct state *state, u64 now, int queue_is_short,
-                                  int queue_is_long, u32 fattest_had) {
+                                  u32 fattest_had) {
   state->adapt_next = now + (1ULL << (state->half_life + CLOCK_SHIFT - 4));
-  u32 allowance = state->allowance;
-  if (queue_is_long) {
-    if (allowance)
-      allowance -= allowance >> 4;
-    else if (state->first_above && now > state->first_above + (IGNORED_INTERVALS - 1) * limit->interval_ns)
-      allowance = fattest_had;
-  } else if (allowance) {
-    // It stays a while after the last cut: a flood that is let go takes all until it is known again.
-    allowance += (allowance >> 5) + 1;
-    if (allowance > 2 * fattest_had)
-      allowance = 2 * fattest_had;
-    if (state->calm > CALM_LOOKS)
-      allowance = 0;
-  }
-  state->calm += 1;
-  state->allowance = allowance;
-  state->sparse_had += (state->sparse_had >> 3) + 1;
-  if (state->sparse_had > limit->sparse_had << (state->half_life - MINIMUM_HALF_LIFE))
-    state->sparse_had = limit->sparse_had << (state->half_life - MINIMUM_HALF_LIFE);
   if (!queue_is_short && ((u64)fattest_had << limit->unit_shift) < FEW_BYTES && state->half_life < MAXIMUM_HALF_LIFE)
     state->half_life += 1;
 }
 
-// A flow is cut to its allowance by chance, the surer the more it is above: all of it from 9/8 on.
+// What a flow that heeds no signal has had, against the most that another has: above that it is dropped by chance, the
+// surer the more it is above; all of it from 9/8 on (approximate fair dropping, Pan et al. 2003).
 static __always_inline int over_allowance(u32 had, u32 allowance, u32 chance) {
   return had > allowance && (u64)(had - allowance) * 8 << 16 > (u64)chance * allowance;
+}
+
+// Packets on the express timeline leave in addition to those of the shared one that have their stamps already: it is
+// paid back after `wait`. So what leaves in addition is bounded, however long the queue of the shared one: by a timeline
+// on which a packet takes the longer the longer that queue is (a leaky bucket, ITU-T I.371's GCRA, of 2^24 ns in `wait`).
+static __always_inline int may_borrow(const struct limit *limit, const struct state *state, u64 wait, u64 bytes,
+                                      u64 express, u64 now) {
+  u64 used = state->borrowed > now ? state->borrowed - now : 0;
+  if (bytes <= SMALL_BYTES)
+    return used <= wait;
+  return used <= wait / 2 && express - now <= wire_time_ns(limit, FULL_BYTES, now);
+}
+
+static __always_inline void borrow(struct state *state, u64 wait, u64 duration, u64 now) {
+  u64 start = state->borrowed > now ? state->borrowed : now;
+  charge(&state->borrowed, start, now, (duration * (wait >> (BORROWED_SHIFT - 4))) >> 4);
 }
 
 static __always_inline int drop(struct state *state) {
@@ -268,12 +271,11 @@ static __always_inline int pass(struct state *state, u64 bytes, u32 segments) {
 
 static __always_inline void begin_generation(struct state *state, const struct limit *limit) {
   state->bytes = state->packets = state->drops = state->marks = 0;
-  state->next = state->express_next = 0;
+  state->next = state->express_next = state->borrowed = 0;
   state->first_above = state->signal_next = state->signals = state->owed = state->owed_since = 0;
   state->adapt_next = state->fattest_leaves = 0;
-  state->fattest = state->fattest_had = state->allowance = state->calm = 0;
+  state->fattest = state->fattest_had = 0;
   state->half_life = MINIMUM_HALF_LIFE;
-  state->sparse_had = limit->sparse_had;
   state->generation = limit->generation; // the flows need no reset: what they had decays by itself
 }
 
@@ -324,60 +326,67 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   if (had > MOST_HAD)
     had = MOST_HAD;
 
+  // Signals go to the fattest of the flows that heed them, and what it had is what the others are held to.
+  int is_stubborn = strikes >= STUBBORN_STRIKES;
   u32 fattest_had = had;
-  int is_fattest = index == held->fattest;
+  int is_fattest = index == held->fattest && !is_stubborn;
   if (!is_fattest) {
     u64 fattest_age = (start >> CLOCK_SHIFT) - held->fattest_leaves;
     fattest_had = (s64)fattest_age > 0 ? decayed(held->fattest_had, fattest_age, half_life) : held->fattest_had;
     // A flow that has had little goes ahead of the queue, unless it would overtake a packet of its own. What goes ahead
-    // is limited to the rate by the express timeline, and charged to the shared one. When packets wait on that one too,
-    // a flow may have had less, but not so little that a ping now and then, or a handshake, is no longer sparse.
+    // is limited to the rate by the express timeline, and charged to the shared one.
     u32 always = ALWAYS_SPARSE_BYTES >> limit->unit_shift;
     u32 share = fattest_had / SPARSE_SHARE;
-    u32 sparse_had = share < held->sparse_had ? share : held->sparse_had;
+    u32 sparse_had = limit->sparse_had << (half_life - MINIMUM_HALF_LIFE);
+    if (share < sparse_had)
+      sparse_had = share;
     int overtakes = had > always && is_ahead(express_clock, LEAVES(cell));
-    if (had <= sparse_had && !overtakes && express < start) {
-      if (held->sparse_had > always && express > now + wire_time_ns(limit, EXPRESS_BYTES, now))
-        held->sparse_had -= held->sparse_had >> 4;
+    if ((had <= sparse_had || had <= always) && !overtakes && express < start &&
+        may_borrow(limit, held, wait, bytes, express, now)) {
       held->cells[index] = CELL(tag, strikes, had, express_clock);
+      borrow(held, wait, duration, now);
       charge(&held->express_next, express, now, duration);
       charge(&held->next, start, now, duration);
       stamp(skb, is_ingress, express, now);
       return pass(held, bytes, skb->gso_segs);
     }
-    if (had >= fattest_had) {
+    if (had >= fattest_had && !is_stubborn) {
       is_fattest = 1;
       fattest_had = had;
     }
   }
 
-  int queue_is_short = is_short(limit, wait, duration, fattest_had, half_life, 1);
-  int queue_is_long = !is_short(limit, wait, duration, fattest_had, half_life, 2);
+  int queue_is_short = is_short(limit, wait, duration, fattest_had, half_life, 1, is_ingress);
+  int queue_is_long = !is_short(limit, wait, duration, fattest_had, half_life, 2, is_ingress);
   if (now >= held->adapt_next)
-    adapt(limit, held, now, queue_is_short, queue_is_long, fattest_had);
+    adapt(limit, held, now, queue_is_short, fattest_had);
   if (wait > most_wait || (wait > limit->cap_ns && queue_is_long))
     return drop(held);
-  // While little waits nobody is cut, so the link is never idle for it.
-  if (held->allowance && wait > limit->target_ns / 4) {
-    // The more a flow insists, the less it may have, down to about half.
-    u32 allowance = held->allowance - (held->allowance * strikes >> 5);
-    if (over_allowance(had, allowance, chance)) {
-      held->calm = 0;
-      if (strikes < MOST_STRIKES)
-        held->cells[index] = cell + CELL(0, 1, 0, 0);
+  if (is_stubborn) {
+    // Not all that another has, as others need some room to grow into; but while little waits whatever they leave, so
+    // the link is never idle for it. Little is less when there is one that could fill the rest of the queue.
+    u32 allowance = fattest_had - (fattest_had * 3 >> 3);
+    u64 little = fattest_had < had / SPARSE_SHARE ? limit->target_ns : limit->target_ns / 4;
+    if (wait > little && wait > 2 * duration && over_allowance(had, allowance, chance))
+      return drop(held);
+    if (had < fattest_had / 2)
+      strikes -= 1;
+  } else if (strikes && had < fattest_had - (fattest_had >> 3)) {
+    strikes = 0;
+  }
+  // Slow start doubles the queue within one round trip: CoDel, which waits for an interval, comes too late.
+  u32 early = 0;
+  if (queue_is_long)
+    early = is_short(limit, wait, duration, fattest_had, half_life, 4, is_ingress) ? EARLY_CHANCE : EARLY_CHANCE_LONG;
+  int is_due = signal_due(limit, held, queue_is_short, now, is_fattest);
+  if (is_due && held->signals > STUBBORN_SIGNALS && strikes < MOST_STRIKES)
+    strikes += 1;
+  if (is_due || (chance < early && had * 2 >= fattest_had)) {
+    if (!bpf_skb_ecn_set_ce(skb)) {
+      if (is_due)
+        held->cells[index] = CELL(tag, strikes, HAD(cell), LEAVES(cell));
       return drop(held);
     }
-    if (strikes && had < allowance - (allowance >> 3))
-      strikes -= 1;
-  }
-  // Slow start doubles the queue within one round trip: CoDel, which waits for an interval, comes too late. Beside a
-  // flood, which makes the queue long by itself, it would keep the others at half of what that has.
-  u32 early = 0;
-  if (queue_is_long && !held->allowance)
-    early = is_short(limit, wait, duration, fattest_had, half_life, 4) ? EARLY_CHANCE : EARLY_CHANCE_LONG;
-  if ((chance < early && had * 2 >= fattest_had) || signal_due(limit, held, queue_is_short, now, is_fattest)) {
-    if (!bpf_skb_ecn_set_ce(skb))
-      return drop(held);
     __sync_fetch_and_add(&held->marks, 1);
   }
 
