@@ -9,73 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from reconciler import pods
 from reconciler.intent import intent
 from reconciler.metrics import Metrics
 from reconciler.nri.messages import PodSandbox
 from reconciler.pods import PodView
+from reconciler.ports import Key, Monitor, Shaper, Tell
 from reconciler.report import NOTHING, Applied, Notice, Reason, report
 from reconciler.sandboxes import Sandbox, Sandboxes
-from reconciler.shaping import NetnsGoneError, Outcome, PodCounters, ShapingError
-from webhook.contract import Limits, Quantity
+from reconciler.shaping import NetnsGoneError, PodCounters, ShapingError
+from webhook.contract import Limits
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Key = tuple[str, str]
 
 # A Pod whose kernel state keeps changing (one with NET_ADMIN can do that) is looked at this often and not more.
 SETTLE_S = 0.1
 RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
-
-
-class Shaper(Protocol):
-    """What the controller needs of the kernel side; every call blocks, for milliseconds."""
-
-    adopted: bool
-
-    def shape(self, pod_uid: str, netns_path: str, limits: Limits) -> Outcome:
-        """Make one netns hold these limits."""
-        ...
-
-    def release(self, pod_uid: str, netns_path: str) -> None:
-        """The Pod is gone: take away what is left, free its slot."""
-        ...
-
-    def collect(self, live: Collection[Key]) -> int:
-        """Free the slots of those that are gone."""
-        ...
-
-    def counters(self) -> Sequence[PodCounters]:
-        """What each slot has counted."""
-        ...
-
-
-class Monitor(Protocol):
-    """Hears of changes in the network namespaces it was told of."""
-
-    def watch(self, netns_path: str) -> None:
-        """Listen to a netns."""
-        ...
-
-    def unwatch(self, netns_path: str) -> None:
-        """Stop listening to it."""
-        ...
-
-
-class Tell(Protocol):
-    """Where notices go."""
-
-    def tell(self, pod: PodView, notice: Notice) -> None:
-        """Tell of something about a Pod."""
-        ...
-
-    def forget(self, uid: str) -> None:
-        """The Pod is gone."""
-        ...
 
 
 class Controller:
@@ -113,7 +67,7 @@ class Controller:
 
     async def on_synchronize(self, sandboxes: Sequence[PodSandbox]) -> None:
         """The runtime tells all its Pods, after every connect. All NRI calls of the node wait meanwhile: be quick."""
-        for gone in self._sandboxes.replace(map(_sandbox, sandboxes)):
+        for gone in self._sandboxes.replace(map(Sandbox.told, sandboxes)):
             self._spawn(self._release(gone))
         log.info("synchronized with the container runtime", extra={"sandboxes": len(list(self._sandboxes))})
         if self._starting is None:
@@ -125,7 +79,7 @@ class Controller:
     async def on_run(self, pod: PodSandbox) -> None:
         """A sandbox has its network, and no container of it runs yet: limit it now."""
         began = self._monotonic()
-        sandbox = _sandbox(pod)
+        sandbox = Sandbox.told(pod)
         if not sandbox.netns_path:
             return
         self._sandboxes.add(sandbox)
@@ -230,7 +184,7 @@ class Controller:
         shaper = await self._load()
         log.info("the BPF program is in force", extra={"adopted": shaper.adopted})
         for counted in await self._in_kernel(shaper.counters):
-            limits = _limits_in(counted)
+            limits = counted.limits
             self._last_good[counted.pod_uid] = limits
             if counted.netns_path is not None:
                 self._applied[(counted.pod_uid, counted.netns_path)] = Applied(limits)
@@ -337,20 +291,3 @@ class Controller:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
-
-
-def _limits_in(counted: PodCounters) -> Limits:
-    rates = {direction.value: Quantity(held.bits_per_second) for direction, held in counted.directions.items()}
-    return Limits(**rates)
-
-
-def _sandbox(pod: PodSandbox) -> Sandbox:
-    view = pods.from_runtime(
-        pod.uid,
-        pod.namespace,
-        pod.name,
-        labels=pod.labels,
-        annotations=pod.annotations,
-        netns_path=pod.netns_path,
-    )
-    return Sandbox(pod.id, view, pod.netns_path)
