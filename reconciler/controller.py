@@ -14,9 +14,11 @@ from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from reconciler import pods
+from reconciler.due import Due, Urgency
 from reconciler.intent import intent
 from reconciler.metrics import Metrics
 from reconciler.nri.messages import PodSandbox
+from reconciler.patience import Patience
 from reconciler.pods import PodView
 from reconciler.ports import Key, Monitor, Shaper, Tell
 from reconciler.report import NOTHING, Applied, Notice, Reason, report
@@ -27,9 +29,12 @@ from webhook.contract import Limits
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# A Pod whose kernel state keeps changing (one with NET_ADMIN can do that) is looked at this often and not more.
-SETTLE_S = 0.1
+# Notifications that were lost may be anybody's: all Pods are looked at, after at most so long.
+OVERRUN_MOST_S = 5.0
+# Writes to the limits map notify nobody, so it is read this often: one system call for all Pods.
+AUDIT_S = 1.0
 RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
+_EVERYBODY = ""
 
 
 class Controller:
@@ -56,9 +61,10 @@ class Controller:
         self._applied: dict[Key, Applied] = {}
         self._last_good: dict[str, Limits] = {}
         self._failures: dict[Key, int] = {}
-        self._dirty: asyncio.Queue[str] = asyncio.Queue()
-        self._queued: set[str] = set()
+        self._due = Due()
         self._settling: set[str] = set()
+        self._patience = Patience()
+        self._overrun = Patience(OVERRUN_MOST_S)
         self._heard: set[str] = set()
         self._kernel = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
@@ -127,25 +133,23 @@ class Controller:
             sandbox = self._sandboxes.at(path)
             if sandbox is not None and sandbox.pod.uid not in self._settling:
                 self._settling.add(sandbox.pod.uid)
-                self._spawn(self._settle(sandbox.pod.uid))
+                delay_s = self._patience.delay_s(sandbox.pod.uid, self._monotonic())
+                self._spawn(self._settle(sandbox.pod.uid, delay_s))
 
     def on_overrun(self) -> None:
         """Netlink notifications were lost: look at everything."""
-        for sandbox in self._sandboxes:
-            self.look_at(sandbox.pod.uid)
+        if _EVERYBODY not in self._settling:
+            self._settling.add(_EVERYBODY)
+            self._spawn(self._settle_all(self._overrun.delay_s(_EVERYBODY, self._monotonic())))
 
-    def look_at(self, uid: str) -> None:
+    def look_at(self, uid: str, urgency: Urgency = Urgency.ASKED) -> None:
         """Have a Pod looked at soon; asking twice costs one look."""
-        if uid not in self._queued:
-            self._queued.add(uid)
-            self._dirty.put_nowait(uid)
+        self._due.add(uid, urgency)
 
     async def run(self) -> None:
         """Look at what was named, one Pod after the other, for ever."""
         while True:
-            uid = await self._dirty.get()
-            self._queued.discard(uid)
-            for sandbox in self._sandboxes.of(uid):
+            for sandbox in self._sandboxes.of(await self._due.next()):
                 await self._look(sandbox)
 
     async def run_collector(self, period_s: float = 30.0) -> None:
@@ -157,6 +161,14 @@ class Controller:
             freed = await self._in_kernel(shaper.collect, live)
             if freed:
                 log.info("freed the slots of Pods that are gone", extra={"slots": freed})
+
+    async def run_auditor(self) -> None:
+        """See, again and again, that the limits map holds what was written."""
+        while True:
+            await self._sleep(AUDIT_S)
+            shaper = await asyncio.shield(self._shaper)
+            for uid in await self._in_kernel(shaper.audit):
+                self.look_at(uid, Urgency.CHANGED)
 
     @property
     def ready(self) -> bool:
@@ -245,6 +257,7 @@ class Controller:
             self._failures.pop(sandbox.key, None)
             if not self._sandboxes.of(sandbox.pod.uid):
                 self._last_good.pop(sandbox.pod.uid, None)
+                self._patience.forget(sandbox.pod.uid)
 
     def _failed(self, sandbox: Sandbox, view: PodView, error: ShapingError) -> None:
         """Tell once, try again with backoff."""
@@ -259,10 +272,16 @@ class Controller:
         await self._sleep(delay_s)
         self.look_at(uid)
 
-    async def _settle(self, uid: str) -> None:
-        await self._sleep(SETTLE_S)
+    async def _settle(self, uid: str, delay_s: float) -> None:
+        await self._sleep(delay_s)
         self._settling.discard(uid)
-        self.look_at(uid)
+        self.look_at(uid, Urgency.CHANGED)
+
+    async def _settle_all(self, delay_s: float) -> None:
+        await self._sleep(delay_s)
+        self._settling.discard(_EVERYBODY)
+        for sandbox in self._sandboxes:
+            self.look_at(sandbox.pod.uid, Urgency.PERHAPS)
 
     async def _listen(self, netns_path: str) -> None:
         if netns_path in self._heard:

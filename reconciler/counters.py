@@ -7,7 +7,7 @@ from reconciler.kernel.buckets import Counters
 from reconciler.kernel.program import Program
 from reconciler.model import LimitEntry, class_id
 from reconciler.slots import Tenant
-from webhook.contract import Direction, Limits, Quantity
+from webhook.contract import MAXIMUM_BITS_PER_SECOND, MINIMUM_BITS_PER_SECOND, Direction, Limits, Quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,13 @@ class PodCounters:
 
     @property
     def limits(self) -> Limits:
-        """The limits in force."""
-        return Limits(
-            **{direction.value: Quantity(held.bits_per_second) for direction, held in self.directions.items()}
-        )
+        """The limits in force; a rate that none can be, which somebody else wrote, is no limit."""
+        rates = {
+            direction.value: Quantity(held.bits_per_second)
+            for direction, held in self.directions.items()
+            if MINIMUM_BITS_PER_SECOND <= held.bits_per_second <= MAXIMUM_BITS_PER_SECOND
+        }
+        return Limits(**rates)
 
 
 def limits_of(program: Program, slot: int) -> dict[Direction, LimitEntry]:

@@ -18,7 +18,8 @@ from aiohttp import web
 from reconciler.controller import Controller
 from reconciler.events import Events
 from reconciler.http import application
-from reconciler.kernel.monitor import Monitor
+from reconciler.kernel.monitor import Changes, Monitor
+from reconciler.listener import Listener
 from reconciler.metrics import Metrics
 from reconciler.nri.transport import NriPlugin
 from reconciler.shaping import Shaper
@@ -85,8 +86,7 @@ async def run(settings: Settings) -> None:
         metrics.watch_restarts.set(reflector.restarts)
         metrics.connected.set(runtime.connected)
 
-    def changed() -> None:
-        heard = monitor.read()
+    def on_changes(heard: Changes) -> None:
         controller.on_netns_changed(heard.netns_paths)
         if heard.overrun:
             controller.on_overrun()
@@ -95,7 +95,7 @@ async def run(settings: Settings) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    loop.add_reader(monitor.fileno(), changed)
+    listener = Listener(monitor, on_changes)
     runner = web.AppRunner(
         application(why_not_ready=why_not_ready, before_scrape=before_scrape, registry=metrics.registry),
         access_log=None,
@@ -112,6 +112,7 @@ async def run(settings: Settings) -> None:
                     reflector.run(),
                     controller.run(),
                     controller.run_collector(),
+                    controller.run_auditor(),
                     events.run(),
                 )
             ]
@@ -119,7 +120,7 @@ async def run(settings: Settings) -> None:
             for task in work:
                 task.cancel()
     finally:
-        loop.remove_reader(monitor.fileno())
+        listener.close()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(runner.cleanup(), 5)
         await api.close()

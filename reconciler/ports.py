@@ -32,6 +32,10 @@ class Shaper(Protocol):
         """Free the slots of those that are gone."""
         ...
 
+    def audit(self) -> Sequence[str]:
+        """The uids of Pods whose limits somebody else changed in the map."""
+        ...
+
     def counters(self) -> Sequence[PodCounters]:
         """What each slot has counted."""
         ...

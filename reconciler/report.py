@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from reconciler.model import ProblemKind
 from webhook.contract import Direction, Limits
 
 
@@ -70,19 +71,26 @@ def report(before: Applied, after: Applied, steps: Iterable[str]) -> tuple[Notic
 
 def _change(before: Applied, after: Applied, steps: tuple[str, ...]) -> tuple[Notice, ...]:
     where = ", ".join(after.interfaces)
+    limited = f"limited to {describe(after.limits)} on {where}"
     if before.limits != after.limits:
         if not before.limits:
-            return (Notice(Reason.LIMITED, f"limited to {describe(after.limits)} on {where}"),) if steps else ()
+            return (Notice(Reason.LIMITED, limited),) if steps else ()
         if not after.limits:
             return (Notice(Reason.REMOVED, f"no longer limited (was {describe(before.limits)})"),)
         return (Notice(Reason.CHANGED, f"limits changed from {describe(before.limits)} to {describe(after.limits)}"),)
+    if after.limits and _in_conflict(before) and not _in_conflict(after):
+        return (Notice(Reason.LIMITED, f"{limited}: what stood in the way is gone"),)
     if not steps or not after.limits:
         return ()
     if before.interfaces != after.interfaces:
-        return (Notice(Reason.LIMITED, f"limited to {describe(after.limits)} on {where}"),)
+        return (Notice(Reason.LIMITED, limited),)
     return (
         Notice(
             Reason.REPAIRED,
             f"the shaping on {where} had been changed by someone else and was put back: {'; '.join(steps)}",
         ),
     )
+
+
+def _in_conflict(applied: Applied) -> bool:
+    return any(notice.reason == ProblemKind.CONFLICT for notice in applied.notices)

@@ -135,6 +135,18 @@ class Shaper:
             self._free(tenant)
         return len(gone)
 
+    def audit(self) -> list[str]:
+        """The uids of the Pods whose limits somebody else wrote into the map: shape them again.
+
+        What somebody wrote into a slot that is nobody's is cleared here.
+        """
+        altered = {class_id // 2 for class_id in self._program.altered()}
+        tenants = {assignment.slot: tenant for tenant, assignment in self._slots.taken.items()}
+        for slot in altered - tenants.keys():
+            for direction in Direction:
+                self._program.write_limit(class_id(slot, direction), None)
+        return [tenants[slot].pod_uid for slot in sorted(altered & tenants.keys())]
+
     def counters(self) -> list[PodCounters]:
         """What the kernel counts, for every Pod that has a slot."""
         return [

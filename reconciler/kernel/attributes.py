@@ -4,10 +4,25 @@ pyroute2 0.9.7 has no fq (options are ignored), and decodes of a bpf filter only
 uapi/linux/pkt_sched.h and pkt_cls.h.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pyroute2.netlink import NLA_F_NESTED, nla
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
+
+FQ_BOUNDS: Final[Mapping[str, int]] = {
+    "TCA_FQ_PLIMIT": 1 << 20,
+    "TCA_FQ_FLOW_PLIMIT": 1 << 20,
+    "TCA_FQ_HORIZON": 3_600_000_000,
+    "TCA_FQ_FLOW_MAX_RATE": 0xFFFFFFFF,
+}
+"""fq must never drop what the shaper has admitted. The shaper bounds the queue by time, so fq's own bounds are out of
+reach: packets (that of all and that of one flow), and how far a stamp may lie ahead: 1 hour, in microseconds. At
+1 kbit/s one GSO packet of 64 KiB takes nine minutes. No flow has a rate of its own (bytes per second; all bits: none).
+"""
+TC_ACT_STOLEN: Final = 4
+MIRRED_EGRESS_REDIRECT: Final = 1
+"""tc_mirred(8): a packet leaves by another interface, and no copy of it stays."""
 
 
 class FqOptions(nla):  # type: ignore[misc] # pyroute2 ships no types

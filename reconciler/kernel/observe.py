@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from reconciler.kernel.attributes import TrafficControlMessage
+from reconciler.kernel.attributes import FQ_BOUNDS, MIRRED_EGRESS_REDIRECT, TC_ACT_STOLEN, TrafficControlMessage
 from reconciler.kernel.errors import NetlinkError
 from reconciler.kernel.netlink import Netlink
 from reconciler.model import GSO_DEFAULT_BYTES, Filter, Link, ObservedLink, Qdisc
@@ -35,7 +35,7 @@ def observe_links(netlink: Netlink) -> tuple[ObservedLink, ...]:
         if kind in _CLASSIFIERS:
             classifiers[message["index"]] = kind
         elif message["parent"] == TC_H_ROOT:
-            roots[message["index"]] = Qdisc(kind, message["handle"])
+            roots[message["index"]] = Qdisc(kind, message["handle"], is_intact=_is_intact(kind, message))
     return tuple(
         ObservedLink(
             link,
@@ -80,6 +80,14 @@ def _link(message: Any) -> Link:
     )
 
 
+def _is_intact(kind: str, message: Any) -> bool:
+    """Whether an fq has the bounds that we give it. What a kernel does not tell, it does not have (horizon: 5.8)."""
+    options = message.get_attr("TCA_OPTIONS")
+    if kind != "fq" or not options:
+        return True
+    return all(options.get_attr(name) in {None, bound} for name, bound in FQ_BOUNDS.items())
+
+
 def _filters(netlink: Netlink, index: int, names: dict[int, str]) -> tuple[Filter, ...]:
     found = []
     for hook, parent in PARENTS.items():
@@ -114,11 +122,13 @@ def _filter(hook: Direction, message: Any, names: dict[int, str]) -> Filter:
 
 
 def _redirect_target(options: Any) -> int | None:
-    """The index of the link that a matchall's mirred action redirects to."""
+    """The index of the link that a matchall's only action redirects to; None for one that does anything else."""
     actions = options.get_attr("TCA_MATCHALL_ACT")
     action = actions.get_attr("TCA_ACT_PRIO_1") if actions else None
     if not action or action.get_attr("TCA_ACT_KIND") != "mirred":
         return None
     parameters = action.get_attr("TCA_ACT_OPTIONS").get_attr("TCA_MIRRED_PARMS")
-    index = parameters["ifindex"] if parameters else None
+    if not parameters or (parameters["action"], parameters["eaction"]) != (TC_ACT_STOLEN, MIRRED_EGRESS_REDIRECT):
+        return None
+    index = parameters["ifindex"]
     return index if isinstance(index, int) else None

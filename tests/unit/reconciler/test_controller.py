@@ -36,6 +36,7 @@ class Kernel:
         self.held: dict[tuple[str, str], Limits] = {}
         self.failing: dict[str, list[Exception]] = {}
         self.calls = []
+        self.altered = []
 
     def shape(self, pod_uid, netns_path, limits):
         self.calls.append((pod_uid, netns_path, limits))
@@ -54,6 +55,10 @@ class Kernel:
         for key in gone:
             del self.held[key]
         return len(gone)
+
+    def audit(self):
+        uids, self.altered = self.altered, []
+        return uids
 
     def counters(self):
         return []
@@ -229,9 +234,32 @@ async def test_a_link_that_appears_later_is_looked_at_and_a_flood_of_changes_onl
         bench.controller.on_netns_changed([A, "/run/netns/unknown"])
     await bench.settle()
     assert len(bench.kernel.calls) == calls + 1
-    bench.controller.on_overrun()
+    for _ in range(100):
+        bench.controller.on_overrun()
     await bench.settle()
     assert len(bench.kernel.calls) == calls + 2
+    assert bench.slept == [0.1, 0.1]
+
+
+async def test_a_pod_that_keeps_changing_its_network_is_looked_at_each_time_but_ever_later(bench):
+    await bench.controller.on_run(sandbox())
+    calls = len(bench.kernel.calls)
+    for _ in range(6):
+        bench.controller.on_netns_changed([A])
+        await bench.settle()
+    assert len(bench.kernel.calls) == calls + 6
+    assert bench.slept == [0.1, 0.1, 0.2, 0.4, 0.8, 0.8]
+
+
+async def test_a_pod_whose_limits_somebody_wrote_into_the_map_is_looked_at(bench):
+    await bench.controller.on_run(sandbox())
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
+    calls = len(bench.kernel.calls)
+    bench.kernel.altered = ["u2"]
+    task = asyncio.create_task(bench.controller.run_auditor())
+    await bench.settle()
+    task.cancel()
+    assert [call[0] for call in bench.kernel.calls[calls:]] == ["u2"]
 
 
 async def test_a_failure_is_told_once_and_tried_again_until_it_works(bench):
