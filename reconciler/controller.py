@@ -14,27 +14,25 @@ from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from reconciler import pods
+from reconciler.bypass import Sample
 from reconciler.due import Due, Urgency
 from reconciler.intent import intent
 from reconciler.metrics import Metrics
 from reconciler.nri.messages import PodSandbox
-from reconciler.patience import Patience
 from reconciler.pods import PodView
 from reconciler.ports import Key, Monitor, Shaper, Tell
 from reconciler.report import NOTHING, Applied, Notice, Reason, report
 from reconciler.sandboxes import Sandbox, Sandboxes
-from reconciler.shaping import NetnsGoneError, PodCounters, ShapingError
+from reconciler.settling import Settling
+from reconciler.shaping import NetnsGoneError, Outcome, PodCounters, ShapingError
 from webhook.contract import Limits
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# Notifications that were lost may be anybody's: all Pods are looked at, after at most so long.
-OVERRUN_MOST_S = 5.0
 # Writes to the limits map notify nobody, so it is read this often: one system call for all Pods.
 AUDIT_S = 1.0
 RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
-_EVERYBODY = ""
 
 
 class Controller:
@@ -54,17 +52,24 @@ class Controller:
         self._start, self._monitor, self._events, self._metrics = start, monitor, events, metrics
         self._executor, self._sleep, self._monotonic = executor, sleep, monotonic
         self._shaper: asyncio.Future[Shaper] = asyncio.get_running_loop().create_future()
+        self.trouble: str | None = None
+        """Why no Pod can be limited, while `ready` is false and there is more to say than that."""
         self._starting: asyncio.Task[None] | None = None
         self._sandboxes = Sandboxes()
         self._views: dict[str, PodView] = {}
-        self._views_known = False
         self._applied: dict[Key, Applied] = {}
         self._last_good: dict[str, Limits] = {}
         self._failures: dict[Key, int] = {}
+        self._found: set[Key] = set()
+        """Sandboxes that no hook told of, and that were not looked at since: they started while we were away."""
         self._due = Due()
-        self._settling: set[str] = set()
-        self._patience = Patience()
-        self._overrun = Patience(OVERRUN_MOST_S)
+        self._settling = Settling(
+            on_settled=lambda uid: self.look_at(uid, Urgency.CHANGED),
+            on_all_settled=self._look_at_all,
+            spawn=self._spawn,
+            sleep=sleep,
+            monotonic=monotonic,
+        )
         self._heard: set[str] = set()
         self._kernel = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
@@ -73,8 +78,10 @@ class Controller:
 
     async def on_synchronize(self, sandboxes: Sequence[PodSandbox]) -> None:
         """The runtime tells all its Pods, after every connect. All NRI calls of the node wait meanwhile: be quick."""
+        before = {sandbox.id for sandbox in self._sandboxes}
         for gone in self._sandboxes.replace(map(Sandbox.told, sandboxes)):
             self._spawn(self._release(gone))
+        self._found |= {sandbox.key for sandbox in self._sandboxes if sandbox.id not in before}
         log.info("synchronized with the container runtime", extra={"sandboxes": len(list(self._sandboxes))})
         if self._starting is None:
             self._starting = self._spawn(self._begin())
@@ -107,7 +114,6 @@ class Controller:
     def on_pods(self, items: Iterable[Mapping[str, Any]]) -> None:
         """The complete list of this node's Pods."""
         before, self._views = self._views, {v.uid: v for item in items if (v := pods.from_api(item))}
-        self._views_known = True
         for uid in self._views.keys() | before.keys():
             if self._views.get(uid) != before.get(uid):
                 self.look_at(uid)
@@ -131,16 +137,12 @@ class Controller:
         """Links, qdiscs or filters changed there: by us, by the runtime, or by somebody else."""
         for path in netns_paths:
             sandbox = self._sandboxes.at(path)
-            if sandbox is not None and sandbox.pod.uid not in self._settling:
-                self._settling.add(sandbox.pod.uid)
-                delay_s = self._patience.delay_s(sandbox.pod.uid, self._monotonic())
-                self._spawn(self._settle(sandbox.pod.uid, delay_s))
+            if sandbox is not None:
+                self._settling.changed(sandbox.pod.uid)
 
     def on_overrun(self) -> None:
         """Netlink notifications were lost: look at everything."""
-        if _EVERYBODY not in self._settling:
-            self._settling.add(_EVERYBODY)
-            self._spawn(self._settle_all(self._overrun.delay_s(_EVERYBODY, self._monotonic())))
+        self._settling.lost()
 
     def look_at(self, uid: str, urgency: Urgency = Urgency.ASKED) -> None:
         """Have a Pod looked at soon; asking twice costs one look."""
@@ -169,6 +171,26 @@ class Controller:
             shaper = await asyncio.shield(self._shaper)
             for uid in await self._in_kernel(shaper.audit):
                 self.look_at(uid, Urgency.CHANGED)
+
+    def limited(self) -> list[Sandbox]:
+        """The sandboxes that have limits now."""
+        return [sandbox for sandbox in self._sandboxes if self._applied.get(sandbox.key, NOTHING).limits]
+
+    def view(self, sandbox: Sandbox) -> PodView:
+        """A Pod as the API server tells of it, or as the runtime did when it started."""
+        return self._views.get(sandbox.pod.uid, sandbox.pod)
+
+    async def visit(self, sandbox: Sandbox) -> Sample | None:
+        """Look at a Pod unasked; what it has sent past its egress limit so far, None where that cannot be told."""
+        await self._look(sandbox)
+        applied = self._applied.get(sandbox.key, NOTHING)
+        if applied.limits.egress is None or applied.in_conflict:
+            return None
+        try:
+            return await self._in_kernel(self._shaper.result().sample, *sandbox.key, applied.interfaces)
+        except ShapingError as error:
+            log.info("cannot read what a Pod has sent", extra={"pod": str(sandbox.pod), "error": str(error)})
+            return None
 
     @property
     def ready(self) -> bool:
@@ -211,6 +233,9 @@ class Controller:
                 return await self._in_kernel(self._start, [sandbox.key for sandbox in self._sandboxes])
             except ShapingError as error:
                 log.error("cannot start shaping on this node", extra={"error": str(error)})
+                if self.trouble != str(error):
+                    self.trouble = str(error)
+                    self._events.tell_node(Notice(Reason.CANNOT_START, f"no Pod of this node can be limited: {error}"))
                 self._metrics.errors.labels(kind=type(error).__name__).inc()
                 await self._sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
                 tries += 1
@@ -219,7 +244,7 @@ class Controller:
         """Compare what one sandbox should have with what it has, and make it so."""
         shaper = await asyncio.shield(self._shaper)
         async with self._kernel:
-            view = self._views.get(sandbox.pod.uid, sandbox.pod)
+            view = self.view(sandbox)
             wanted = intent(view, self._last_good.get(view.uid, Limits()))
             before = self._applied.get(sandbox.key, NOTHING)
             if not wanted.limits and not before.limits and not wanted.notices and sandbox.key not in self._failures:
@@ -243,6 +268,9 @@ class Controller:
             if notice.reason == Reason.REPAIRED:
                 self._metrics.repairs.inc()
             self._events.tell(view, notice)
+        if sandbox.key in self._found:
+            self._found.discard(sandbox.key)
+            self._tell_if_started_unshaped(sandbox, outcome, in_force)
 
     async def _release(self, sandbox: Sandbox) -> None:
         shaper = await asyncio.shield(self._shaper)
@@ -255,9 +283,21 @@ class Controller:
                 log.warning("cannot take the shaping off a Pod that is gone", extra={"error": str(error)})
             self._applied.pop(sandbox.key, None)
             self._failures.pop(sandbox.key, None)
+            self._found.discard(sandbox.key)
             if not self._sandboxes.of(sandbox.pod.uid):
                 self._last_good.pop(sandbox.pod.uid, None)
-                self._patience.forget(sandbox.pod.uid)
+                self._settling.forget(sandbox.pod.uid)
+
+    def _tell_if_started_unshaped(self, sandbox: Sandbox, outcome: Outcome, in_force: Limits) -> None:
+        """For a Pod that should have had a limit from its start on, as the runtime knew it then."""
+        if not in_force or outcome.was_shaped or not intent(sandbox.pod, Limits()).limits:
+            return
+        self._metrics.unshaped_seconds.inc(outcome.netns_age_s)
+        message = (
+            f"the reconciler of this node was away when this Pod started, so it ran without its limits for up to "
+            f"{outcome.netns_age_s:.0f} s"
+        )
+        self._events.tell(self.view(sandbox), Notice(Reason.STARTED_UNSHAPED, message))
 
     def _failed(self, sandbox: Sandbox, view: PodView, error: ShapingError) -> None:
         """Tell once, try again with backoff."""
@@ -272,14 +312,7 @@ class Controller:
         await self._sleep(delay_s)
         self.look_at(uid)
 
-    async def _settle(self, uid: str, delay_s: float) -> None:
-        await self._sleep(delay_s)
-        self._settling.discard(uid)
-        self.look_at(uid, Urgency.CHANGED)
-
-    async def _settle_all(self, delay_s: float) -> None:
-        await self._sleep(delay_s)
-        self._settling.discard(_EVERYBODY)
+    def _look_at_all(self) -> None:
         for sandbox in self._sandboxes:
             self.look_at(sandbox.pod.uid, Urgency.PERHAPS)
 
@@ -295,7 +328,7 @@ class Controller:
             self._heard.add(netns_path)
 
     def _intent_of(self, sandbox: Sandbox) -> Limits:
-        view = self._views.get(sandbox.pod.uid, sandbox.pod)
+        view = self.view(sandbox)
         return intent(view, self._last_good.get(view.uid, Limits())).limits
 
     async def _in_kernel(self, call: Callable[..., T], *args: Any) -> T:

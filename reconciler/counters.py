@@ -12,13 +12,17 @@ from webhook.contract import MAXIMUM_BITS_PER_SECOND, MINIMUM_BITS_PER_SECOND, D
 
 @dataclass(frozen=True, slots=True)
 class DirectionCounters:
-    """One direction of one Pod: its limit in bit/s, and what passed, was dropped or ECN-marked under it."""
+    """One direction of one Pod: its limit in bit/s, and what passed, was dropped or ECN-marked under it.
+
+    `queue_ns` is how long a packet of a bulk flow would wait that came now.
+    """
 
     bits_per_second: int
     bytes: int
     packets: int
     drops: int
     marks: int
+    queue_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +55,10 @@ def pod_counters(program: Program, tenant: Tenant, slot: int, path: str | None) 
     directions = {}
     for direction, entry in limits_of(program, slot).items():
         seen = program.read_counters(class_id(slot, direction))
+        queue_ns = program.read_queue_ns(class_id(slot, direction))
         if seen.generation != entry.generation:  # no packet yet since the slot was assigned
-            seen = Counters(entry.generation, 0, 0, 0, 0)
+            seen, queue_ns = Counters(entry.generation, 0, 0, 0, 0), 0
         directions[direction] = DirectionCounters(
-            entry.bits_per_second, seen.bytes, seen.packets, seen.drops, seen.marks
+            entry.bits_per_second, seen.bytes, seen.packets, seen.drops, seen.marks, queue_ns
         )
     return PodCounters(tenant.pod_uid, path, directions)

@@ -19,9 +19,12 @@ from reconciler.controller import Controller
 from reconciler.events import Events
 from reconciler.http import application
 from reconciler.kernel.monitor import Changes, Monitor
+from reconciler.kernel.probe import probe
+from reconciler.kernel_check import KernelCheck
 from reconciler.listener import Listener
 from reconciler.metrics import Metrics
 from reconciler.nri.transport import NriPlugin
+from reconciler.patrol import Patrol
 from reconciler.shaping import Shaper
 from webhook.kubeapi import KubeApi
 from webhook.reflector import Reflector
@@ -65,6 +68,8 @@ async def run(settings: Settings) -> None:
         sleep=asyncio.sleep,
         monotonic=time.monotonic,
     )
+    kernel_check = KernelCheck(probe, tell_node=events.tell_node, gauge=metrics.kernel_lacks, sleep=asyncio.sleep)
+    patrol = Patrol(controller, events=events, sleep=asyncio.sleep)
     reflector = Reflector(
         api,
         "/api/v1/pods",
@@ -75,12 +80,15 @@ async def run(settings: Settings) -> None:
     runtime = NriPlugin(controller, socket_path=str(settings.nri_socket))
 
     def why_not_ready() -> str | None:
+        lacking = kernel_check.why_not_ready()
+        if lacking:
+            return lacking
         if not runtime.connected:
             return f"not connected to the container runtime's NRI socket {settings.nri_socket}"
-        return None if controller.ready else "the BPF program is not loaded yet"
+        return None if controller.ready else (controller.trouble or "the BPF program is not loaded yet")
 
     async def before_scrape() -> None:
-        metrics.pods.show(await controller.counters())
+        metrics.pods.show(await controller.counters(), patrol.unshaped())
         for state, count in zip(("wanted", "shaped", "failed"), controller.wanted(), strict=True):
             metrics.wanted.labels(state=state).set(count)
         metrics.watch_restarts.set(reflector.restarts)
@@ -113,6 +121,8 @@ async def run(settings: Settings) -> None:
                     controller.run(),
                     controller.run_collector(),
                     controller.run_auditor(),
+                    patrol.run(),
+                    kernel_check.run(),
                     events.run(),
                 )
             ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from reconciler.bypass import Sample
 from reconciler.counters import PodCounters
 from reconciler.pods import PodView
 from reconciler.report import Notice
@@ -36,6 +37,10 @@ class Shaper(Protocol):
         """The uids of Pods whose limits somebody else changed in the map."""
         ...
 
+    def sample(self, pod_uid: str, netns_path: str, interfaces: Collection[str]) -> Sample | None:
+        """What a Pod has sent past its egress limit so far; None without one."""
+        ...
+
     def counters(self) -> Sequence[PodCounters]:
         """What each slot has counted."""
         ...
@@ -58,6 +63,10 @@ class Tell(Protocol):
 
     def tell(self, pod: PodView, notice: Notice) -> None:
         """Tell of something about a Pod."""
+        ...
+
+    def tell_node(self, notice: Notice) -> None:
+        """Tell of something about this node."""
         ...
 
     def forget(self, uid: str) -> None:

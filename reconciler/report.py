@@ -11,7 +11,7 @@ from webhook.contract import Direction, Limits
 
 
 class Reason(StrEnum):
-    """The reasons of the reconciler's own events on Pods; the kernel side adds those of its problems."""
+    """The reasons of the reconciler's own events on Pods and the Node; the kernel side adds those of its problems."""
 
     LIMITED = "BandwidthLimited"
     CHANGED = "BandwidthChanged"
@@ -20,9 +20,14 @@ class Reason(StrEnum):
     FAILED = "BandwidthFailed"
     NOT_MANAGED = "NotManaged"
     INVALID = "InvalidBandwidth"
+    UNSHAPED = "UnshapedTraffic"
+    STARTED_UNSHAPED = "StartedUnshaped"
+    KERNEL_LACKS = "KernelLacks"
+    KERNEL_READY = "KernelReady"
+    CANNOT_START = "CannotShape"
 
 
-_NORMAL = frozenset({Reason.LIMITED, Reason.CHANGED, Reason.REMOVED})
+_NORMAL = frozenset({Reason.LIMITED, Reason.CHANGED, Reason.REMOVED, Reason.KERNEL_READY})
 
 
 NO_LIMITS = Limits()
@@ -48,6 +53,11 @@ class Applied:
     limits: Limits = NO_LIMITS
     interfaces: tuple[str, ...] = ()
     notices: tuple[Notice, ...] = ()
+
+    @property
+    def in_conflict(self) -> bool:
+        """Whether something of somebody else is in the way."""
+        return any(notice.reason == ProblemKind.CONFLICT for notice in self.notices)
 
 
 NOTHING = Applied()
@@ -78,7 +88,7 @@ def _change(before: Applied, after: Applied, steps: tuple[str, ...]) -> tuple[No
         if not after.limits:
             return (Notice(Reason.REMOVED, f"no longer limited (was {describe(before.limits)})"),)
         return (Notice(Reason.CHANGED, f"limits changed from {describe(before.limits)} to {describe(after.limits)}"),)
-    if after.limits and _in_conflict(before) and not _in_conflict(after):
+    if after.limits and before.in_conflict and not after.in_conflict:
         return (Notice(Reason.LIMITED, f"{limited}: what stood in the way is gone"),)
     if not steps or not after.limits:
         return ()
@@ -90,7 +100,3 @@ def _change(before: Applied, after: Applied, steps: tuple[str, ...]) -> tuple[No
             f"the shaping on {where} had been changed by someone else and was put back: {'; '.join(steps)}",
         ),
     )
-
-
-def _in_conflict(applied: Applied) -> bool:
-    return any(notice.reason == ProblemKind.CONFLICT for notice in applied.notices)

@@ -5,14 +5,16 @@ at that moment, so doing it again does nothing, and what somebody else removed c
 """
 
 import logging
+import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import fstat
 from typing import Final, Self
 
+from reconciler.bypass import Sample, Traffic, sample
 from reconciler.counters import DirectionCounters, PodCounters, limits_of, pod_counters
 from reconciler.inspection import Inspection, clean, inspect
-from reconciler.kernel import netns
+from reconciler.kernel import netns, traffic
 from reconciler.kernel.apply import apply
 from reconciler.kernel.errors import (
     HostNetnsError,
@@ -57,16 +59,23 @@ __all__ = [
     "inspect",
 ]
 
+LINK_HEADER_BYTES: Final = 14
+"""Of Ethernet, which ipvlan and veth are."""
 _LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of shaping one Pod. No steps: nothing had to change. `interfaces` are those that limits hold on."""
+    """What came of shaping one Pod. No steps: nothing had to change. `interfaces` are those that limits hold on.
+
+    `was_shaped`: a filter of ours was there before, of this version or another. `netns_age_s`: the netns' age.
+    """
 
     steps: tuple[Step, ...]
     problems: tuple[Problem, ...]
     interfaces: tuple[str, ...]
+    was_shaped: bool = True
+    netns_age_s: float = 0.0
 
 
 class Shaper:
@@ -76,6 +85,7 @@ class Shaper:
         self._program = program
         self._slots = slots
         self._paths = dict(paths)
+        self._changes: dict[Tenant, int] = {}
         self.adopted = adopted
 
     @classmethod
@@ -108,7 +118,9 @@ class Shaper:
             if limits:
                 self._assign(tenant)
                 self._paths[tenant] = netns_path
-            outcome = self._shape(tenant, netlink, limits)
+            # The file is made with the namespace, and mounted as long as that lives (fs/nsfs.c).
+            age_s = max(0.0, time.time() - fstat(descriptor).st_mtime)
+            outcome = replace(self._shape(tenant, netlink, limits), netns_age_s=age_s)
         unused = any(problem.kind is ProblemKind.NO_IPVLAN for problem in outcome.problems)
         if not limits or unused:
             self._free(tenant)
@@ -147,6 +159,31 @@ class Shaper:
                 self._program.write_limit(class_id(slot, direction), None)
         return [tenants[slot].pod_uid for slot in sorted(altered & tenants.keys())]
 
+    def sample(self, pod_uid: str, netns_path: str, interfaces: Collection[str]) -> Sample | None:
+        """What the Pod has sent past its egress limit so far (`reconciler.bypass`); None without such a limit.
+
+        Raises NetnsGoneError, HostNetnsError or ShapingError.
+        """
+        with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
+            tenant = Tenant(pod_uid, fstat(descriptor).st_ino)
+            assignment = self._slots.taken.get(tenant)
+            if assignment is None or self._program.read_limit(class_id(assignment.slot, Direction.EGRESS)) is None:
+                return None
+            charged = self._charged(assignment)
+            try:
+                queued = traffic.queued(netlink)
+                sent, largest_mtu = traffic.sent(netlink, interfaces)
+                queued_after = traffic.queued(netlink)
+            except NetlinkError as error:
+                raise ShapingError(f"cannot read what the Pod's links have sent: {error.strerror}") from error
+        return sample(
+            (assignment.generation, self._changes.get(tenant, 0)),
+            charged=(charged, self._charged(assignment)),
+            queued=(queued, queued_after),
+            sent=sent,
+            largest_bytes=largest_mtu + LINK_HEADER_BYTES,
+        )
+
     def counters(self) -> list[PodCounters]:
         """What the kernel counts, for every Pod that has a slot."""
         return [
@@ -157,6 +194,11 @@ class Shaper:
     def close(self) -> None:
         """Let go of the program; the kernel goes on shaping."""
         self._program.close()
+
+    def _charged(self, assignment: Assignment) -> Traffic:
+        """What the egress bucket was charged; nothing before its first packet."""
+        seen = self._program.read_counters(class_id(assignment.slot, Direction.EGRESS))
+        return Traffic(seen.bytes, seen.packets) if seen.generation == assignment.generation else Traffic()
 
     def _assign(self, tenant: Tenant) -> Assignment:
         try:
@@ -173,6 +215,7 @@ class Shaper:
                 self._program.write_limit(class_id(assignment.slot, direction), None)
         self._slots = self._slots.free(tenant)
         self._paths.pop(tenant, None)
+        self._changes.pop(tenant, None)
 
     def _shape(self, tenant: Tenant, netlink: Netlink, limits: Limits) -> Outcome:
         done: list[Step] = []
@@ -182,8 +225,11 @@ class Shaper:
             # Between looking and doing somebody else may have changed something: look once more, then give up.
             _LOG.info("looking again after a step failed: %s", error)
             observed, planned = self._approach(tenant, netlink, limits, done)
+        if done:
+            self._changes[tenant] = self._changes.get(tenant, 0) + 1
         names = tuple(target.link.name for target in covered(observed.links))
-        return Outcome(tuple(done), planned.problems, names)
+        was_shaped = any(held.ours(hook) for held in observed.links for hook in Direction)
+        return Outcome(tuple(done), planned.problems, names, was_shaped)
 
     def _approach(
         self, tenant: Tenant, netlink: Netlink, limits: Limits, done: list[Step]

@@ -59,7 +59,7 @@ class BpfOptions(nla):  # type: ignore[misc] # pyroute2 ships no types
         ("TCA_BPF_POLICE", "hex"),
         ("TCA_BPF_CLASSID", "uint32"),
         ("TCA_BPF_OPS_LEN", "uint16"),
-        ("TCA_BPF_OPS", "hex"),
+        ("TCA_BPF_OPS", "cdata"),
         ("TCA_BPF_FD", "uint32"),
         ("TCA_BPF_NAME", "asciiz"),
         ("TCA_BPF_FLAGS", "uint32"),

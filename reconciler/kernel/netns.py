@@ -10,12 +10,12 @@ import fcntl
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from reconciler.kernel.errors import HostNetnsError, NetnsGoneError
+from reconciler.kernel.errors import HostNetnsError, NetnsGoneError, ShapingError
 
 CLONE_NEWNET: Final = 0x40000000
 NETNS_FOLDER: Final = Path("/run/netns")
@@ -80,10 +80,8 @@ def inodes(folder: Path = NETNS_FOLDER) -> set[int]:
 
 def open_netlink(descriptor: int, protocol: int = socket.NETLINK_ROUTE) -> socket.socket:
     """A netlink socket inside the network namespace of `descriptor`. Raises NetnsGoneError."""
-    opening = _Opening(descriptor, protocol)
-    thread = threading.Thread(target=opening.run, name="setns", daemon=True)
-    thread.start()
-    thread.join()
+    opening = _Opening(lambda libc: libc.setns(descriptor, CLONE_NEWNET), protocol)
+    opening.on_a_thread()
     if opening.result is None:
         raise NetnsGoneError(
             f"cannot enter the network namespace: {os.strerror(opening.error)}; is CAP_SYS_ADMIN there?"
@@ -91,18 +89,32 @@ def open_netlink(descriptor: int, protocol: int = socket.NETLINK_ROUTE) -> socke
     return opening.result
 
 
+def open_netlink_in_new() -> socket.socket:
+    """A netlink socket inside a new network namespace, which nothing else holds. Raises ShapingError."""
+    opening = _Opening(lambda libc: libc.unshare(CLONE_NEWNET), socket.NETLINK_ROUTE)
+    opening.on_a_thread()
+    if opening.result is None:
+        raise ShapingError(f"cannot make a network namespace: {os.strerror(opening.error)}; is CAP_SYS_ADMIN there?")
+    return opening.result
+
+
 class _Opening:
     """The work of the thread that enters the namespace, and what came of it."""
 
-    def __init__(self, descriptor: int, protocol: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, enter: Callable[[ctypes.CDLL], int], protocol: int) -> None:
+        self._enter = enter
         self._protocol = protocol
         self.result: socket.socket | None = None
         self.error = errno.EIO
 
-    def run(self) -> None:
+    def on_a_thread(self) -> None:
+        thread = threading.Thread(target=self._run, name="setns", daemon=True)
+        thread.start()
+        thread.join()
+
+    def _run(self) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
-        if libc.setns(self._descriptor, CLONE_NEWNET) != 0:
+        if self._enter(libc) != 0:
             self.error = ctypes.get_errno()
             return
         try:

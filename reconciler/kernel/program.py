@@ -9,8 +9,10 @@ import hashlib
 import logging
 import os
 import socket
+import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +30,9 @@ _LOG: Final = logging.getLogger(__name__)
 COMPILE_TIMEOUT_SECONDS: Final = 120
 _MESSAGE_BYTES: Final = 4000
 _FUNCTION_PREFIX: Final = "ivbw_"
+_NEXT: Final = struct.Struct("=Q")
+_NEXT_OFFSET: Final = 5 * 8
+"""The shared timeline in struct state (`shaper.c`), after the counters."""
 _VALUE_BYTES: Final[Mapping[str, int]] = {"limits": buckets.LIMIT_BYTES, "state": buckets.STATE_BYTES}
 
 
@@ -120,6 +125,11 @@ class Program:
     def read_counters(self, class_id: int) -> buckets.Counters:
         """What the shaper counted in a bucket."""
         return buckets.decode_counters(self.bpf.lookup(self.state, class_id, buckets.STATE_BYTES))
+
+    def read_queue_ns(self, class_id: int) -> int:
+        """How long a packet that came now would wait in a bucket; the shaper's clock is CLOCK_MONOTONIC."""
+        (free_at,) = _NEXT.unpack_from(self.bpf.lookup(self.state, class_id, buckets.STATE_BYTES), _NEXT_OFFSET)
+        return max(0, int(free_at) - time.monotonic_ns())
 
     def close(self) -> None:
         """Let go of the descriptors."""

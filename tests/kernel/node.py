@@ -13,6 +13,7 @@ from reconciler.kernel.monitor import Changes, Monitor
 from reconciler.listener import Listener
 from reconciler.metrics import Metrics
 from reconciler.nri.messages import PodSandbox
+from reconciler.patrol import Patrol
 from reconciler.pods import PodView
 from reconciler.report import Notice
 from reconciler.shaping import Shaper
@@ -46,6 +47,10 @@ class Node:
     def tell(self, pod: PodView, notice: Notice) -> None:
         """As reconciler.events.Events."""
         self.told.append(Told(time.monotonic(), pod.name, notice))
+
+    def tell_node(self, notice: Notice) -> None:
+        """As reconciler.events.Events."""
+        self.told.append(Told(time.monotonic(), "", notice))
 
     def forget(self, uid: str) -> None:
         """As reconciler.events.Events."""
@@ -108,10 +113,12 @@ class Node:
             sleep=asyncio.sleep,
             monotonic=time.monotonic,
         )
+        self.patrol = Patrol(self.controller, events=self, sleep=asyncio.sleep)
         self._listener = Listener(self._monitor, self._on_changes)
         forever: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
             self.controller.run,
             self.controller.run_auditor,
+            self.patrol.run,
         )
         self._work = [asyncio.create_task(each()) for each in forever]
         await self.controller.on_synchronize([])

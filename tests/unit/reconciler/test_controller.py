@@ -43,9 +43,15 @@ class Kernel:
         if self.failing.get(netns_path):
             raise self.failing[netns_path].pop(0)
         key = (pod_uid, netns_path)
-        changed = self.held.get(key, Limits()) != limits
+        before = self.held.get(key, Limits())
         self.held[key] = limits
-        return Outcome(steps=("write limits",) if changed else (), problems=(), interfaces=("eth0",))
+        return Outcome(
+            steps=("write limits",) if before != limits else (),
+            problems=(),
+            interfaces=("eth0",),
+            was_shaped=bool(before),
+            netns_age_s=42.0,
+        )
 
     def release(self, pod_uid, netns_path):
         self.held.pop((pod_uid, netns_path), None)
@@ -70,6 +76,9 @@ class Told:
 
     def tell(self, pod, notice):
         self.notices.append((str(pod), notice.reason))
+
+    def tell_node(self, notice):
+        self.notices.append(("the node", notice.reason))
 
     def forget(self, uid):
         self.notices.append((uid, "forgotten"))
@@ -115,11 +124,12 @@ class Bench:
         self.kernel, self.told, self.slept = Kernel(), Told(), []
         self.start_failures = list(start_failures)
         self.started_with = None
+        self.metrics = Metrics()
         self.controller = Controller(
             self._start,
             monitor=Deaf(),
             events=self.told,
-            metrics=Metrics(),
+            metrics=self.metrics,
             executor=Inline(),
             sleep=self._sleep,
             monotonic=lambda: 0.0,
@@ -227,6 +237,22 @@ async def test_a_replay_looks_at_every_pod(bench):
     assert set(bench.kernel.held) == {("u1", A), ("u2", B)}
 
 
+async def test_a_pod_that_started_while_the_reconciler_was_away_is_told_for_how_long_it_was_unlimited(bench):
+    await bench.controller.on_run(sandbox("s3", uid="u3", path="/run/netns/c"))
+    bench.kernel.held[("u2", B)] = Limits(ingress=M100)  # shaped before, by whoever was there then
+    late = sandbox("s4", uid="u4", path="/run/netns/d", ingress=None)
+    await bench.controller.on_synchronize(
+        [sandbox(), sandbox("s2", uid="u2", path=B), sandbox("s3", uid="u3", path="/run/netns/c"), late]
+    )
+    bench.controller.on_pod_event("MODIFIED", api_pod(uid="u4", ingress="20M"))
+    await bench.settle()
+    assert [reason for _, reason in bench.told.notices].count("StartedUnshaped") == 1
+    assert bench.metrics.registry.get_sample_value("ipvlan_bandwidth_unshaped_seconds_total") == 42
+    bench.controller.on_netns_changed([A])
+    await bench.settle()
+    assert [reason for _, reason in bench.told.notices].count("StartedUnshaped") == 1
+
+
 async def test_a_link_that_appears_later_is_looked_at_and_a_flood_of_changes_only_once(bench):
     await bench.controller.on_run(sandbox())
     calls = len(bench.kernel.calls)
@@ -301,13 +327,19 @@ async def test_what_vanished_without_a_word_is_collected(bench):
 
 
 async def test_a_kernel_that_cannot_shape_yet_is_tried_again_and_pods_wait_for_it():
-    bench = Bench(start_failures=[ShapingError("no sch_fq")])
+    bench = Bench(start_failures=[ShapingError("no sch_fq"), ShapingError("no sch_fq")])
     assert not bench.controller.ready
     assert await bench.controller.counters() == []
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([sandbox()])
     await bench.settle()
     assert bench.controller.ready
+    assert bench.controller.trouble == "no sch_fq"
+    assert bench.told.notices == [
+        ("the node", "CannotShape"),
+        ("shop/web-0", "BandwidthLimited"),
+        ("shop/web-0", "StartedUnshaped"),
+    ]
     assert bench.started_with == [("u1", A)]
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
     run.cancel()

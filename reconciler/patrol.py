@@ -1,0 +1,85 @@
+"""Goes round the limited Pods, one every few seconds: for what nothing tells of.
+
+The kernel notifies of almost every change (`reconciler.kernel.monitor`), not of another `gso_max_size`, and no
+notification says that a Pod sends past its limit. A visit takes a millisecond or two, so one in `PERIOD_S` is cheap
+whatever the number of Pods: 250 of them are seen once in a quarter of an hour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from reconciler.bypass import Sample, Traffic, unshaped
+from reconciler.pods import PodView
+from reconciler.ports import Key, Tell
+from reconciler.report import Notice, Reason
+from reconciler.sandboxes import Sandbox
+
+PERIOD_S = 3.0
+
+
+class Visited(Protocol):
+    """What the patrol needs of the controller."""
+
+    def limited(self) -> list[Sandbox]:
+        """The sandboxes that have limits."""
+        ...
+
+    def view(self, sandbox: Sandbox) -> PodView:
+        """The Pod as it is known now."""
+        ...
+
+    async def visit(self, sandbox: Sandbox) -> Sample | None:
+        """Put right what is not as it should be; what was sent past the limit so far, where that can be told."""
+        ...
+
+
+class Patrol:
+    """Visits Pods in turn, and keeps what each has sent past its egress limit."""
+
+    def __init__(self, controller: Visited, *, events: Tell, sleep: Callable[[float], Awaitable[None]]) -> None:
+        self._controller, self._events, self._sleep = controller, events, sleep
+        self._round: list[Sandbox] = []
+        self._samples: dict[Key, Sample] = {}
+        self._unshaped: dict[Key, Traffic] = {}
+
+    async def run(self) -> None:
+        """Go round for ever."""
+        while True:
+            await self._sleep(PERIOD_S)
+            await self.step()
+
+    async def step(self) -> None:
+        """Visit the next Pod, if there is one."""
+        limited = {sandbox.key: sandbox for sandbox in self._controller.limited()}
+        self._samples = {key: held for key, held in self._samples.items() if key in limited}
+        self._unshaped = {key: held for key, held in self._unshaped.items() if key in limited}
+        self._round = [sandbox for sandbox in self._round if sandbox.key in limited] or list(limited.values())
+        if self._round:
+            await self._visit(self._round.pop(0))
+
+    def unshaped(self) -> list[tuple[PodView, Traffic]]:
+        """What each limited Pod was seen to send past its egress limit, at least."""
+        limited = self._controller.limited()
+        return [(self._controller.view(each), self._unshaped.get(each.key, Traffic())) for each in limited]
+
+    async def _visit(self, sandbox: Sandbox) -> None:
+        sample = await self._controller.visit(sandbox)
+        before = self._samples.pop(sandbox.key, None)
+        if sample is None:
+            return
+        self._samples[sandbox.key] = sample
+        passed = unshaped(before, sample)
+        if passed.packets:
+            self._unshaped[sandbox.key] = self._unshaped.get(sandbox.key, Traffic()) + passed
+            self._events.tell(self._controller.view(sandbox), _notice(passed))
+
+
+def _notice(passed: Traffic) -> Notice:
+    return Notice(
+        Reason.UNSHAPED,
+        f"at least {passed.packets} packets ({passed.bytes} bytes) went past the egress limit lately: a container with "
+        "CAP_NET_RAW can send so (packet sockets with PACKET_QDISC_BYPASS); take NET_RAW from it "
+        "(securityContext.capabilities.drop)",
+    )
