@@ -180,9 +180,10 @@ class Controller:
         """A Pod as the API server tells of it, or as the runtime did when it started."""
         return self._views.get(sandbox.pod.uid, sandbox.pod)
 
-    async def visit(self, sandbox: Sandbox) -> Sample | None:
-        """Look at a Pod unasked; what it has sent past its egress limit so far, None where that cannot be told."""
-        await self._look(sandbox)
+    async def visit(self, sandbox: Sandbox, *, thorough: bool) -> Sample | None:
+        """What a Pod has sent past its egress limit so far, None where that cannot be told. Thorough: look at it."""
+        if thorough:
+            await self._look(sandbox)
         applied = self._applied.get(sandbox.key, NOTHING)
         if applied.limits.egress is None or applied.in_conflict:
             return None

@@ -113,7 +113,7 @@ class Node:
             sleep=asyncio.sleep,
             monotonic=time.monotonic,
         )
-        self.patrol = Patrol(self.controller, events=self, sleep=asyncio.sleep)
+        self.patrol = Patrol(self.controller, events=self, sleep=lambda seconds: asyncio.sleep(seconds / 4))
         self._listener = Listener(self._monitor, self._on_changes)
         forever: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
             self.controller.run,

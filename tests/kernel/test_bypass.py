@@ -64,10 +64,10 @@ def test_the_owner_is_told_and_not_for_what_passed_before_the_limit_or_while_it_
     lab.transfer(limited, peer, seconds=1)
     with Node(shaper) as node:
         node.start(limited, egress="20M")
-        lab.sleep(7)
+        lab.sleep(3)
         limited.run("tc", "qdisc", "del", "dev", "eth0", "clsact")
         lab.transfer(limited, peer, seconds=1)
-        lab.sleep(7)
+        lab.sleep(3)
         assert [told.notice.reason for told in node.told] == ["BandwidthLimited", "BandwidthRepaired"]
         with lab.Module(limited, "tests.kernel.bypass", "100", "0") as sender:
             sender.lines()

@@ -25,8 +25,8 @@ class Visited:
     def view(self, sandbox):
         return sandbox.pod
 
-    async def visit(self, sandbox):
-        self.visits.append(sandbox.pod.name)
+    async def visit(self, sandbox, *, thorough):
+        self.visits.append(sandbox.pod.name.upper() if thorough else sandbox.pod.name)
         held = self.samples[sandbox.pod.name]
         return held.pop(0) if held else None
 
@@ -69,6 +69,14 @@ async def test_pods_are_visited_in_turn_and_those_that_come_or_go_are_minded():
     for _ in range(4):
         await going.step()
     assert visited.visits == ["a", "b", "c", "a", "c", "a", "c", "d"]
+
+
+async def test_every_fourth_round_is_thorough():
+    visited = Visited(a=[], b=[])
+    going, _ = patrol(visited)
+    for _ in range(10):
+        await going.step()
+    assert visited.visits == ["a", "b", "a", "b", "a", "b", "A", "B", "a", "b"]
 
 
 async def test_nobody_to_visit_is_fine():
