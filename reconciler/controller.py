@@ -17,6 +17,7 @@ from reconciler import pods
 from reconciler.bypass import Sample
 from reconciler.due import Due, Urgency
 from reconciler.intent import intent
+from reconciler.loading import RETRY_S, Loading
 from reconciler.metrics import Metrics
 from reconciler.nri.messages import PodSandbox
 from reconciler.pods import PodView
@@ -32,7 +33,6 @@ T = TypeVar("T")
 
 # Writes to the limits map notify nobody, so it is read this often: one system call for all Pods.
 AUDIT_S = 1.0
-RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 
 
 class Controller:
@@ -49,17 +49,21 @@ class Controller:
         sleep: Callable[[float], Awaitable[None]],
         monotonic: Callable[[], float],
     ) -> None:
-        self._start, self._monitor, self._events, self._metrics = start, monitor, events, metrics
+        self._monitor, self._events, self._metrics = monitor, events, metrics
         self._executor, self._sleep, self._monotonic = executor, sleep, monotonic
-        self._shaper: asyncio.Future[Shaper] = asyncio.get_running_loop().create_future()
-        self.trouble: str | None = None
-        """Why no Pod can be limited, while `ready` is false and there is more to say than that."""
+        self._loading = Loading(
+            lambda keys: self._in_kernel(start, keys),
+            tell_node=events.tell_node,
+            errors=metrics.errors,
+            sleep=sleep,
+        )
         self._starting: asyncio.Task[None] | None = None
         self._sandboxes = Sandboxes()
         self._views: dict[str, PodView] = {}
         self._applied: dict[Key, Applied] = {}
         self._last_good: dict[str, Limits] = {}
         self._failures: dict[Key, int] = {}
+        self._retrying: set[Key] = set()
         self._found: set[Key] = set()
         """Sandboxes that no hook told of, and that were not looked at since: they started while we were away."""
         self._due = Due()
@@ -158,7 +162,7 @@ class Controller:
         """Free, now and then, what Pods that vanished without a word have left."""
         while True:
             await self._sleep(period_s)
-            shaper = await asyncio.shield(self._shaper)
+            shaper = await self._loading.shaper()
             live = {sandbox.key for sandbox in self._sandboxes}
             freed = await self._in_kernel(shaper.collect, live)
             if freed:
@@ -168,8 +172,13 @@ class Controller:
         """See, again and again, that the limits map holds what was written."""
         while True:
             await self._sleep(AUDIT_S)
-            shaper = await asyncio.shield(self._shaper)
-            for uid in await self._in_kernel(shaper.audit):
+            shaper = await self._loading.shaper()
+            try:
+                altered = await self._in_kernel(shaper.audit)
+            except ShapingError as error:
+                log.warning("the limits were not checked", extra={"error": str(error)})
+                continue
+            for uid in altered:
                 self.look_at(uid, Urgency.CHANGED)
 
     def limited(self) -> list[Sandbox]:
@@ -188,7 +197,7 @@ class Controller:
         if applied.limits.egress is None or applied.in_conflict:
             return None
         try:
-            return await self._in_kernel(self._shaper.result().sample, *sandbox.key, applied.interfaces)
+            return await self._in_kernel((await self._loading.shaper()).sample, *sandbox.key, applied.interfaces)
         except ShapingError as error:
             log.info("cannot read what a Pod has sent", extra={"pod": str(sandbox.pod), "error": str(error)})
             return None
@@ -196,14 +205,19 @@ class Controller:
     @property
     def ready(self) -> bool:
         """Whether the program is loaded, and so Pods can be limited."""
-        return self._shaper.done() and not self._shaper.cancelled() and self._shaper.exception() is None
+        return self._loading.done
+
+    @property
+    def trouble(self) -> str | None:
+        """Why Pods cannot be limited, as far as it is known."""
+        return self._loading.trouble
 
     async def counters(self) -> list[tuple[PodView, PodCounters]]:
         """What the kernel counted, with the Pods' names, for the metrics."""
         if not self.ready:
             return []
         known = {sandbox.key: sandbox.pod for sandbox in self._sandboxes}
-        counted = await self._in_kernel(self._shaper.result().counters)
+        counted = await self._in_kernel((await self._loading.shaper()).counters)
         return [(known[key], c) for c in counted if (key := (c.pod_uid, c.netns_path or "")) in known]
 
     def wanted(self) -> tuple[int, int, int]:
@@ -216,34 +230,20 @@ class Controller:
 
     async def _begin(self) -> None:
         """Adopt what the kernel holds, or load the program; then look at every Pod."""
-        shaper = await self._load()
+        shaper = await self._loading.load(lambda: [sandbox.key for sandbox in self._sandboxes])
         log.info("the BPF program is in force", extra={"adopted": shaper.adopted})
         for counted in await self._in_kernel(shaper.counters):
             limits = counted.limits
             self._last_good[counted.pod_uid] = limits
             if counted.netns_path is not None:
                 self._applied[(counted.pod_uid, counted.netns_path)] = Applied(limits)
-        self._shaper.set_result(shaper)
+        self._loading.finish(shaper)
         for sandbox in self._sandboxes:
             self.look_at(sandbox.pod.uid)
 
-    async def _load(self) -> Shaper:
-        tries = 0
-        while True:
-            try:
-                return await self._in_kernel(self._start, [sandbox.key for sandbox in self._sandboxes])
-            except ShapingError as error:
-                log.error("cannot start shaping on this node", extra={"error": str(error)})
-                if self.trouble != str(error):
-                    self.trouble = str(error)
-                    self._events.tell_node(Notice(Reason.CANNOT_START, f"no Pod of this node can be limited: {error}"))
-                self._metrics.errors.labels(kind=type(error).__name__).inc()
-                await self._sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
-                tries += 1
-
     async def _look(self, sandbox: Sandbox) -> None:
         """Compare what one sandbox should have with what it has, and make it so."""
-        shaper = await asyncio.shield(self._shaper)
+        shaper = await self._loading.shaper()
         async with self._kernel:
             view = self.view(sandbox)
             wanted = intent(view, self._last_good.get(view.uid, Limits()))
@@ -264,7 +264,8 @@ class Controller:
         on_ipvlan = bool(outcome.interfaces)
         in_force = wanted.limits if on_ipvlan else Limits()
         after = Applied(in_force, outcome.interfaces, (*(wanted.notices if on_ipvlan else ()), *problems))
-        self._applied[sandbox.key], self._last_good[view.uid] = after, in_force
+        # An interface may be gone for a moment only: the last good limits are those that were wanted last.
+        self._applied[sandbox.key], self._last_good[view.uid] = after, wanted.limits
         for notice in report(before, after, [str(step) for step in outcome.steps]):
             if notice.reason == Reason.REPAIRED:
                 self._metrics.repairs.inc()
@@ -274,7 +275,7 @@ class Controller:
             self._tell_if_started_unshaped(sandbox, outcome, in_force)
 
     async def _release(self, sandbox: Sandbox) -> None:
-        shaper = await asyncio.shield(self._shaper)
+        shaper = await self._loading.shaper()
         async with self._kernel:
             self._monitor.unwatch(sandbox.netns_path)
             self._heard.discard(sandbox.netns_path)
@@ -307,11 +308,14 @@ class Controller:
         self._metrics.errors.labels(kind=type(error).__name__).inc()
         if count == 0:
             self._events.tell(view, Notice(Reason.FAILED, f"this Pod is not limited as asked: {error}"))
-        self._spawn(self._again(view.uid, RETRY_S[min(count, len(RETRY_S) - 1)]))
+        if sandbox.key not in self._retrying:  # one that changes all the time is looked at, and fails, in between
+            self._retrying.add(sandbox.key)
+            self._spawn(self._again(sandbox, RETRY_S[min(count, len(RETRY_S) - 1)]))
 
-    async def _again(self, uid: str, delay_s: float) -> None:
+    async def _again(self, sandbox: Sandbox, delay_s: float) -> None:
         await self._sleep(delay_s)
-        self.look_at(uid)
+        self._retrying.discard(sandbox.key)
+        self.look_at(sandbox.pod.uid)
 
     def _look_at_all(self) -> None:
         for sandbox in self._sandboxes:

@@ -152,7 +152,10 @@ class Shaper:
 
         What somebody wrote into a slot that is nobody's is cleared here.
         """
-        altered = {class_id // 2 for class_id in self._program.altered()}
+        try:
+            altered = {class_id // 2 for class_id in self._program.altered()}
+        except OSError as error:
+            raise ShapingError(f"cannot read the limits back from the kernel: {error.strerror}") from error
         tenants = {assignment.slot: tenant for tenant, assignment in self._slots.taken.items()}
         for slot in altered - tenants.keys():
             for direction in Direction:

@@ -35,8 +35,10 @@ class Kernel:
     def __init__(self):
         self.held: dict[tuple[str, str], Limits] = {}
         self.failing: dict[str, list[Exception]] = {}
+        self.interfaces = ("eth0",)
         self.calls = []
         self.altered = []
+        self.audit_failures = []
 
     def shape(self, pod_uid, netns_path, limits):
         self.calls.append((pod_uid, netns_path, limits))
@@ -48,7 +50,7 @@ class Kernel:
         return Outcome(
             steps=("write limits",) if before != limits else (),
             problems=(),
-            interfaces=("eth0",),
+            interfaces=self.interfaces,
             was_shaped=bool(before),
             netns_age_s=42.0,
         )
@@ -63,6 +65,8 @@ class Kernel:
         return len(gone)
 
     def audit(self):
+        if self.audit_failures:
+            raise self.audit_failures.pop(0)
         uids, self.altered = self.altered, []
         return uids
 
@@ -282,6 +286,7 @@ async def test_a_pod_whose_limits_somebody_wrote_into_the_map_is_looked_at(bench
     await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
     calls = len(bench.kernel.calls)
     bench.kernel.altered = ["u2"]
+    bench.kernel.audit_failures = [ShapingError("no memory")]
     task = asyncio.create_task(bench.controller.run_auditor())
     await bench.settle()
     task.cancel()
@@ -297,6 +302,36 @@ async def test_a_failure_is_told_once_and_tried_again_until_it_works(bench):
     assert [reason for _, reason in bench.told.notices] == ["BandwidthFailed", "BandwidthLimited"]
     assert bench.slept[:2] == [1.0, 2.0]
     assert bench.controller.wanted() == (1, 1, 0)
+
+
+async def test_a_pod_that_changes_all_the_time_while_it_fails_is_not_tried_again_more_often():
+    bench = Bench()
+    bench.kernel.failing[A] = [ShapingError("no such module")] * 5
+    await bench.controller.on_synchronize([])
+    await bench.settle()
+    waiting = []
+
+    async def wait_for_ever(seconds):
+        waiting.append(seconds)
+        await asyncio.Event().wait()
+
+    bench.controller._sleep = wait_for_ever
+    for _ in range(4):
+        await bench.controller.on_run(sandbox())
+        await bench.settle()
+    assert waiting == [1.0]
+
+
+async def test_an_interface_that_is_gone_for_a_moment_costs_no_last_good_limit(bench):
+    await bench.controller.on_run(sandbox())
+    bench.kernel.interfaces = ()
+    bench.controller.on_netns_changed([A])
+    await bench.settle()
+    bench.kernel.interfaces = ("eth0",)
+    bench.controller.on_pod_event("MODIFIED", api_pod(ingress="100m"))
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
+    assert bench.told.notices[-1] == ("shop/web-0", "InvalidBandwidth")
 
 
 async def test_a_netns_that_went_meanwhile_is_no_failure(bench):
@@ -330,11 +365,12 @@ async def test_a_kernel_that_cannot_shape_yet_is_tried_again_and_pods_wait_for_i
     bench = Bench(start_failures=[ShapingError("no sch_fq"), ShapingError("no sch_fq")])
     assert not bench.controller.ready
     assert await bench.controller.counters() == []
+    assert bench.controller.trouble is None
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([sandbox()])
     await bench.settle()
     assert bench.controller.ready
-    assert bench.controller.trouble == "no sch_fq"
+    assert bench.controller.trouble is None
     assert bench.told.notices == [
         ("the node", "CannotShape"),
         ("shop/web-0", "BandwidthLimited"),
