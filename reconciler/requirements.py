@@ -20,15 +20,14 @@ class Feature(StrEnum):
     CLSACT = "clsact"
     CLS_BPF = "cls_bpf"
     IFB = "ifb"
-    MATCHALL = "matchall"
-    MIRRED = "mirred"
+    REDIRECT = "redirect"
     SET_TSTAMP = "set_tstamp"
     JIT = "jit"
 
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One feature: what it is, the kernel's option and module, and what is lost without it.
+    """One feature: what it is, the kernel's option and modules, and what is lost without it.
 
     `is_vital`: without it some limit that a Pod asks for cannot be kept, so the node's reconciler is not ready.
     """
@@ -36,7 +35,7 @@ class Requirement:
     name: str
     option: str
     loss: str
-    module: str = ""
+    modules: str = ""
     is_vital: bool = True
 
 
@@ -46,10 +45,12 @@ REQUIREMENTS: Final[Mapping[Feature, Requirement]] = {
     Feature.CLSACT: Requirement("qdisc clsact", "CONFIG_NET_SCH_INGRESS", "no limit can be kept", "sch_ingress"),
     Feature.CLS_BPF: Requirement("BPF filters", "CONFIG_NET_CLS_BPF", "no limit can be kept", "cls_bpf"),
     Feature.IFB: Requirement("ifb interfaces", "CONFIG_IFB", "no ingress limit can be kept", "ifb"),
-    Feature.MATCHALL: Requirement(
-        "matchall filters", "CONFIG_NET_CLS_MATCHALL", "no ingress limit can be kept", "cls_matchall"
+    Feature.REDIRECT: Requirement(
+        "matchall filters with the action mirred",
+        "CONFIG_NET_CLS_MATCHALL and CONFIG_NET_ACT_MIRRED",
+        "no ingress limit can be kept",
+        "cls_matchall act_mirred",
     ),
-    Feature.MIRRED: Requirement("action mirred", "CONFIG_NET_ACT_MIRRED", "no ingress limit can be kept", "act_mirred"),
     Feature.SET_TSTAMP: Requirement(
         "BPF helper bpf_skb_set_tstamp",
         "Linux 5.18",
@@ -84,6 +85,6 @@ def _message(feature: Feature, cause: str) -> str:
     wanted = REQUIREMENTS[feature]
     what = f"this node's kernel has no {wanted.name} ({wanted.option}), so {wanted.loss}"
     why = f" [{cause}]" if cause else ""
-    if wanted.module:
-        return f"{what}: load the module {wanted.module}, or install the package of the kernel that has it{why}"
+    if wanted.modules:
+        return f"{what}: load {wanted.modules} (modprobe -a), or install the package of the kernel that has it{why}"
     return what + why

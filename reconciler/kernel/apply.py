@@ -109,11 +109,11 @@ def _apply(  # noqa: C901, PLR0912 - one case a step
             message = _shaper(link_index(netlink, name), handle, class_id, program)
             netlink.request(message, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_REPLACE)
         case AttachRedirect(link=name, handle=handle):
-            message = redirect_message(link_index(netlink, name), handle, link_index(netlink, IFB_NAME))
+            message = _redirect(link_index(netlink, name), handle, link_index(netlink, IFB_NAME))
             netlink.request(message, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL)
         case DetachFilter(link=name, hook=hook, handle=handle):
             kind = "bpf" if hook is Direction.EGRESS else "matchall"
-            message = filter_message(link_index(netlink, name), hook, handle, kind)
+            message = _filter(link_index(netlink, name), hook, handle, kind)
             _ignoring_absence(netlink, message, RTM_DELTFILTER)
         case WriteLimit() | ClearLimit():
             raise ShapingError(f"{step} is not a step of the network namespace")
@@ -172,8 +172,7 @@ def _fq(index: int) -> TrafficControlMessage:
     return message
 
 
-def filter_message(index: int, hook: Direction, handle: int, kind: str) -> TrafficControlMessage:
-    """A request about a filter at our place at a hook of a link."""
+def _filter(index: int, hook: Direction, handle: int, kind: str) -> TrafficControlMessage:
     priority = EGRESS_PRIORITY if hook is Direction.EGRESS else INGRESS_PRIORITY
     message = _traffic_control(index, PARENTS[hook], handle, kind)
     message["info"] = priority << 16 | _ETH_P_ALL_BIG_ENDIAN
@@ -181,7 +180,7 @@ def filter_message(index: int, hook: Direction, handle: int, kind: str) -> Traff
 
 
 def _shaper(index: int, handle: int, class_id: int, program: AttachedProgram) -> TrafficControlMessage:
-    message = filter_message(index, Direction.EGRESS, handle, "bpf")
+    message = _filter(index, Direction.EGRESS, handle, "bpf")
     options = [
         ("TCA_BPF_CLASSID", class_id),
         ("TCA_BPF_FD", program.descriptor),
@@ -192,9 +191,8 @@ def _shaper(index: int, handle: int, class_id: int, program: AttachedProgram) ->
     return message
 
 
-def redirect_message(index: int, handle: int, ifb_index: int) -> TrafficControlMessage:
-    """A request for the filter that sends a link's ingress to another link."""
-    message = filter_message(index, Direction.INGRESS, handle, "matchall")
+def _redirect(index: int, handle: int, ifb_index: int) -> TrafficControlMessage:
+    message = _filter(index, Direction.INGRESS, handle, "matchall")
     parameters = {"action": TC_ACT_STOLEN, "eaction": MIRRED_EGRESS_REDIRECT, "ifindex": ifb_index}
     mirred = [("TCA_ACT_KIND", "mirred"), ("TCA_ACT_OPTIONS", {"attrs": [("TCA_MIRRED_PARMS", parameters)]})]
     actions = [("TCA_ACT_PRIO_1", {"attrs": mirred})]

@@ -10,20 +10,23 @@ from typing import Final
 
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from reconciler.kernel.apply import RTM_NEWLINK, RTM_NEWTFILTER, apply, filter_message, redirect_message
+from reconciler.kernel.apply import RTM_NEWLINK, RTM_NEWQDISC, RTM_NEWTFILTER, apply
+from reconciler.kernel.attributes import TrafficControlMessage
 from reconciler.kernel.bpf import Bpf
 from reconciler.kernel.compile import BPF_FUNC_SKB_SET_TSTAMP
 from reconciler.kernel.errors import KernelLacksError, NetlinkError, ShapingError
 from reconciler.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink
-from reconciler.kernel.observe import link_index
+from reconciler.kernel.observe import PARENTS, TC_H_CLSACT, link_index
+from reconciler.model import HANDLE_CLSACT_FOREIGN
 from reconciler.requirements import Feature
-from reconciler.steps import AddClsact, AddRootFq, CreateIfb
+from reconciler.steps import AddRootFq, AttachRedirect, CreateIfb
 from webhook.contract import Direction
 
 _JIT: Final = Path("/proc/sys/net/core/bpf_jit_enable")
 _LINK: Final = "lo"
 _PASS: Final = bytes.fromhex("0600000000000000")
 """A classic BPF program that returns 0: matches nothing."""
+_ETH_P_ALL_BIG_ENDIAN: Final = 0x0300
 _ABSENT: Final = frozenset({errno.ENOENT, errno.EOPNOTSUPP})
 
 
@@ -45,12 +48,12 @@ def probe() -> dict[Feature, str]:
             return feature not in missing
 
         attempt(Feature.IPVLAN, lambda: _ipvlan(netlink))
-        attempt(Feature.IFB, lambda: apply(CreateIfb(), netlink, None))
+        has_ifb = attempt(Feature.IFB, lambda: apply(CreateIfb(), netlink, None))
         attempt(Feature.FQ, lambda: apply(AddRootFq(_LINK), netlink, None))
-        if attempt(Feature.CLSACT, lambda: apply(AddClsact(_LINK), netlink, None)):
+        if attempt(Feature.CLSACT, lambda: _clsact(netlink, index)):
             attempt(Feature.CLS_BPF, lambda: _classic_program(netlink, index))
-            if attempt(Feature.MATCHALL, lambda: _matchall(netlink, index)):
-                attempt(Feature.MIRRED, lambda: _redirect(netlink, index))
+            if has_ifb:  # to redirect to
+                attempt(Feature.REDIRECT, lambda: apply(AttachRedirect(_LINK, HANDLE_CLSACT_FOREIGN), netlink, None))
     if not Bpf().has_helper(BPF_FUNC_SKB_SET_TSTAMP):
         missing[Feature.SET_TSTAMP] = ""
     if not _has_jit():
@@ -69,22 +72,25 @@ def _ipvlan(netlink: Netlink) -> None:
             raise
 
 
+def _clsact(netlink: Netlink, index: int) -> None:
+    message = _message(index, TC_H_CLSACT, "clsact")
+    message["handle"] = TC_H_CLSACT & 0xFFFF0000
+    netlink.request(message, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL)
+
+
 def _classic_program(netlink: Netlink, index: int) -> None:
-    message = filter_message(index, Direction.EGRESS, 1, "bpf")
     options = [("TCA_BPF_OPS_LEN", len(_PASS) // 8), ("TCA_BPF_OPS", _PASS)]
+    message = _message(index, PARENTS[Direction.EGRESS], "bpf")
     message["attrs"].append(("TCA_OPTIONS", {"attrs": options}))
+    message["info"] = 1 << 16 | _ETH_P_ALL_BIG_ENDIAN
     netlink.request(message, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL)
 
 
-def _matchall(netlink: Netlink, index: int) -> None:
-    message = filter_message(index, Direction.INGRESS, 1, "matchall")
-    message["info"] += 1 << 16  # beside the redirection's place
-    message["attrs"].append(("TCA_OPTIONS", {"attrs": [("TCA_MATCHALL_CLASSID", 1)]}))
-    netlink.request(message, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL)
-
-
-def _redirect(netlink: Netlink, index: int) -> None:
-    netlink.request(redirect_message(index, 1, index), RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL)
+def _message(index: int, parent: int, kind: str) -> TrafficControlMessage:
+    message = TrafficControlMessage()
+    message["index"], message["parent"] = index, parent
+    message["attrs"] = [("TCA_KIND", kind)]
+    return message
 
 
 def _has_jit() -> bool:

@@ -70,17 +70,11 @@ class Node:
 
     def start(self, pod: Pod, **annotations: str) -> None:
         """The runtime starts a Pod with these limits, and waits for the hook."""
-        sandbox = PodSandbox(
-            id=pod.netns,
-            name=pod.name,
-            uid=pod.uid,
-            namespace="shop",
-            labels=MANAGED,
-            annotations=_annotations(annotations),
-            netns_path=pod.netns,
-            pid=1,
-        )
-        self._do(self.controller.on_run(sandbox))
+        self._do(self.controller.on_run(_sandbox(pod, annotations)))
+
+    def connect(self, pod: Pod, **annotations: str) -> None:
+        """The runtime, connected again, tells all its Pods: this one, which it started with these limits."""
+        self._do(self.controller.on_synchronize([_sandbox(pod, annotations)]))
 
     def annotate(self, pod: Pod, **annotations: str) -> None:
         """The API server tells of a Pod with these annotations."""
@@ -136,6 +130,19 @@ class Node:
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
+
+
+def _sandbox(pod: Pod, limits: dict[str, str]) -> PodSandbox:
+    return PodSandbox(
+        id=pod.netns,
+        name=pod.name,
+        uid=pod.uid,
+        namespace="shop",
+        labels=MANAGED,
+        annotations=_annotations(limits),
+        netns_path=pod.netns,
+        pid=1,
+    )
 
 
 def _annotations(limits: dict[str, str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from reconciler.kernel.apply import AttachedProgram, apply
 from reconciler.kernel.netlink import Netlink
 from reconciler.model import HANDLE_CLSACT_OURS
 from reconciler.shaping import Shaper
-from reconciler.steps import AddClsact, AttachShaper, CreateIfb
+from reconciler.steps import AttachShaper, CreateIfb
 from tests.kernel import lab
 from tests.kernel.lab import Pod, limits
 
@@ -77,7 +77,8 @@ def test_what_other_versions_left_goes_too(shaper: Shaper, limited: Pod, peer: P
     other = Shaper.start(slots=9)
     with netns.opened(peer.netns) as descriptor, Netlink.inside(descriptor) as netlink:
         older = AttachedProgram(other._program.descriptor, "ipvlan-bandwidth:0000000000")
-        for step in (CreateIfb(), AddClsact("eth0"), AttachShaper("eth0", HANDLE_CLSACT_OURS, 18)):
+        peer.run("tc", "qdisc", "add", "dev", "eth0", "clsact")
+        for step in (CreateIfb(), AttachShaper("eth0", HANDLE_CLSACT_OURS, 18)):
             apply(step, netlink, older)
     other.close()
     assert "ipvlan-bandwidth:0000000000" in peer.tc()

@@ -1,6 +1,8 @@
 """Whatever somebody changes in a Pod's network, the Pod is limited again within a second, and people are told."""
 
+import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -163,6 +165,31 @@ def test_a_pod_that_keeps_removing_its_limits_gets_them_back_each_time_and_no_ot
     assert max(waited) < 0.5
 
 
+def test_a_flood_of_notifications_slows_nobody_and_nothing_is_missed(node: Node, limited: Pod, peer: Pod) -> None:
+    node.start(limited, **BOTH)
+    node.start(peer, **BOTH)
+    before = state(limited), state(peer)
+    flood = "yes 'link set lo mtu 65535\nlink set lo mtu 65536' | head -n 20000 | ip -batch -"
+    command = ("ip", "netns", "exec", limited.name, "sh", "-c", f"while :; do {flood}; done")
+    attack = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        lab.sleep(3)
+        asked = time.monotonic()
+        node.annotate(peer, ingress="7M", egress="100M")
+        changed = node.wait(peer, "BandwidthChanged", since=asked).at - asked
+        node.annotate(peer, **BOTH)
+        removed = time.monotonic()
+        peer.run("tc", "qdisc", "del", "dev", "eth0", "clsact")
+        repaired = node.wait(peer, "BandwidthRepaired", since=removed).at - removed
+    finally:
+        os.killpg(attack.pid, signal.SIGKILL)
+        attack.wait()
+    print(f"UNDER A FLOOD a change took {changed:.3f} s, a repair {repaired:.2f} s")
+    lab.sleep(2)
+    assert (state(limited), state(peer)) == before
+    assert changed < 0.5
+
+
 def test_a_foreign_qdisc_stays_and_when_it_goes_the_conflict_is_over(node: Node, limited: Pod) -> None:
     tbf = "root handle 1: tbf rate 1gbit burst 1m latency 5ms"
     limited.run("sh", "-ec", f"tc qdisc add dev eth0 {tbf}")
@@ -240,3 +267,39 @@ def test_an_annotation_that_turns_bad_leaves_the_last_good_limit_also_after_a_re
         assert "the limit of 100M stays" in node.wait(limited, "InvalidBandwidth", since=0).notice.message
         assert state(limited) == before
         assert [told.notice.reason for told in node.told] == ["InvalidBandwidth"]
+
+
+def test_a_pod_that_started_without_the_reconciler_is_told_how_long_it_was_unlimited(
+    shaper: Shaper, limited: Pod
+) -> None:
+    lab.sleep(3)
+    with Node(shaper) as node:
+        node.connect(limited, **BOTH)
+        told = node.wait(limited, "StartedUnshaped", since=0)
+        node.connect(limited, **BOTH)
+    seconds = re.search(r"for up to (\d+) s", told.notice.message)
+    assert seconds and 3 <= int(seconds[1]) <= 15
+    counted = node.metrics.registry.get_sample_value("ipvlan_bandwidth_unshaped_seconds_total")
+    assert counted and 3 <= counted <= 15
+    with Node(shaper) as restarted:
+        restarted.connect(limited, **BOTH)
+        lab.sleep(0.5)
+        assert restarted.told == []
+
+
+def test_the_queue_is_seen_while_it_is_long(shaper: Shaper, limited: Pod, peer: Pod) -> None:
+    shaper.shape(limited.uid, limited.netns, lab.limits(egress="5M"))
+
+    def queue_ms() -> float:
+        (counted,) = [pod for pod in shaper.counters() if pod.pod_uid == limited.uid]
+        return counted.directions[Direction.EGRESS].queue_ns / 1e6
+
+    assert queue_ms() == 0
+    with lab.serving(peer), lab.background(limited, peer, "-u", "-b", "20M", seconds=3) as result:
+        lab.sleep(2)
+        seen = queue_ms()
+        result()
+    lab.sleep(1)
+    print(f"QUEUE {seen:.1f} ms under a flood")
+    assert 5 < seen < 300
+    assert queue_ms() == 0

@@ -12,7 +12,7 @@ from tests.kernel import lab
 from tests.kernel.test_versions import RELEASE
 
 MODPROBE = Path("/proc/sys/kernel/modprobe")
-MODULES = {feature: wanted.module for feature, wanted in REQUIREMENTS.items() if wanted.module}
+MODULES = [module for wanted in REQUIREMENTS.values() for module in wanted.modules.split()]
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def no_modules() -> Iterator[None]:
     MODPROBE.write_text("/bin/false")
     lab.sleep(1)  # until the last test's namespaces are gone
     try:
-        for module in MODULES.values():
+        for module in MODULES:
             lab.run("rmmod", module)
         yield
     finally:
@@ -49,10 +49,10 @@ def test_missing_modules_are_named() -> None:
     missing = probe()
     print(*(lack.message for lack in lacks(missing)), sep="\n")
     assert set(missing) - optional() == {Feature.IPVLAN, Feature.FQ, Feature.CLSACT, Feature.IFB}
-    lab.run("/run/modprobe", "sch_ingress")
-    assert set(probe()) - optional() == {Feature.IPVLAN, Feature.FQ, Feature.IFB, Feature.CLS_BPF, Feature.MATCHALL}
-    lab.run("/run/modprobe", "cls_matchall")
-    assert Feature.MIRRED in probe()
+    lab.run("/run/modprobe", "-a", "sch_ingress", "ifb")
+    assert set(probe()) - optional() == {Feature.IPVLAN, Feature.FQ, Feature.CLS_BPF, Feature.REDIRECT}
+    lab.run("/run/modprobe", "-a", "cls_matchall", "sch_fq", "cls_bpf", "ipvlan")
+    assert set(probe()) - optional() == {Feature.REDIRECT}
 
 
 def test_trying_loads_what_is_needed(no_modules: None) -> None:  # noqa: ARG001 - until the fixture's end

@@ -16,14 +16,14 @@ def test_a_missing_module_is_named_with_its_option_and_what_is_lost():
     (lack,) = lacks({Feature.IFB: "Operation not supported"})
     assert lack.is_vital
     assert lack.message == (
-        "this node's kernel has no ifb interfaces (CONFIG_IFB), so no ingress limit can be kept: load the module ifb, "
-        "or install the package of the kernel that has it [Operation not supported]"
+        "this node's kernel has no ifb interfaces (CONFIG_IFB), so no ingress limit can be kept: load ifb "
+        "(modprobe -a), or install the package of the kernel that has it [Operation not supported]"
     )
 
 
 def test_what_limits_need_comes_before_what_they_can_do_without():
-    found = lacks({Feature.JIT: "", Feature.MIRRED: "x", Feature.SET_TSTAMP: "", Feature.FQ: "y"})
-    assert [lack.feature for lack in found] == [Feature.FQ, Feature.MIRRED, Feature.SET_TSTAMP, Feature.JIT]
+    found = lacks({Feature.JIT: "", Feature.REDIRECT: "x", Feature.SET_TSTAMP: "", Feature.FQ: "y"})
+    assert [lack.feature for lack in found] == [Feature.FQ, Feature.REDIRECT, Feature.SET_TSTAMP, Feature.JIT]
     assert [lack.is_vital for lack in found] == [True, True, False, False]
     assert found[2].message.endswith("receive times (SO_TIMESTAMP) in their Pods")
 
