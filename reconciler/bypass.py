@@ -9,6 +9,7 @@ is at least what it says: never too much, and too little by the headers of GSO s
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -39,6 +40,11 @@ class Sample:
     least: Traffic
     most: Traffic
     largest_bytes: int
+
+
+def total(by_link: Mapping[int, Traffic], links: Iterable[int]) -> Traffic:
+    """The traffic of some links, by their indexes."""
+    return sum((by_link.get(index, Traffic()) for index in links), Traffic())
 
 
 def sample(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from os import fstat
 from typing import Final, Self
 
-from reconciler.bypass import Sample, Traffic, sample
+from reconciler.bypass import Sample, Traffic, sample, total
 from reconciler.counters import DirectionCounters, PodCounters, limits_of, pod_counters
 from reconciler.inspection import Inspection, clean, inspect
 from reconciler.kernel import netns, traffic
@@ -182,8 +182,8 @@ class Shaper:
         return sample(
             (assignment.generation, self._changes.get(tenant, 0)),
             charged=(charged, self._charged(assignment)),
-            queued=(queued, queued_after),
-            sent=sent,
+            queued=(total(queued, sent), total(queued_after, sent)),
+            sent=total(sent, sent),
             largest_bytes=largest_mtu + LINK_HEADER_BYTES,
         )
 

@@ -13,6 +13,7 @@ from reconciler.kernel.observe import RTM_GETLINK, RTM_GETQDISC, TC_H_ROOT
 
 _HEADER_BYTES: Final = 16
 _LINK_BYTES: Final = 16
+_INDEX: Final = struct.Struct("=i")
 _IFLA_IFNAME: Final = 3
 _IFLA_MTU: Final = 4
 _IFLA_STATS64: Final = 23
@@ -24,26 +25,27 @@ _TC_STATS: Final = struct.Struct("=QIIIIIII")
 """struct tc_stats (uapi/linux/gen_stats.h): bytes, packets, drops, overlimits, bps, pps, qlen, backlog."""
 
 
-def sent(netlink: Netlink, links: Collection[str]) -> tuple[Traffic, int]:
-    """What the named links have sent, together, and the largest of their MTUs. A GSO packet counts as one, as it is."""
-    total, largest_mtu = Traffic(), 0
+def sent(netlink: Netlink, links: Collection[str]) -> tuple[dict[int, Traffic], int]:
+    """What the named links have sent, by index, and the largest of their MTUs. A GSO packet counts as one, as it is."""
+    found, largest_mtu = {}, 0
     for message in netlink.dump_raw(ifinfmsg(), RTM_GETLINK):
         held = attributes(message, _HEADER_BYTES + _LINK_BYTES)
         name = held.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
         if name in links and _IFLA_STATS64 in held:
             _, packets, _, size = _STATS64.unpack_from(held[_IFLA_STATS64])
-            total += Traffic(size, packets)
+            (index,) = _INDEX.unpack_from(message, _HEADER_BYTES + 4)
+            found[index] = Traffic(size, packets)
             largest_mtu = max(largest_mtu, int.from_bytes(held.get(_IFLA_MTU, b""), "little"))
-    return total, largest_mtu
+    return found, largest_mtu
 
 
-def queued(netlink: Netlink) -> Traffic:
-    """What waits in the root qdiscs of all links. A GSO packet is one, and has the bytes of its segments."""
-    total = Traffic()
+def queued(netlink: Netlink) -> dict[int, Traffic]:
+    """What waits in links' root qdiscs, by the link's index. A GSO packet is one, and has the bytes of its segments."""
+    found = {}
     for message in netlink.dump_raw(TrafficControlMessage(), RTM_GETQDISC):
-        _, _, _, parent, _ = _TCMSG.unpack_from(message, _HEADER_BYTES)
+        _, index, _, parent, _ = _TCMSG.unpack_from(message, _HEADER_BYTES)
         held = attributes(message, _HEADER_BYTES + _TCMSG.size)
         if parent == TC_H_ROOT and len(held.get(_TCA_STATS, b"")) >= _TC_STATS.size:
             *_, packets, size = _TC_STATS.unpack_from(held[_TCA_STATS])
-            total += Traffic(size, packets)
-    return total
+            found[index] = Traffic(size, packets)
+    return found

@@ -23,7 +23,8 @@ def no_modules() -> Iterator[None]:
     lab.sleep(1)  # until the last test's namespaces are gone
     try:
         for module in MODULES:
-            lab.run("rmmod", module)
+            lab.run("rmmod", module, check=False)
+        assert not set(MODULES) & {line.split()[0] for line in Path("/proc/modules").read_text().splitlines()}
         yield
     finally:
         MODPROBE.write_text(before)

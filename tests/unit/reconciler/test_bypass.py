@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.bypass import Traffic, sample, unshaped
+from reconciler.bypass import Traffic, sample, total, unshaped
 
 NOTHING = Traffic()
 
@@ -39,6 +39,10 @@ def test_nothing_is_said_without_a_sample_before_or_across_a_change_of_the_shapi
     after = taken(charged=Traffic(), sent=Traffic(90_000, 90), epoch=(1, 1))
     assert unshaped(None, after) == NOTHING
     assert unshaped(BEFORE, after) == NOTHING
+
+
+def test_the_traffic_of_some_links_is_summed_up():
+    assert total({1: Traffic(5, 1), 2: Traffic(7, 2), 3: Traffic(9, 9)}, [1, 2, 4]) == Traffic(12, 3)
 
 
 sizes = st.lists(st.integers(60, 1514), max_size=4)
