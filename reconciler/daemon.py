@@ -25,6 +25,7 @@ from reconciler.listener import Listener
 from reconciler.metrics import Metrics
 from reconciler.nri.transport import NriPlugin
 from reconciler.patrol import Patrol
+from reconciler.runtime_check import RuntimeCheck
 from reconciler.shaping import Shaper
 from webhook.kubeapi import KubeApi
 from webhook.reflector import Reflector
@@ -79,13 +80,18 @@ async def run(settings: Settings) -> None:
     )
     runtime = NriPlugin(controller, socket_path=str(settings.nri_socket))
 
+    runtime_check = RuntimeCheck(
+        lambda: runtime.connected,
+        socket_path=str(settings.nri_socket),
+        tell_node=events.tell_node,
+        sleep=asyncio.sleep,
+    )
+
     def why_not_ready() -> str | None:
-        lacking = kernel_check.why_not_ready()
-        if lacking:
-            return lacking
-        if not runtime.connected:
-            return f"not connected to the container runtime's NRI socket {settings.nri_socket}"
-        return None if controller.ready else (controller.trouble or "the BPF program is not loaded yet")
+        reason = kernel_check.why_not_ready() or runtime_check.why_not_ready()
+        if reason or controller.ready:
+            return reason
+        return controller.trouble or "the BPF program is not loaded yet"
 
     async def before_scrape() -> None:
         metrics.pods.show(await controller.counters(), patrol.unshaped())
@@ -123,6 +129,7 @@ async def run(settings: Settings) -> None:
                     controller.run_auditor(),
                     patrol.run(),
                     kernel_check.run(),
+                    runtime_check.run(),
                     events.run(),
                 )
             ]

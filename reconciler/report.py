@@ -25,9 +25,11 @@ class Reason(StrEnum):
     KERNEL_LACKS = "KernelLacks"
     KERNEL_READY = "KernelReady"
     CANNOT_START = "CannotShape"
+    RUNTIME_AWAY = "RuntimeUnreachable"
+    RUNTIME_BACK = "RuntimeConnected"
 
 
-_NORMAL = frozenset({Reason.LIMITED, Reason.CHANGED, Reason.REMOVED, Reason.KERNEL_READY})
+_NORMAL = frozenset({Reason.LIMITED, Reason.CHANGED, Reason.REMOVED, Reason.KERNEL_READY, Reason.RUNTIME_BACK})
 
 
 NO_LIMITS = Limits()

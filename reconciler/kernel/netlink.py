@@ -54,11 +54,6 @@ class Netlink:
         return cls(netns.open_netlink(netns_descriptor))
 
     @classmethod
-    def in_new_netns(cls) -> Self:
-        """In a network namespace of its own, which goes when this is closed. Raises ShapingError."""
-        return cls(netns.open_netlink_in_new())
-
-    @classmethod
     def here(cls) -> Self:
         """In the network namespace of this process."""
         return cls(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE))
@@ -88,17 +83,13 @@ class Netlink:
 
     def dump(self, message: Any, message_type: int) -> list[Any]:
         """All objects that the kernel lists, as messages of the class of `message`. Raises NetlinkError."""
+        self._send(message, message_type, NLM_F_REQUEST | NLM_F_DUMP)
         listed = []
-        for data in self.dump_raw(message, message_type):
+        for data in self._answers():
             decoded = type(message)(data)
             decoded.decode()
             listed.append(decoded)
         return listed
-
-    def dump_raw(self, message: Any, message_type: int) -> list[bytes]:
-        """As dump, the messages as they came: decoding takes most of the time. Raises NetlinkError."""
-        self._send(message, message_type, NLM_F_REQUEST | NLM_F_DUMP)
-        return list(self._answers())
 
     def _send(self, message: Any, message_type: int, flags: int) -> None:
         self._sequence += 1
@@ -136,18 +127,6 @@ def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
             return
         yield message_type, flags, sequence, data[offset : offset + length]
         offset += (length + 3) & ~3
-
-
-def attributes(message: bytes, offset: int) -> dict[int, bytes]:
-    """The attributes that follow a message's fixed part, by number (netlink(7), rtnetlink(7))."""
-    found = {}
-    while offset + 4 <= len(message):
-        length, kind = struct.unpack_from("=HH", message, offset)
-        if length < 4:  # noqa: PLR2004 - the header of an attribute
-            break
-        found[kind & 0x3FFF] = message[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-    return found
 
 
 def _raise_for(message: bytes, flags: int) -> None:

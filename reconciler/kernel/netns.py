@@ -10,7 +10,7 @@ import fcntl
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -80,8 +80,10 @@ def inodes(folder: Path = NETNS_FOLDER) -> set[int]:
 
 def open_netlink(descriptor: int, protocol: int = socket.NETLINK_ROUTE) -> socket.socket:
     """A netlink socket inside the network namespace of `descriptor`. Raises NetnsGoneError."""
-    opening = _Opening(lambda libc: libc.setns(descriptor, CLONE_NEWNET), protocol)
-    opening.on_a_thread()
+    opening = _Opening(descriptor, protocol)
+    thread = threading.Thread(target=opening.run, name="setns", daemon=True)
+    thread.start()
+    thread.join()
     if opening.result is None:
         raise NetnsGoneError(
             f"cannot enter the network namespace: {os.strerror(opening.error)}; is CAP_SYS_ADMIN there?"
@@ -91,30 +93,39 @@ def open_netlink(descriptor: int, protocol: int = socket.NETLINK_ROUTE) -> socke
 
 def open_netlink_in_new() -> socket.socket:
     """A netlink socket inside a new network namespace, which nothing else holds. Raises ShapingError."""
-    opening = _Opening(lambda libc: libc.unshare(CLONE_NEWNET), socket.NETLINK_ROUTE)
-    opening.on_a_thread()
-    if opening.result is None:
-        raise ShapingError(f"cannot make a network namespace: {os.strerror(opening.error)}; is CAP_SYS_ADMIN there?")
-    return opening.result
+    result: list[socket.socket | int] = []
+
+    def run() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(CLONE_NEWNET) != 0:
+            result.append(ctypes.get_errno())
+            return
+        result.append(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE))
+
+    thread = threading.Thread(target=run, name="unshare", daemon=True)
+    thread.start()
+    thread.join()
+    match result:
+        case [socket.socket() as opened_there]:
+            return opened_there
+        case [int(code)]:
+            raise ShapingError(f"cannot make a network namespace: {os.strerror(code)}; is CAP_SYS_ADMIN there?")
+        case _:
+            raise ShapingError("cannot open a socket in a new network namespace")
 
 
 class _Opening:
     """The work of the thread that enters the namespace, and what came of it."""
 
-    def __init__(self, enter: Callable[[ctypes.CDLL], int], protocol: int) -> None:
-        self._enter = enter
+    def __init__(self, descriptor: int, protocol: int) -> None:
+        self._descriptor = descriptor
         self._protocol = protocol
         self.result: socket.socket | None = None
         self.error = errno.EIO
 
-    def on_a_thread(self) -> None:
-        thread = threading.Thread(target=self._run, name="setns", daemon=True)
-        thread.start()
-        thread.join()
-
-    def _run(self) -> None:
+    def run(self) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
-        if self._enter(libc) != 0:
+        if libc.setns(self._descriptor, CLONE_NEWNET) != 0:
             self.error = ctypes.get_errno()
             return
         try:

@@ -10,6 +10,7 @@ from typing import Final
 
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
+from reconciler.kernel import netns
 from reconciler.kernel.apply import RTM_NEWLINK, RTM_NEWQDISC, RTM_NEWTFILTER, apply
 from reconciler.kernel.attributes import TrafficControlMessage
 from reconciler.kernel.bpf import Bpf
@@ -33,14 +34,16 @@ _ABSENT: Final = frozenset({errno.ENOENT, errno.EOPNOTSUPP})
 def probe() -> dict[Feature, str]:
     """What is missing, and what the kernel said. Raises ShapingError when it cannot be tried."""
     missing: dict[Feature, str] = {}
-    with Netlink.in_new_netns() as netlink:
+    with Netlink(netns.open_netlink_in_new()) as netlink:
         index = link_index(netlink, _LINK)
 
         def attempt(feature: Feature, call: Callable[[], None]) -> bool:
             try:
                 call()
             except KernelLacksError as error:
-                missing[feature] = str(error.__cause__)
+                missing[feature] = (
+                    (error.__cause__.strerror or "") if isinstance(error.__cause__, OSError) else str(error)
+                )
             except NetlinkError as error:
                 if error.errno not in _ABSENT:
                     raise ShapingError(f"cannot try {feature}: {error.strerror}") from error
