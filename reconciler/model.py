@@ -121,6 +121,12 @@ class ObservedLink:
         return next((held for held in at_place if not held.is_ours), None)
 
     @property
+    def ahead_of_redirect(self) -> Filter | None:
+        """A foreign filter that sees what the link receives before we do, and may keep it from us."""
+        ingress = (held for held in self.filters if held.hook is Direction.INGRESS and not held.is_ours)
+        return next((held for held in ingress if held.priority < INGRESS_PRIORITY), None)
+
+    @property
     def is_stray_ifb(self) -> bool:
         """Whether this is our ifb under another name: somebody renamed it. Our shaper is on no other's."""
         return self.link.kind == "ifb" and self.link.name != IFB_NAME and self.ours(Direction.EGRESS) is not None
@@ -163,6 +169,7 @@ class ProblemKind(StrEnum):
 
     NO_IPVLAN = "NoIpvlan"
     CONFLICT = "Conflict"
+    FOREIGN_FILTER = "ForeignFilter"
     L3S_INGRESS = "L3sIngress"
 
 

@@ -145,6 +145,14 @@ def _link_problems(desired: DesiredShaping, target: ObservedLink) -> Iterator[Pr
             "limited, so ingress is not limited; use mode l2 or l3"
         )
         yield Problem(ProblemKind.L3S_INGRESS, message)
+    ahead = target.ahead_of_redirect
+    if Direction.INGRESS in desired.limits and ahead:
+        message = (
+            f"{name} has a filter that is not ours ({ahead.kind}, priority {ahead.priority}) before the place where "
+            "ingress is limited; both stay, but what it accepts itself is not limited; if that is not meant, let it "
+            "pass packets on to the next filter"
+        )
+        yield Problem(ProblemKind.FOREIGN_FILTER, message)
     if Direction.EGRESS in desired.limits and target.root.is_foreign:
         message = (
             f"{name} has a root qdisc that is not ours ({target.root.kind} {target.root.handle >> 16:x}:); it stays, "

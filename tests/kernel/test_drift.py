@@ -251,6 +251,15 @@ def test_filters_of_others_stay_beside_ours_and_at_our_place(node: Node, limited
     assert limited.tc() == before
 
 
+def test_a_filter_of_others_before_the_redirection_is_told_of(node: Node, limited: Pod, peer: Pod) -> None:
+    node.start(limited, ingress="20M")
+    began = time.monotonic()
+    limited.run("sh", "-ec", "tc filter add dev eth0 ingress pref 7 matchall action continue")
+    assert "(matchall, priority 7)" in node.wait(limited, "ForeignFilter", since=began).notice.message
+    assert lab.transfer(peer, limited, seconds=2).goodput < 20
+    assert "pref 7 matchall" in limited.tc()
+
+
 def test_an_annotation_that_turns_bad_leaves_the_last_good_limit_also_after_a_restart(
     shaper: Shaper, limited: Pod
 ) -> None:

@@ -239,6 +239,16 @@ def test_what_is_in_the_way_is_one_conflict_that_says_what_to_do(links: tuple[Ob
     assert "delete it" in problems[0].message or "rename it" in problems[0].message
 
 
+def test_a_filter_of_others_before_the_redirection_is_told_of_and_both_stay() -> None:
+    ahead = Filter(Direction.INGRESS, "matchall", 7, 1)
+    kernel = ObservedShaping((replace(SLAVE, classifier="clsact", filters=(ahead,)),))
+    planned = plan(BOTH, kernel)
+    assert [problem.kind for problem in planned.problems] == [ProblemKind.FOREIGN_FILTER]
+    assert "(matchall, priority 7)" in planned.problems[0].message
+    assert after(BOTH, kernel).links[0].ours(Direction.INGRESS)
+    assert plan(desired(Direction.EGRESS), kernel).problems == ()
+
+
 def test_clsact_stays_while_a_foreign_filter_is_on_it() -> None:
     shaped = after(BOTH, ObservedShaping((SLAVE,)))
     stranger = Filter(Direction.EGRESS, "bpf", 7, 1)
