@@ -7,6 +7,7 @@ import pytest
 
 from reconciler.controller import Controller
 from reconciler.metrics import Metrics
+from reconciler.model import Problem, ProblemKind
 from reconciler.nri.messages import PodSandbox
 from reconciler.shaping import NetnsGoneError, Outcome, ShapingError
 from webhook.contract import Limits, Quantity
@@ -38,6 +39,7 @@ class Kernel:
         self.interfaces = ("eth0",)
         self.calls = []
         self.altered = []
+        self.problems = ()
         self.audit_failures = []
 
     def shape(self, pod_uid, netns_path, limits):
@@ -49,7 +51,7 @@ class Kernel:
         self.held[key] = limits
         return Outcome(
             steps=("write limits",) if before != limits else (),
-            problems=(),
+            problems=self.problems,
             interfaces=self.interfaces,
             was_shaped=bool(before),
             netns_age_s=42.0,
@@ -72,6 +74,11 @@ class Kernel:
 
     def counters(self):
         return []
+
+    def sample(self, pod_uid, netns_path, interfaces):
+        if self.failing.get(netns_path):
+            raise self.failing[netns_path].pop(0)
+        return pod_uid, netns_path, interfaces
 
 
 class Told:
@@ -96,14 +103,18 @@ class Deaf:
         pass
 
 
-def sandbox(ident="s1", uid="u1", path=A, *, ingress="100M", managed=True):
+def sandbox(ident="s1", uid="u1", path=A, *, ingress="100M", egress=None, managed=True):
     return PodSandbox(
         id=ident,
         name="web-0",
         uid=uid,
         namespace="shop",
         labels={"ipvlan-bandwidth.io/managed": "true"} if managed else {},
-        annotations={"kubernetes.io/ingress-bandwidth": ingress} if ingress else {},
+        annotations={
+            f"kubernetes.io/{direction}-bandwidth": text
+            for direction, text in (("ingress", ingress), ("egress", egress))
+            if text
+        },
         netns_path=path,
         pid=1,
     )
@@ -332,6 +343,22 @@ async def test_an_interface_that_is_gone_for_a_moment_costs_no_last_good_limit(b
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
     assert bench.told.notices[-1] == ("shop/web-0", "InvalidBandwidth")
+
+
+async def test_a_visit_reads_what_went_past_an_egress_limit_and_a_thorough_one_looks_at_the_pod(bench):
+    await bench.controller.on_run(sandbox(egress="20M"))
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
+    limited, only_ingress = bench.controller.limited()
+    calls = len(bench.kernel.calls)
+    assert await bench.controller.visit(limited, thorough=False) == ("u1", A, ("eth0",))
+    assert await bench.controller.visit(only_ingress, thorough=False) is None
+    assert len(bench.kernel.calls) == calls
+    assert await bench.controller.visit(limited, thorough=True) == ("u1", A, ("eth0",))
+    assert len(bench.kernel.calls) == calls + 1
+    bench.kernel.failing[A] = [NetnsGoneError("gone")]
+    assert await bench.controller.visit(limited, thorough=False) is None
+    bench.kernel.problems = (Problem(ProblemKind.CONFLICT, "a tbf"),)
+    assert await bench.controller.visit(limited, thorough=True) is None
 
 
 async def test_a_netns_that_went_meanwhile_is_no_failure(bench):
