@@ -16,13 +16,14 @@ from typing import Any, TypeVar
 from reconciler import pods
 from reconciler.bypass import Sample
 from reconciler.due import Due, Urgency
+from reconciler.ears import Ears
 from reconciler.intent import intent
 from reconciler.loading import RETRY_S, Loading
 from reconciler.metrics import Metrics
 from reconciler.nri.messages import PodSandbox
 from reconciler.pods import PodView
 from reconciler.ports import Key, Monitor, Shaper, Tell
-from reconciler.report import NOTHING, Applied, Notice, Reason, report
+from reconciler.report import NOTHING, Applied, Notice, Reason, report, started_unshaped
 from reconciler.sandboxes import Sandbox, Sandboxes
 from reconciler.settling import Settling
 from reconciler.shaping import NetnsGoneError, Outcome, PodCounters, ShapingError
@@ -30,9 +31,6 @@ from webhook.contract import Limits
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-# Writes to the limits map notify nobody, so it is read this often: one system call for all Pods.
-AUDIT_S = 1.0
 
 
 class Controller:
@@ -49,7 +47,7 @@ class Controller:
         sleep: Callable[[float], Awaitable[None]],
         monotonic: Callable[[], float],
     ) -> None:
-        self._monitor, self._events, self._metrics = monitor, events, metrics
+        self._events, self._metrics = events, metrics
         self._executor, self._sleep, self._monotonic = executor, sleep, monotonic
         self._loading = Loading(
             lambda keys: self._in_kernel(start, keys),
@@ -74,7 +72,7 @@ class Controller:
             sleep=sleep,
             monotonic=monotonic,
         )
-        self._heard: set[str] = set()
+        self._ears = Ears(monitor, self._run)
         self._kernel = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
 
@@ -168,18 +166,16 @@ class Controller:
             if freed:
                 log.info("freed the slots of Pods that are gone", extra={"slots": freed})
 
-    async def run_auditor(self) -> None:
-        """See, again and again, that the limits map holds what was written."""
-        while True:
-            await self._sleep(AUDIT_S)
-            shaper = await self._loading.shaper()
-            try:
-                altered = await self._in_kernel(shaper.audit)
-            except ShapingError as error:
-                log.warning("the limits were not checked", extra={"error": str(error)})
-                continue
-            for uid in altered:
-                self.look_at(uid, Urgency.CHANGED)
+    async def audit(self) -> None:
+        """See that the limits map holds what was written, and have the Pods looked at where it does not."""
+        shaper = await self._loading.shaper()
+        try:
+            altered = await self._in_kernel(shaper.audit)
+        except ShapingError as error:
+            log.warning("the limits were not checked", extra={"error": str(error)})
+            return
+        for uid in altered:
+            self.look_at(uid, Urgency.CHANGED)
 
     def limited(self) -> list[Sandbox]:
         """The sandboxes that have limits now."""
@@ -258,7 +254,7 @@ class Controller:
                 self._failed(sandbox, view, error)
                 return
             self._failures.pop(sandbox.key, None)
-            await self._listen(sandbox.netns_path)
+            await self._ears.listen(sandbox.netns_path)
         problems = tuple(Notice(problem.kind, problem.message) for problem in outcome.problems)
         # On another network than ipvlan nothing is in force, and a Pod that was never admitted is nobody's concern.
         on_ipvlan = bool(outcome.interfaces)
@@ -277,8 +273,7 @@ class Controller:
     async def _release(self, sandbox: Sandbox) -> None:
         shaper = await self._loading.shaper()
         async with self._kernel:
-            self._monitor.unwatch(sandbox.netns_path)
-            self._heard.discard(sandbox.netns_path)
+            self._ears.ignore(sandbox.netns_path)
             try:
                 await self._run(shaper.release, *sandbox.key)
             except ShapingError as error:
@@ -295,11 +290,7 @@ class Controller:
         if not in_force or outcome.was_shaped or not intent(sandbox.pod, Limits()).limits:
             return
         self._metrics.unshaped_seconds.inc(outcome.netns_age_s)
-        message = (
-            f"the reconciler of this node was away when this Pod started, so it ran without its limits for up to "
-            f"{outcome.netns_age_s:.0f} s"
-        )
-        self._events.tell(self.view(sandbox), Notice(Reason.STARTED_UNSHAPED, message))
+        self._events.tell(self.view(sandbox), started_unshaped(outcome.netns_age_s))
 
     def _failed(self, sandbox: Sandbox, view: PodView, error: ShapingError) -> None:
         """Tell once, try again with backoff."""
@@ -320,17 +311,6 @@ class Controller:
     def _look_at_all(self) -> None:
         for sandbox in self._sandboxes:
             self.look_at(sandbox.pod.uid, Urgency.PERHAPS)
-
-    async def _listen(self, netns_path: str) -> None:
-        if netns_path in self._heard:
-            return
-        try:
-            await self._run(self._monitor.watch, netns_path)
-        except ShapingError as error:
-            # The limit holds all the same; only changes made there by others go unheard.
-            log.warning("cannot listen to a Pod's netns", extra={"netns": netns_path, "error": str(error)})
-        else:
-            self._heard.add(netns_path)
 
     def _intent_of(self, sandbox: Sandbox) -> Limits:
         view = self.view(sandbox)

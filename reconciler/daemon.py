@@ -126,7 +126,7 @@ async def run(settings: Settings) -> None:
                     reflector.run(),
                     controller.run(),
                     controller.run_collector(),
-                    controller.run_auditor(),
+                    patrol.run_audits(),
                     patrol.run(),
                     kernel_check.run(),
                     runtime_check.run(),

@@ -1,8 +1,9 @@
-"""Goes round the limited Pods, one every few seconds: for what nothing tells of.
+"""Sees for itself what nothing tells of: reads the limits back, and goes round the limited Pods.
 
-The kernel notifies of almost every change (`reconciler.kernel.monitor`), not of another `gso_max_size`, and no
-notification says that a Pod sends past its limit. A visit takes half a millisecond, and a thorough one some three, so
-one in `PERIOD_S` is cheap whatever the number of Pods: 250 of them are seen once in a quarter of an hour.
+The kernel notifies of almost every change (`reconciler.kernel.monitor`), not of writes to a map or another
+`gso_max_size`, and no notification says that a Pod sends past its limit. A visit takes half a millisecond, and a thorough
+one some three, so one in `PERIOD_S` is cheap whatever the number of Pods: 250 of them are seen once in a quarter of an
+hour.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from reconciler.ports import Key, Tell
 from reconciler.report import Notice, Reason
 from reconciler.sandboxes import Sandbox
 
+AUDIT_S = 1.0
 PERIOD_S = 4.0
 THOROUGH_ROUNDS = 4
 """One round in so many is thorough."""
@@ -23,6 +25,10 @@ THOROUGH_ROUNDS = 4
 
 class Visited(Protocol):
     """What the patrol needs of the controller."""
+
+    async def audit(self) -> None:
+        """Put the limits map right where it is not as it was written."""
+        ...
 
     def limited(self) -> list[Sandbox]:
         """The sandboxes that have limits."""
@@ -46,6 +52,12 @@ class Patrol:
         self._rounds = 0
         self._samples: dict[Key, Sample] = {}
         self._unshaped: dict[Key, Traffic] = {}
+
+    async def run_audits(self) -> None:
+        """Read the limits back for ever: one system call for all Pods."""
+        while True:
+            await self._sleep(AUDIT_S)
+            await self._controller.audit()
 
     async def run(self) -> None:
         """Go round for ever."""

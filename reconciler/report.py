@@ -71,6 +71,15 @@ def describe(limits: Limits) -> str:
     return ", ".join(parts) + " bit/s" if parts else "no limit"
 
 
+def started_unshaped(seconds: float) -> Notice:
+    """What is told of a Pod that started while the reconciler was away."""
+    return Notice(
+        Reason.STARTED_UNSHAPED,
+        "the reconciler of this node was away when this Pod started, so it ran without its limits for up to "
+        f"{seconds:.0f} s",
+    )
+
+
 def report(before: Applied, after: Applied, steps: Iterable[str]) -> tuple[Notice, ...]:
     """The events for the passage from `before` to `after`, which took these steps in the kernel.
 

@@ -65,7 +65,7 @@ async def test_metrics_name_the_pod_and_the_direction(client):
     assert 'ipvlan_bandwidth_unshaped_bytes_total{namespace="shop",pod="web-0"} 6056.0' in text
 
 
-async def test_two_sandboxes_of_a_pod_are_one_row(node, client):
+async def test_two_sandboxes_of_a_pod_are_one_row(node):
     """While one is torn down the Pod has two: Prometheus takes no sample twice."""
     node.metrics.pods.show([(PodView("u1", "shop", "web-0"), COUNTED)] * 2)
     text = generate_latest(node.metrics.registry).decode()
