@@ -1,7 +1,7 @@
 """Sees for itself what nothing tells of: reads the limits back, and goes round the limited Pods.
 
 The kernel notifies of almost every change (`reconciler.kernel.monitor`), not of writes to a map or another
-`gso_max_size`, and no notification says that a Pod sends past its limit. A visit takes half a millisecond, and a thorough
+`gso_max_size`, and no notification says that a Pod sends past its limit. A visit takes half a millisecond, a thorough
 one some three, so one in `PERIOD_S` is cheap whatever the number of Pods: 250 of them are seen once in a quarter of an
 hour.
 """

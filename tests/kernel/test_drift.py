@@ -20,6 +20,8 @@ from tests.kernel.lab import Pod
 from tests.kernel.node import Node
 from webhook.contract import Direction
 
+# Emulated CPUs are an order of magnitude slower: there the kernel's ways are tried, not the time.
+SECOND = 5.0 if "EMULATED" in os.environ else 1.0
 BOTH = {"ingress": "100M", "egress": "100M"}
 FASTER = buckets.encode_limit(LimitEntry(10**12, 99, "somebody", 1))
 
@@ -70,7 +72,7 @@ def test_what_somebody_changed_is_put_back_within_a_second(node: Node, limited: 
     lab.sleep(0.5)
     print(f"REPAIRED after {told.at - done:.2f} s: {told.notice.message}")
     assert state(limited) == before
-    assert told.at - done < 1
+    assert told.at - done < SECOND
 
 
 def change(pod: Pod, command: str) -> None:
@@ -88,7 +90,7 @@ def test_eth0_renamed_and_back_stays_limited(node: Node, limited: Pod) -> None:
         limited.run("ip", "link", "set", old, "down")
         limited.run("ip", "link", "set", old, "name", new)
         limited.run("ip", "link", "set", new, "up")
-        lab.sleep(1)
+        lab.sleep(SECOND)
         assert state(limited) == {line.replace("eth0", new) for line in before}
 
 
@@ -107,7 +109,7 @@ def test_limits_that_somebody_wrote_into_the_map_are_written_back_within_two_sec
         told = node.wait(limited, "BandwidthRepaired", since=began)
         print(f"REPAIRED after {told.at - began:.2f} s: {told.notice.message}")
         assert maps.read_limit(bucket) == held
-    assert told.at - began < 2
+    assert told.at - began < 2 * SECOND
 
 
 def test_what_somebody_wrote_into_a_free_slot_is_cleared(shaper: Shaper, node: Node, limited: Pod) -> None:
@@ -162,7 +164,7 @@ def test_a_pod_that_keeps_removing_its_limits_gets_them_back_each_time_and_no_ot
     print(f"of another Pod took {sorted(waited)[5]:.3f} s, at most {max(waited):.3f} s")
     assert state(limited) == before
     assert 8 <= len(repairs) <= 25
-    assert max(waited) < 0.5
+    assert max(waited) < 0.5 * SECOND
 
 
 def test_a_flood_of_notifications_slows_nobody_and_nothing_is_missed(node: Node, limited: Pod, peer: Pod) -> None:
@@ -187,7 +189,7 @@ def test_a_flood_of_notifications_slows_nobody_and_nothing_is_missed(node: Node,
     print(f"UNDER A FLOOD a change took {changed:.3f} s, a repair {repaired:.2f} s")
     lab.sleep(2)
     assert (state(limited), state(peer)) == before
-    assert changed < 0.5
+    assert changed < 0.5 * SECOND
 
 
 def test_a_foreign_qdisc_stays_and_when_it_goes_the_conflict_is_over(node: Node, limited: Pod) -> None:
@@ -202,7 +204,7 @@ def test_a_foreign_qdisc_stays_and_when_it_goes_the_conflict_is_over(node: Node,
     limited.run("tc", "qdisc", "del", "dev", "eth0", "root")
     told = node.wait(limited, "BandwidthLimited", since=began)
     assert "what stood in the way is gone" in told.notice.message
-    assert told.at - began < 1
+    assert told.at - began < SECOND
     assert "fq 1bd0: dev eth0" in limited.tc()
 
 
@@ -228,7 +230,7 @@ def test_an_ingress_qdisc_that_excludes_clsact_is_a_conflict_until_it_goes(node:
     assert limited.tc() == before
     began = time.monotonic()
     limited.run("tc", "qdisc", "del", "dev", "eth0", "ingress")
-    assert node.wait(limited, "BandwidthLimited", since=began).at - began < 1
+    assert node.wait(limited, "BandwidthLimited", since=began).at - began < SECOND
     assert lab.transfer(peer, limited, seconds=2).goodput < 20
 
 
