@@ -23,10 +23,10 @@ from reconciler.metrics import Metrics
 from reconciler.nri.messages import PodSandbox
 from reconciler.pods import PodView
 from reconciler.ports import Key, Monitor, Shaper, Tell
-from reconciler.report import NOTHING, Applied, Notice, Reason, report, started_unshaped
+from reconciler.report import NOTHING, Applied, Notice, Reason, report
 from reconciler.sandboxes import Sandbox, Sandboxes
 from reconciler.settling import Settling
-from reconciler.shaping import NetnsGoneError, Outcome, PodCounters, ShapingError
+from reconciler.shaping import NetnsGoneError, PodCounters, ShapingError
 from webhook.contract import Limits
 
 log = logging.getLogger(__name__)
@@ -62,8 +62,6 @@ class Controller:
         self._last_good: dict[str, Limits] = {}
         self._failures: dict[Key, int] = {}
         self._retrying: set[Key] = set()
-        self._found: set[Key] = set()
-        """Sandboxes that no hook told of, and that were not looked at since: they started while we were away."""
         self._due = Due()
         self._settling = Settling(
             on_settled=lambda uid: self.look_at(uid, Urgency.CHANGED),
@@ -80,10 +78,8 @@ class Controller:
 
     async def on_synchronize(self, sandboxes: Sequence[PodSandbox]) -> None:
         """The runtime tells all its Pods, after every connect. All NRI calls of the node wait meanwhile: be quick."""
-        before = {sandbox.id for sandbox in self._sandboxes}
         for gone in self._sandboxes.replace(map(Sandbox.told, sandboxes)):
             self._spawn(self._release(gone))
-        self._found |= {sandbox.key for sandbox in self._sandboxes if sandbox.id not in before}
         log.info("synchronized with the container runtime", extra={"sandboxes": len(list(self._sandboxes))})
         if self._starting is None:
             self._starting = self._spawn(self._begin())
@@ -266,9 +262,6 @@ class Controller:
             if notice.reason == Reason.REPAIRED:
                 self._metrics.repairs.inc()
             self._events.tell(view, notice)
-        if sandbox.key in self._found:
-            self._found.discard(sandbox.key)
-            self._tell_if_started_unshaped(sandbox, outcome, in_force)
 
     async def _release(self, sandbox: Sandbox) -> None:
         shaper = await self._loading.shaper()
@@ -280,17 +273,9 @@ class Controller:
                 log.warning("cannot take the shaping off a Pod that is gone", extra={"error": str(error)})
             self._applied.pop(sandbox.key, None)
             self._failures.pop(sandbox.key, None)
-            self._found.discard(sandbox.key)
             if not self._sandboxes.of(sandbox.pod.uid):
                 self._last_good.pop(sandbox.pod.uid, None)
                 self._settling.forget(sandbox.pod.uid)
-
-    def _tell_if_started_unshaped(self, sandbox: Sandbox, outcome: Outcome, in_force: Limits) -> None:
-        """For a Pod that should have had a limit from its start on, as the runtime knew it then."""
-        if not in_force or outcome.was_shaped or not intent(sandbox.pod, Limits()).limits:
-            return
-        self._metrics.unshaped_seconds.inc(outcome.netns_age_s)
-        self._events.tell(self.view(sandbox), started_unshaped(outcome.netns_age_s))
 
     def _failed(self, sandbox: Sandbox, view: PodView, error: ShapingError) -> None:
         """Tell once, try again with backoff."""

@@ -80,9 +80,9 @@ class Budget:
     repaired all the time still hears that its limit changed.
     """
 
-    burst: int = 10
-    period_s: float = 60.0
-    _tokens: float = 10.0
+    burst: int = 20
+    period_s: float = 30.0
+    _tokens: float = 20.0
     _at_s: float = 0.0
 
     def take(self, now_s: float) -> bool:

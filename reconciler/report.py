@@ -21,7 +21,6 @@ class Reason(StrEnum):
     NOT_MANAGED = "NotManaged"
     INVALID = "InvalidBandwidth"
     UNSHAPED = "UnshapedTraffic"
-    STARTED_UNSHAPED = "StartedUnshaped"
     KERNEL_LACKS = "KernelLacks"
     KERNEL_READY = "KernelReady"
     CANNOT_START = "CannotShape"
@@ -69,15 +68,6 @@ def describe(limits: Limits) -> str:
     """`ingress 100M, egress 20M bit/s`, in a fixed order."""
     parts = [f"{direction.value} {limit}" for direction in Direction if (limit := limits.get(direction))]
     return ", ".join(parts) + " bit/s" if parts else "no limit"
-
-
-def started_unshaped(seconds: float) -> Notice:
-    """What is told of a Pod that started while the reconciler was away."""
-    return Notice(
-        Reason.STARTED_UNSHAPED,
-        "the reconciler of this node was away when this Pod started, so it ran without its limits for up to "
-        f"{seconds:.0f} s",
-    )
 
 
 def report(before: Applied, after: Applied, steps: Iterable[str]) -> tuple[Notice, ...]:

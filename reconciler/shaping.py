@@ -5,9 +5,8 @@ at that moment, so doing it again does nothing, and what somebody else removed c
 """
 
 import logging
-import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from os import fstat
 from typing import Final, Self
 
@@ -66,16 +65,11 @@ _LOG: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of shaping one Pod. No steps: nothing had to change. `interfaces` are those that limits hold on.
-
-    `was_shaped`: a filter of ours was there before, of this version or another. `netns_age_s`: the netns' age.
-    """
+    """What came of shaping one Pod. No steps: nothing had to change. `interfaces` are those that limits hold on."""
 
     steps: tuple[Step, ...]
     problems: tuple[Problem, ...]
     interfaces: tuple[str, ...]
-    was_shaped: bool = True
-    netns_age_s: float = 0.0
 
 
 class Shaper:
@@ -118,9 +112,7 @@ class Shaper:
             if limits:
                 self._assign(tenant)
                 self._paths[tenant] = netns_path
-            # The file is made with the namespace, and mounted as long as that lives (fs/nsfs.c).
-            age_s = max(0.0, time.time() - fstat(descriptor).st_mtime)
-            outcome = replace(self._shape(tenant, netlink, limits), netns_age_s=age_s)
+            outcome = self._shape(tenant, netlink, limits)
         unused = any(problem.kind is ProblemKind.NO_IPVLAN for problem in outcome.problems)
         if not limits or unused:
             self._free(tenant)
@@ -231,8 +223,7 @@ class Shaper:
         if done:
             self._changes[tenant] = self._changes.get(tenant, 0) + 1
         names = tuple(target.link.name for target in covered(observed.links))
-        was_shaped = any(held.ours(hook) for held in observed.links for hook in Direction)
-        return Outcome(tuple(done), planned.problems, names, was_shaped)
+        return Outcome(tuple(done), planned.problems, names)
 
     def _approach(
         self, tenant: Tenant, netlink: Netlink, limits: Limits, done: list[Step]

@@ -72,10 +72,6 @@ class Node:
         """The runtime starts a Pod with these limits, and waits for the hook."""
         self._do(self.controller.on_run(_sandbox(pod, annotations)))
 
-    def connect(self, pod: Pod, **annotations: str) -> None:
-        """The runtime, connected again, tells all its Pods: this one, which it started with these limits."""
-        self._do(self.controller.on_synchronize([_sandbox(pod, annotations)]))
-
     def annotate(self, pod: Pod, **annotations: str) -> None:
         """The API server tells of a Pod with these annotations."""
         metadata = {

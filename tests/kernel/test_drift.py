@@ -280,24 +280,6 @@ def test_an_annotation_that_turns_bad_leaves_the_last_good_limit_also_after_a_re
         assert [told.notice.reason for told in node.told] == ["InvalidBandwidth"]
 
 
-def test_a_pod_that_started_without_the_reconciler_is_told_how_long_it_was_unlimited(
-    shaper: Shaper, limited: Pod
-) -> None:
-    lab.sleep(3)
-    with Node(shaper) as node:
-        node.connect(limited, **BOTH)
-        told = node.wait(limited, "StartedUnshaped", since=0)
-        node.connect(limited, **BOTH)
-    seconds = re.search(r"for up to (\d+) s", told.notice.message)
-    assert seconds and 3 <= int(seconds[1]) <= 15
-    counted = node.metrics.registry.get_sample_value("ipvlan_bandwidth_unshaped_seconds_total")
-    assert counted and 3 <= counted <= 15
-    with Node(shaper) as restarted:
-        restarted.connect(limited, **BOTH)
-        lab.sleep(0.5)
-        assert restarted.told == []
-
-
 def test_the_queue_is_seen_while_it_is_long(shaper: Shaper, limited: Pod, peer: Pod) -> None:
     shaper.shape(limited.uid, limited.netns, lab.limits(egress="5M"))
 

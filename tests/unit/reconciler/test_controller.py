@@ -53,8 +53,6 @@ class Kernel:
             steps=("write limits",) if before != limits else (),
             problems=self.problems,
             interfaces=self.interfaces,
-            was_shaped=bool(before),
-            netns_age_s=42.0,
         )
 
     def release(self, pod_uid, netns_path):
@@ -252,22 +250,6 @@ async def test_a_replay_looks_at_every_pod(bench):
     assert set(bench.kernel.held) == {("u1", A), ("u2", B)}
 
 
-async def test_a_pod_that_started_while_the_reconciler_was_away_is_told_for_how_long_it_was_unlimited(bench):
-    await bench.controller.on_run(sandbox("s3", uid="u3", path="/run/netns/c"))
-    bench.kernel.held[("u2", B)] = Limits(ingress=M100)  # shaped before, by whoever was there then
-    late = sandbox("s4", uid="u4", path="/run/netns/d", ingress=None)
-    await bench.controller.on_synchronize(
-        [sandbox(), sandbox("s2", uid="u2", path=B), sandbox("s3", uid="u3", path="/run/netns/c"), late]
-    )
-    bench.controller.on_pod_event("MODIFIED", api_pod(uid="u4", ingress="20M"))
-    await bench.settle()
-    assert [reason for _, reason in bench.told.notices].count("StartedUnshaped") == 1
-    assert bench.metrics.registry.get_sample_value("ipvlan_bandwidth_unshaped_seconds_total") == 42
-    bench.controller.on_netns_changed([A])
-    await bench.settle()
-    assert [reason for _, reason in bench.told.notices].count("StartedUnshaped") == 1
-
-
 async def test_a_link_that_appears_later_is_looked_at_and_a_flood_of_changes_only_once(bench):
     await bench.controller.on_run(sandbox())
     calls = len(bench.kernel.calls)
@@ -398,11 +380,7 @@ async def test_a_kernel_that_cannot_shape_yet_is_tried_again_and_pods_wait_for_i
     await bench.settle()
     assert bench.controller.ready
     assert bench.controller.trouble is None
-    assert bench.told.notices == [
-        ("the node", "CannotShape"),
-        ("shop/web-0", "BandwidthLimited"),
-        ("shop/web-0", "StartedUnshaped"),
-    ]
+    assert bench.told.notices == [("the node", "CannotShape"), ("shop/web-0", "BandwidthLimited")]
     assert bench.started_with == [("u1", A)]
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
     run.cancel()

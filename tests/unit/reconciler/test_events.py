@@ -119,10 +119,10 @@ async def test_one_pod_cannot_flood_and_a_new_pod_starts_afresh():
     events, dropped, _ = make(Api())
     for _ in range(25):
         events.tell(POD, NOTICE)
-    assert len(dropped) == 15
+    assert len(dropped) == 5
     events.forget("u1")
     events.tell(POD, NOTICE)
-    assert len(dropped) == 15
+    assert len(dropped) == 5
 
 
 async def test_a_pod_that_is_repaired_all_the_time_is_still_told_of_other_things(caplog):
@@ -134,9 +134,9 @@ async def test_a_pod_that_is_repaired_all_the_time_is_still_told_of_other_things
     events.tell(POD, Notice("BandwidthChanged", "changed"))
     await drain(events)
     reasons = [event["reason"] for _, event in api.posted]
-    assert reasons == ["BandwidthRepaired"] * 10 + ["BandwidthChanged"]
-    assert len(dropped) == 15
-    assert len(caplog.records) == 11
+    assert reasons == ["BandwidthRepaired"] * 20 + ["BandwidthChanged"]
+    assert len(dropped) == 5
+    assert len(caplog.records) == 21
 
 
 async def test_an_event_on_the_node_is_where_describe_looks_for_it():
