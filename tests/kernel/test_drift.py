@@ -12,6 +12,7 @@ from itertools import pairwise
 import pytest
 
 from reconciler.kernel import buckets
+from reconciler.kernel.observe import MOST_LINKS
 from reconciler.kernel.program import Program
 from reconciler.model import LimitEntry, class_id
 from reconciler.shaping import Shaper
@@ -190,6 +191,23 @@ def test_a_flood_of_notifications_slows_nobody_and_nothing_is_missed(node: Node,
     lab.sleep(2)
     assert (state(limited), state(peer)) == before
     assert changed < 0.5 * SECOND
+
+
+def test_a_pod_with_a_great_many_links_keeps_its_limits_and_gets_them_back(node: Node, limited: Pod) -> None:
+    node.start(limited, **BOTH)
+    links = "".join(f"link add v{number} type veth peer name w{number}\\n" for number in range(MOST_LINKS))
+    limited.run("sh", "-ec", f"printf '{links}' | ip -batch -")
+    lab.sleep(SECOND)
+    began = time.monotonic()
+    limited.run("sh", "-ec", CHANGES["all flushed"][0])
+    told = node.wait(limited, "BandwidthRepaired", since=began)
+    print(f"REPAIRED among {2 * MOST_LINKS} links after {told.at - began:.2f} s")
+    lab.sleep(SECOND)
+    assert limited.tc().count("ipvlan-bandwidth:") == 2
+    assert "vethbw0" in limited.run("ip", "link", "show", "up")
+    limited.run("ip", "link", "del", "v1")
+    lab.sleep(SECOND)
+    assert [told.notice.reason for told in node.told].count("BandwidthRepaired") <= 2
 
 
 def test_a_foreign_qdisc_stays_and_when_it_goes_the_conflict_is_over(node: Node, limited: Pod) -> None:
