@@ -27,6 +27,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from reconciler.daemon import Settings, run  # noqa: PLC0415 - the other commands need none of it
+    from reconciler.shaping import ShapingError  # noqa: PLC0415 - as above
     from webhook.kubeapi import ConfigurationError  # noqa: PLC0415 - as above
 
     if not args.node:
@@ -35,7 +36,7 @@ def _run(args: argparse.Namespace) -> int:
     settings = Settings(node=args.node, nri_socket=args.nri_socket, host=args.listen, port=args.port, slots=args.slots)
     try:
         asyncio.run(run(settings))
-    except ConfigurationError as error:
+    except (ConfigurationError, ShapingError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0

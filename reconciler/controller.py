@@ -9,73 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from reconciler import pods
+from reconciler.bypass import Sample
+from reconciler.due import Due, Urgency
+from reconciler.ears import Ears
 from reconciler.intent import intent
+from reconciler.loading import RETRY_S, Loading
 from reconciler.metrics import Metrics
 from reconciler.nri.messages import PodSandbox
 from reconciler.pods import PodView
+from reconciler.ports import Key, Monitor, Shaper, Tell
 from reconciler.report import NOTHING, Applied, Notice, Reason, report
 from reconciler.sandboxes import Sandbox, Sandboxes
-from reconciler.shaping import NetnsGoneError, Outcome, PodCounters, ShapingError
-from webhook.contract import Limits, Quantity
+from reconciler.settling import Settling
+from reconciler.shaping import NetnsGoneError, PodCounters, ShapingError
+from webhook.contract import Limits
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Key = tuple[str, str]
-
-# A Pod whose kernel state keeps changing (one with NET_ADMIN can do that) is looked at this often and not more.
-SETTLE_S = 0.1
-RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
-
-
-class Shaper(Protocol):
-    """What the controller needs of the kernel side; every call blocks, for milliseconds."""
-
-    adopted: bool
-
-    def shape(self, pod_uid: str, netns_path: str, limits: Limits) -> Outcome:
-        """Make one netns hold these limits."""
-        ...
-
-    def release(self, pod_uid: str, netns_path: str) -> None:
-        """The Pod is gone: take away what is left, free its slot."""
-        ...
-
-    def collect(self, live: Collection[Key]) -> int:
-        """Free the slots of those that are gone."""
-        ...
-
-    def counters(self) -> Sequence[PodCounters]:
-        """What each slot has counted."""
-        ...
-
-
-class Monitor(Protocol):
-    """Hears of changes in the network namespaces it was told of."""
-
-    def watch(self, netns_path: str) -> None:
-        """Listen to a netns."""
-        ...
-
-    def unwatch(self, netns_path: str) -> None:
-        """Stop listening to it."""
-        ...
-
-
-class Tell(Protocol):
-    """Where notices go."""
-
-    def tell(self, pod: PodView, notice: Notice) -> None:
-        """Tell of something about a Pod."""
-        ...
-
-    def forget(self, uid: str) -> None:
-        """The Pod is gone."""
-        ...
 
 
 class Controller:
@@ -92,20 +47,30 @@ class Controller:
         sleep: Callable[[float], Awaitable[None]],
         monotonic: Callable[[], float],
     ) -> None:
-        self._start, self._monitor, self._events, self._metrics = start, monitor, events, metrics
+        self._events, self._metrics = events, metrics
         self._executor, self._sleep, self._monotonic = executor, sleep, monotonic
-        self._shaper: asyncio.Future[Shaper] = asyncio.get_running_loop().create_future()
+        self._loading = Loading(
+            lambda keys: self._in_kernel(start, keys),
+            tell_node=events.tell_node,
+            errors=metrics.errors,
+            sleep=sleep,
+        )
         self._starting: asyncio.Task[None] | None = None
         self._sandboxes = Sandboxes()
         self._views: dict[str, PodView] = {}
-        self._views_known = False
         self._applied: dict[Key, Applied] = {}
         self._last_good: dict[str, Limits] = {}
         self._failures: dict[Key, int] = {}
-        self._dirty: asyncio.Queue[str] = asyncio.Queue()
-        self._queued: set[str] = set()
-        self._settling: set[str] = set()
-        self._heard: set[str] = set()
+        self._retrying: set[Key] = set()
+        self._due = Due()
+        self._settling = Settling(
+            on_settled=lambda uid: self.look_at(uid, Urgency.CHANGED),
+            on_all_settled=self._look_at_all,
+            spawn=self._spawn,
+            sleep=sleep,
+            monotonic=monotonic,
+        )
+        self._ears = Ears(monitor, self._run)
         self._kernel = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
 
@@ -113,7 +78,7 @@ class Controller:
 
     async def on_synchronize(self, sandboxes: Sequence[PodSandbox]) -> None:
         """The runtime tells all its Pods, after every connect. All NRI calls of the node wait meanwhile: be quick."""
-        for gone in self._sandboxes.replace(map(_sandbox, sandboxes)):
+        for gone in self._sandboxes.replace(map(Sandbox.told, sandboxes)):
             self._spawn(self._release(gone))
         log.info("synchronized with the container runtime", extra={"sandboxes": len(list(self._sandboxes))})
         if self._starting is None:
@@ -125,7 +90,7 @@ class Controller:
     async def on_run(self, pod: PodSandbox) -> None:
         """A sandbox has its network, and no container of it runs yet: limit it now."""
         began = self._monotonic()
-        sandbox = _sandbox(pod)
+        sandbox = Sandbox.told(pod)
         if not sandbox.netns_path:
             return
         self._sandboxes.add(sandbox)
@@ -147,7 +112,6 @@ class Controller:
     def on_pods(self, items: Iterable[Mapping[str, Any]]) -> None:
         """The complete list of this node's Pods."""
         before, self._views = self._views, {v.uid: v for item in items if (v := pods.from_api(item))}
-        self._views_known = True
         for uid in self._views.keys() | before.keys():
             if self._views.get(uid) != before.get(uid):
                 self.look_at(uid)
@@ -171,50 +135,81 @@ class Controller:
         """Links, qdiscs or filters changed there: by us, by the runtime, or by somebody else."""
         for path in netns_paths:
             sandbox = self._sandboxes.at(path)
-            if sandbox is not None and sandbox.pod.uid not in self._settling:
-                self._settling.add(sandbox.pod.uid)
-                self._spawn(self._settle(sandbox.pod.uid))
+            if sandbox is not None:
+                self._settling.changed(sandbox.pod.uid)
 
     def on_overrun(self) -> None:
         """Netlink notifications were lost: look at everything."""
-        for sandbox in self._sandboxes:
-            self.look_at(sandbox.pod.uid)
+        self._settling.lost()
 
-    def look_at(self, uid: str) -> None:
+    def look_at(self, uid: str, urgency: Urgency = Urgency.ASKED) -> None:
         """Have a Pod looked at soon; asking twice costs one look."""
-        if uid not in self._queued:
-            self._queued.add(uid)
-            self._dirty.put_nowait(uid)
+        self._due.add(uid, urgency)
 
     async def run(self) -> None:
         """Look at what was named, one Pod after the other, for ever."""
         while True:
-            uid = await self._dirty.get()
-            self._queued.discard(uid)
-            for sandbox in self._sandboxes.of(uid):
+            for sandbox in self._sandboxes.of(await self._due.next()):
                 await self._look(sandbox)
 
     async def run_collector(self, period_s: float = 30.0) -> None:
         """Free, now and then, what Pods that vanished without a word have left."""
         while True:
             await self._sleep(period_s)
-            shaper = await asyncio.shield(self._shaper)
+            shaper = await self._loading.shaper()
             live = {sandbox.key for sandbox in self._sandboxes}
             freed = await self._in_kernel(shaper.collect, live)
             if freed:
                 log.info("freed the slots of Pods that are gone", extra={"slots": freed})
 
+    async def audit(self) -> None:
+        """See that the limits map holds what was written, and have the Pods looked at where it does not."""
+        shaper = await self._loading.shaper()
+        try:
+            altered = await self._in_kernel(shaper.audit)
+        except ShapingError as error:
+            log.warning("the limits were not checked", extra={"error": str(error)})
+            return
+        for uid in altered:
+            self.look_at(uid, Urgency.CHANGED)
+
+    def limited(self) -> list[Sandbox]:
+        """The sandboxes that have limits now."""
+        return [sandbox for sandbox in self._sandboxes if self._applied.get(sandbox.key, NOTHING).limits]
+
+    def view(self, sandbox: Sandbox) -> PodView:
+        """A Pod as the API server tells of it, or as the runtime did when it started."""
+        return self._views.get(sandbox.pod.uid, sandbox.pod)
+
+    async def visit(self, sandbox: Sandbox, *, thorough: bool) -> Sample | None:
+        """What a Pod has sent past its egress limit so far, None where that cannot be told. Thorough: look at it."""
+        if thorough:
+            await self._look(sandbox)
+        applied = self._applied.get(sandbox.key, NOTHING)
+        if applied.limits.egress is None or applied.in_conflict:
+            return None
+        try:
+            return await self._in_kernel((await self._loading.shaper()).sample, *sandbox.key, applied.interfaces)
+        except ShapingError as error:
+            log.info("cannot read what a Pod has sent", extra={"pod": str(sandbox.pod), "error": str(error)})
+            return None
+
     @property
     def ready(self) -> bool:
         """Whether the program is loaded, and so Pods can be limited."""
-        return self._shaper.done() and not self._shaper.cancelled() and self._shaper.exception() is None
+        return self._loading.done
+
+    @property
+    def trouble(self) -> str | None:
+        """Why Pods cannot be limited, as far as it is known."""
+        return self._loading.trouble
 
     async def counters(self) -> list[tuple[PodView, PodCounters]]:
         """What the kernel counted, with the Pods' names, for the metrics."""
         if not self.ready:
             return []
         known = {sandbox.key: sandbox.pod for sandbox in self._sandboxes}
-        counted = await self._in_kernel(self._shaper.result().counters)
+        counted = await self._in_kernel((await self._loading.shaper()).counters)
         return [(known[key], c) for c in counted if (key := (c.pod_uid, c.netns_path or "")) in known]
 
     def wanted(self) -> tuple[int, int, int]:
@@ -227,33 +222,22 @@ class Controller:
 
     async def _begin(self) -> None:
         """Adopt what the kernel holds, or load the program; then look at every Pod."""
-        shaper = await self._load()
+        shaper = await self._loading.load(lambda: [sandbox.key for sandbox in self._sandboxes])
         log.info("the BPF program is in force", extra={"adopted": shaper.adopted})
         for counted in await self._in_kernel(shaper.counters):
-            limits = _limits_in(counted)
+            limits = counted.limits
             self._last_good[counted.pod_uid] = limits
             if counted.netns_path is not None:
                 self._applied[(counted.pod_uid, counted.netns_path)] = Applied(limits)
-        self._shaper.set_result(shaper)
+        self._loading.finish(shaper)
         for sandbox in self._sandboxes:
             self.look_at(sandbox.pod.uid)
 
-    async def _load(self) -> Shaper:
-        tries = 0
-        while True:
-            try:
-                return await self._in_kernel(self._start, [sandbox.key for sandbox in self._sandboxes])
-            except ShapingError as error:
-                log.error("cannot start shaping on this node", extra={"error": str(error)})
-                self._metrics.errors.labels(kind=type(error).__name__).inc()
-                await self._sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
-                tries += 1
-
     async def _look(self, sandbox: Sandbox) -> None:
         """Compare what one sandbox should have with what it has, and make it so."""
-        shaper = await asyncio.shield(self._shaper)
+        shaper = await self._loading.shaper()
         async with self._kernel:
-            view = self._views.get(sandbox.pod.uid, sandbox.pod)
+            view = self.view(sandbox)
             wanted = intent(view, self._last_good.get(view.uid, Limits()))
             before = self._applied.get(sandbox.key, NOTHING)
             if not wanted.limits and not before.limits and not wanted.notices and sandbox.key not in self._failures:
@@ -266,23 +250,23 @@ class Controller:
                 self._failed(sandbox, view, error)
                 return
             self._failures.pop(sandbox.key, None)
-            await self._listen(sandbox.netns_path)
+            await self._ears.listen(sandbox.netns_path)
         problems = tuple(Notice(problem.kind, problem.message) for problem in outcome.problems)
         # On another network than ipvlan nothing is in force, and a Pod that was never admitted is nobody's concern.
         on_ipvlan = bool(outcome.interfaces)
         in_force = wanted.limits if on_ipvlan else Limits()
         after = Applied(in_force, outcome.interfaces, (*(wanted.notices if on_ipvlan else ()), *problems))
-        self._applied[sandbox.key], self._last_good[view.uid] = after, in_force
+        # An interface may be gone for a moment only: the last good limits are those that were wanted last.
+        self._applied[sandbox.key], self._last_good[view.uid] = after, wanted.limits
         for notice in report(before, after, [str(step) for step in outcome.steps]):
             if notice.reason == Reason.REPAIRED:
                 self._metrics.repairs.inc()
             self._events.tell(view, notice)
 
     async def _release(self, sandbox: Sandbox) -> None:
-        shaper = await asyncio.shield(self._shaper)
+        shaper = await self._loading.shaper()
         async with self._kernel:
-            self._monitor.unwatch(sandbox.netns_path)
-            self._heard.discard(sandbox.netns_path)
+            self._ears.ignore(sandbox.netns_path)
             try:
                 await self._run(shaper.release, *sandbox.key)
             except ShapingError as error:
@@ -291,6 +275,7 @@ class Controller:
             self._failures.pop(sandbox.key, None)
             if not self._sandboxes.of(sandbox.pod.uid):
                 self._last_good.pop(sandbox.pod.uid, None)
+                self._settling.forget(sandbox.pod.uid)
 
     def _failed(self, sandbox: Sandbox, view: PodView, error: ShapingError) -> None:
         """Tell once, try again with backoff."""
@@ -299,30 +284,21 @@ class Controller:
         self._metrics.errors.labels(kind=type(error).__name__).inc()
         if count == 0:
             self._events.tell(view, Notice(Reason.FAILED, f"this Pod is not limited as asked: {error}"))
-        self._spawn(self._again(view.uid, RETRY_S[min(count, len(RETRY_S) - 1)]))
+        if sandbox.key not in self._retrying:  # one that changes all the time is looked at, and fails, in between
+            self._retrying.add(sandbox.key)
+            self._spawn(self._again(sandbox, RETRY_S[min(count, len(RETRY_S) - 1)]))
 
-    async def _again(self, uid: str, delay_s: float) -> None:
+    async def _again(self, sandbox: Sandbox, delay_s: float) -> None:
         await self._sleep(delay_s)
-        self.look_at(uid)
+        self._retrying.discard(sandbox.key)
+        self.look_at(sandbox.pod.uid)
 
-    async def _settle(self, uid: str) -> None:
-        await self._sleep(SETTLE_S)
-        self._settling.discard(uid)
-        self.look_at(uid)
-
-    async def _listen(self, netns_path: str) -> None:
-        if netns_path in self._heard:
-            return
-        try:
-            await self._run(self._monitor.watch, netns_path)
-        except ShapingError as error:
-            # The limit holds all the same; only changes made there by others go unheard.
-            log.warning("cannot listen to a Pod's netns", extra={"netns": netns_path, "error": str(error)})
-        else:
-            self._heard.add(netns_path)
+    def _look_at_all(self) -> None:
+        for sandbox in self._sandboxes:
+            self.look_at(sandbox.pod.uid, Urgency.PERHAPS)
 
     def _intent_of(self, sandbox: Sandbox) -> Limits:
-        view = self._views.get(sandbox.pod.uid, sandbox.pod)
+        view = self.view(sandbox)
         return intent(view, self._last_good.get(view.uid, Limits())).limits
 
     async def _in_kernel(self, call: Callable[..., T], *args: Any) -> T:
@@ -337,20 +313,3 @@ class Controller:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
-
-
-def _limits_in(counted: PodCounters) -> Limits:
-    rates = {direction.value: Quantity(held.bits_per_second) for direction, held in counted.directions.items()}
-    return Limits(**rates)
-
-
-def _sandbox(pod: PodSandbox) -> Sandbox:
-    view = pods.from_runtime(
-        pod.uid,
-        pod.namespace,
-        pod.name,
-        labels=pod.labels,
-        annotations=pod.annotations,
-        netns_path=pod.netns_path,
-    )
-    return Sandbox(pod.id, view, pod.netns_path)

@@ -18,9 +18,14 @@ from aiohttp import web
 from reconciler.controller import Controller
 from reconciler.events import Events
 from reconciler.http import application
-from reconciler.kernel.monitor import Monitor
+from reconciler.kernel.monitor import Changes, Monitor
+from reconciler.kernel.probe import probe
+from reconciler.kernel_check import KernelCheck
+from reconciler.listener import Listener
 from reconciler.metrics import Metrics
 from reconciler.nri.transport import NriPlugin
+from reconciler.patrol import Patrol
+from reconciler.runtime_check import RuntimeCheck
 from reconciler.shaping import Shaper
 from webhook.kubeapi import KubeApi
 from webhook.reflector import Reflector
@@ -64,6 +69,8 @@ async def run(settings: Settings) -> None:
         sleep=asyncio.sleep,
         monotonic=time.monotonic,
     )
+    kernel_check = KernelCheck(probe, tell_node=events.tell_node, gauge=metrics.kernel_lacks, sleep=asyncio.sleep)
+    patrol = Patrol(controller, events=events, sleep=asyncio.sleep)
     reflector = Reflector(
         api,
         "/api/v1/pods",
@@ -73,20 +80,27 @@ async def run(settings: Settings) -> None:
     )
     runtime = NriPlugin(controller, socket_path=str(settings.nri_socket))
 
+    runtime_check = RuntimeCheck(
+        lambda: runtime.connected,
+        socket_path=str(settings.nri_socket),
+        tell_node=events.tell_node,
+        sleep=asyncio.sleep,
+    )
+
     def why_not_ready() -> str | None:
-        if not runtime.connected:
-            return f"not connected to the container runtime's NRI socket {settings.nri_socket}"
-        return None if controller.ready else "the BPF program is not loaded yet"
+        reason = kernel_check.why_not_ready() or runtime_check.why_not_ready()
+        if reason or controller.ready:
+            return reason
+        return controller.trouble or "the BPF program is not loaded yet"
 
     async def before_scrape() -> None:
-        metrics.pods.show(await controller.counters())
+        metrics.pods.show(await controller.counters(), patrol.unshaped())
         for state, count in zip(("wanted", "shaped", "failed"), controller.wanted(), strict=True):
             metrics.wanted.labels(state=state).set(count)
         metrics.watch_restarts.set(reflector.restarts)
         metrics.connected.set(runtime.connected)
 
-    def changed() -> None:
-        heard = monitor.read()
+    def on_changes(heard: Changes) -> None:
         controller.on_netns_changed(heard.netns_paths)
         if heard.overrun:
             controller.on_overrun()
@@ -95,7 +109,7 @@ async def run(settings: Settings) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    loop.add_reader(monitor.fileno(), changed)
+    listener = Listener(monitor, on_changes)
     runner = web.AppRunner(
         application(why_not_ready=why_not_ready, before_scrape=before_scrape, registry=metrics.registry),
         access_log=None,
@@ -112,6 +126,10 @@ async def run(settings: Settings) -> None:
                     reflector.run(),
                     controller.run(),
                     controller.run_collector(),
+                    patrol.run_audits(),
+                    patrol.run(),
+                    kernel_check.run(),
+                    runtime_check.run(),
                     events.run(),
                 )
             ]
@@ -119,7 +137,7 @@ async def run(settings: Settings) -> None:
             for task in work:
                 task.cancel()
     finally:
-        loop.remove_reader(monitor.fileno())
+        listener.close()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(runner.cleanup(), 5)
         await api.close()

@@ -1,4 +1,4 @@
-"""Events on Pods: handed over at once, posted in the background, never waited for.
+"""Events on Pods and on the node: handed over at once, posted in the background, never waited for.
 
 Shaping must not depend on the API server, so a queue of bounded length stands between, and what does not fit, or
 cannot be posted in a few tries, is dropped and counted.
@@ -21,6 +21,7 @@ COMPONENT = "ipvlan-bandwidth"
 # The API server refuses an event's note beyond 1024 bytes (k8s.io/kubernetes/pkg/apis/core/validation/events.go).
 MESSAGE_BYTES = 1024
 NAME_LENGTH = 200
+NODE_EVENTS_NAMESPACE = "default"
 
 log = logging.getLogger(__name__)
 
@@ -35,19 +36,30 @@ class EventApi(Protocol):
 
 def body(pod: PodView, notice: Notice, *, node: str, now: datetime, suffix: str) -> dict[str, Any]:
     """A core/v1 Event about a Pod; `suffix` makes its name unique."""
+    involved = {"kind": "Pod", "name": pod.name, "namespace": pod.namespace, "uid": pod.uid}
+    return _event(involved, pod.namespace, notice, node=node, now=now, suffix=suffix)
+
+
+def node_body(notice: Notice, *, node: str, now: datetime, suffix: str) -> dict[str, Any]:
+    """A core/v1 Event about this node.
+
+    It belongs to the namespace `default`, as the API server wants it of what has none, and names the node in the place
+    of its uid, as kubelet does: `kubectl describe node` looks for either.
+    """
+    involved = {"kind": "Node", "name": node, "uid": node}
+    return _event(involved, NODE_EVENTS_NAMESPACE, notice, node=node, now=now, suffix=suffix)
+
+
+def _event(
+    involved: Mapping[str, str], namespace: str, notice: Notice, *, node: str, now: datetime, suffix: str
+) -> dict[str, Any]:
     stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     message = notice.message.encode()[:MESSAGE_BYTES].decode(errors="ignore")
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{pod.name[:NAME_LENGTH]}.{suffix}", "namespace": pod.namespace},
-        "involvedObject": {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "name": pod.name,
-            "namespace": pod.namespace,
-            "uid": pod.uid,
-        },
+        "metadata": {"name": f"{involved['name'][:NAME_LENGTH]}.{suffix}", "namespace": namespace},
+        "involvedObject": {"apiVersion": "v1", **involved},
         "type": notice.type,
         "reason": notice.reason,
         "message": message,
@@ -62,9 +74,10 @@ def body(pod: PodView, notice: Notice, *, node: str, now: datetime, suffix: str)
 
 @dataclass(slots=True)
 class Budget:
-    """How many events one Pod may still cause: a token bucket, so that no Pod floods the API server.
+    """How many events of one reason one Pod may still cause: a token bucket, so that no Pod floods the API server.
 
-    `burst` events at once, then one every `period_s` seconds.
+    `burst` events at once, then one every `period_s` seconds. Each reason has its own: a Pod that has its shaping
+    repaired all the time still hears that its limit changed.
     """
 
     burst: int = 20
@@ -100,20 +113,22 @@ class Events:
     ) -> None:
         self._api, self._node, self._clock, self._monotonic = api, node, clock, monotonic
         self._sleep, self._suffix, self._dropped, self._tries = sleep, suffix, on_dropped, tries
-        self._queue: asyncio.Queue[tuple[PodView, dict[str, Any]]] = asyncio.Queue(capacity)
-        self._budgets: dict[str, Budget] = {}
+        self._queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(capacity)
+        self._budgets: dict[str, dict[str, Budget]] = {}
 
     def tell(self, pod: PodView, notice: Notice) -> None:
-        """Log a notice, and queue its event."""
+        """Log a notice, and queue its event; neither when the Pod has had too many of the kind."""
+        now_s = self._monotonic()
+        if not self._budgets.setdefault(pod.uid, {}).setdefault(notice.reason, Budget(_at_s=now_s)).take(now_s):
+            self._dropped()
+            return
         level = logging.INFO if notice.type == "Normal" else logging.WARNING
         log.log(level, notice.message, extra={"pod": str(pod), "pod_uid": pod.uid, "reason": notice.reason})
-        event = body(pod, notice, node=self._node, now=self._clock(), suffix=self._suffix())
-        try:
-            if not self._budgets.setdefault(pod.uid, Budget(_at_s=self._monotonic())).take(self._monotonic()):
-                raise asyncio.QueueFull  # noqa: TRY301 - over its budget and over the queue's end the same way
-            self._queue.put_nowait((pod, event))
-        except asyncio.QueueFull:
-            self._dropped()
+        self._hand_over(body(pod, notice, node=self._node, now=self._clock(), suffix=self._suffix()))
+
+    def tell_node(self, notice: Notice) -> None:
+        """Queue an event about this node; who tells it has logged it."""
+        self._hand_over(node_body(notice, node=self._node, now=self._clock(), suffix=self._suffix()))
 
     def forget(self, uid: str) -> None:
         """The Pod is gone: so is its budget."""
@@ -122,18 +137,24 @@ class Events:
     async def run(self) -> None:
         """Post what is queued, for ever."""
         while True:
-            pod, event = await self._queue.get()
-            await self._post(pod, event)
+            await self._post(await self._queue.get())
 
-    async def _post(self, pod: PodView, event: dict[str, Any]) -> None:
+    def _hand_over(self, event: dict[str, Any]) -> None:
+        try:
+            self._queue.put_nowait(event)
+        except asyncio.QueueFull:
+            self._dropped()
+
+    async def _post(self, event: dict[str, Any]) -> None:
+        about = event["involvedObject"]["name"]
         delay_s = 1.0
         for _ in range(self._tries):
             try:
-                await self._api.create(f"/api/v1/namespaces/{pod.namespace}/events", event)
+                await self._api.create(f"/api/v1/namespaces/{event['metadata']['namespace']}/events", event)
             except ApiError as error:
                 # Refused for good: the namespace is going, or the event is not to the API server's liking.
                 if 400 <= error.status < 500 and error.status != 429:  # noqa: PLR2004 - HTTP's own numbers
-                    log.info("event refused by the API server", extra={"pod": str(pod), "error": str(error)})
+                    log.info("event refused by the API server", extra={"about": about, "error": str(error)})
                     break
                 await self._sleep(delay_s)
                 delay_s *= 2

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from reconciler.bypass import Traffic
 from reconciler.pods import PodView
 from reconciler.shaping import PodCounters
 
@@ -35,6 +36,9 @@ class Metrics:
         self.repairs = Counter(
             PREFIX + "drift_repairs", "Times that shaping was changed by others and put back.", registry=self.registry
         )
+        self.kernel_lacks = Gauge(
+            PREFIX + "kernel_lacks", "1 for what the node's kernel lacks.", ["feature"], registry=self.registry
+        )
         self.events_dropped = Counter(
             PREFIX + "events_dropped", "Events that were not posted to the API server.", registry=self.registry
         )
@@ -50,11 +54,15 @@ class PodMetrics(Collector):
     """Per-Pod counters, replaced at each scrape; their number is bounded by the number of slots."""
 
     def __init__(self) -> None:
-        self._rows: tuple[tuple[PodView, PodCounters], ...] = ()
+        self._rows: dict[tuple[str, str], PodCounters] = {}
+        self._unshaped: dict[tuple[str, str], Traffic] = {}
 
-    def show(self, rows: Iterable[tuple[PodView, PodCounters]]) -> None:
-        """Take what the kernel counted."""
-        self._rows = tuple(rows)
+    def show(
+        self, rows: Iterable[tuple[PodView, PodCounters]], unshaped: Iterable[tuple[PodView, Traffic]] = ()
+    ) -> None:
+        """Take what the kernel counted, and what went past the limits. Of two sandboxes of a Pod, the later counts."""
+        self._rows = {(pod.namespace, pod.name): counted for pod, counted in rows}
+        self._unshaped = {(pod.namespace, pod.name): traffic for pod, traffic in unshaped}
 
     def collect(self) -> Iterator[Metric]:
         """One family a figure, one sample a Pod and direction."""
@@ -68,11 +76,30 @@ class PodMetrics(Collector):
                 ("marks", "Packets marked by ECN to keep the queue short."),
             )
         }
-        for pod, counted in self._rows:
+        queue = GaugeMetricFamily(
+            PREFIX + "queue_seconds", "How long a packet of a bulk flow would wait that came now.", labels=_LABELS
+        )
+        for pod, counted in self._rows.items():
             for direction, figures in counted.directions.items():
-                labels = (pod.namespace, pod.name, direction.value)
+                labels = (*pod, direction.value)
                 limit.add_metric(labels, figures.bits_per_second)
+                queue.add_metric(labels, figures.queue_ns / 1e9)
                 for name, family in families.items():
                     family.add_metric(labels, getattr(figures, name))
         yield limit
+        yield queue
         yield from families.values()
+        yield from self._past_the_limit()
+
+    def _past_the_limit(self) -> Iterator[Metric]:
+        size = CounterMetricFamily(
+            PREFIX + "unshaped_bytes", "Bytes seen to pass by the egress limit, at least.", labels=_LABELS[:2]
+        )
+        packets = CounterMetricFamily(
+            PREFIX + "unshaped_packets", "Packets seen to pass by the egress limit, at least.", labels=_LABELS[:2]
+        )
+        for pod, traffic in self._unshaped.items():
+            size.add_metric(pod, traffic.bytes)
+            packets.add_metric(pod, traffic.packets)
+        yield size
+        yield packets

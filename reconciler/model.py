@@ -54,10 +54,14 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Qdisc:
-    """A root qdisc. Handle 0 is the kernel's default for the link."""
+    """A root qdisc. Handle 0 is the kernel's default for the link.
+
+    `is_intact`: if it is ours, whether its bounds are still those that we gave it.
+    """
 
     kind: str
     handle: int
+    is_intact: bool = True
 
     @property
     def is_ours(self) -> bool:
@@ -116,15 +120,30 @@ class ObservedLink:
         at_place = (held for held in self.filters if held.hook is hook and held.priority == place)
         return next((held for held in at_place if not held.is_ours), None)
 
+    @property
+    def ahead_of_redirect(self) -> Filter | None:
+        """A foreign filter that sees what the link receives before we do, and may keep it from us."""
+        ingress = (held for held in self.filters if held.hook is Direction.INGRESS and not held.is_ours)
+        return next((held for held in ingress if held.priority < INGRESS_PRIORITY), None)
+
+    @property
+    def is_stray_ifb(self) -> bool:
+        """Whether this is our ifb under another name: somebody renamed it. Our shaper is on no other's."""
+        return self.link.kind == "ifb" and self.link.name != IFB_NAME and self.ours(Direction.EGRESS) is not None
+
 
 @dataclass(frozen=True, slots=True)
 class LimitEntry:
-    """What the limits map holds for one slot and direction."""
+    """What the limits map holds for one slot and direction.
+
+    `is_exact`: whether the figures beside the rate are those that follow from it; somebody may have written others.
+    """
 
     bits_per_second: int
     generation: int
     pod_uid: str
     netns_inode: int
+    is_exact: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +169,7 @@ class ProblemKind(StrEnum):
 
     NO_IPVLAN = "NoIpvlan"
     CONFLICT = "Conflict"
+    FOREIGN_FILTER = "ForeignFilter"
     L3S_INGRESS = "L3sIngress"
 
 

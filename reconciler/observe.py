@@ -18,12 +18,12 @@ from reconciler.shaping import Inspection, NetnsGoneError, ShapingError, clean, 
 from webhook.contract import Quantity
 from webhook.kubeapi import ApiError, ConfigurationError, KubeApi
 
-_COLUMNS = ("POD", "INTERFACES", "DIRECTION", "LIMIT", "BYTES", "PACKETS", "DROPS", "MARKS")
+_COLUMNS = ("POD", "INTERFACES", "DIRECTION", "LIMIT", "BYTES", "PACKETS", "DROPS", "MARKS", "QUEUE")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One direction of one Pod: its limit in bit/s, and what was charged, dropped and marked under it."""
+    """One direction of one Pod: its limit in bit/s, what was charged, dropped and marked, and the queue just now."""
 
     pod: str
     pod_uid: str
@@ -35,6 +35,7 @@ class Row:
     packets: int
     drops: int
     marks: int
+    queue_ns: int
 
 
 def rows(netns: str, inspection: Inspection, names: Mapping[str, str]) -> tuple[Row, ...]:
@@ -60,7 +61,7 @@ def table(found: Iterable[Row]) -> str:
     lines = [_COLUMNS]
     for row in sorted(found, key=lambda row: (row.pod, row.direction)):
         limit = str(Quantity(row.bits_per_second))
-        figures = (str(row.bytes), str(row.packets), str(row.drops), str(row.marks))
+        figures = (str(row.bytes), str(row.packets), str(row.drops), str(row.marks), f"{row.queue_ns / 1e6:.1f}ms")
         lines.append((row.pod, ",".join(row.interfaces), row.direction, limit, *figures))
     widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS))]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)

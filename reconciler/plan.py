@@ -13,6 +13,7 @@ from reconciler.model import (
     HANDLE_CLSACT_OURS,
     IFB_NAME,
     DesiredShaping,
+    Filter,
     Link,
     ObservedLink,
     ObservedShaping,
@@ -54,6 +55,8 @@ def plan(desired: DesiredShaping, observed: ObservedShaping) -> Plan:
     ingress_problem = _ifb_problem(ifb) if limits_ingress else None
     if ingress_problem:
         problems.append(ingress_problem)
+    elif limits_ingress and ifb and ifb.intruder(Direction.EGRESS):
+        problems.append(_beside_ours(IFB_NAME, Direction.INGRESS))
     wants = {target.link.name: _wants(desired, target, ingress_problem is None) for target in targets}
     steps: list[Step] = []
     if targets:
@@ -62,13 +65,14 @@ def plan(desired: DesiredShaping, observed: ObservedShaping) -> Plan:
     if with_ifb:
         steps += _ifb_steps(desired, ifb or ObservedLink(Link(IFB_NAME, "ifb", is_up=False)), is_new=ifb is None)
     for target in observed.links:
-        if target is ifb and ifb_is_ours:
+        if (target is ifb and ifb_is_ours) or target.is_stray_ifb:
             continue
         if target in targets:
             problems += _link_problems(desired, target)
         steps += _link_steps(desired, target, wants.get(target.link.name, _NOTHING))
     if ifb_is_ours and not with_ifb and ingress_problem is None:
         steps.append(DeleteIfb())
+    steps += [DeleteIfb(held.link.name) for held in observed.links if held.is_stray_ifb]
     unlimited = [direction for direction in observed.limits if not targets or direction not in desired.limits]
     steps += [ClearLimit(desired.slot, direction) for direction in unlimited]
     return Plan(tuple(steps), tuple(problems))
@@ -89,7 +93,7 @@ _NOTHING = _Wants()
 def _wants(desired: DesiredShaping, target: ObservedLink, ifb_is_possible: bool) -> _Wants:
     if target.classifier == "ingress":
         return _NOTHING
-    egress = Direction.EGRESS in desired.limits and target.intruder(Direction.EGRESS) is None
+    egress = Direction.EGRESS in desired.limits and not _blocks(target.intruder(Direction.EGRESS))
     ingress = (
         Direction.INGRESS in desired.limits
         and ifb_is_possible
@@ -97,6 +101,11 @@ def _wants(desired: DesiredShaping, target: ObservedLink, ifb_is_possible: bool)
         and target.intruder(Direction.INGRESS) is None
     )
     return _Wants(egress=egress, ingress=ingress, pacing=egress and not target.root.is_foreign)
+
+
+def _blocks(intruder: Filter | None) -> bool:
+    """Whether a filter leaves no place for the shaper beside it: one priority holds filters of one kind."""
+    return intruder is not None and intruder.kind != "bpf"
 
 
 def _writes(desired: DesiredShaping, observed: ObservedShaping) -> Iterator[Step]:
@@ -121,7 +130,7 @@ def _ifb_problem(ifb: ObservedLink | None) -> Problem | None:
         message = f"an interface {IFB_NAME} of kind {ifb.link.kind} is in the way, so ingress is not limited; rename it"
     elif ifb.root.is_foreign:
         message = f"{IFB_NAME} has a root qdisc that is not ours, so ingress is not limited; delete it"
-    elif ifb.classifier == "ingress" or ifb.intruder(Direction.EGRESS):
+    elif ifb.classifier == "ingress" or _blocks(ifb.intruder(Direction.EGRESS)):
         message = f"{IFB_NAME} has a qdisc or filter that is not ours, so ingress is not limited; delete it"
     else:
         return None
@@ -136,6 +145,14 @@ def _link_problems(desired: DesiredShaping, target: ObservedLink) -> Iterator[Pr
             "limited, so ingress is not limited; use mode l2 or l3"
         )
         yield Problem(ProblemKind.L3S_INGRESS, message)
+    ahead = target.ahead_of_redirect
+    if Direction.INGRESS in desired.limits and ahead:
+        message = (
+            f"{name} has a filter that is not ours ({ahead.kind}, priority {ahead.priority}) before the place where "
+            "ingress is limited; both stay, but what it accepts itself is not limited; if that is not meant, let it "
+            "pass packets on to the next filter"
+        )
+        yield Problem(ProblemKind.FOREIGN_FILTER, message)
     if Direction.EGRESS in desired.limits and target.root.is_foreign:
         message = (
             f"{name} has a root qdisc that is not ours ({target.root.kind} {target.root.handle >> 16:x}:); it stays, "
@@ -146,16 +163,27 @@ def _link_problems(desired: DesiredShaping, target: ObservedLink) -> Iterator[Pr
         message = f"{name} has an ingress qdisc that is not ours and excludes clsact, so it is not limited; delete it"
         yield Problem(ProblemKind.CONFLICT, message)
     for direction in desired.limits:
-        if target.intruder(direction):
+        intruder = target.intruder(direction)
+        if intruder and direction is Direction.EGRESS and not _blocks(intruder):
+            yield _beside_ours(name, direction)
+        elif intruder:
             message = f"{name} has a filter that is not ours where the {direction} limit belongs; it stays; delete it"
             yield Problem(ProblemKind.CONFLICT, message)
+
+
+def _beside_ours(name: str, direction: Direction) -> Problem:
+    message = (
+        f"{name} has a filter that is not ours at the place of the {direction} limit; both stay, but what it lets pass "
+        "before the limit sees it is not limited; delete it"
+    )
+    return Problem(ProblemKind.CONFLICT, message)
 
 
 def _ifb_steps(desired: DesiredShaping, ifb: ObservedLink, *, is_new: bool) -> Iterator[Step]:
     """Shaper and fq first, up last: an ifb that is up shapes."""
     if is_new:
         yield CreateIfb()
-    if not ifb.root.is_ours:
+    if not ifb.root.is_ours or not ifb.root.is_intact:
         yield AddRootFq(IFB_NAME)
     if ifb.classifier is None:
         yield AddClsact(IFB_NAME)
@@ -182,7 +210,8 @@ def _losses(target: ObservedLink, want: _Wants) -> Iterator[Step]:
     if target.root.is_ours and not want.pacing:
         yield DeleteRootFq(name)
     unbound = min(GSO_DEFAULT_BYTES, target.link.tso_max_bytes)
-    if not want.egress and target.ours(Direction.EGRESS) and target.link.gso_max_bytes != unbound:
+    was_limited = target.ours(Direction.EGRESS) or target.root.is_ours
+    if not want.egress and was_limited and target.link.gso_max_bytes != unbound:
         yield SetGsoMaxBytes(name, unbound)
 
 
@@ -190,7 +219,7 @@ def _gains(desired: DesiredShaping, target: ObservedLink, want: _Wants) -> Itera
     name = target.link.name
     if target.classifier is None and (want.egress or want.ingress):
         yield AddClsact(name)
-    if want.pacing and not target.root.is_ours:
+    if want.pacing and not (target.root.is_ours and target.root.is_intact):
         yield AddRootFq(name)
     if want.egress:
         of_the_limit = gso_max_bytes(desired.limits[Direction.EGRESS].bits_per_second)

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from reconciler.model import ProblemKind
 from webhook.contract import Direction, Limits
 
 
 class Reason(StrEnum):
-    """The reasons of the reconciler's own events on Pods; the kernel side adds those of its problems."""
+    """The reasons of the reconciler's own events on Pods and the Node; the kernel side adds those of its problems."""
 
     LIMITED = "BandwidthLimited"
     CHANGED = "BandwidthChanged"
@@ -19,9 +20,15 @@ class Reason(StrEnum):
     FAILED = "BandwidthFailed"
     NOT_MANAGED = "NotManaged"
     INVALID = "InvalidBandwidth"
+    UNSHAPED = "UnshapedTraffic"
+    KERNEL_LACKS = "KernelLacks"
+    KERNEL_READY = "KernelReady"
+    CANNOT_START = "CannotShape"
+    RUNTIME_AWAY = "RuntimeUnreachable"
+    RUNTIME_BACK = "RuntimeConnected"
 
 
-_NORMAL = frozenset({Reason.LIMITED, Reason.CHANGED, Reason.REMOVED})
+_NORMAL = frozenset({Reason.LIMITED, Reason.CHANGED, Reason.REMOVED, Reason.KERNEL_READY, Reason.RUNTIME_BACK})
 
 
 NO_LIMITS = Limits()
@@ -48,6 +55,11 @@ class Applied:
     interfaces: tuple[str, ...] = ()
     notices: tuple[Notice, ...] = ()
 
+    @property
+    def in_conflict(self) -> bool:
+        """Whether something of somebody else is in the way."""
+        return any(notice.reason == ProblemKind.CONFLICT for notice in self.notices)
+
 
 NOTHING = Applied()
 
@@ -70,16 +82,19 @@ def report(before: Applied, after: Applied, steps: Iterable[str]) -> tuple[Notic
 
 def _change(before: Applied, after: Applied, steps: tuple[str, ...]) -> tuple[Notice, ...]:
     where = ", ".join(after.interfaces)
+    limited = f"limited to {describe(after.limits)} on {where}"
     if before.limits != after.limits:
         if not before.limits:
-            return (Notice(Reason.LIMITED, f"limited to {describe(after.limits)} on {where}"),) if steps else ()
+            return (Notice(Reason.LIMITED, limited),) if steps else ()
         if not after.limits:
             return (Notice(Reason.REMOVED, f"no longer limited (was {describe(before.limits)})"),)
         return (Notice(Reason.CHANGED, f"limits changed from {describe(before.limits)} to {describe(after.limits)}"),)
+    if after.limits and before.in_conflict and not after.in_conflict:
+        return (Notice(Reason.LIMITED, f"{limited}: what stood in the way is gone"),)
     if not steps or not after.limits:
         return ()
     if before.interfaces != after.interfaces:
-        return (Notice(Reason.LIMITED, f"limited to {describe(after.limits)} on {where}"),)
+        return (Notice(Reason.LIMITED, limited),)
     return (
         Notice(
             Reason.REPAIRED,

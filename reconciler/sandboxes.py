@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Self
 
+from reconciler import pods
+from reconciler.nri.messages import PodSandbox
 from reconciler.pods import PodView
 
 
@@ -18,6 +21,19 @@ class Sandbox:
     id: str
     pod: PodView
     netns_path: str
+
+    @classmethod
+    def told(cls, pod: PodSandbox) -> Self:
+        """A sandbox as the runtime tells of it."""
+        view = pods.from_runtime(
+            pod.uid,
+            pod.namespace,
+            pod.name,
+            labels=pod.labels,
+            annotations=pod.annotations,
+            netns_path=pod.netns_path,
+        )
+        return cls(pod.id, view, pod.netns_path)
 
     @property
     def key(self) -> tuple[str, str]:

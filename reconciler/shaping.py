@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from os import fstat
 from typing import Final, Self
 
-from reconciler.kernel import netns
+from reconciler.bypass import Sample, Traffic, sample, total
+from reconciler.counters import DirectionCounters, PodCounters, limits_of, pod_counters
+from reconciler.inspection import Inspection, clean, inspect
+from reconciler.kernel import netns, traffic
 from reconciler.kernel.apply import apply
-from reconciler.kernel.buckets import Counters
 from reconciler.kernel.errors import (
     HostNetnsError,
     KernelLacksError,
@@ -41,7 +43,9 @@ from reconciler.steps import ClearLimit, Plan, Step, WriteLimit
 from webhook.contract import Direction, Limits
 
 __all__ = [
+    "DirectionCounters",
     "HostNetnsError",
+    "Inspection",
     "KernelLacksError",
     "NetnsGoneError",
     "NoSlotLeftError",
@@ -54,6 +58,8 @@ __all__ = [
     "inspect",
 ]
 
+LINK_HEADER_BYTES: Final = 14
+"""Of Ethernet, which ipvlan and veth are."""
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -66,34 +72,6 @@ class Outcome:
     interfaces: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DirectionCounters:
-    """One direction of one Pod: its limit in bit/s, and what passed, was dropped or ECN-marked under it."""
-
-    bits_per_second: int
-    bytes: int
-    packets: int
-    drops: int
-    marks: int
-
-
-@dataclass(frozen=True, slots=True)
-class PodCounters:
-    """What the kernel counts for one Pod. `netns_path` is None for a Pod that was adopted and not named since."""
-
-    pod_uid: str
-    netns_path: str | None
-    directions: Mapping[Direction, DirectionCounters]
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """What of ours one network namespace holds. `interfaces` are those with a filter or qdisc of ours."""
-
-    interfaces: tuple[str, ...]
-    counters: PodCounters | None
-
-
 class Shaper:
     """All limited Pods of the node. Holds the program's descriptors, and nothing of any Pod's netns."""
 
@@ -101,6 +79,7 @@ class Shaper:
         self._program = program
         self._slots = slots
         self._paths = dict(paths)
+        self._changes: dict[Tenant, int] = {}
         self.adopted = adopted
 
     @classmethod
@@ -160,16 +139,61 @@ class Shaper:
             self._free(tenant)
         return len(gone)
 
+    def audit(self) -> list[str]:
+        """The uids of the Pods whose limits somebody else wrote into the map: shape them again.
+
+        What somebody wrote into a slot that is nobody's is cleared here.
+        """
+        try:
+            altered = {class_id // 2 for class_id in self._program.altered()}
+        except OSError as error:
+            raise ShapingError(f"cannot read the limits back from the kernel: {error.strerror}") from error
+        tenants = {assignment.slot: tenant for tenant, assignment in self._slots.taken.items()}
+        for slot in altered - tenants.keys():
+            for direction in Direction:
+                self._program.write_limit(class_id(slot, direction), None)
+        return [tenants[slot].pod_uid for slot in sorted(altered & tenants.keys())]
+
+    def sample(self, pod_uid: str, netns_path: str, interfaces: Collection[str]) -> Sample | None:
+        """What the Pod has sent past its egress limit so far (`reconciler.bypass`); None without such a limit.
+
+        Raises NetnsGoneError, HostNetnsError or ShapingError.
+        """
+        with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
+            tenant = Tenant(pod_uid, fstat(descriptor).st_ino)
+            assignment = self._slots.taken.get(tenant)
+            if assignment is None or self._program.read_limit(class_id(assignment.slot, Direction.EGRESS)) is None:
+                return None
+            charged = self._charged(assignment)
+            try:
+                queued = traffic.queued(netlink)
+                sent, largest_mtu = traffic.sent(netlink, interfaces)
+                queued_after = traffic.queued(netlink)
+            except NetlinkError as error:
+                raise ShapingError(f"cannot read what the Pod's links have sent: {error.strerror}") from error
+        return sample(
+            (assignment.generation, self._changes.get(tenant, 0)),
+            charged=(charged, self._charged(assignment)),
+            queued=(total(queued, sent), total(queued_after, sent)),
+            sent=total(sent, sent),
+            largest_bytes=largest_mtu + LINK_HEADER_BYTES,
+        )
+
     def counters(self) -> list[PodCounters]:
         """What the kernel counts, for every Pod that has a slot."""
         return [
-            _counters(self._program, tenant, assignment.slot, self._paths.get(tenant))
+            pod_counters(self._program, tenant, assignment.slot, self._paths.get(tenant))
             for tenant, assignment in self._slots.taken.items()
         ]
 
     def close(self) -> None:
         """Let go of the program; the kernel goes on shaping."""
         self._program.close()
+
+    def _charged(self, assignment: Assignment) -> Traffic:
+        """What the egress bucket was charged; nothing before its first packet."""
+        seen = self._program.read_counters(class_id(assignment.slot, Direction.EGRESS))
+        return Traffic(seen.bytes, seen.packets) if seen.generation == assignment.generation else Traffic()
 
     def _assign(self, tenant: Tenant) -> Assignment:
         try:
@@ -186,6 +210,7 @@ class Shaper:
                 self._program.write_limit(class_id(assignment.slot, direction), None)
         self._slots = self._slots.free(tenant)
         self._paths.pop(tenant, None)
+        self._changes.pop(tenant, None)
 
     def _shape(self, tenant: Tenant, netlink: Netlink, limits: Limits) -> Outcome:
         done: list[Step] = []
@@ -195,6 +220,8 @@ class Shaper:
             # Between looking and doing somebody else may have changed something: look once more, then give up.
             _LOG.info("looking again after a step failed: %s", error)
             observed, planned = self._approach(tenant, netlink, limits, done)
+        if done:
+            self._changes[tenant] = self._changes.get(tenant, 0) + 1
         names = tuple(target.link.name for target in covered(observed.links))
         return Outcome(tuple(done), planned.problems, names)
 
@@ -224,7 +251,7 @@ class Shaper:
             links = observe_links(netlink)
         except NetlinkError as error:
             raise ShapingError(f"cannot list what the Pod's network namespace holds: {error.strerror}") from error
-        return ObservedShaping(links, _limits_of(self._program, assignment.slot) if assignment else {})
+        return ObservedShaping(links, limits_of(self._program, assignment.slot) if assignment else {})
 
     def _do(self, step: Step, netlink: Netlink) -> None:
         match step:
@@ -234,43 +261,6 @@ class Shaper:
                 self._program.write_limit(class_id(slot, direction), None)
             case _:
                 apply(step, netlink, self._program.attached)
-
-
-def inspect(netns_path: str) -> Inspection:
-    """What of ours one network namespace holds, read without a Shaper. Raises ShapingError."""
-    with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
-        links = observe_links(netlink)
-    touched = tuple(held.link.name for held in links if held.root.is_ours or _ours(held))
-    for held in links:
-        shaper = held.ours(Direction.EGRESS)
-        if shaper is None or shaper.program_id is None or shaper.class_id is None:
-            continue
-        program = Program.adopt(None, [shaper.program_id])
-        if program is None:
-            continue
-        try:
-            slot = shaper.class_id // 2
-            entries = _limits_of(program, slot)
-            first = next(iter(entries.values()), None)
-            if first is not None:
-                tenant = Tenant(first.pod_uid, first.netns_inode)
-                return Inspection(touched, _counters(program, tenant, slot, netns_path))
-        finally:
-            program.close()
-    return Inspection(touched, None)
-
-
-def clean(netns_path: str) -> tuple[Step, ...]:
-    """Take all of ours out of one network namespace, without loading a program. Raises ShapingError."""
-    with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
-        planned: Plan = plan(DesiredShaping(0, 0, "", {}), ObservedShaping(observe_links(netlink)))
-        for step in planned.steps:
-            apply(step, netlink, None)
-    return planned.steps
-
-
-def _ours(held: ObservedLink) -> bool:
-    return any(attached.is_ours for attached in held.filters)
 
 
 def _inode(path: str) -> int | None:
@@ -291,23 +281,6 @@ def _slots_in(program: Program) -> SlotTable:
     latest = max(program.read_counters(each).generation for each in class_ids)
     table = SlotTable(program.slots, last_generation=latest)
     for slot in range(1, program.slots + 1):
-        for entry in _limits_of(program, slot).values():
+        for entry in limits_of(program, slot).values():
             table = table.adopt(Tenant(entry.pod_uid, entry.netns_inode), Assignment(slot, entry.generation))
     return table
-
-
-def _limits_of(program: Program, slot: int) -> dict[Direction, LimitEntry]:
-    entries = ((direction, program.read_limit(class_id(slot, direction))) for direction in Direction)
-    return {direction: entry for direction, entry in entries if entry is not None}
-
-
-def _counters(program: Program, tenant: Tenant, slot: int, path: str | None) -> PodCounters:
-    directions = {}
-    for direction, entry in _limits_of(program, slot).items():
-        seen = program.read_counters(class_id(slot, direction))
-        if seen.generation != entry.generation:  # no packet yet since the slot was assigned
-            seen = Counters(entry.generation, 0, 0, 0, 0)
-        directions[direction] = DirectionCounters(
-            entry.bits_per_second, seen.bytes, seen.packets, seen.drops, seen.marks
-        )
-    return PodCounters(tenant.pod_uid, path, directions)

@@ -52,12 +52,12 @@ class SetUp:
 
 @dataclass(frozen=True, slots=True)
 class AddRootFq:
-    """Make our fq the root qdisc of a link."""
+    """Make our fq the root qdisc of a link, or give the one that is there its bounds back."""
 
     link: str
 
     def __str__(self) -> str:
-        return f"add fq to {self.link}"
+        return f"set fq on {self.link}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +138,12 @@ class DeleteRootFq:
 
 @dataclass(frozen=True, slots=True)
 class DeleteIfb:
-    """Delete the ifb, and all it holds."""
+    """Delete the ifb, under whatever name, and all it holds."""
+
+    link: str = IFB_NAME
 
     def __str__(self) -> str:
-        return f"delete the ifb {IFB_NAME}"
+        return f"delete the ifb {self.link}"
 
 
 Step = (

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from reconciler.kernel.attributes import TrafficControlMessage
+from reconciler.kernel.attributes import FQ_BOUNDS, MIRRED_EGRESS_REDIRECT, TC_ACT_STOLEN, TrafficControlMessage
 from reconciler.kernel.errors import KernelLacksError, NetlinkError, ShapingError, StepFailedError
 from reconciler.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink
 from reconciler.kernel.observe import PARENTS, TC_H_CLSACT, TC_H_ROOT, link_index
@@ -41,14 +41,6 @@ _IFF_UP: Final = 1
 _AF_INET6: Final = 10
 _ADDR_GEN_MODE_NONE: Final = 1
 _BPF_DIRECT_ACTION: Final = 1
-_MIRRED_EGRESS_REDIRECT: Final = 1
-_ACTION_STOLEN: Final = 4
-
-# fq must never drop what the shaper has admitted. The shaper bounds the queue by time, so fq's own bounds are out of
-# reach: packets (that of all and that of one flow), and how far a stamp may lie ahead: 1 hour. At 1 kbit/s one GSO
-# packet of 64 KiB takes nine minutes.
-_FQ_PACKETS: Final = 1 << 20
-_FQ_HORIZON_MICROSECONDS: Final = 3_600_000_000
 
 _LACKING: Final = {
     AddRootFq: "CONFIG_NET_SCH_FQ (module sch_fq)",
@@ -89,9 +81,9 @@ def _apply(  # noqa: C901, PLR0912 - one case a step
     match step:
         case CreateIfb():
             _create_ifb(netlink)
-        case DeleteIfb():
-            _ignoring_absence(netlink, _link(netlink, IFB_NAME), RTM_DELLINK)
-            netlink.link_indexes.pop(IFB_NAME, None)
+        case DeleteIfb(link=name):
+            _ignoring_absence(netlink, _link(netlink, name), RTM_DELLINK)
+            netlink.link_indexes.pop(name, None)
         case SetUp(link=name):
             message = _link(netlink, name)
             message["flags"] = message["change"] = _IFF_UP
@@ -176,12 +168,7 @@ def _traffic_control(index: int, parent: int, handle: int, kind: str) -> Traffic
 
 def _fq(index: int) -> TrafficControlMessage:
     message = _traffic_control(index, TC_H_ROOT, FQ_HANDLE, "fq")
-    options = [
-        ("TCA_FQ_PLIMIT", _FQ_PACKETS),
-        ("TCA_FQ_FLOW_PLIMIT", _FQ_PACKETS),
-        ("TCA_FQ_HORIZON", _FQ_HORIZON_MICROSECONDS),
-    ]
-    message["attrs"].append(("TCA_OPTIONS", {"attrs": options}))
+    message["attrs"].append(("TCA_OPTIONS", {"attrs": list(FQ_BOUNDS.items())}))
     return message
 
 
@@ -206,7 +193,7 @@ def _shaper(index: int, handle: int, class_id: int, program: AttachedProgram) ->
 
 def _redirect(index: int, handle: int, ifb_index: int) -> TrafficControlMessage:
     message = _filter(index, Direction.INGRESS, handle, "matchall")
-    parameters = {"action": _ACTION_STOLEN, "eaction": _MIRRED_EGRESS_REDIRECT, "ifindex": ifb_index}
+    parameters = {"action": TC_ACT_STOLEN, "eaction": MIRRED_EGRESS_REDIRECT, "ifindex": ifb_index}
     mirred = [("TCA_ACT_KIND", "mirred"), ("TCA_ACT_OPTIONS", {"attrs": [("TCA_MIRRED_PARMS", parameters)]})]
     actions = [("TCA_ACT_PRIO_1", {"attrs": mirred})]
     message["attrs"].append(("TCA_OPTIONS", {"attrs": [("TCA_MATCHALL_ACT", {"attrs": actions})]}))

@@ -4,10 +4,31 @@ pyroute2 0.9.7 has no fq (options are ignored), and decodes of a bpf filter only
 uapi/linux/pkt_sched.h and pkt_cls.h.
 """
 
+import struct
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pyroute2.netlink import NLA_F_NESTED, nla
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
+
+FQ_BOUNDS: Final[Mapping[str, int]] = {
+    "TCA_FQ_PLIMIT": 1 << 20,
+    "TCA_FQ_FLOW_PLIMIT": 1 << 20,
+    "TCA_FQ_HORIZON": 3_600_000_000,
+    "TCA_FQ_FLOW_MAX_RATE": 0xFFFFFFFF,
+}
+"""fq must never drop what the shaper has admitted. The shaper bounds the queue by time, so fq's own bounds are out of
+reach: packets (that of all and that of one flow), and how far a stamp may lie ahead: 1 hour, in microseconds. At
+1 kbit/s one GSO packet of 64 KiB takes nine minutes. No flow has a rate of its own (bytes per second; all bits: none).
+"""
+LINK_ATTRIBUTES: Final = 16 + 16
+"""Where the attributes of a link's message begin: after the headers of netlink and of the link (struct ifinfomsg)."""
+TC_ATTRIBUTES: Final = 16 + 20
+"""Likewise of a qdisc's or filter's (struct tcmsg)."""
+TC_ACT_STOLEN: Final = 4
+MIRRED_EGRESS_REDIRECT: Final = 1
+"""tc_mirred(8): a packet leaves by another interface, and no copy of it stays."""
 
 
 class FqOptions(nla):  # type: ignore[misc] # pyroute2 ships no types
@@ -44,7 +65,7 @@ class BpfOptions(nla):  # type: ignore[misc] # pyroute2 ships no types
         ("TCA_BPF_POLICE", "hex"),
         ("TCA_BPF_CLASSID", "uint32"),
         ("TCA_BPF_OPS_LEN", "uint16"),
-        ("TCA_BPF_OPS", "hex"),
+        ("TCA_BPF_OPS", "cdata"),
         ("TCA_BPF_FD", "uint32"),
         ("TCA_BPF_NAME", "asciiz"),
         ("TCA_BPF_FLAGS", "uint32"),
@@ -114,3 +135,27 @@ class TrafficControlMessage(tcmsg):  # type: ignore[misc] # pyroute2 ships no ty
     def options_of_kind(message: Any, *_: Any, **__: Any) -> Any:
         """The class of TCA_OPTIONS, which depends on the kind before it."""
         return _OPTIONS.get(message.get_attr("TCA_KIND"), message.hex)
+
+
+class RawLink(ifinfmsg):  # type: ignore[misc] # pyroute2 ships no types
+    """A link whose attributes are not decoded: that takes most of the time, and a Pod may have thousands of links."""
+
+    nla_map = ()
+
+
+class RawTrafficControl(tcmsg):  # type: ignore[misc] # pyroute2 ships no types
+    """A qdisc or filter, likewise."""
+
+    nla_map = ()
+
+
+def raw_attributes(message: bytes, offset: int) -> dict[int, bytes]:
+    """The attributes that follow a message's fixed part, by number (rtnetlink(7))."""
+    found = {}
+    while offset + 4 <= len(message):
+        length, kind = struct.unpack_from("=HH", message, offset)
+        if length < 4:  # noqa: PLR2004 - the header of an attribute
+            break
+        found[kind & 0x3FFF] = message[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found

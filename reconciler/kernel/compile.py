@@ -22,7 +22,7 @@ SOURCE: Final = Path(__file__).with_name("shaper.c")
 MAPS: Final = ("limits", "state")
 SET_TSTAMP: Final = b"set_tstamp"
 PLAIN_WRITE: Final = b"plain_write"
-_BPF_FUNC_SKB_SET_TSTAMP: Final = 192
+BPF_FUNC_SKB_SET_TSTAMP: Final = 192
 
 _INTEGERS: Final = "".join(
     f"typedef unsigned {base} __u{bits}; typedef signed {base} __s{bits}; typedef __u{bits} u{bits}; "
@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> int:
         from bcc import BPF  # noqa: PLC0415 - it reads the environment, and only this child may load it
 
         text = source().replace("SHAPER_NAME", name)
-        variant = SET_TSTAMP if Bpf().has_helper(_BPF_FUNC_SKB_SET_TSTAMP) else PLAIN_WRITE
+        variant = SET_TSTAMP if Bpf().has_helper(BPF_FUNC_SKB_SET_TSTAMP) else PLAIN_WRITE
         flags = [f"-DENTRIES={entries}", *(["-DNO_SET_TSTAMP"] if variant == PLAIN_WRITE else [])]
         try:
             module = BPF(text=text.encode(), cflags=flags)

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from reconciler.kernel.errors import HostNetnsError, NetnsGoneError
+from reconciler.kernel.errors import HostNetnsError, NetnsGoneError, ShapingError
 
 CLONE_NEWNET: Final = 0x40000000
 NETNS_FOLDER: Final = Path("/run/netns")
@@ -89,6 +89,29 @@ def open_netlink(descriptor: int, protocol: int = socket.NETLINK_ROUTE) -> socke
             f"cannot enter the network namespace: {os.strerror(opening.error)}; is CAP_SYS_ADMIN there?"
         )
     return opening.result
+
+
+def open_netlink_in_new() -> socket.socket:
+    """A netlink socket inside a new network namespace, which nothing else holds. Raises ShapingError."""
+    result: list[socket.socket | int] = []
+
+    def run() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(CLONE_NEWNET) != 0:
+            result.append(ctypes.get_errno())
+            return
+        result.append(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE))
+
+    thread = threading.Thread(target=run, name="unshare", daemon=True)
+    thread.start()
+    thread.join()
+    match result:
+        case [socket.socket() as opened_there]:
+            return opened_there
+        case [int(code)]:
+            raise ShapingError(f"cannot make a network namespace: {os.strerror(code)}; is CAP_SYS_ADMIN there?")
+        case _:
+            raise ShapingError("cannot open a socket in a new network namespace")
 
 
 class _Opening:

@@ -1,14 +1,24 @@
 """What a network namespace holds: links, root qdiscs and filters, as the nouns of `reconciler.model`."""
 
 import errno
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from reconciler.kernel.attributes import TrafficControlMessage
+from reconciler.kernel.attributes import (
+    FQ_BOUNDS,
+    LINK_ATTRIBUTES,
+    MIRRED_EGRESS_REDIRECT,
+    TC_ACT_STOLEN,
+    RawLink,
+    RawTrafficControl,
+    TrafficControlMessage,
+    raw_attributes,
+)
 from reconciler.kernel.errors import NetlinkError
 from reconciler.kernel.netlink import Netlink
-from reconciler.model import GSO_DEFAULT_BYTES, Filter, Link, ObservedLink, Qdisc
+from reconciler.model import COORDINATOR_VETH, GSO_DEFAULT_BYTES, IFB_NAME, Filter, Link, ObservedLink, Qdisc
 from webhook.contract import Direction
 
 RTM_GETLINK: Final = 18
@@ -18,24 +28,36 @@ TC_H_ROOT: Final = 0xFFFFFFFF
 TC_H_CLSACT: Final = 0xFFFFFFF1
 PARENTS: Final = {Direction.INGRESS: 0xFFFFFFF2, Direction.EGRESS: 0xFFFFFFF3}
 _IFF_UP: Final = 1
-_RTEXT_FILTER_SKIP_STATS: Final = 8
+_IFLA_IFNAME: Final = 3
+_IFLA_LINKINFO: Final = 18
+_IFLA_INFO_KIND: Final = 1
+MOST_LINKS: Final = 64
+_KINDS: Final = frozenset({"ipvlan", "veth", "ifb"})
+_NAMES: Final = frozenset({IFB_NAME, COORDINATOR_VETH})
 _IPVLAN_MODES: Final = {0: "l2", 1: "l3", 2: "l3s"}
 _CLASSIFIERS: Final = frozenset({"clsact", "ingress"})
 
 
 def observe_links(netlink: Netlink) -> tuple[ObservedLink, ...]:
-    """All links of the netns with what traffic control holds on them. Raises NetlinkError."""
-    links = {message["index"]: _link(message) for message in _dump_links(netlink)}
+    """The netns' links that may matter, with what traffic control holds on them. Raises NetlinkError.
+
+    Those are its ipvlan, veth and ifb links, and whatever has the name of one of ours: at most `MOST_LINKS` of those
+    kinds, the oldest, so that nobody can keep us busy with thousands of them.
+    """
+    links = {message["index"]: _link(_decoded(message, ifinfmsg)) for message in _relevant(_dump_links(netlink))}
     netlink.link_indexes = {link.name: index for index, link in links.items()}
     names = {index: link.name for index, link in links.items()}
     roots: dict[int, Qdisc] = {}
     classifiers: dict[int, str] = {}
-    for message in netlink.dump(TrafficControlMessage(), RTM_GETQDISC):
+    for raw in netlink.dump(RawTrafficControl(), RTM_GETQDISC):
+        if raw["index"] not in links:
+            continue
+        message = _decoded(raw, TrafficControlMessage)
         kind = message.get_attr("TCA_KIND")
         if kind in _CLASSIFIERS:
             classifiers[message["index"]] = kind
         elif message["parent"] == TC_H_ROOT:
-            roots[message["index"]] = Qdisc(kind, message["handle"])
+            roots[message["index"]] = Qdisc(kind, message["handle"], is_intact=_is_intact(kind, message))
     return tuple(
         ObservedLink(
             link,
@@ -51,16 +73,39 @@ def link_index(netlink: Netlink, name: str) -> int:
     """The index of a link, from the last list if it is there, else from a new one. Raises NetlinkError."""
     if name not in netlink.link_indexes:
         listed = _dump_links(netlink)
-        netlink.link_indexes = {message.get_attr("IFLA_IFNAME"): message["index"] for message in listed}
+        netlink.link_indexes = {_name_and_kind(message)[0]: message["index"] for message in listed}
     if name not in netlink.link_indexes:
         raise NetlinkError(errno.ENODEV, f"no interface {name}")
     return netlink.link_indexes[name]
 
 
 def _dump_links(netlink: Netlink) -> list[Any]:
-    request = ifinfmsg()
-    request["attrs"] = [("IFLA_EXT_MASK", _RTEXT_FILTER_SKIP_STATS)]
-    return netlink.dump(request, RTM_GETLINK)
+    return netlink.dump(RawLink(), RTM_GETLINK)
+
+
+def _name_and_kind(message: Any) -> tuple[str, str]:
+    held = raw_attributes(message.data, LINK_ATTRIBUTES)
+    kind = raw_attributes(held.get(_IFLA_LINKINFO, b""), 0).get(_IFLA_INFO_KIND, b"")
+    return _text(held.get(_IFLA_IFNAME, b"")), _text(kind)
+
+
+def _text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode(errors="replace")
+
+
+def _relevant(messages: Iterable[Any]) -> Iterator[Any]:
+    found = 0
+    for message in sorted(messages, key=lambda message: message["index"]):
+        name, kind = _name_and_kind(message)
+        found += kind in _KINDS
+        if name in _NAMES or (kind in _KINDS and found <= MOST_LINKS):
+            yield message
+
+
+def _decoded(raw: Any, kind: type[Any]) -> Any:
+    message = kind(raw.data)
+    message.decode()
+    return message
 
 
 def _link(message: Any) -> Link:
@@ -78,6 +123,14 @@ def _link(message: Any) -> Link:
         gso_max_bytes=message.get_attr("IFLA_GSO_MAX_SIZE") or GSO_DEFAULT_BYTES,
         tso_max_bytes=message.get_attr("IFLA_TSO_MAX_SIZE") or GSO_DEFAULT_BYTES,  # told since Linux 5.19
     )
+
+
+def _is_intact(kind: str, message: Any) -> bool:
+    """Whether an fq has the bounds that we give it. What a kernel does not tell, it does not have (horizon: 5.8)."""
+    options = message.get_attr("TCA_OPTIONS")
+    if kind != "fq" or not options:
+        return True
+    return all(options.get_attr(name) in {None, bound} for name, bound in FQ_BOUNDS.items())
 
 
 def _filters(netlink: Netlink, index: int, names: dict[int, str]) -> tuple[Filter, ...]:
@@ -114,11 +167,13 @@ def _filter(hook: Direction, message: Any, names: dict[int, str]) -> Filter:
 
 
 def _redirect_target(options: Any) -> int | None:
-    """The index of the link that a matchall's mirred action redirects to."""
+    """The index of the link that a matchall's only action redirects to; None for one that does anything else."""
     actions = options.get_attr("TCA_MATCHALL_ACT")
     action = actions.get_attr("TCA_ACT_PRIO_1") if actions else None
     if not action or action.get_attr("TCA_ACT_KIND") != "mirred":
         return None
     parameters = action.get_attr("TCA_ACT_OPTIONS").get_attr("TCA_MIRRED_PARMS")
-    index = parameters["ifindex"] if parameters else None
+    if not parameters or (parameters["action"], parameters["eaction"]) != (TC_ACT_STOLEN, MIRRED_EGRESS_REDIRECT):
+        return None
+    index = parameters["ifindex"]
     return index if isinstance(index, int) else None

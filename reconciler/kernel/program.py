@@ -9,10 +9,12 @@ import hashlib
 import logging
 import os
 import socket
+import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -22,11 +24,15 @@ from reconciler.kernel.bpf import Bpf
 from reconciler.kernel.compile import MAPS, PLAIN_WRITE, source
 from reconciler.kernel.errors import KernelLacksError, ShapingError
 from reconciler.model import FILTER_NAME_PREFIX, LimitEntry
+from webhook.contract import MAXIMUM_BITS_PER_SECOND, MINIMUM_BITS_PER_SECOND
 
 _LOG: Final = logging.getLogger(__name__)
 COMPILE_TIMEOUT_SECONDS: Final = 120
 _MESSAGE_BYTES: Final = 4000
 _FUNCTION_PREFIX: Final = "ivbw_"
+_NEXT: Final = struct.Struct("=Q")
+_NEXT_OFFSET: Final = 5 * 8
+"""The shared timeline in struct state (`shaper.c`), after the counters."""
 _VALUE_BYTES: Final[Mapping[str, int]] = {"limits": buckets.LIMIT_BYTES, "state": buckets.STATE_BYTES}
 
 
@@ -45,6 +51,8 @@ class Program:
     descriptor: int
     limits: int
     state: int
+    written: bytearray = field(repr=False, compare=False)
+    """What the limits map should hold: as it was found, and since then as we wrote it."""
 
     @classmethod
     def load(cls, slots: int) -> Self:
@@ -68,7 +76,8 @@ class Program:
             )
         bpf = Bpf()
         program, limits, state = descriptors
-        return cls(bpf, slots, bpf.program_info(program).program_id, program, limits, state)
+        nothing = bytearray(_entries(slots) * buckets.LIMIT_BYTES)
+        return cls(bpf, slots, bpf.program_info(program).program_id, program, limits, state, nothing)
 
     @classmethod
     def adopt(cls, slots: int | None, program_ids: Iterable[int]) -> Self | None:
@@ -82,7 +91,8 @@ class Program:
             maps = _adopted_maps(bpf, descriptor, slots)
             if maps is not None:
                 found = bpf.map_info(maps["limits"]).entries // 2 - 1
-                return cls(bpf, found, program_id, descriptor, maps["limits"], maps["state"])
+                written = bytearray(_read_all(bpf, maps["limits"], _entries(found)))
+                return cls(bpf, found, program_id, descriptor, maps["limits"], maps["state"], written)
             os.close(descriptor)
         return None
 
@@ -93,21 +103,56 @@ class Program:
 
     def read_limit(self, class_id: int) -> LimitEntry | None:
         """The limit of a bucket; None when its slot is free."""
-        return buckets.decode_limit(self.bpf.lookup(self.limits, class_id, buckets.LIMIT_BYTES))
+        value = self.bpf.lookup(self.limits, class_id, buckets.LIMIT_BYTES)
+        entry = buckets.decode_limit(value)
+        return entry if entry is None or _is_exact(entry, value) else replace(entry, is_exact=False)
 
     def write_limit(self, class_id: int, entry: LimitEntry | None) -> None:
         """Write or clear the limit of a bucket."""
         value = buckets.EMPTY_LIMIT if entry is None else buckets.encode_limit(entry)
         self.bpf.update(self.limits, class_id, value)
+        self.written[class_id * buckets.LIMIT_BYTES : (class_id + 1) * buckets.LIMIT_BYTES] = value
+
+    def altered(self) -> set[int]:
+        """The buckets whose limit is not what we wrote last: somebody else did. Writes to maps notify nobody."""
+        held = _read_all(self.bpf, self.limits, _entries(self.slots))
+        if held == self.written:
+            return set()
+        size = buckets.LIMIT_BYTES
+        places = ((class_id, slice(class_id * size, (class_id + 1) * size)) for class_id in range(len(held) // size))
+        return {class_id for class_id, place in places if held[place] != self.written[place]}
 
     def read_counters(self, class_id: int) -> buckets.Counters:
         """What the shaper counted in a bucket."""
         return buckets.decode_counters(self.bpf.lookup(self.state, class_id, buckets.STATE_BYTES))
 
+    def read_queue_ns(self, class_id: int) -> int:
+        """How long a packet that came now would wait in a bucket; the shaper's clock is CLOCK_MONOTONIC."""
+        (free_at,) = _NEXT.unpack_from(self.bpf.lookup(self.state, class_id, buckets.STATE_BYTES), _NEXT_OFFSET)
+        return max(0, int(free_at) - time.monotonic_ns())
+
     def close(self) -> None:
         """Let go of the descriptors."""
         for descriptor in (self.descriptor, self.limits, self.state):
             os.close(descriptor)
+
+
+def _entries(slots: int) -> int:
+    """How many entries the maps have: two a slot, and slot 0 stays unused."""
+    return 2 * (slots + 1)
+
+
+def _read_all(bpf: Bpf, limits: int, entries: int) -> bytes:
+    try:
+        return bpf.lookup_all(limits, entries, buckets.LIMIT_BYTES)
+    except OSError:  # before Linux 5.6
+        return b"".join(bpf.lookup(limits, class_id, buckets.LIMIT_BYTES) for class_id in range(entries))
+
+
+def _is_exact(entry: LimitEntry, value: bytes) -> bool:
+    """Whether an entry is what we would write for its rate. Another's bytes may hold a rate that is none."""
+    in_bounds = MINIMUM_BITS_PER_SECOND <= entry.bits_per_second <= MAXIMUM_BITS_PER_SECOND
+    return in_bounds and buckets.encode_limit(entry) == value
 
 
 def _function_name(slots: int) -> str:
@@ -118,11 +163,10 @@ def _run_child(channel: socket.socket, slots: int) -> str:
     """Run the compiler. Returns what it said on standard error."""
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    entries = 2 * (slots + 1)
     command = [sys.executable, "-m", "reconciler.kernel.compile"]
     try:
         done = subprocess.run(  # noqa: S603 - our own module
-            [*command, str(channel.fileno()), _function_name(slots), str(entries)],
+            [*command, str(channel.fileno()), _function_name(slots), str(_entries(slots))],
             pass_fds=[channel.fileno()],
             env={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.DEVNULL,

@@ -280,6 +280,33 @@ def test_a_pod_that_was_never_admitted_is_told_of(installed):
     assert "ipvlan-bandwidth.io/network=" in scenario.wait_for_event(installed, "unadmitted/old", "NotManaged")
 
 
+def test_an_annotation_that_turns_bad_past_the_webhook_leaves_the_limit_also_over_a_restart(installed, run):
+    pod = run("turning", node=1, annotations=limits(egress="20M"))
+    patch = json.dumps({"metadata": {"annotations": {EGRESS: "100m"}}})
+    past = ("-n", SPACE, "patch", "pod", "turning", "--subresource=status", "--type=merge", "-p", patch)
+    installed.kubectl(*past)
+    assert "the limit of 20M stays" in scenario.wait_for_event(installed, pod, "InvalidBandwidth")
+    before = reconciler_restarts(installed, 1)
+    installed.node(1).run("pkill", "-9", "-f", "reconciler run")
+    wait_for("the restart", lambda: reconciler_restarts(installed, 1) > before, 60)
+    installed.wait_ready(f"{OWN}/{scenario.reconciler_on(installed, 1)}")
+    assert installed.pod(pod)["metadata"]["annotations"][EGRESS] == "100m"
+    assert kernel(installed, pod) == {"egress": 20_000_000}
+    annotate(installed, pod, f"{EGRESS}=10M")
+    wait_for("the limit that was meant", lambda: kernel(installed, pod) == {"egress": 10_000_000}, 20)
+
+
+def test_describe_node_says_what_its_kernel_lacks(installed):
+    """User-mode-linux has no BPF JIT."""
+    node = installed.pod(f"{OWN}/{scenario.reconciler_on(installed, 1)}")["spec"]["nodeName"]
+    text = wait_for("the event", lambda: t if "KernelLacks" in (t := describe_node(installed, node)) else "", 20)
+    assert "CONFIG_BPF_JIT" in text
+
+
+def describe_node(cluster, name):
+    return cluster.kubectl("describe", "node", name).stdout
+
+
 def test_the_manifests_applied_again_change_nothing(installed):
     # kubectl words a PodDisruptionBudget as configured even so; the versions tell.
     kinds = "mutatingwebhookconfiguration/ipvlan-bandwidth", "clusterrole/ipvlan-bandwidth-webhook"

@@ -38,8 +38,8 @@ def simulate(observed: ObservedShaping, step: Step) -> ObservedShaping:  # noqa:
             assert all(held.link.name != model.IFB_NAME for held in observed.links)
             made = ObservedLink(Link(model.IFB_NAME, "ifb", is_up=False))
             return replace(observed, links=(*observed.links, made))
-        case steps.DeleteIfb():
-            gone = next(held for held in observed.links if held.link.name == model.IFB_NAME)
+        case steps.DeleteIfb(link=name):
+            gone = next(held for held in observed.links if held.link.name == name)
             assert gone.link.kind == "ifb"
             return replace(observed, links=tuple(held for held in observed.links if held is not gone))
         case steps.SetUp(link=name):

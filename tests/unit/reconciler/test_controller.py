@@ -7,6 +7,7 @@ import pytest
 
 from reconciler.controller import Controller
 from reconciler.metrics import Metrics
+from reconciler.model import Problem, ProblemKind
 from reconciler.nri.messages import PodSandbox
 from reconciler.shaping import NetnsGoneError, Outcome, ShapingError
 from webhook.contract import Limits, Quantity
@@ -35,16 +36,24 @@ class Kernel:
     def __init__(self):
         self.held: dict[tuple[str, str], Limits] = {}
         self.failing: dict[str, list[Exception]] = {}
+        self.interfaces = ("eth0",)
         self.calls = []
+        self.altered = []
+        self.problems = ()
+        self.audit_failures = []
 
     def shape(self, pod_uid, netns_path, limits):
         self.calls.append((pod_uid, netns_path, limits))
         if self.failing.get(netns_path):
             raise self.failing[netns_path].pop(0)
         key = (pod_uid, netns_path)
-        changed = self.held.get(key, Limits()) != limits
+        before = self.held.get(key, Limits())
         self.held[key] = limits
-        return Outcome(steps=("write limits",) if changed else (), problems=(), interfaces=("eth0",))
+        return Outcome(
+            steps=("write limits",) if before != limits else (),
+            problems=self.problems,
+            interfaces=self.interfaces,
+        )
 
     def release(self, pod_uid, netns_path):
         self.held.pop((pod_uid, netns_path), None)
@@ -55,8 +64,19 @@ class Kernel:
             del self.held[key]
         return len(gone)
 
+    def audit(self):
+        if self.audit_failures:
+            raise self.audit_failures.pop(0)
+        uids, self.altered = self.altered, []
+        return uids
+
     def counters(self):
         return []
+
+    def sample(self, pod_uid, netns_path, interfaces):
+        if self.failing.get(netns_path):
+            raise self.failing[netns_path].pop(0)
+        return pod_uid, netns_path, interfaces
 
 
 class Told:
@@ -65,6 +85,9 @@ class Told:
 
     def tell(self, pod, notice):
         self.notices.append((str(pod), notice.reason))
+
+    def tell_node(self, notice):
+        self.notices.append(("the node", notice.reason))
 
     def forget(self, uid):
         self.notices.append((uid, "forgotten"))
@@ -78,14 +101,18 @@ class Deaf:
         pass
 
 
-def sandbox(ident="s1", uid="u1", path=A, *, ingress="100M", managed=True):
+def sandbox(ident="s1", uid="u1", path=A, *, ingress="100M", egress=None, managed=True):
     return PodSandbox(
         id=ident,
         name="web-0",
         uid=uid,
         namespace="shop",
         labels={"ipvlan-bandwidth.io/managed": "true"} if managed else {},
-        annotations={"kubernetes.io/ingress-bandwidth": ingress} if ingress else {},
+        annotations={
+            f"kubernetes.io/{direction}-bandwidth": text
+            for direction, text in (("ingress", ingress), ("egress", egress))
+            if text
+        },
         netns_path=path,
         pid=1,
     )
@@ -110,11 +137,12 @@ class Bench:
         self.kernel, self.told, self.slept = Kernel(), Told(), []
         self.start_failures = list(start_failures)
         self.started_with = None
+        self.metrics = Metrics()
         self.controller = Controller(
             self._start,
             monitor=Deaf(),
             events=self.told,
-            metrics=Metrics(),
+            metrics=self.metrics,
             executor=Inline(),
             sleep=self._sleep,
             monotonic=lambda: 0.0,
@@ -229,9 +257,33 @@ async def test_a_link_that_appears_later_is_looked_at_and_a_flood_of_changes_onl
         bench.controller.on_netns_changed([A, "/run/netns/unknown"])
     await bench.settle()
     assert len(bench.kernel.calls) == calls + 1
-    bench.controller.on_overrun()
+    for _ in range(100):
+        bench.controller.on_overrun()
     await bench.settle()
     assert len(bench.kernel.calls) == calls + 2
+    assert bench.slept == [0.1, 0.1]
+
+
+async def test_a_pod_that_keeps_changing_its_network_is_looked_at_each_time_but_ever_later(bench):
+    await bench.controller.on_run(sandbox())
+    calls = len(bench.kernel.calls)
+    for _ in range(6):
+        bench.controller.on_netns_changed([A])
+        await bench.settle()
+    assert len(bench.kernel.calls) == calls + 6
+    assert bench.slept == [0.1, 0.1, 0.2, 0.4, 0.8, 0.8]
+
+
+async def test_a_pod_whose_limits_somebody_wrote_into_the_map_is_looked_at(bench):
+    await bench.controller.on_run(sandbox())
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
+    calls = len(bench.kernel.calls)
+    bench.kernel.altered = ["u2"]
+    bench.kernel.audit_failures = [ShapingError("no memory")]
+    for _ in range(2):
+        await bench.controller.audit()
+    await bench.settle()
+    assert [call[0] for call in bench.kernel.calls[calls:]] == ["u2"]
 
 
 async def test_a_failure_is_told_once_and_tried_again_until_it_works(bench):
@@ -243,6 +295,52 @@ async def test_a_failure_is_told_once_and_tried_again_until_it_works(bench):
     assert [reason for _, reason in bench.told.notices] == ["BandwidthFailed", "BandwidthLimited"]
     assert bench.slept[:2] == [1.0, 2.0]
     assert bench.controller.wanted() == (1, 1, 0)
+
+
+async def test_a_pod_that_changes_all_the_time_while_it_fails_is_not_tried_again_more_often():
+    bench = Bench()
+    bench.kernel.failing[A] = [ShapingError("no such module")] * 5
+    await bench.controller.on_synchronize([])
+    await bench.settle()
+    waiting = []
+
+    async def wait_for_ever(seconds):
+        waiting.append(seconds)
+        await asyncio.Event().wait()
+
+    bench.controller._sleep = wait_for_ever
+    for _ in range(4):
+        await bench.controller.on_run(sandbox())
+        await bench.settle()
+    assert waiting == [1.0]
+
+
+async def test_an_interface_that_is_gone_for_a_moment_costs_no_last_good_limit(bench):
+    await bench.controller.on_run(sandbox())
+    bench.kernel.interfaces = ()
+    bench.controller.on_netns_changed([A])
+    await bench.settle()
+    bench.kernel.interfaces = ("eth0",)
+    bench.controller.on_pod_event("MODIFIED", api_pod(ingress="100m"))
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
+    assert bench.told.notices[-1] == ("shop/web-0", "InvalidBandwidth")
+
+
+async def test_a_visit_reads_what_went_past_an_egress_limit_and_a_thorough_one_looks_at_the_pod(bench):
+    await bench.controller.on_run(sandbox(egress="20M"))
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
+    limited, only_ingress = bench.controller.limited()
+    calls = len(bench.kernel.calls)
+    assert await bench.controller.visit(limited, thorough=False) == ("u1", A, ("eth0",))
+    assert await bench.controller.visit(only_ingress, thorough=False) is None
+    assert len(bench.kernel.calls) == calls
+    assert await bench.controller.visit(limited, thorough=True) == ("u1", A, ("eth0",))
+    assert len(bench.kernel.calls) == calls + 1
+    bench.kernel.failing[A] = [NetnsGoneError("gone")]
+    assert await bench.controller.visit(limited, thorough=False) is None
+    bench.kernel.problems = (Problem(ProblemKind.CONFLICT, "a tbf"),)
+    assert await bench.controller.visit(limited, thorough=True) is None
 
 
 async def test_a_netns_that_went_meanwhile_is_no_failure(bench):
@@ -273,13 +371,16 @@ async def test_what_vanished_without_a_word_is_collected(bench):
 
 
 async def test_a_kernel_that_cannot_shape_yet_is_tried_again_and_pods_wait_for_it():
-    bench = Bench(start_failures=[ShapingError("no sch_fq")])
+    bench = Bench(start_failures=[ShapingError("no sch_fq"), ShapingError("no sch_fq")])
     assert not bench.controller.ready
     assert await bench.controller.counters() == []
+    assert bench.controller.trouble is None
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([sandbox()])
     await bench.settle()
     assert bench.controller.ready
+    assert bench.controller.trouble is None
+    assert bench.told.notices == [("the node", "CannotShape"), ("shop/web-0", "BandwidthLimited")]
     assert bench.started_with == [("u1", A)]
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
     run.cancel()

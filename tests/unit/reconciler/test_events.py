@@ -125,6 +125,31 @@ async def test_one_pod_cannot_flood_and_a_new_pod_starts_afresh():
     assert len(dropped) == 5
 
 
+async def test_a_pod_that_is_repaired_all_the_time_is_still_told_of_other_things(caplog):
+    caplog.set_level("INFO", "reconciler.events")
+    api = Api()
+    events, dropped, _ = make(api)
+    for _ in range(25):
+        events.tell(POD, Notice("BandwidthRepaired", "again"))
+    events.tell(POD, Notice("BandwidthChanged", "changed"))
+    await drain(events)
+    reasons = [event["reason"] for _, event in api.posted]
+    assert reasons == ["BandwidthRepaired"] * 20 + ["BandwidthChanged"]
+    assert len(dropped) == 5
+    assert len(caplog.records) == 21
+
+
+async def test_an_event_on_the_node_is_where_describe_looks_for_it():
+    api = Api()
+    events, _, _ = make(api)
+    events.tell_node(NOTICE)
+    await drain(events)
+    ((path, event),) = api.posted
+    assert path == "/api/v1/namespaces/default/events"
+    assert event["involvedObject"] == {"apiVersion": "v1", "kind": "Node", "name": "node1", "uid": "node1"}
+    assert event["metadata"] == {"name": "node1.abc", "namespace": "default"}
+
+
 def test_a_budget_refills_with_time_and_no_further_than_its_burst():
     budget = Budget(burst=2, period_s=10.0, _tokens=2.0)
     assert [budget.take(0), budget.take(0), budget.take(0)] == [True, True, False]

@@ -2,7 +2,9 @@
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client import generate_latest
 
+from reconciler.bypass import Traffic
 from reconciler.http import application
 from reconciler.metrics import Metrics
 from reconciler.pods import PodView
@@ -12,7 +14,11 @@ from webhook.contract import Direction
 COUNTED = PodCounters(
     "u1",
     "/run/netns/a",
-    {Direction.INGRESS: DirectionCounters(bits_per_second=1_000_000, bytes=3028, packets=2, drops=1, marks=0)},
+    {
+        Direction.INGRESS: DirectionCounters(
+            bits_per_second=1_000_000, bytes=3028, packets=2, drops=1, marks=0, queue_ns=2_000_000
+        )
+    },
 )
 
 
@@ -24,7 +30,8 @@ class Node:
         self.metrics = Metrics()
 
     async def scrape(self):
-        self.metrics.pods.show([(PodView("u1", "shop", "web-0"), COUNTED)])
+        pod = PodView("u1", "shop", "web-0")
+        self.metrics.pods.show([(pod, COUNTED)], [(pod, Traffic(6056, 4))])
 
 
 @pytest.fixture
@@ -53,3 +60,13 @@ async def test_metrics_name_the_pod_and_the_direction(client):
     assert f"ipvlan_bandwidth_limit_bits_per_second{labels} 1e+06" in text
     assert f"ipvlan_bandwidth_bytes_total{labels} 3028.0" in text
     assert f"ipvlan_bandwidth_drops_total{labels} 1.0" in text
+    assert f"ipvlan_bandwidth_queue_seconds{labels} 0.002" in text
+    assert 'ipvlan_bandwidth_unshaped_packets_total{namespace="shop",pod="web-0"} 4.0' in text
+    assert 'ipvlan_bandwidth_unshaped_bytes_total{namespace="shop",pod="web-0"} 6056.0' in text
+
+
+async def test_two_sandboxes_of_a_pod_are_one_row(node):
+    """While one is torn down the Pod has two: Prometheus takes no sample twice."""
+    node.metrics.pods.show([(PodView("u1", "shop", "web-0"), COUNTED)] * 2)
+    text = generate_latest(node.metrics.registry).decode()
+    assert text.count('ipvlan_bandwidth_bytes_total{direction="ingress",namespace="shop",pod="web-0"}') == 1

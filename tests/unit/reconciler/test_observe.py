@@ -8,7 +8,9 @@ COUNTED = PodCounters(
     "u1",
     "/run/netns/a",
     {
-        Direction.INGRESS: DirectionCounters(bits_per_second=100_000_000, bytes=3028, packets=2, drops=1, marks=0),
+        Direction.INGRESS: DirectionCounters(
+            bits_per_second=100_000_000, bytes=3028, packets=2, drops=1, marks=0, queue_ns=12_345_678
+        ),
         Direction.EGRESS: DirectionCounters(bits_per_second=524_288, bytes=0, packets=0, drops=0, marks=0),
     },
 )
@@ -33,9 +35,9 @@ def test_a_namespace_without_a_limit_has_no_row():
 
 def test_the_table_is_aligned_and_reads_limits_as_people_write_them():
     assert table(rows("/run/netns/a", SEEN, {"u1": "shop/web-0"})).splitlines() == [
-        "POD         INTERFACES    DIRECTION  LIMIT   BYTES  PACKETS  DROPS  MARKS",
-        "shop/web-0  eth0,vethbw0  egress     524288  0      0        0      0",
-        "shop/web-0  eth0,vethbw0  ingress    100M    3028   2        1      0",
+        "POD         INTERFACES    DIRECTION  LIMIT   BYTES  PACKETS  DROPS  MARKS  QUEUE",
+        "shop/web-0  eth0,vethbw0  egress     524288  0      0        0      0      0.0ms",
+        "shop/web-0  eth0,vethbw0  ingress    100M    3028   2        1      0      12.3ms",
     ]
 
 

@@ -23,7 +23,15 @@ from reconciler.model import (
     Qdisc,
 )
 from reconciler.plan import plan
-from reconciler.steps import AttachShaper, ClearLimit, DeleteClsact, WriteLimit
+from reconciler.steps import (
+    AddRootFq,
+    AttachShaper,
+    ClearLimit,
+    DeleteClsact,
+    DeleteIfb,
+    SetGsoMaxBytes,
+    WriteLimit,
+)
 from tests.unit.reconciler.simulated_kernel import FILTER_NAME, PROGRAM_ID, simulate
 from webhook.contract import Direction
 
@@ -43,7 +51,14 @@ BOTH = desired(Direction.INGRESS, Direction.EGRESS)
 NOTHING = desired()
 
 roots = st.sampled_from(
-    [Qdisc("noqueue", 0), Qdisc("pfifo_fast", 0), Qdisc("fq", FQ_HANDLE), Qdisc("tbf", 1 << 16), Qdisc("fq", 5 << 16)]
+    [
+        Qdisc("noqueue", 0),
+        Qdisc("pfifo_fast", 0),
+        Qdisc("fq", FQ_HANDLE),
+        Qdisc("fq", FQ_HANDLE, is_intact=False),
+        Qdisc("tbf", 1 << 16),
+        Qdisc("fq", 5 << 16),
+    ]
 )
 handles = st.sampled_from([HANDLE_CLSACT_OURS, HANDLE_CLSACT_FOREIGN])
 foreign_filters = st.builds(
@@ -101,9 +116,14 @@ def kernels(draw: st.DrawFn) -> ObservedShaping:
         Link("veth0", "veth"),
         Link("veth1", "veth"),
         Link(IFB_NAME, draw(st.sampled_from(["ifb", "dummy"]))),
+        Link("renamed", "ifb"),
     ]
     chosen = draw(st.lists(st.sampled_from(possible), unique=True))
-    limits = draw(st.dictionaries(st.sampled_from(Direction), st.sampled_from([entry(), entry(1000)])))
+    limits = draw(
+        st.dictionaries(
+            st.sampled_from(Direction), st.sampled_from([entry(), entry(1000), replace(entry(), is_exact=False)])
+        )
+    )
     return ObservedShaping(tuple(draw(observed_links(link)) for link in chosen), limits)
 
 
@@ -148,7 +168,7 @@ def test_without_limits_nothing_of_ours_stays(kernel: ObservedShaping) -> None:
     left = after(NOTHING, kernel)
     assert left.limits == {}
     for held in left.links:
-        assert held.link.kind != "ifb"
+        assert held.link.kind != "ifb" or held.link.name == "renamed"
         assert not held.root.is_ours
         assert not any(one.is_ours for one in held.filters)
 
@@ -203,18 +223,30 @@ def _intruder(hook: Direction, kind: str) -> ObservedLink:
     [
         (replace(SLAVE, root=Qdisc("tbf", 1 << 16)),),
         (_intruder(Direction.EGRESS, "bpf"),),
+        (_intruder(Direction.EGRESS, "matchall"),),
         (_intruder(Direction.INGRESS, "matchall"),),
         (replace(SLAVE, classifier="ingress"),),
         (SLAVE, ObservedLink(Link(IFB_NAME, "dummy"))),
         (SLAVE, ObservedLink(Link(IFB_NAME, "ifb"), Qdisc("tbf", 1 << 16))),
         (SLAVE, ObservedLink(Link(IFB_NAME, "ifb"), classifier="ingress")),
         (SLAVE, replace(_intruder(Direction.EGRESS, "bpf"), link=Link(IFB_NAME, "ifb"))),
+        (SLAVE, replace(_intruder(Direction.EGRESS, "matchall"), link=Link(IFB_NAME, "ifb"))),
     ],
 )
 def test_what_is_in_the_way_is_one_conflict_that_says_what_to_do(links: tuple[ObservedLink, ...]) -> None:
     problems = plan(BOTH, ObservedShaping(links)).problems
     assert [problem.kind for problem in problems] == [ProblemKind.CONFLICT]
     assert "delete it" in problems[0].message or "rename it" in problems[0].message
+
+
+def test_a_filter_of_others_before_the_redirection_is_told_of_and_both_stay() -> None:
+    ahead = Filter(Direction.INGRESS, "matchall", 7, 1)
+    kernel = ObservedShaping((replace(SLAVE, classifier="clsact", filters=(ahead,)),))
+    planned = plan(BOTH, kernel)
+    assert [problem.kind for problem in planned.problems] == [ProblemKind.FOREIGN_FILTER]
+    assert "(matchall, priority 7)" in planned.problems[0].message
+    assert after(BOTH, kernel).links[0].ours(Direction.INGRESS)
+    assert plan(desired(Direction.EGRESS), kernel).problems == ()
 
 
 def test_clsact_stays_while_a_foreign_filter_is_on_it() -> None:
@@ -242,6 +274,48 @@ def test_a_redirect_that_lost_its_ifb_is_made_anew() -> None:
         ),
     )
     assert after(BOTH, lost).links[0].ours(Direction.INGRESS) == shaped.links[0].ours(Direction.INGRESS)
+
+
+def test_what_somebody_changed_in_place_is_put_back() -> None:
+    shaped = after(BOTH, ObservedShaping((SLAVE,)))
+    bounds = replace(
+        shaped, links=tuple(replace(held, root=Qdisc("fq", FQ_HANDLE, is_intact=False)) for held in shaped.links)
+    )
+    assert {type(step) for step in plan(BOTH, bounds).steps} == {AddRootFq}
+    figures = replace(shaped, limits={each: replace(entry(), is_exact=False) for each in Direction})
+    assert {type(step) for step in plan(BOTH, figures).steps} == {WriteLimit}
+    large = replace(
+        shaped, links=tuple(replace(held, link=replace(held.link, gso_max_bytes=60_000)) for held in shaped.links)
+    )
+    assert plan(BOTH, large).steps == (SetGsoMaxBytes("eth0", 25_000),)
+
+
+def test_an_ifb_that_somebody_renamed_is_made_anew_and_the_old_one_goes_last() -> None:
+    shaped = after(BOTH, ObservedShaping((SLAVE,)))
+    renamed = replace(
+        shaped,
+        links=tuple(
+            replace(
+                held,
+                link=replace(held.link, name="mine" if held.link.name == IFB_NAME else held.link.name),
+                filters=tuple(replace(one, redirects_to=one.redirects_to and "mine") for one in held.filters),
+            )
+            for held in shaped.links
+        ),
+    )
+    assert plan(BOTH, renamed).steps[-1] == DeleteIfb("mine")
+    assert after(BOTH, renamed) == shaped
+    assert after(NOTHING, renamed) == ObservedShaping((SLAVE,))
+
+
+def test_a_bpf_filter_of_others_at_our_place_leaves_ours_in_force() -> None:
+    """One added later comes first: what it lets pass, ours does not see. Taking ours away would limit nothing."""
+    shaped = after(BOTH, ObservedShaping((SLAVE,)))
+    stranger = Filter(Direction.EGRESS, "bpf", EGRESS_PRIORITY, 1)
+    joined = replace(shaped, links=tuple(replace(held, filters=(stranger, *held.filters)) for held in shaped.links))
+    planned = plan(BOTH, joined)
+    assert planned.steps == ()
+    assert [problem.kind for problem in planned.problems] == [ProblemKind.CONFLICT] * 2
 
 
 @given(desires, kernels())

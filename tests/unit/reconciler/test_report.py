@@ -57,6 +57,15 @@ def test_a_problem_is_told_once():
     assert problem.type == "Warning"
 
 
+def test_a_conflict_that_is_over_is_told():
+    problem = Notice("Conflict", "tbf")
+    blocked = Applied(BOTH.limits, BOTH.interfaces, (problem,))
+    (notice,) = report(blocked, BOTH, ["fq"])
+    assert (notice.type, notice.reason) == ("Normal", Reason.LIMITED)
+    assert notice.message == "limited to ingress 100M, egress 100M bit/s on eth0: what stood in the way is gone"
+    assert reasons(blocked, Applied(BOTH.limits, BOTH.interfaces, (Notice("Conflict", "sfq"),)), []) == ["Conflict"]
+
+
 def test_limits_in_words():
     assert describe(Limits()) == "no limit"
     assert describe(Limits(ingress=M100)) == "ingress 100M bit/s"

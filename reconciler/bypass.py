@@ -1,0 +1,68 @@
+"""What a Pod sent past its egress limit: what its links sent, less what its bucket was charged. Pure.
+
+A packet socket with PACKET_QDISC_BYPASS (packet(7); CAP_NET_RAW) hands packets to the link and not to the filters, so
+the link counts them and the shaper does not. Everything else is counted by both, but not alike: the bucket counts a GSO
+packet as the segments it becomes, with their headers, and the link mostly as one; and what waits in the queue is
+charged already and not sent yet. Nor can all be read at one moment. So a Sample has bounds, and the difference of two
+is at least what it says: never too much, and too little by the headers of GSO segments (4 % of bulk TCP).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes and packets."""
+
+    bytes: int = 0
+    packets: int = 0
+
+    def __add__(self, other: Self) -> Traffic:
+        return Traffic(self.bytes + other.bytes, self.packets + other.packets)
+
+    def __sub__(self, other: Self) -> Traffic:
+        return Traffic(self.bytes - other.bytes, self.packets - other.packets)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was sent past the bucket up to now is between `least` and `most`, but for a constant.
+
+    Samples of one `epoch` have the same constant: the slot's generation, and how often the shaping in the netns has
+    changed. `largest_bytes` is what the largest packet on the wire has.
+    """
+
+    epoch: tuple[int, int]
+    least: Traffic
+    most: Traffic
+    largest_bytes: int
+
+
+def total(by_link: Mapping[int, Traffic], links: Iterable[int]) -> Traffic:
+    """The traffic of some links, by their indexes."""
+    return sum((by_link.get(index, Traffic()) for index in links), Traffic())
+
+
+def sample(
+    epoch: tuple[int, int],
+    *,
+    charged: tuple[Traffic, Traffic],
+    queued: tuple[Traffic, Traffic],
+    sent: Traffic,
+    largest_bytes: int,
+) -> Sample:
+    """A sample from figures read in this order: charged, queued, sent, queued, charged."""
+    return Sample(epoch, sent + queued[1] - charged[1], sent + queued[0] - charged[0], largest_bytes)
+
+
+def unshaped(earlier: Sample | None, later: Sample) -> Traffic:
+    """At least so much was sent past the bucket between two samples; nothing can be said without an earlier one."""
+    if earlier is None or earlier.epoch != later.epoch:
+        return Traffic()
+    grown = later.least - earlier.most
+    size = max(0, grown.bytes)
+    return Traffic(size, max(0, grown.packets, -(-size // later.largest_bytes)))

@@ -1,0 +1,64 @@
+"""What the kernel counts for each limited Pod, read from the shaper's two maps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from reconciler.kernel.buckets import Counters
+from reconciler.kernel.program import Program
+from reconciler.model import LimitEntry, class_id
+from reconciler.slots import Tenant
+from webhook.contract import MAXIMUM_BITS_PER_SECOND, MINIMUM_BITS_PER_SECOND, Direction, Limits, Quantity
+
+
+@dataclass(frozen=True, slots=True)
+class DirectionCounters:
+    """One direction of one Pod: its limit in bit/s, and what passed, was dropped or ECN-marked under it.
+
+    `queue_ns` is how long a packet of a bulk flow would wait that came now.
+    """
+
+    bits_per_second: int
+    bytes: int
+    packets: int
+    drops: int
+    marks: int
+    queue_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PodCounters:
+    """What the kernel counts for one Pod. `netns_path` is None for a Pod that was adopted and not named since."""
+
+    pod_uid: str
+    netns_path: str | None
+    directions: Mapping[Direction, DirectionCounters]
+
+    @property
+    def limits(self) -> Limits:
+        """The limits in force; a rate that none can be, which somebody else wrote, is no limit."""
+        rates = {
+            direction.value: Quantity(held.bits_per_second)
+            for direction, held in self.directions.items()
+            if MINIMUM_BITS_PER_SECOND <= held.bits_per_second <= MAXIMUM_BITS_PER_SECOND
+        }
+        return Limits(**rates)
+
+
+def limits_of(program: Program, slot: int) -> dict[Direction, LimitEntry]:
+    """The entries of one slot in the limits map."""
+    entries = ((direction, program.read_limit(class_id(slot, direction))) for direction in Direction)
+    return {direction: entry for direction, entry in entries if entry is not None}
+
+
+def pod_counters(program: Program, tenant: Tenant, slot: int, path: str | None) -> PodCounters:
+    """What one slot has counted since it was assigned."""
+    directions = {}
+    for direction, entry in limits_of(program, slot).items():
+        seen = program.read_counters(class_id(slot, direction))
+        queue_ns = program.read_queue_ns(class_id(slot, direction))
+        if seen.generation != entry.generation:  # no packet yet since the slot was assigned
+            seen, queue_ns = Counters(entry.generation, 0, 0, 0, 0), 0
+        directions[direction] = DirectionCounters(
+            entry.bits_per_second, seen.bytes, seen.packets, seen.drops, seen.marks, queue_ns
+        )
+    return PodCounters(tenant.pod_uid, path, directions)

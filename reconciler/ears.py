@@ -1,0 +1,36 @@
+"""Which network namespaces are listened to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from reconciler.ports import Monitor
+from reconciler.shaping import ShapingError
+
+log = logging.getLogger(__name__)
+
+
+class Ears:
+    """Has the monitor listen to each netns once. Called while nothing else works on the kernel."""
+
+    def __init__(self, monitor: Monitor, run: Callable[..., Awaitable[None]]) -> None:
+        self._monitor, self._run = monitor, run
+        self._heard: set[str] = set()
+
+    async def listen(self, netns_path: str) -> None:
+        """Hear of what changes there from now on."""
+        if netns_path in self._heard:
+            return
+        try:
+            await self._run(self._monitor.watch, netns_path)
+        except ShapingError as error:
+            # The limit holds all the same; changes made there by others are found by the patrol, later.
+            log.warning("cannot listen to a Pod's netns", extra={"netns": netns_path, "error": str(error)})
+        else:
+            self._heard.add(netns_path)
+
+    def ignore(self, netns_path: str) -> None:
+        """The netns is going."""
+        self._monitor.unwatch(netns_path)
+        self._heard.discard(netns_path)

@@ -1,0 +1,106 @@
+"""Tries what shaping needs of the kernel, in a network namespace made for it, which goes with the socket inside it.
+
+Trying loads modules, as shaping itself would. It takes some milliseconds.
+"""
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+from reconciler.kernel import netns
+from reconciler.kernel.apply import RTM_NEWLINK, RTM_NEWQDISC, RTM_NEWTFILTER, apply
+from reconciler.kernel.attributes import TrafficControlMessage
+from reconciler.kernel.bpf import Bpf
+from reconciler.kernel.compile import BPF_FUNC_SKB_SET_TSTAMP
+from reconciler.kernel.errors import KernelLacksError, NetlinkError, ShapingError
+from reconciler.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink
+from reconciler.kernel.observe import PARENTS, TC_H_CLSACT, link_index
+from reconciler.model import HANDLE_CLSACT_FOREIGN
+from reconciler.requirements import Feature
+from reconciler.steps import AddRootFq, AttachRedirect, CreateIfb
+from webhook.contract import Direction
+
+_JIT: Final = Path("/proc/sys/net/core/bpf_jit_enable")
+_LINK: Final = "lo"
+_PASS: Final = bytes.fromhex("0600000000000000")
+"""A classic BPF program that returns 0: matches nothing."""
+_ETH_P_ALL_BIG_ENDIAN: Final = 0x0300
+_ABSENT: Final = frozenset({errno.ENOENT, errno.EOPNOTSUPP})
+
+
+def probe() -> dict[Feature, str]:
+    """What is missing, and what the kernel said. Raises ShapingError when it cannot be tried."""
+    missing: dict[Feature, str] = {}
+    with Netlink(netns.open_netlink_in_new()) as netlink:
+        index = link_index(netlink, _LINK)
+
+        def attempt(feature: Feature, call: Callable[[], None]) -> bool:
+            try:
+                call()
+            except KernelLacksError as error:
+                missing[feature] = (
+                    (error.__cause__.strerror or "") if isinstance(error.__cause__, OSError) else str(error)
+                )
+            except NetlinkError as error:
+                if error.errno not in _ABSENT:
+                    raise ShapingError(f"cannot try {feature}: {error.strerror}") from error
+                missing[feature] = error.strerror or ""
+            return feature not in missing
+
+        attempt(Feature.IPVLAN, lambda: _ipvlan(netlink))
+        has_ifb = attempt(Feature.IFB, lambda: apply(CreateIfb(), netlink, None))
+        attempt(Feature.FQ, lambda: apply(AddRootFq(_LINK), netlink, None))
+        if attempt(Feature.CLSACT, lambda: _clsact(netlink, index)):
+            attempt(Feature.CLS_BPF, lambda: _classic_program(netlink, index))
+            if has_ifb:  # to redirect to
+                attempt(Feature.REDIRECT, lambda: apply(AttachRedirect(_LINK, HANDLE_CLSACT_FOREIGN), netlink, None))
+    if not Bpf().has_helper(BPF_FUNC_SKB_SET_TSTAMP):
+        missing[Feature.SET_TSTAMP] = ""
+    if not _has_jit():
+        missing[Feature.JIT] = ""
+    return missing
+
+
+def _ipvlan(netlink: Netlink) -> None:
+    """Without a master it is refused, but for another reason than an unknown kind."""
+    message = ifinfmsg()
+    message["attrs"] = [("IFLA_IFNAME", "probe"), ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "ipvlan")]})]
+    try:
+        netlink.request(message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
+    except NetlinkError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            raise
+
+
+def _clsact(netlink: Netlink, index: int) -> None:
+    message = _message(index, TC_H_CLSACT, "clsact")
+    message["handle"] = TC_H_CLSACT & 0xFFFF0000
+    netlink.request(message, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL)
+
+
+def _classic_program(netlink: Netlink, index: int) -> None:
+    options = [("TCA_BPF_OPS_LEN", len(_PASS) // 8), ("TCA_BPF_OPS", _PASS)]
+    message = _message(index, PARENTS[Direction.EGRESS], "bpf")
+    message["attrs"].append(("TCA_OPTIONS", {"attrs": options}))
+    message["info"] = 1 << 16 | _ETH_P_ALL_BIG_ENDIAN
+    netlink.request(message, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL)
+
+
+def _message(index: int, parent: int, kind: str) -> TrafficControlMessage:
+    message = TrafficControlMessage()
+    message["index"], message["parent"] = index, parent
+    message["attrs"] = [("TCA_KIND", kind)]
+    return message
+
+
+def _has_jit() -> bool:
+    """Whether programs become machine code; true where it cannot be told."""
+    try:
+        return _JIT.read_text(encoding="ascii").strip() != "0"
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True

@@ -1,0 +1,49 @@
+"""What a network namespace's links have sent, and what waits in their queues. Read without decoding all else."""
+
+import struct
+from collections.abc import Collection
+from typing import Final
+
+from reconciler.bypass import Traffic
+from reconciler.kernel.attributes import (
+    LINK_ATTRIBUTES,
+    TC_ATTRIBUTES,
+    RawLink,
+    RawTrafficControl,
+    raw_attributes,
+)
+from reconciler.kernel.netlink import Netlink
+from reconciler.kernel.observe import RTM_GETLINK, RTM_GETQDISC, TC_H_ROOT
+
+_IFLA_IFNAME: Final = 3
+_IFLA_MTU: Final = 4
+_IFLA_STATS64: Final = 23
+_STATS64: Final = struct.Struct("=QQQQ")
+"""The head of struct rtnl_link_stats64 (uapi/linux/if_link.h): packets received and sent, bytes received and sent."""
+_TCA_STATS: Final = 3
+_TC_STATS: Final = struct.Struct("=QIIIIIII")
+"""struct tc_stats (uapi/linux/gen_stats.h): bytes, packets, drops, overlimits, bps, pps, qlen, backlog."""
+
+
+def sent(netlink: Netlink, links: Collection[str]) -> tuple[dict[int, Traffic], int]:
+    """What the named links have sent, by index, and the largest of their MTUs. A GSO packet counts as one, as it is."""
+    found, largest_mtu = {}, 0
+    for message in netlink.dump(RawLink(), RTM_GETLINK):
+        held = raw_attributes(message.data, LINK_ATTRIBUTES)
+        name = held.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
+        if name in links and _IFLA_STATS64 in held:
+            _, packets, _, size = _STATS64.unpack_from(held[_IFLA_STATS64])
+            found[message["index"]] = Traffic(size, packets)
+            largest_mtu = max(largest_mtu, int.from_bytes(held.get(_IFLA_MTU, b""), "little"))
+    return found, largest_mtu
+
+
+def queued(netlink: Netlink) -> dict[int, Traffic]:
+    """What waits in links' root qdiscs, by the link's index. A GSO packet is one, and has the bytes of its segments."""
+    found = {}
+    for message in netlink.dump(RawTrafficControl(), RTM_GETQDISC):
+        held = raw_attributes(message.data, TC_ATTRIBUTES)
+        if message["parent"] == TC_H_ROOT and len(held.get(_TCA_STATS, b"")) >= _TC_STATS.size:
+            *_, packets, size = _TC_STATS.unpack_from(held[_TCA_STATS])
+            found[message["index"]] = Traffic(size, packets)
+    return found

@@ -1,0 +1,66 @@
+"""Says what the node's kernel lacks: in the log, by /readyz, in a metric, and in an event on the Node."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from prometheus_client import Gauge
+
+from reconciler.kernel.errors import ShapingError
+from reconciler.report import Notice, Reason
+from reconciler.requirements import Feature, Lack, lacks
+
+# Somebody may load the module that is missing.
+AGAIN_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+class KernelCheck:
+    """Tries the kernel at the start, and again until nothing is missing that a limit needs."""
+
+    def __init__(
+        self,
+        probe: Callable[[], Mapping[Feature, str]],
+        *,
+        tell_node: Callable[[Notice], None],
+        gauge: Gauge,
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._probe, self._tell_node, self._gauge, self._sleep = probe, tell_node, gauge, sleep
+        self._lacks: tuple[Lack, ...] = ()
+
+    async def run(self) -> None:
+        """Try until all that is vital is there. Beside the work on Pods, which does not wait for it."""
+        while True:
+            try:
+                found = lacks(await asyncio.to_thread(self._probe))
+            except ShapingError as error:
+                log.warning("cannot find out what the kernel offers", extra={"error": str(error)})
+            else:
+                self._tell(found)
+            if not any(lack.is_vital for lack in self._lacks):
+                return
+            await self._sleep(AGAIN_S)
+
+    def why_not_ready(self) -> str | None:
+        """What is missing that limits need; None when nothing is known to be."""
+        return "; ".join(lack.message for lack in self._lacks if lack.is_vital) or None
+
+    def _tell(self, found: tuple[Lack, ...]) -> None:
+        before = {lack.feature for lack in self._lacks}
+        for lack in found:
+            self._gauge.labels(feature=lack.feature).set(1)
+            if lack.feature in before:
+                continue
+            log.log(logging.ERROR if lack.is_vital else logging.WARNING, lack.message)
+            self._tell_node(Notice(Reason.KERNEL_LACKS, lack.message))
+        for feature in before - {lack.feature for lack in found}:
+            self._gauge.labels(feature=feature).set(0)
+        if self.why_not_ready() and not any(lack.is_vital for lack in found):
+            message = "this node's kernel has all now that bandwidth limits need"
+            log.info(message)
+            self._tell_node(Notice(Reason.KERNEL_READY, message))
+        self._lacks = found

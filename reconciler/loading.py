@@ -1,0 +1,63 @@
+"""Gets the shaper to work on this node: tries until the program is loaded or adopted, and says what is in the way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from prometheus_client import Counter
+
+from reconciler.ports import Key, Shaper
+from reconciler.report import Notice, Reason
+from reconciler.shaping import ShapingError
+
+RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
+
+log = logging.getLogger(__name__)
+
+
+class Loading:
+    """The shaper, and the wait for it."""
+
+    def __init__(
+        self,
+        start: Callable[[Sequence[Key]], Awaitable[Shaper]],
+        *,
+        tell_node: Callable[[Notice], None],
+        errors: Counter,
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._start, self._tell_node, self._errors, self._sleep = start, tell_node, errors, sleep
+        self._loaded: asyncio.Future[Shaper] = asyncio.get_running_loop().create_future()
+        self.trouble: str | None = None
+        """What was in the way last, while it is not loaded."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the shaper is there, and so Pods can be limited."""
+        return self._loaded.done() and not self._loaded.cancelled()
+
+    async def shaper(self) -> Shaper:
+        """The shaper; waits for it."""
+        return await asyncio.shield(self._loaded)
+
+    def finish(self, shaper: Shaper) -> None:
+        """Let those go on who wait for it."""
+        self.trouble = None
+        self._loaded.set_result(shaper)
+
+    async def load(self, keys: Callable[[], Sequence[Key]]) -> Shaper:
+        """Try until it works, for the sandboxes that there are then."""
+        tries = 0
+        while True:
+            try:
+                return await self._start(keys())
+            except ShapingError as error:
+                log.error("cannot start shaping on this node", extra={"error": str(error)})
+                if self.trouble != str(error):
+                    self.trouble = str(error)
+                    self._tell_node(Notice(Reason.CANNOT_START, f"no Pod of this node can be limited: {error}"))
+                self._errors.labels(kind=type(error).__name__).inc()
+                await self._sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
+                tries += 1

@@ -1,0 +1,102 @@
+"""Sees for itself what nothing tells of: reads the limits back, and goes round the limited Pods.
+
+The kernel notifies of almost every change (`reconciler.kernel.monitor`), not of writes to a map or another
+`gso_max_size`, and no notification says that a Pod sends past its limit. A visit takes half a millisecond, a thorough
+one some three, so one in `PERIOD_S` is cheap whatever the number of Pods: 250 of them are seen once in a quarter of an
+hour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from reconciler.bypass import Sample, Traffic, unshaped
+from reconciler.pods import PodView
+from reconciler.ports import Key, Tell
+from reconciler.report import Notice, Reason
+from reconciler.sandboxes import Sandbox
+
+AUDIT_S = 1.0
+PERIOD_S = 4.0
+THOROUGH_ROUNDS = 4
+"""One round in so many is thorough."""
+
+
+class Visited(Protocol):
+    """What the patrol needs of the controller."""
+
+    async def audit(self) -> None:
+        """Put the limits map right where it is not as it was written."""
+        ...
+
+    def limited(self) -> list[Sandbox]:
+        """The sandboxes that have limits."""
+        ...
+
+    def view(self, sandbox: Sandbox) -> PodView:
+        """The Pod as it is known now."""
+        ...
+
+    async def visit(self, sandbox: Sandbox, *, thorough: bool) -> Sample | None:
+        """What was sent past the limit so far, where that can be told. Thorough: put right what is not as it should."""
+        ...
+
+
+class Patrol:
+    """Visits Pods in turn, and keeps what each has sent past its egress limit."""
+
+    def __init__(self, controller: Visited, *, events: Tell, sleep: Callable[[float], Awaitable[None]]) -> None:
+        self._controller, self._events, self._sleep = controller, events, sleep
+        self._round: list[Sandbox] = []
+        self._rounds = 0
+        self._samples: dict[Key, Sample] = {}
+        self._unshaped: dict[Key, Traffic] = {}
+
+    async def run_audits(self) -> None:
+        """Read the limits back for ever: one system call for all Pods."""
+        while True:
+            await self._sleep(AUDIT_S)
+            await self._controller.audit()
+
+    async def run(self) -> None:
+        """Go round for ever."""
+        while True:
+            await self._sleep(PERIOD_S)
+            await self.step()
+
+    async def step(self) -> None:
+        """Visit the next Pod, if there is one."""
+        limited = {sandbox.key: sandbox for sandbox in self._controller.limited()}
+        self._samples = {key: held for key, held in self._samples.items() if key in limited}
+        self._unshaped = {key: held for key, held in self._unshaped.items() if key in limited}
+        self._round = [sandbox for sandbox in self._round if sandbox.key in limited]
+        if not self._round:
+            self._round, self._rounds = list(limited.values()), self._rounds + 1
+        if self._round:
+            await self._visit(self._round.pop(0))
+
+    def unshaped(self) -> list[tuple[PodView, Traffic]]:
+        """What each limited Pod was seen to send past its egress limit, at least."""
+        limited = self._controller.limited()
+        return [(self._controller.view(each), self._unshaped.get(each.key, Traffic())) for each in limited]
+
+    async def _visit(self, sandbox: Sandbox) -> None:
+        sample = await self._controller.visit(sandbox, thorough=self._rounds % THOROUGH_ROUNDS == 0)
+        before = self._samples.pop(sandbox.key, None)
+        if sample is None:
+            return
+        self._samples[sandbox.key] = sample
+        passed = unshaped(before, sample)
+        if passed.packets:
+            self._unshaped[sandbox.key] = self._unshaped.get(sandbox.key, Traffic()) + passed
+            self._events.tell(self._controller.view(sandbox), _notice(passed))
+
+
+def _notice(passed: Traffic) -> Notice:
+    return Notice(
+        Reason.UNSHAPED,
+        f"at least {passed.packets} packets ({passed.bytes} bytes) went past the egress limit lately: a container with "
+        "CAP_NET_RAW can send so (packet sockets with PACKET_QDISC_BYPASS); take NET_RAW from it "
+        "(securityContext.capabilities.drop)",
+    )

@@ -1,0 +1,74 @@
+"""What the controller needs of the world: the kernel, its notifications, and somebody to tell."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from reconciler.bypass import Sample
+from reconciler.counters import PodCounters
+from reconciler.pods import PodView
+from reconciler.report import Notice
+from reconciler.shaping import Outcome
+from webhook.contract import Limits
+
+Key = tuple[str, str]
+"""A Pod's uid and the path of its netns."""
+
+
+class Shaper(Protocol):
+    """What the controller needs of the kernel side; every call blocks, for milliseconds."""
+
+    adopted: bool
+
+    def shape(self, pod_uid: str, netns_path: str, limits: Limits) -> Outcome:
+        """Make one netns hold these limits."""
+        ...
+
+    def release(self, pod_uid: str, netns_path: str) -> None:
+        """The Pod is gone: take away what is left, free its slot."""
+        ...
+
+    def collect(self, live: Collection[Key]) -> int:
+        """Free the slots of those that are gone."""
+        ...
+
+    def audit(self) -> Sequence[str]:
+        """The uids of Pods whose limits somebody else changed in the map."""
+        ...
+
+    def sample(self, pod_uid: str, netns_path: str, interfaces: Collection[str]) -> Sample | None:
+        """What a Pod has sent past its egress limit so far; None without one."""
+        ...
+
+    def counters(self) -> Sequence[PodCounters]:
+        """What each slot has counted."""
+        ...
+
+
+class Monitor(Protocol):
+    """Hears of changes in the network namespaces it was told of."""
+
+    def watch(self, netns_path: str) -> None:
+        """Listen to a netns."""
+        ...
+
+    def unwatch(self, netns_path: str) -> None:
+        """Stop listening to it."""
+        ...
+
+
+class Tell(Protocol):
+    """Where notices go."""
+
+    def tell(self, pod: PodView, notice: Notice) -> None:
+        """Tell of something about a Pod."""
+        ...
+
+    def tell_node(self, notice: Notice) -> None:
+        """Tell of something about this node."""
+        ...
+
+    def forget(self, uid: str) -> None:
+        """The Pod is gone."""
+        ...

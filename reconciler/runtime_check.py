@@ -1,0 +1,54 @@
+"""Says on the Node that the container runtime cannot be reached: without it no starting Pod is limited in time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from reconciler.report import Notice, Reason
+
+LOOK_S = 10.0
+PATIENT_LOOKS = 3
+"""A runtime that is started again is away for some seconds: that is told only when it lasts."""
+
+log = logging.getLogger(__name__)
+
+
+class RuntimeCheck:
+    """Looks at the connection now and then; tells once when it is gone for long, and once when it is back."""
+
+    def __init__(
+        self,
+        is_connected: Callable[[], bool],
+        *,
+        socket_path: str,
+        tell_node: Callable[[Notice], None],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._is_connected, self._socket_path = is_connected, socket_path
+        self._tell_node, self._sleep = tell_node, sleep
+
+    def why_not_ready(self) -> str | None:
+        """What to look at; None while connected."""
+        if self._is_connected():
+            return None
+        return (
+            f"not connected to the container runtime's NRI socket {self._socket_path}: is the runtime up, and NRI on "
+            "(containerd has it on since 2.0: disable = false under io.containerd.nri.v1.nri)?"
+        )
+
+    async def run(self) -> None:
+        """Look for ever."""
+        away = 0
+        while True:
+            await self._sleep(LOOK_S)
+            reason = self.why_not_ready()
+            if reason is None and away >= PATIENT_LOOKS:
+                self._tell(Reason.RUNTIME_BACK, "connected to the container runtime again")
+            away = away + 1 if reason else 0
+            if reason and away == PATIENT_LOOKS:
+                self._tell(Reason.RUNTIME_AWAY, f"{reason} Pods that start meanwhile run without their limits")
+
+    def _tell(self, reason: Reason, message: str) -> None:
+        log.warning(message)
+        self._tell_node(Notice(reason, message))

@@ -1,0 +1,53 @@
+"""Waits until what somebody changes in the kernel has settled, before it is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+
+from reconciler.patience import Patience
+
+# Notifications that were lost may be anybody's: all Pods are looked at, and that takes longer.
+EVERYBODY_MOST_S = 5.0
+_EVERYBODY = ""
+
+
+class Settling:
+    """Calls back once for many changes that come together: with a Pod's uid, or without, when it may be any."""
+
+    def __init__(
+        self,
+        *,
+        on_settled: Callable[[str], None],
+        on_all_settled: Callable[[], None],
+        spawn: Callable[[Coroutine[None, None, None]], object],
+        sleep: Callable[[float], Awaitable[None]],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._on_settled, self._on_all_settled = on_settled, on_all_settled
+        self._spawn, self._sleep, self._monotonic = spawn, sleep, monotonic
+        self._waiting: set[str] = set()
+        self._patience, self._patience_of_all = Patience(), Patience(EVERYBODY_MOST_S)
+
+    def changed(self, uid: str) -> None:
+        """Something changed in a Pod's netns."""
+        if uid not in self._waiting:
+            self._waiting.add(uid)
+            self._spawn(self._settle(uid, self._patience.delay_s(uid, self._monotonic())))
+
+    def lost(self) -> None:
+        """Something may have changed in any."""
+        if _EVERYBODY not in self._waiting:
+            self._waiting.add(_EVERYBODY)
+            self._spawn(self._settle(_EVERYBODY, self._patience_of_all.delay_s(_EVERYBODY, self._monotonic())))
+
+    def forget(self, uid: str) -> None:
+        """The Pod is gone."""
+        self._patience.forget(uid)
+
+    async def _settle(self, uid: str, delay_s: float) -> None:
+        await self._sleep(delay_s)
+        self._waiting.discard(uid)
+        if uid == _EVERYBODY:
+            self._on_all_settled()
+        else:
+            self._on_settled(uid)

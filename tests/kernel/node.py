@@ -1,0 +1,150 @@
+"""A node as the reconciler has it: the real controller, monitor and shaper; tests speak for the runtime and the API."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Self
+
+from reconciler.controller import Controller
+from reconciler.kernel.monitor import Changes, Monitor
+from reconciler.listener import Listener
+from reconciler.metrics import Metrics
+from reconciler.nri.messages import PodSandbox
+from reconciler.patrol import AUDIT_S, Patrol
+from reconciler.pods import PodView
+from reconciler.report import Notice
+from reconciler.shaping import Shaper
+from tests.kernel.lab import Pod
+
+MANAGED = {"ipvlan-bandwidth.io/managed": "true"}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A notice about a Pod, and when (s, monotonic)."""
+
+    at: float
+    pod: str
+    notice: Notice
+
+
+class Node:
+    """Runs on a thread of its own while a `with` lasts. `told` is all that people were told, in order."""
+
+    def __init__(self, shaper: Shaper) -> None:
+        self.told: list[Told] = []
+        self.metrics = Metrics()
+        self._shaper = shaper
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="node")
+        self._executor = ThreadPoolExecutor(1)
+        self._monitor = Monitor()
+        self._work: list[asyncio.Task[None]] = []
+
+    def tell(self, pod: PodView, notice: Notice) -> None:
+        """As reconciler.events.Events."""
+        self.told.append(Told(time.monotonic(), pod.name, notice))
+
+    def tell_node(self, notice: Notice) -> None:
+        """As reconciler.events.Events."""
+        self.told.append(Told(time.monotonic(), "", notice))
+
+    def forget(self, uid: str) -> None:
+        """As reconciler.events.Events."""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._do(self._begin())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._do(self._end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._executor.shutdown()
+        self._monitor.close()
+
+    def start(self, pod: Pod, **annotations: str) -> None:
+        """The runtime starts a Pod with these limits, and waits for the hook."""
+        self._do(self.controller.on_run(_sandbox(pod, annotations)))
+
+    def annotate(self, pod: Pod, **annotations: str) -> None:
+        """The API server tells of a Pod with these annotations."""
+        metadata = {
+            "uid": pod.uid,
+            "name": pod.name,
+            "namespace": "shop",
+            "labels": MANAGED,
+            "annotations": _annotations(annotations),
+        }
+        self._loop.call_soon_threadsafe(self.controller.on_pod_event, "MODIFIED", {"metadata": metadata})
+
+    def wait(self, pod: Pod, reason: str, *, since: float, seconds: float = 10) -> Told:
+        """The first notice of a reason about a Pod after a time; fails when there is none for so long."""
+        deadline = time.monotonic() + seconds
+        while True:
+            for told in list(self.told):
+                if (told.pod, told.notice.reason) == (pod.name, reason) and told.at >= since:
+                    return told
+            assert time.monotonic() < deadline, f"no {reason} of {pod.name} in {seconds} s: {self.told}"
+            time.sleep(0.01)
+
+    async def _begin(self) -> None:
+        self.controller = Controller(
+            lambda _: self._shaper,
+            monitor=self._monitor,
+            events=self,
+            metrics=self.metrics,
+            executor=self._executor,
+            sleep=asyncio.sleep,
+            monotonic=time.monotonic,
+        )
+        self.patrol = Patrol(self.controller, events=self, sleep=_in_a_hurry)
+        self._listener = Listener(self._monitor, self._on_changes)
+        forever: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
+            self.controller.run,
+            self.patrol.run,
+            self.patrol.run_audits,
+        )
+        self._work = [asyncio.create_task(each()) for each in forever]
+        await self.controller.on_synchronize([])
+
+    def _on_changes(self, changes: Changes) -> None:
+        self.controller.on_netns_changed(changes.netns_paths)
+        if changes.overrun:
+            self.controller.on_overrun()
+
+    async def _end(self) -> None:
+        self._listener.close()
+        for task in self._work:
+            task.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
+
+
+async def _in_a_hurry(seconds: float) -> None:
+    """The patrol goes round four times as often, so that tests need not wait for it; audits come when they do."""
+    await asyncio.sleep(seconds if seconds == AUDIT_S else seconds / 4)
+
+
+def _sandbox(pod: Pod, limits: dict[str, str]) -> PodSandbox:
+    return PodSandbox(
+        id=pod.netns,
+        name=pod.name,
+        uid=pod.uid,
+        namespace="shop",
+        labels=MANAGED,
+        annotations=_annotations(limits),
+        netns_path=pod.netns,
+        pid=1,
+    )
+
+
+def _annotations(limits: dict[str, str]) -> dict[str, str]:
+    return {f"kubernetes.io/{direction}-bandwidth": text for direction, text in limits.items()}

@@ -1,0 +1,317 @@
+"""Whatever somebody changes in a Pod's network, the Pod is limited again within a second, and people are told."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+
+import pytest
+
+from reconciler.kernel import buckets
+from reconciler.kernel.observe import MOST_LINKS
+from reconciler.kernel.program import Program
+from reconciler.model import LimitEntry, class_id
+from reconciler.shaping import Shaper
+from tests.kernel import lab
+from tests.kernel.lab import Pod
+from tests.kernel.node import Node
+from webhook.contract import Direction
+
+# Emulated CPUs are an order of magnitude slower: there the kernel's ways are tried, not the time.
+SECOND = 5.0 if "EMULATED" in os.environ else 1.0
+BOTH = {"ingress": "100M", "egress": "100M"}
+FASTER = buckets.encode_limit(LimitEntry(10**12, 99, "somebody", 1))
+
+
+@pytest.fixture
+def node(shaper: Shaper) -> Iterator[Node]:
+    with Node(shaper) as running:
+        yield running
+    shaper.collect(())
+
+
+def state(pod: Pod) -> set[str]:
+    """All that traffic control holds, and what matters of the links, in words that stay when it is made anew."""
+    held = re.sub(r"index \d+ ref \d+ bind \d+|refcnt \d+", "", pod.tc())
+    links = re.findall(r"\d+: (\w+)\S*: <([^>]*)>.*?(gso_max_size \d+)", pod.run("ip", "-d", "link"), re.DOTALL)
+    ups = {f"{name} {'UP' in flags} {size}" for name, flags, size in links}
+    return {line.strip() for line in held.splitlines()} | ups
+
+
+CHANGES = {
+    "the root qdisc deleted": ["tc qdisc del dev eth0 root"],
+    "the ifb's root qdisc deleted": ["tc qdisc del dev vethbw0 root"],
+    "fq with another bound": ["tc qdisc change dev eth0 root fq limit 100"],
+    "fq with another bound of each flow": ["tc qdisc change dev vethbw0 root fq flow_limit 10"],
+    "fq with a horizon": ["tc qdisc change dev eth0 root fq horizon 1ms"],
+    "clsact deleted": ["tc qdisc del dev eth0 clsact"],
+    "the ifb's clsact deleted": ["tc qdisc del dev vethbw0 clsact"],
+    "the shaper detached": ["tc filter del dev eth0 egress"],
+    "the redirection deleted": ["tc filter del dev eth0 ingress"],
+    "the redirection made a copy": ["tc actions change action mirred egress mirror dev vethbw0 index INDEX"],
+    "the ifb deleted": ["ip link del vethbw0"],
+    "the ifb set down": ["ip link set vethbw0 down"],
+    "the ifb renamed": ["ip link set vethbw0 down; ip link set vethbw0 name mine; ip link set mine up"],
+    "all flushed": ["ip link del vethbw0; tc qdisc del dev eth0 clsact; tc qdisc del dev eth0 root"],
+}
+
+
+@pytest.mark.parametrize("commands", CHANGES.values(), ids=CHANGES)
+def test_what_somebody_changed_is_put_back_within_a_second(node: Node, limited: Pod, commands: list[str]) -> None:
+    node.start(limited, **BOTH)
+    before = state(limited)
+    lab.sleep(0.5)
+    began = time.monotonic()
+    for command in commands:
+        change(limited, command)
+    done = time.monotonic()
+    told = node.wait(limited, "BandwidthRepaired", since=began)
+    lab.sleep(0.5)
+    print(f"REPAIRED after {told.at - done:.2f} s: {told.notice.message}")
+    assert state(limited) == before
+    assert told.at - done < SECOND
+
+
+def change(pod: Pod, command: str) -> None:
+    if "INDEX" in command:
+        index = re.search(r"index (\d+)", pod.run("tc", "filter", "show", "dev", "eth0", "ingress"))
+        assert index
+        command = command.replace("INDEX", index[1])
+    pod.run("sh", "-ec", command)
+
+
+def test_eth0_renamed_and_back_stays_limited(node: Node, limited: Pod) -> None:
+    node.start(limited, **BOTH)
+    before = state(limited)
+    for old, new in (("eth0", "eth9"), ("eth9", "eth0")):
+        limited.run("ip", "link", "set", old, "down")
+        limited.run("ip", "link", "set", old, "name", new)
+        limited.run("ip", "link", "set", new, "up")
+        lab.sleep(SECOND)
+        assert state(limited) == {line.replace("eth0", new) for line in before}
+
+
+@pytest.mark.parametrize(
+    "value", [buckets.EMPTY_LIMIT, b"\1" * buckets.LIMIT_BYTES, FASTER], ids=["emptied", "garbage", "another rate"]
+)
+def test_limits_that_somebody_wrote_into_the_map_are_written_back_within_two_seconds(
+    shaper: Shaper, node: Node, limited: Pod, value: bytes
+) -> None:
+    node.start(limited, **BOTH)
+    began = time.monotonic()
+    with intruder(shaper) as maps:
+        bucket = bucket_of(shaper, limited)
+        held = maps.read_limit(bucket)
+        maps.bpf.update(maps.limits, bucket, value)
+        told = node.wait(limited, "BandwidthRepaired", since=began)
+        print(f"REPAIRED after {told.at - began:.2f} s: {told.notice.message}")
+        assert maps.read_limit(bucket) == held
+    assert told.at - began < 2 * SECOND
+
+
+def test_what_somebody_wrote_into_a_free_slot_is_cleared(shaper: Shaper, node: Node, limited: Pod) -> None:
+    node.start(limited, **BOTH)
+    with intruder(shaper) as maps:
+        maps.bpf.update(maps.limits, 2 * shaper._program.slots, FASTER)
+        lab.sleep(2)
+        assert maps.read_limit(2 * shaper._program.slots) is None
+
+
+@contextmanager
+def intruder(shaper: Shaper) -> Iterator[Program]:
+    """The maps as somebody else finds them, who knows nothing of what the shaper wrote."""
+    found = Program.adopt(None, [shaper._program.program_id])
+    assert found
+    yield found
+    found.close()
+
+
+def bucket_of(shaper: Shaper, pod: Pod) -> int:
+    (slot,) = [held.slot for tenant, held in shaper._slots.taken.items() if tenant.pod_uid == pod.uid]
+    return class_id(slot, Direction.EGRESS)
+
+
+ATTACK = "while :; do tc qdisc del dev eth0 clsact; ip link del vethbw0; ip link set lo down; ip link set lo up; done"
+
+
+def test_a_pod_that_keeps_removing_its_limits_gets_them_back_each_time_and_no_other_waits(
+    node: Node, limited: Pod, peer: Pod
+) -> None:
+    node.start(limited, **BOTH)
+    node.start(peer, **BOTH)
+    before = state(limited)
+    command = ("ip", "netns", "exec", limited.name, "sh", "-c", ATTACK)
+    attack = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    waited = []
+    try:
+        began = time.monotonic()
+        for number in range(1, 11):
+            lab.sleep(1)
+            asked = time.monotonic()
+            node.annotate(peer, ingress=f"{number}M")
+            waited.append(node.wait(peer, "BandwidthChanged", since=asked).at - asked)
+    finally:
+        attack.kill()
+        attack.wait()
+        ended = time.monotonic()
+    limited.run("ip", "link", "set", "lo", "up")  # killed in the middle, the attack may have left it down
+    lab.sleep(1)
+    repairs = [told.at for told in node.told if told.notice.reason == "BandwidthRepaired" and told.pod == limited.name]
+    gaps = [after - before for before, after in pairwise([began, *repairs])]
+    print(f"UNDER ATTACK {len(repairs)} repairs in {ended - began:.1f} s, at most {max(gaps):.2f} s apart; changes")
+    print(f"of another Pod took {sorted(waited)[5]:.3f} s, at most {max(waited):.3f} s")
+    assert state(limited) == before
+    assert 8 <= len(repairs) <= 25
+    assert max(waited) < 0.5 * SECOND
+
+
+def test_a_flood_of_notifications_slows_nobody_and_nothing_is_missed(node: Node, limited: Pod, peer: Pod) -> None:
+    node.start(limited, **BOTH)
+    node.start(peer, **BOTH)
+    before = state(limited), state(peer)
+    flood = "yes 'link set lo mtu 65535\nlink set lo mtu 65536' | head -n 20000 | ip -batch -"
+    command = ("ip", "netns", "exec", limited.name, "sh", "-c", f"while :; do {flood}; done")
+    attack = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        lab.sleep(3)
+        asked = time.monotonic()
+        node.annotate(peer, ingress="7M", egress="100M")
+        changed = node.wait(peer, "BandwidthChanged", since=asked).at - asked
+        node.annotate(peer, **BOTH)
+        removed = time.monotonic()
+        peer.run("tc", "qdisc", "del", "dev", "eth0", "clsact")
+        repaired = node.wait(peer, "BandwidthRepaired", since=removed).at - removed
+    finally:
+        os.killpg(attack.pid, signal.SIGKILL)
+        attack.wait()
+    print(f"UNDER A FLOOD a change took {changed:.3f} s, a repair {repaired:.2f} s")
+    lab.sleep(2)
+    assert (state(limited), state(peer)) == before
+    assert changed < 0.5 * SECOND
+
+
+def test_a_pod_with_a_great_many_links_keeps_its_limits_and_gets_them_back(node: Node, limited: Pod) -> None:
+    node.start(limited, **BOTH)
+    links = "".join(f"link add v{number} type veth peer name w{number}\\n" for number in range(MOST_LINKS))
+    limited.run("sh", "-ec", f"printf '{links}' | ip -batch -")
+    lab.sleep(SECOND)
+    began = time.monotonic()
+    limited.run("sh", "-ec", CHANGES["all flushed"][0])
+    told = node.wait(limited, "BandwidthRepaired", since=began)
+    print(f"REPAIRED among {2 * MOST_LINKS} links after {told.at - began:.2f} s")
+    lab.sleep(SECOND)
+    assert limited.tc().count("ipvlan-bandwidth:") == 2
+    assert "vethbw0" in limited.run("ip", "link", "show", "up")
+    limited.run("ip", "link", "del", "v1")
+    lab.sleep(SECOND)
+    assert [told.notice.reason for told in node.told].count("BandwidthRepaired") <= 2
+
+
+def test_a_foreign_qdisc_stays_and_when_it_goes_the_conflict_is_over(node: Node, limited: Pod) -> None:
+    tbf = "root handle 1: tbf rate 1gbit burst 1m latency 5ms"
+    limited.run("sh", "-ec", f"tc qdisc add dev eth0 {tbf}")
+    node.start(limited, **BOTH)
+    conflict = node.wait(limited, "Conflict", since=0)
+    assert "tbf 1:" in conflict.notice.message
+    assert limited.tc().count("ipvlan-bandwidth:") == 2
+    assert "tbf 1:" in limited.tc()
+    began = time.monotonic()
+    limited.run("tc", "qdisc", "del", "dev", "eth0", "root")
+    told = node.wait(limited, "BandwidthLimited", since=began)
+    assert "what stood in the way is gone" in told.notice.message
+    assert told.at - began < SECOND
+    assert "fq 1bd0: dev eth0" in limited.tc()
+
+
+def test_a_foreign_qdisc_in_the_place_of_ours_is_not_replaced(node: Node, limited: Pod) -> None:
+    node.start(limited, **BOTH)
+    before = state(limited)
+    began = time.monotonic()
+    limited.run("tc", "qdisc", "replace", "dev", "eth0", "root", "handle", "1:", "sfq")
+    assert "sfq 1:" in node.wait(limited, "Conflict", since=began).notice.message
+    lab.sleep(1)
+    assert "qdisc sfq 1: dev eth0" in limited.tc()
+    limited.run("tc", "qdisc", "del", "dev", "eth0", "root")
+    node.wait(limited, "BandwidthLimited", since=began)
+    assert state(limited) == before
+
+
+def test_an_ingress_qdisc_that_excludes_clsact_is_a_conflict_until_it_goes(node: Node, limited: Pod, peer: Pod) -> None:
+    limited.run("tc", "qdisc", "add", "dev", "eth0", "ingress")
+    limited.run("tc", "filter", "add", "dev", "eth0", "ingress", "pref", "7", "matchall", "action", "ok")
+    before = limited.tc()
+    node.start(limited, ingress="20M")
+    node.wait(limited, "Conflict", since=0)
+    assert limited.tc() == before
+    began = time.monotonic()
+    limited.run("tc", "qdisc", "del", "dev", "eth0", "ingress")
+    assert node.wait(limited, "BandwidthLimited", since=began).at - began < SECOND
+    assert lab.transfer(peer, limited, seconds=2).goodput < 20
+
+
+def test_filters_of_others_stay_beside_ours_and_at_our_place(node: Node, limited: Pod, peer: Pod) -> None:
+    """`1,6 0 0 0` is a classic program that matches nothing, so passes each packet on to the next filter."""
+    node.start(limited, egress="20M")
+    before = limited.tc()
+    began = time.monotonic()
+    add = "tc filter add dev eth0 egress"
+    limited.run(
+        "sh", "-ec", f"{add} pref 7 matchall action ok; {add} pref 1 handle 1 bpf bytecode '1,6 0 0 0' action ok"
+    )
+    assert "a filter that is not ours" in node.wait(limited, "Conflict", since=began).notice.message
+    held = limited.tc()
+    assert "pref 7 matchall" in held and held.count("pref 1 bpf chain 0 handle 0x1 ") == 1
+    assert held.count("ipvlan-bandwidth:") == 1
+    assert lab.transfer(limited, peer, seconds=2).goodput < 20
+    limited.run("sh", "-ec", "tc filter del dev eth0 egress pref 7; tc filter del dev eth0 egress pref 1 handle 1 bpf")
+    node.wait(limited, "BandwidthLimited", since=began)
+    assert limited.tc() == before
+
+
+def test_a_filter_of_others_before_the_redirection_is_told_of(node: Node, limited: Pod, peer: Pod) -> None:
+    node.start(limited, ingress="20M")
+    began = time.monotonic()
+    limited.run("sh", "-ec", "tc filter add dev eth0 ingress pref 7 matchall action continue")
+    assert "(matchall, priority 7)" in node.wait(limited, "ForeignFilter", since=began).notice.message
+    assert lab.transfer(peer, limited, seconds=2).goodput < 20
+    assert "pref 7 matchall" in limited.tc()
+
+
+def test_an_annotation_that_turns_bad_leaves_the_last_good_limit_also_after_a_restart(
+    shaper: Shaper, limited: Pod
+) -> None:
+    with Node(shaper) as node:
+        node.start(limited, **BOTH)
+        before = state(limited)
+        node.annotate(limited, ingress="100m", egress="100M")
+        told = node.wait(limited, "InvalidBandwidth", since=0)
+        assert "the limit of 100M stays" in told.notice.message
+        assert state(limited) == before
+    with Node(shaper) as node:
+        node.annotate(limited, ingress="100m", egress="100M")
+        node.start(limited, ingress="100m", egress="100M")
+        assert "the limit of 100M stays" in node.wait(limited, "InvalidBandwidth", since=0).notice.message
+        assert state(limited) == before
+        assert [told.notice.reason for told in node.told] == ["InvalidBandwidth"]
+
+
+def test_the_queue_is_seen_while_it_is_long(shaper: Shaper, limited: Pod, peer: Pod) -> None:
+    shaper.shape(limited.uid, limited.netns, lab.limits(egress="5M"))
+
+    def queue_ms() -> float:
+        (counted,) = [pod for pod in shaper.counters() if pod.pod_uid == limited.uid]
+        return counted.directions[Direction.EGRESS].queue_ns / 1e6
+
+    assert queue_ms() == 0
+    with lab.serving(peer), lab.background(limited, peer, "-u", "-b", "20M", seconds=3) as result:
+        lab.sleep(2)
+        seen = queue_ms()
+        result()
+    lab.sleep(1)
+    print(f"QUEUE {seen:.1f} ms under a flood")
+    assert 5 < seen < 300
+    assert queue_ms() == 0

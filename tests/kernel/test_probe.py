@@ -1,0 +1,61 @@
+"""What the kernel offers is found by trying, and what it has not is named."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.kernel.probe import probe
+from reconciler.requirements import REQUIREMENTS, Feature, lacks
+from tests.kernel import lab
+from tests.kernel.test_versions import RELEASE
+
+MODPROBE = Path("/proc/sys/kernel/modprobe")
+MODULES = [module for wanted in REQUIREMENTS.values() for module in wanted.modules.split()]
+
+
+@pytest.fixture
+def no_modules() -> Iterator[None]:
+    """None of the modules is loaded, nor can be."""
+    before = MODPROBE.read_text()
+    MODPROBE.write_text("/bin/false")
+    lab.sleep(1)  # until the last test's namespaces are gone
+    try:
+        for module in MODULES:
+            lab.run("rmmod", module, check=False)
+        assert not set(MODULES) & {line.split()[0] for line in Path("/proc/modules").read_text().splitlines()}
+        yield
+    finally:
+        MODPROBE.write_text(before)
+
+
+def optional() -> set[Feature]:
+    """What kernels may lack that limits can do without."""
+    return ({Feature.SET_TSTAMP} if RELEASE < (5, 18) else set()) | {Feature.JIT}
+
+
+def test_a_kernel_that_shapes_lacks_nothing_that_is_vital() -> None:
+    before = lab.run("ip", "link"), lab.run("ip", "netns")
+    began = time.monotonic()
+    missing = probe()
+    print(f"PROBE took {1000 * (time.monotonic() - began):.0f} ms, missing: {missing}")
+    assert set(missing) <= optional()
+    assert (Feature.SET_TSTAMP in missing) == (RELEASE < (5, 18))
+    assert (lab.run("ip", "link"), lab.run("ip", "netns")) == before
+
+
+@pytest.mark.usefixtures("no_modules")
+def test_missing_modules_are_named() -> None:
+    missing = probe()
+    print(*(lack.message for lack in lacks(missing)), sep="\n")
+    assert set(missing) - optional() == {Feature.IPVLAN, Feature.FQ, Feature.CLSACT, Feature.IFB}
+    lab.run("/run/modprobe", "-a", "sch_ingress", "ifb")
+    assert set(probe()) - optional() == {Feature.IPVLAN, Feature.FQ, Feature.CLS_BPF, Feature.REDIRECT}
+    lab.run("/run/modprobe", "-a", "cls_matchall", "sch_fq", "cls_bpf", "ipvlan")
+    assert set(probe()) - optional() == {Feature.REDIRECT}
+
+
+def test_trying_loads_what_is_needed(no_modules: None) -> None:  # noqa: ARG001 - until the fixture's end
+    MODPROBE.write_text("/run/modprobe")
+    assert set(probe()) <= optional()

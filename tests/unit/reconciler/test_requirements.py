@@ -1,0 +1,91 @@
+"""What the kernel lacks is said in full: the option, the module, what is lost, what to do."""
+
+import pytest
+from prometheus_client import CollectorRegistry, Gauge
+
+from reconciler.kernel_check import AGAIN_S, KernelCheck
+from reconciler.requirements import REQUIREMENTS, Feature, lacks
+from reconciler.shaping import ShapingError
+
+
+def test_a_kernel_that_has_all_lacks_nothing():
+    assert lacks({}) == ()
+
+
+def test_a_missing_module_is_named_with_its_option_and_what_is_lost():
+    (lack,) = lacks({Feature.IFB: "Operation not supported"})
+    assert lack.is_vital
+    assert lack.message == (
+        "this node's kernel has no ifb interfaces (CONFIG_IFB), so no ingress limit can be kept: load ifb "
+        "(modprobe -a), or install the package of the kernel that has it [Operation not supported]"
+    )
+
+
+def test_what_limits_need_comes_before_what_they_can_do_without():
+    found = lacks({Feature.JIT: "", Feature.REDIRECT: "x", Feature.SET_TSTAMP: "", Feature.FQ: "y"})
+    assert [lack.feature for lack in found] == [Feature.FQ, Feature.REDIRECT, Feature.SET_TSTAMP, Feature.JIT]
+    assert [lack.is_vital for lack in found] == [True, True, False, False]
+    assert found[2].message.endswith("receive times (SO_TIMESTAMP) in their Pods")
+
+
+@pytest.mark.parametrize("feature", Feature)
+def test_every_feature_has_words(feature):
+    (lack,) = lacks({feature: "cause"})
+    assert REQUIREMENTS[feature].option in lack.message
+    assert len(lack.message) < 400
+
+
+class Bench:
+    """A check whose tries give these results in turn."""
+
+    def __init__(self, *results):
+        self.results, self.told, self.slept = list(results), [], []
+        self.registry = CollectorRegistry()
+        self.check = KernelCheck(
+            self._probe,
+            tell_node=lambda notice: self.told.append(notice.reason),
+            gauge=Gauge("lacks", "", ["feature"], registry=self.registry),
+            sleep=self._sleep,
+        )
+        self.reasons = []
+
+    def _probe(self):
+        result = self.results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def _sleep(self, seconds):
+        self.slept.append(seconds)
+        self.reasons.append(self.check.why_not_ready())
+
+
+async def test_a_kernel_that_has_all_is_tried_once_and_nobody_is_told():
+    bench = Bench({})
+    await bench.check.run()
+    assert (bench.told, bench.slept, bench.check.why_not_ready()) == ([], [], None)
+
+
+async def test_the_node_is_not_ready_until_the_module_is_there_and_each_is_told_once():
+    bench = Bench({Feature.IFB: "x"}, {Feature.IFB: "x", Feature.FQ: "y"}, {Feature.JIT: ""})
+    await bench.check.run()
+    assert bench.slept == [AGAIN_S] * 2
+    assert "CONFIG_IFB" in bench.reasons[0]
+    assert bench.told == ["KernelLacks", "KernelLacks", "KernelLacks", "KernelReady"]
+    assert bench.check.why_not_ready() is None
+    values = {
+        feature: bench.registry.get_sample_value("lacks", {"feature": feature}) for feature in ("ifb", "fq", "jit")
+    }
+    assert values == {"ifb": 0, "fq": 0, "jit": 1}
+
+
+async def test_what_limits_can_do_without_is_told_and_no_reason_to_wait():
+    bench = Bench({Feature.SET_TSTAMP: ""})
+    await bench.check.run()
+    assert (bench.told, bench.slept, bench.check.why_not_ready()) == (["KernelLacks"], [], None)
+
+
+async def test_when_nothing_can_be_tried_nothing_is_said_to_be_missing():
+    bench = Bench(ShapingError("no CAP_SYS_ADMIN"))
+    await bench.check.run()
+    assert (bench.told, bench.check.why_not_ready()) == ([], None)

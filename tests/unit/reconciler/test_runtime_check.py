@@ -1,0 +1,42 @@
+"""A runtime that stays away is told of on the Node, once; one that is started again is not."""
+
+import pytest
+
+from reconciler.runtime_check import LOOK_S, RuntimeCheck
+
+
+class DoneError(Exception):
+    """The looks are over."""
+
+
+async def told(*connected: bool) -> list[str]:
+    """The reasons told when the looks find this in turn."""
+    reasons, looks = [], list(connected)
+    state = [True]
+
+    async def sleep(seconds):
+        assert seconds == LOOK_S
+        if not looks:
+            raise DoneError
+        state[0] = looks.pop(0)
+
+    check = RuntimeCheck(
+        lambda: state[0],
+        socket_path="/var/run/nri/nri.sock",
+        tell_node=lambda notice: reasons.append((notice.type, notice.reason, notice.message)),
+        sleep=sleep,
+    )
+    with pytest.raises(DoneError):
+        await check.run()
+    return reasons
+
+
+async def test_a_runtime_that_is_started_again_is_no_news():
+    assert await told(True, False, False, True, False, True) == []
+
+
+async def test_a_runtime_that_stays_away_is_told_once_and_so_is_its_return():
+    (away, back) = await told(*[False] * 9, True, True)
+    assert away[:2] == ("Warning", "RuntimeUnreachable")
+    assert "/var/run/nri/nri.sock" in away[2] and "NRI on" in away[2]
+    assert back[:2] == ("Normal", "RuntimeConnected")
