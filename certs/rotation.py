@@ -154,7 +154,8 @@ def renew(
         authority = make_authority(now, judged.lifetimes.authority)
         serving = issue(authority, names, now, judged.lifetimes.serving)
         former = tuple(
-            Former(certificate, certificate.not_valid_after_utc)
+            # What it signed last may have been signed just now.
+            Former(certificate, min(certificate.not_valid_after_utc, now + judged.lifetimes.serving))
             for certificate in known
             if is_of_our_making(certificate) and not validity_fault(certificate, now)
         )
@@ -165,6 +166,17 @@ def renew(
         if change is not None:
             changes.append(change)
     return Renewal(credentials, tuple(changes))
+
+
+def next_step(credentials: Credentials, lifetimes: Lifetimes) -> datetime:
+    """When `renew` will have something to do, if nobody else does anything before."""
+    moments = [_due_at(credentials.serving.certificate, lifetimes.serving)]
+    moments += [former.until for former in credentials.former]
+    if credentials.next is None:
+        moments.append(_due_at(credentials.authority.certificate, lifetimes.authority))
+    elif credentials.next.published is not None:
+        moments.append(_ripe(credentials, credentials.next.published, lifetimes))
+    return min(moments)
 
 
 def settle(
@@ -224,7 +236,7 @@ def _promote(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Ch
     old, coming = credentials.authority.certificate, credentials.next
     fault = validity_fault(old, judged.now)
     published = None if coming is None else coming.published
-    known = published is not None and published + judged.lifetimes.overlap <= judged.now
+    known = published is not None and _ripe(credentials, published, judged.lifetimes) <= judged.now
     if not fault and not known:
         return credentials, None
     authority = make_authority(judged.now, judged.lifetimes.authority) if coming is None else coming.authority
@@ -281,9 +293,27 @@ def _is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) ->
     return True
 
 
+def _ripe(credentials: Credentials, published: datetime, lifetimes: Lifetimes) -> datetime:
+    """When the next authority signs: after the overlap, which is cut short when a tenth of the current one is left.
+
+    Only where lifetimes were changed, or there was no API server for long, is there so little left.
+    """
+    made, ends = _validity(credentials.authority.certificate)
+    return min(published + lifetimes.overlap, max(published, ends - (ends - made) / 10))
+
+
 def _due(certificate: x509.Certificate, now: datetime, lifetime: timedelta) -> str:
     """Why it is time to renew a certificate, as the rest of a sentence; empty when it is not."""
-    made, ends = certificate.not_valid_before_utc + BACKDATED, certificate.not_valid_after_utc
-    if now - made > min(ends - made, lifetime) * 2 / 3:
-        return f"expires on {moment(ends)}"
-    return ""
+    if now < _due_at(certificate, lifetime):
+        return ""
+    return f"expires on {moment(certificate.not_valid_after_utc)}"
+
+
+def _due_at(certificate: x509.Certificate, lifetime: timedelta) -> datetime:
+    made, ends = _validity(certificate)
+    return made + min(ends - made, lifetime) * 2 / 3
+
+
+def _validity(certificate: x509.Certificate) -> tuple[datetime, datetime]:
+    """When it was made, and when it expires."""
+    return certificate.not_valid_before_utc + BACKDATED, certificate.not_valid_after_utc

@@ -84,10 +84,6 @@ class StoreBusyError(Exception):
     """The Secret or the bundle changed under our hands time and again."""
 
 
-def _nobody(_change: Change) -> None:
-    pass
-
-
 @dataclass(frozen=True, slots=True)
 class CredentialStore:
     """Where credentials are kept, whom they are for, and the clock (UTC, aware) that they are judged by.
@@ -100,7 +96,7 @@ class CredentialStore:
     names: Sequence[str]
     clock: Callable[[], datetime]
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
-    tell: Callable[[Change], None] = _nobody
+    tell: Callable[[Change], None] = lambda _: None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def establish(self, held: Credentials | None = None) -> Credentials:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from certs.rotation import Change, Credentials, Kind
+from certs.rotation import Change, Credentials, Kind, next_step
 from certs.store import CredentialStore, StoreBusyError
 from webhook.budget import Budget
 from webhook.certificates import CONFIGURATIONS, KubeBundle, KubeSecret, ReadWrite, secrets_path
@@ -57,6 +57,7 @@ class Issuing:
         self._listener = listener
         self._metrics = metrics
         self._ready = ready
+        self._now = now
         self._sleep = sleep
         self._changed = asyncio.Event()
         self._changes: list[Change] = []
@@ -120,7 +121,8 @@ class Issuing:
             repaired = any(change.kind in _REPAIRS for change in self._changes)
             await self._tell()
             await self._sleep(_REPAIR_PERIOD_S if repaired and not self._repairs.take() else _SETTLE_S)
-            await self._wait(self._settings.recheck_s)
+            due = next_step(held, self._settings.lifetimes) - self._now()
+            await self._wait(min(self._settings.recheck_s, max(due.total_seconds(), _FIRST_RETRY_S)))
 
     async def _tell(self) -> None:
         for change in self._changes:

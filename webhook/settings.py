@@ -154,8 +154,10 @@ def _check(settings: Settings) -> None:
             f"--overlap ({lifetimes.overlap.total_seconds():g} s) must be at least two times --recheck-seconds "
             f"({rechecks.total_seconds():g} s): all replicas must have heard of a new CA before it signs"
         )
-    if lifetimes.overlap + rechecks > lifetimes.authority / 3:
+    # Announced when a third of the CA's lifetime is left, the next one signs when a tenth is left at the latest.
+    room = lifetimes.authority * 7 / 30
+    if lifetimes.overlap + rechecks > room:
         raise ConfigurationError(
             f"--overlap and two times --recheck-seconds ({(lifetimes.overlap + rechecks).total_seconds():g} s) must "
-            f"fit into a third of --ca-lifetime ({lifetimes.authority.total_seconds() / 3:g} s), in which it is renewed"
+            f"fit into 7/30 of --ca-lifetime ({room.total_seconds():g} s), in which a new CA takes over"
         )

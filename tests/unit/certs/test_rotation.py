@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certs.authority import issue, make_authority
-from certs.rotation import Change, Credentials, Former, Kind, Lifetimes, Next, Renewal, renew, settle
+from certs.rotation import Change, Credentials, Former, Kind, Lifetimes, Next, Renewal, next_step, renew, settle
 from tests.unit.certs.clients import DAY, NAMES, NOW, accepts, fresh, self_signed
 
 # When the CA of ten years, made at NOW, is due.
@@ -134,6 +134,28 @@ def test_it_signs_once_its_bundle_has_been_published_for_the_overlap_and_not_bef
     assert late.credentials.next is None
 
 
+def test_it_signs_earlier_where_the_overlap_is_longer_than_the_time_left_and_yet_before_that_ends() -> None:
+    long = Lifetimes(overlap=9999 * DAY)
+    coming = announced()
+    tenth = NOW + 3285 * DAY
+    assert not renew(coming, names=NAMES, now=tenth - DAY, lifetimes=long, published=True).credentials.former
+    promoted = renew(coming, names=NAMES, now=tenth, lifetimes=long, published=True)
+    assert Kind.ROTATED in kinds(promoted)
+
+
+def test_it_tells_when_the_next_step_is_due() -> None:
+    lifetimes = Lifetimes()
+    serving_due = timedelta(days=365) * 2 / 3
+    assert next_step(fresh(), lifetimes) == NOW + serving_due
+    unpublished = renew(aged(), names=NAMES, now=DUE).credentials
+    assert next_step(unpublished, lifetimes) == DUE + 200 * DAY, "nothing more but the serving certificate's renewal"
+    assert next_step(announced(), lifetimes) == DUE + OVERLAP
+    promoted = renew(announced(), names=NAMES, now=DUE + OVERLAP, published=True).credentials
+    assert next_step(promoted, lifetimes) == DUE + OVERLAP + serving_due
+    lasting = replace(promoted, serving=issue(promoted.authority, NAMES, DUE, 3650 * DAY))
+    assert next_step(lasting, Lifetimes(serving=3650 * DAY)) == promoted.former[0].until
+
+
 def test_it_never_signs_while_nobody_has_published_it() -> None:
     unpublished = renew(aged(), names=NAMES, now=DUE).credentials
     much_later = renew(unpublished, names=NAMES, now=DUE + 10 * OVERLAP)
@@ -204,6 +226,26 @@ def test_shorter_lifetimes_are_for_what_was_made_before_as_well() -> None:
     assert kinds(renewal) == [Kind.ANNOUNCED, Kind.RENEWED]
 
 
+@settings(max_examples=30, deadline=None)
+@given(authority=st.integers(100, 4000), serving=st.integers(10, 4000), overlap=st.integers(1, 500))
+def test_nothing_is_due_before_the_next_step_and_something_at_it_for_as_long_as_it_goes_on(
+    authority: int, serving: int, overlap: int
+) -> None:
+    lifetimes = Lifetimes(authority * DAY, serving * DAY, overlap * DAY)
+    now = NOW
+    credentials = renew(None, names=NAMES, now=now, lifetimes=lifetimes).credentials
+    for _ in range(20):
+        # As after each step: looked at again until all that it wrote is published.
+        while (again := renew(credentials, names=NAMES, now=now, lifetimes=lifetimes, published=True)).changes:
+            credentials = again.credentials
+        due = next_step(credentials, lifetimes)
+        assert due > now
+        early = renew(credentials, names=NAMES, now=due - timedelta(seconds=1), lifetimes=lifetimes, published=True)
+        assert early.credentials is credentials
+        assert renew(credentials, names=NAMES, now=due, lifetimes=lifetimes, published=True).changes
+        now = due
+
+
 # -- a Secret that is lost or damaged ------------------------------------------------------------------------------
 
 
@@ -267,5 +309,5 @@ def test_made_anew_the_authorities_of_replicas_that_nobody_hears_of_stay_trusted
     known = (cut_off.authority.certificate, expired.certificate, foreign)
     made = renew(None, names=NAMES, now=NOW, known=known, fault="it is gone")
     assert made.changes == (Change(Kind.MADE, "it is gone"),)
-    assert made.credentials.former == (Former(cut_off.authority.certificate, NOW + 3650 * DAY),)
+    assert made.credentials.former == (Former(cut_off.authority.certificate, NOW + 365 * DAY),)
     assert accepts(made.credentials.trusted_pem(), cut_off.serving.certificate, NAMES[0], NOW)

@@ -45,7 +45,7 @@ def test_lifetimes_can_be_so_short_that_a_test_sees_a_rotation() -> None:
         (["--recheck-seconds=0"], "must be more than 0"),
         (["--certificate-lifetime=5m"], r"two times --recheck-seconds \(120 s\) must fit into a third of .*\(100 s\)"),
         (["--overlap=119s"], r"--overlap \(119 s\) must be at least two times --recheck-seconds \(120 s\)"),
-        (["--ca-lifetime=3d"], r"\(86520 s\) must fit into a third of --ca-lifetime \(86400 s\)"),
+        (["--ca-lifetime=4d"], r"\(86520 s\) must fit into 7/30 of --ca-lifetime \(80640 s\)"),
     ],
 )
 def test_lifetimes_that_leave_no_time_to_rotate_are_refused_with_the_figures(arguments: list[str], says: str) -> None:
