@@ -28,7 +28,8 @@ _LONGEST_RETRY_S: Final = 15.0
 _SETTLE_S: Final = 0.05
 # Somebody who damages again and again what is mended is not to be fought for all that the API server can take.
 _REPAIRS_AT_ONCE: Final = 10
-_REPAIR_PERIOD_S: Final = 5.0
+_FORGIVEN_AFTER_S: Final = 60.0
+_REPAIR_PAUSE_S: Final = 5.0
 _REPAIRS: Final = frozenset({Kind.RESTORED, Kind.BUNDLE_REPAIRED})
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Issuing:
         self._sleep = sleep
         self._changed = asyncio.Event()
         self._changes: list[Change] = []
-        self._repairs = Budget(_REPAIRS_AT_ONCE, _REPAIR_PERIOD_S, clock)
+        self._repairs = Budget(_REPAIRS_AT_ONCE, _FORGIVEN_AFTER_S, clock)
         self._notices = Notices(api, settings.namespace, settings.deployment, now=now)
         self._store = CredentialStore(
             KubeSecret(api, settings.namespace, settings.secret),
@@ -120,7 +121,7 @@ class Issuing:
             self._ready("")
             repaired = any(change.kind in _REPAIRS for change in self._changes)
             await self._tell()
-            await self._sleep(_REPAIR_PERIOD_S if repaired and not self._repairs.take() else _SETTLE_S)
+            await self._sleep(_REPAIR_PAUSE_S if repaired and not self._repairs.take() else _SETTLE_S)
             due = next_step(held, self._settings.lifetimes) - self._now()
             await self._wait(min(self._settings.recheck_s, max(due.total_seconds(), _FIRST_RETRY_S)))
 

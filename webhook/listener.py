@@ -3,11 +3,11 @@
 import logging
 import os
 import ssl
-from datetime import datetime
 
 from aiohttp import web
 from cryptography import x509
 
+from certs.authority import moment
 from webhook.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Listener:
         load(self._context, pem)
         first, self._serving = self._serving is None, pem
         self._metrics.serves_with(expires.timestamp())
-        logger.info("serving with a certificate that expires on %s", _moment(expires))
+        logger.info("serving with a certificate that expires on %s", moment(expires))
         if first:
             await web.TCPSite(self._runner, self._address, self._port, ssl_context=self._context).start()
 
@@ -74,7 +74,3 @@ def load(context: ssl.SSLContext, pem: bytes) -> None:
         context.load_cert_chain(f"/proc/self/fd/{descriptor}", password="")
     finally:
         os.close(descriptor)
-
-
-def _moment(time: datetime) -> str:
-    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
