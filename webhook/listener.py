@@ -25,8 +25,8 @@ class Listener:
         self._address = address
         self._port = port
         self._metrics = metrics
-        self._context = server_context()
         self._serving: bytes | None = None
+        self._current = server_context()
 
     @property
     def listens(self) -> bool:
@@ -41,18 +41,25 @@ class Listener:
         pem = chain + b"\n" + key
         if pem == self._serving:
             return
+        # A context of its own: one that has served keeps a former certificate of another kind of key beside this one,
+        # and half of a pair that does not match.
+        context = server_context()
         try:
             expires = x509.load_pem_x509_certificate(chain).not_valid_after_utc
-            # Not in the context that serves: a pair that does not match would leave it with half of each.
-            load(server_context(), pem)
+            load(context, pem)
         except (ValueError, ssl.SSLError) as error:
             raise UnusableCertificateError(f"no certificate with its key: {error}") from error
-        load(self._context, pem)
-        first, self._serving = self._serving is None, pem
+        first, self._serving, self._current = self._serving is None, pem, context
         self._metrics.serves_with(expires.timestamp())
         logger.info("serving with a certificate that expires on %s", moment(expires))
         if first:
-            await web.TCPSite(self._runner, self._address, self._port, ssl_context=self._context).start()
+            listening = server_context()
+            listening.sni_callback = self._choose
+            await web.TCPSite(self._runner, self._address, self._port, ssl_context=listening).start()
+
+    def _choose(self, connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        """Each handshake is with the certificate of that moment, also where the client names no server."""
+        connection.context = self._current
 
 
 def server_context() -> ssl.SSLContext:

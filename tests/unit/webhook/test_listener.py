@@ -11,8 +11,11 @@ from datetime import UTC, datetime, timedelta
 import aiohttp
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
-from certs.authority import KeyPair, issue, make_authority
+from certs.authority import KeyPair, issue, make_authority, pem_of
 from tests.unit.webhook.running_server import free_port
 from webhook.listener import Listener, UnusableCertificateError
 from webhook.metrics import Metrics
@@ -95,6 +98,27 @@ async def test_another_certificate_is_for_new_connections_and_no_open_one_ends()
             assert await here.serial() == made.certificate.serial_number
         assert await in_flight == before
         assert await get(0) == before
+
+
+async def test_a_certificate_of_another_kind_of_key_takes_the_place_of_the_one_before() -> None:
+    async with listening() as here:
+        await here.use(pair())
+        key = rsa.generate_private_key(65537, 2048)
+        name = x509.Name([])
+        now = datetime.now(UTC)
+        other = (
+            x509.CertificateBuilder(name, name, key.public_key(), 77, now, now + DAY)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName("webhook")]), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        pkcs8 = serialization.PrivateFormat.PKCS8
+        pem = key.private_bytes(serialization.Encoding.PEM, pkcs8, serialization.NoEncryption())
+        await here.listener.use(pem_of(other), pem)
+        served = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", here.port))
+        assert x509.load_pem_x509_certificate(served.encode()) == other
+        last = pair()
+        await here.use(last)
+        assert await here.serial() == last.certificate.serial_number
 
 
 async def test_the_same_certificate_again_is_loaded_once_and_told_in_metrics() -> None:
