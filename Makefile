@@ -13,7 +13,7 @@ KERNELS ?= 5.10 6.1 6.12 newest
 PURE := webhook/contract.py,webhook/advice.py,webhook/admission.py,webhook/policy.py,webhook/jsonpatch.py,webhook/review.py,webhook/budget.py,reconciler/model.py,reconciler/plan.py,$\
 	reconciler/slots.py,reconciler/pods.py,reconciler/intent.py,reconciler/report.py,reconciler/sandboxes.py,$\
 	reconciler/nri/protobuf.py,reconciler/nri/mux.py,reconciler/nri/ttrpc.py,reconciler/nri/messages.py,$\
-	reconciler/nri/plugin.py,reconciler/kernel/buckets.py,certs/authority.py,certs/rotation.py,certs/secret.py
+	reconciler/nri/plugin.py,reconciler/kernel/buckets.py,certs/authority.py,certs/credentials.py,certs/rotation.py,certs/secret.py
 
 .PHONY: help setup setup-cluster lint test test-unit test-kernel test-kernels test-cluster bench demo cluster \
 	cluster-down images clean

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from certs.authority import KeyPair, pem_of
-from certs.rotation import Credentials, Former, Next
+from certs.credentials import Credentials, Former, Next
 
 CA_CERTIFICATE: Final = "ca.crt"
 CA_KEY: Final = "ca.key"

@@ -16,7 +16,8 @@ from typing import Final, Protocol
 
 from cryptography import x509
 
-from certs.rotation import Change, Credentials, Kind, Lifetimes, Renewal, renew, settle
+from certs.credentials import Credentials, Lifetimes
+from certs.rotation import Change, Kind, Renewal, renew, settle
 from certs.secret import UnusableSecret, decode, encode
 
 # Each lost round means that another replica won it: more than a few is not contention but a fault.

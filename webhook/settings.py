@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from certs.rotation import Lifetimes
+from certs.credentials import Lifetimes
 from webhook.kubeapi import ConfigurationError
 
 _DURATION: Final = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)

@@ -7,7 +7,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from certs.rotation import Credentials, renew
+from certs.credentials import Credentials
+from certs.rotation import renew
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NAMES = ("webhook.ipvlan-bandwidth.svc", "webhook.ipvlan-bandwidth.svc.cluster.local", "webhook.ipvlan-bandwidth")

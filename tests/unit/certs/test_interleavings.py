@@ -12,7 +12,8 @@ from cryptography import x509
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from certs.rotation import Change, Credentials, Kind, Lifetimes
+from certs.credentials import Credentials, Lifetimes
+from certs.rotation import Change, Kind
 from certs.store import CredentialStore, Published, StoreBusyError, StoredSecret
 from tests.unit.certs.clients import NAMES, NOW, accepts
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certs.authority import issue, make_authority
-from certs.rotation import Change, Credentials, Former, Kind, Lifetimes, Next, Renewal, next_step, renew, settle
+from certs.credentials import Credentials, Former, Lifetimes, Next
+from certs.rotation import Change, Kind, Renewal, next_step, renew, settle
 from tests.unit.certs.clients import DAY, NAMES, NOW, accepts, fresh, self_signed
 
 # When the CA of ten years, made at NOW, is due.

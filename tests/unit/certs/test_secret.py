@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certs.authority import issue, make_authority
-from certs.rotation import Credentials, Former, Next, renew
+from certs.credentials import Credentials, Former, Next
+from certs.rotation import renew
 from certs.secret import UnusableSecret, decode, encode
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -10,7 +10,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from certs.rotation import Credentials, renew
+from certs.credentials import Credentials
+from certs.rotation import renew
 from webhook.kubeapi import ApiError, ConfigurationError, KubeApi, from_kubeconfig, in_cluster
 from webhook.listener import load, server_context
 

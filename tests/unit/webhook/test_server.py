@@ -19,7 +19,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from certs.rotation import Lifetimes
+from certs.credentials import Lifetimes
 from tests.unit.webhook.fake_api import CONFIGURATION, SECRET, FakeApi, namespace
 from tests.unit.webhook.running_server import GOOD, free_port, parsed, review, running
 from webhook import server
