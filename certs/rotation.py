@@ -167,7 +167,7 @@ def _announce(credentials: Credentials, judged: _Judged) -> tuple[Credentials, C
     coming = Next(make_authority(judged.now, judged.lifetimes.authority))
     return replace(credentials, next=coming), Change(
         Kind.ANNOUNCED,
-        f"the CA's certificate {due}: a new CA is trusted from now on, and signs after {judged.lifetimes.overlap}",
+        f"the CA's certificate {due}: a new CA is trusted from now on, and signs after the overlap",
     )
 
 
