@@ -10,10 +10,10 @@ export PATH := $(PATH):/usr/sbin:/sbin
 # Of Debian's releases: bullseye, bookworm, trixie, and sid's.
 KERNELS ?= 5.10 6.1 6.12 newest
 # The functional core: no I/O, and every branch tested.
-PURE := webhook/contract.py,webhook/advice.py,webhook/admission.py,webhook/policy.py,webhook/jsonpatch.py,webhook/review.py,reconciler/model.py,reconciler/plan.py,$\
+PURE := webhook/contract.py,webhook/advice.py,webhook/admission.py,webhook/policy.py,webhook/jsonpatch.py,webhook/review.py,webhook/budget.py,reconciler/model.py,reconciler/plan.py,$\
 	reconciler/slots.py,reconciler/patience.py,reconciler/bypass.py,reconciler/requirements.py,reconciler/pods.py,reconciler/intent.py,reconciler/report.py,reconciler/sandboxes.py,$\
 	reconciler/nri/protobuf.py,reconciler/nri/mux.py,reconciler/nri/ttrpc.py,reconciler/nri/messages.py,$\
-	reconciler/nri/plugin.py,reconciler/kernel/buckets.py,certs/authority.py,certs/secret.py
+	reconciler/nri/plugin.py,reconciler/kernel/buckets.py,certs/authority.py,certs/credentials.py,certs/rotation.py,certs/secret.py
 
 .PHONY: help setup setup-cluster lint test test-unit test-kernel test-kernels test-cluster bench demo cluster \
 	cluster-down images clean

@@ -1,20 +1,30 @@
 """Replicas agree on credentials through one Secret, and have API servers trust them before they are served with.
 
 There is no leader: whoever comes first creates the Secret, or replaces it at the resourceVersion that it read; whoever
-is refused for having come second reads again, and takes what the first one wrote.
+is refused for having come second reads again, and takes what the first one wrote. The bundle that API servers trust is
+written likewise, at the version that was read before the Secret: so no replica, however slow, ever puts an older bundle
+over a newer one.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol
 
-from certs.authority import Credentials, Lifetimes, renew
+from cryptography import x509
+
+from certs.credentials import Credentials, Lifetimes
+from certs.rotation import Change, Kind, Renewal, renew, settle
 from certs.secret import UnusableSecret, decode, encode
 
 # Each lost round means that another replica won it: more than a few is not contention but a fault.
 _ROUNDS: Final = 10
+# Where the Secret is lost but API servers trust something, another replica may be about to restore it from memory, as
+# it does within a fraction of a second: better to wait for it than to begin with a new authority.
+PATIENCE_S: Final = 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -43,62 +53,128 @@ class SecretStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The CA bundles that clients read, one a webhook of the configuration, in PEM; and the configuration's version."""
+
+    bundles: tuple[bytes, ...]
+    version: str
+
+    def certificates(self) -> tuple[x509.Certificate, ...]:
+        """What can be read of them."""
+        found: list[x509.Certificate] = []
+        for bundle in self.bundles:
+            with suppress(ValueError):  # somebody else's text
+                found += x509.load_pem_x509_certificates(bundle)
+        return tuple(dict.fromkeys(found))
+
+
+class BundleStore(Protocol):
+    """Where clients read which authorities to trust, with optimistic concurrency; otherwise as SecretStore."""
+
+    async def read(self) -> Published:
+        """What is there."""
+        ...
+
+    async def replace(self, bundle: bytes, version: str) -> bool:
+        """Have clients trust this bundle in PEM; False when the version is no longer this."""
+        ...
+
+
 class StoreBusyError(Exception):
-    """The Secret changed under our hands time and again."""
+    """The Secret or the bundle changed under our hands time and again."""
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialStore:
     """Where credentials are kept, whom they are for, and the clock (UTC, aware) that they are judged by.
 
-    `trust` makes clients trust a PEM bundle; it may be called again with the same.
+    `tell` hears of every change that this replica makes.
     """
 
     secret: SecretStore
-    trust: Callable[[bytes], Awaitable[None]]
+    bundle: BundleStore
     names: Sequence[str]
     clock: Callable[[], datetime]
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
+    tell: Callable[[Change], None] = lambda _: None
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
-    async def establish(self) -> Credentials:
+    async def establish(self, held: Credentials | None = None) -> Credentials:
         """Credentials that all replicas agree on, that serve for some time, and that clients trust already.
 
-        Cheap when all is well, so that it can be called again and again. Raises StoreBusyError, and what the Secret
-        store and `trust` raise.
+        `held` is what this replica serves with: what it restores a lost or damaged Secret from. Two reads when all is
+        well, so that it can be called again and again. Raises StoreBusyError, and what the two stores raise.
         """
-        credentials = await self._agree()
+        patient = held is None
         for _ in range(_ROUNDS):
-            bundle = credentials.trusted_pem()
-            await self.trust(bundle)
-            # Another replica may have replaced the authority between our reading of it and our having it trusted: then
-            # our bundle has overwritten the newer one.
-            credentials = await self._agree()
-            if credentials.trusted_pem() == bundle:
+            # First: a bundle that was written since then, from a newer Secret, refuses ours.
+            published = await self.bundle.read()
+            credentials = await self._agree(held, published, patient=patient)
+            if credentials is None:
+                patient = False
+                await self.sleep(PATIENCE_S)
+                continue
+            wanted = credentials.trusted_pem()
+            if all(bundle == wanted for bundle in published.bundles):
                 return credentials
+            if await self.bundle.replace(wanted, published.version):
+                self._tell(_repair_or_publication(credentials, held, published))
         raise StoreBusyError(
-            "other replicas kept replacing the webhook's certificate authority: are their clocks right?"
+            "others kept changing the webhook's Secret or caBundle: who else writes them, and are the clocks right?"
         )
 
-    async def _agree(self) -> Credentials:
+    async def _agree(self, held: Credentials | None, published: Published, *, patient: bool) -> Credentials | None:
+        """The credentials in the Secret, as they should be now; None when it is better to wait for another replica."""
         for _ in range(_ROUNDS):
             stored = await self.secret.read()
-            renewal = renew(self._held(stored), names=self.names, now=self.clock(), lifetimes=self.lifetimes)
-            if not renewal.reasons:
+            found, fault = _read(stored)
+            now = self.clock()
+            chosen, restored = settle(found, held, now=now, fault=fault)
+            if chosen is None and patient and any(published.bundles):
+                return None
+            renewal = self._renewed(chosen, published, now, fault)
+            changes = renewal.changes if restored is None else (restored, *renewal.changes)
+            if not changes:
                 return renewal.credentials
             data = encode(renewal.credentials)
             written = await (self.secret.replace(data, stored.version) if stored else self.secret.create(data))
             if written:
-                logger.info("new credentials: %s", "; ".join(renewal.reasons))
+                for change in changes:
+                    self._tell(change)
                 return renewal.credentials
         raise StoreBusyError("the Secret with the webhook's credentials kept changing: who else writes it?")
 
-    @staticmethod
-    def _held(stored: StoredSecret | None) -> Credentials | None:
-        if stored is None:
-            return None
-        try:
-            return decode(stored.data)
-        except UnusableSecret as error:
-            # Unusable for us is unusable for all replicas: making it anew loses nothing.
-            logger.warning("the Secret with the webhook's credentials cannot be used, making it anew: %s", error)
-            return None
+    def _renewed(self, chosen: Credentials | None, published: Published, now: datetime, fault: str) -> Renewal:
+        return renew(
+            chosen,
+            names=self.names,
+            now=now,
+            lifetimes=self.lifetimes,
+            published=chosen is not None and all(bundle == chosen.trusted_pem() for bundle in published.bundles),
+            known=published.certificates(),
+            fault=fault,
+        )
+
+    def _tell(self, change: Change) -> None:
+        level = logging.WARNING if change.kind in {Kind.RESTORED, Kind.BUNDLE_REPAIRED} else logging.INFO
+        logger.log(level, "credentials %s: %s", change.kind.value, change.text)
+        self.tell(change)
+
+
+def _read(stored: StoredSecret | None) -> tuple[Credentials | None, str]:
+    """The credentials in a Secret, or why there are none."""
+    if stored is None:
+        return None, "there is no Secret with the webhook's credentials"
+    try:
+        return decode(stored.data), ""
+    except UnusableSecret as error:
+        return None, f"the Secret with the webhook's credentials cannot be used: {error}"
+
+
+def _repair_or_publication(credentials: Credentials, held: Credentials | None, published: Published) -> Change:
+    wanted = credentials.trusted_pem()
+    if held is None or held.trusted_pem() != wanted:
+        return Change(Kind.PUBLISHED, "the caBundle holds all CAs to be trusted")
+    was = "missing" if not any(published.bundles) else "not the webhook's"
+    return Change(Kind.BUNDLE_REPAIRED, f"the caBundle was {was}, and was put back")

@@ -38,9 +38,9 @@ def main(arguments: Sequence[str]) -> int:
     review_command.add_arguments(review)
     if arguments[:1] == ["serve"]:
         # Only here: it brings aiohttp and the Kubernetes client, and the other commands should answer at once.
-        from webhook import server  # noqa: PLC0415
+        from webhook import server, settings  # noqa: PLC0415
 
-        server.add_arguments(serve)
+        settings.add_arguments(serve)
         return server.main(parser.parse_args(arguments))
     return review_command.main(parser.parse_args(arguments))
 

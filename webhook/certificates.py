@@ -1,18 +1,20 @@
-"""The webhook's side of `certs`: its Secret and its MutatingWebhookConfiguration in the API, and TLS from memory."""
+"""The webhook's side of `certs`: its Secret and its MutatingWebhookConfiguration in the API."""
 
 import base64
-import os
-import ssl
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
-from certs.authority import Credentials
-from certs.store import StoredSecret
+from certs.store import Published, StoredSecret
 from webhook.kubeapi import ApiError
 
 STRATEGIC_MERGE_PATCH: Final = "application/strategic-merge-patch+json"
-_CONFIGURATIONS: Final = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+CONFIGURATIONS: Final = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+
+
+def secrets_path(namespace: str) -> str:
+    """The collection of a namespace's Secrets."""
+    return f"/api/v1/namespaces/{namespace}/secrets"
 
 
 class ReadWrite(Protocol):
@@ -40,7 +42,7 @@ class KubeSecret:
 
     def __init__(self, api: ReadWrite, namespace: str, name: str) -> None:
         self._api = api
-        self._collection = f"/api/v1/namespaces/{namespace}/secrets"
+        self._collection = secrets_path(namespace)
         self._name = name
         # What is replaced keeps what is not ours to change: the Secret's type, which is immutable, and its labels.
         self._last: dict[str, Any] = {}
@@ -87,39 +89,38 @@ class KubeSecret:
         return True
 
 
-async def trust(api: ReadWrite, configuration: str, bundle: bytes) -> None:
-    """Have API servers trust a PEM bundle when they call the webhooks of a MutatingWebhookConfiguration.
+class KubeBundle:
+    """The CA bundle in a MutatingWebhookConfiguration as `certs.store.BundleStore`; its methods raise ApiError."""
 
-    Writes only what differs, by a strategic merge patch, which merges the list of webhooks by name. Raises ApiError.
-    """
-    path = f"{_CONFIGURATIONS}/{configuration}"
-    wanted = base64.b64encode(bundle).decode("ascii")
-    found = await api.get(path)
-    names = [
-        webhook["name"]
-        for webhook in found.get("webhooks") or []
-        if (webhook.get("clientConfig") or {}).get("caBundle") != wanted
-    ]
-    if names:
-        webhooks = [{"name": name, "clientConfig": {"caBundle": wanted}} for name in names]
-        await api.patch(path, {"webhooks": webhooks}, content_type=STRATEGIC_MERGE_PATCH)
+    def __init__(self, api: ReadWrite, configuration: str) -> None:
+        self._api = api
+        self._path = f"{CONFIGURATIONS}/{configuration}"
+        self._webhooks: list[str] = []
 
+    async def read(self) -> Published:
+        """The bundle of each webhook of the configuration; empty where there is none."""
+        found = await self._api.get(self._path)
+        webhooks = found.get("webhooks") or []
+        self._webhooks = [webhook["name"] for webhook in webhooks]
+        bundles = tuple(
+            base64.b64decode((webhook.get("clientConfig") or {}).get("caBundle") or "") for webhook in webhooks
+        )
+        return Published(bundles, found["metadata"]["resourceVersion"])
 
-def server_context() -> ssl.SSLContext:
-    """TLS 1.2 and up for the server; `serve_with` gives it a certificate."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+    async def replace(self, bundle: bytes, version: str) -> bool:
+        """Have API servers trust a bundle when they call these webhooks, unless the version is another by now.
 
-
-def serve_with(context: ssl.SSLContext, credentials: Credentials) -> None:
-    """Use the serving certificate for all handshakes from now on; connections that are open stay as they are."""
-    # `ssl` loads certificates from files only: this one is in memory alone, so that the key is on no disk.
-    descriptor = os.memfd_create("serving", os.MFD_CLOEXEC)
-    try:
-        with os.fdopen(os.dup(descriptor), "wb") as file:
-            file.write(credentials.serving.certificate_pem() + credentials.serving.key_pem())
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
+        By a strategic merge patch, which merges the list of webhooks by name and leaves all else as it is.
+        """
+        client = {"caBundle": base64.b64encode(bundle).decode("ascii")}
+        body = {
+            "metadata": {"resourceVersion": version},
+            "webhooks": [{"name": name, "clientConfig": client} for name in self._webhooks],
+        }
+        try:
+            await self._api.patch(self._path, body, content_type=STRATEGIC_MERGE_PATCH)
+        except ApiError as error:
+            if error.status == HTTPStatus.CONFLICT:
+                return False
+            raise
+        return True

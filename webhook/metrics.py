@@ -36,6 +36,22 @@ class Metrics:
             "When the certificate that is served expires, in seconds since 1970.",
             registry=self._registry,
         )
+        self._authority_expiry = Gauge(
+            "ipvlan_bandwidth_ca_expiry_timestamp_seconds",
+            "When the CA that signs expires, in seconds since 1970; 0 where others issue the certificate.",
+            registry=self._registry,
+        )
+        self._loads = Counter(
+            "ipvlan_bandwidth_certificate_loads",
+            "How often this replica began to serve with another certificate.",
+            registry=self._registry,
+        )
+        self._changes = Counter(
+            "ipvlan_bandwidth_certificate_changes",
+            "What this replica did to the certificates that all replicas share, and to the caBundle, by change.",
+            ["change"],
+            registry=self._registry,
+        )
         Gauge(
             "ipvlan_bandwidth_namespace_watch_restarts",
             "How often the list or watch of Namespaces failed and began again.",
@@ -52,9 +68,18 @@ class Metrics:
         """Count a request that got an error for an answer, of which the operation may not be known."""
         self._admissions.labels("", "error", reason).inc()
 
-    def certificate_expires(self, timestamp_s: float) -> None:
-        """Tell when the certificate that is served expires, in seconds since 1970."""
-        self._expiry.set(timestamp_s)
+    def serves_with(self, expires_s: float) -> None:
+        """Tell that another certificate is served, and when it expires, in seconds since 1970."""
+        self._expiry.set(expires_s)
+        self._loads.inc()
+
+    def trusts(self, authority_expires_s: float) -> None:
+        """Tell when the CA that signs expires, in seconds since 1970."""
+        self._authority_expiry.set(authority_expires_s)
+
+    def certificates_changed(self, change: str) -> None:
+        """Count one change that this replica made to what all share."""
+        self._changes.labels(change).inc()
 
     def render(self) -> bytes:
         """All of it, in Prometheus' text format."""

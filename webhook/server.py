@@ -10,114 +10,28 @@ import asyncio
 import logging
 import signal
 import sys
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Final, Protocol
+from collections.abc import Iterator
+from typing import Final
 
 from aiohttp import web
 from pythonjsonlogger.json import JsonFormatter
 
-from certs.store import CredentialStore, StoreBusyError
-from webhook.certificates import KubeSecret, ReadWrite, serve_with, server_context, trust
+from webhook.given import Given
 from webhook.handlers import Admission, Readiness, health_application
-from webhook.kubeapi import ApiError, ConfigurationError, KubeApi
+from webhook.issuing import Api, Issuing
+from webhook.kubeapi import ConfigurationError, KubeApi
+from webhook.listener import Listener
 from webhook.metrics import Metrics
 from webhook.namespaces import Namespaces
-from webhook.reflector import ListAndWatch
+from webhook.settings import Settings, settings_of
 
 _NAMESPACES: Final = "the first list of Namespaces"
 _CERTIFICATE: Final = "a certificate that API servers trust"
 
 # For answers in flight when draining is over; the manifests' grace period covers both.
 _FINISH_S: Final = 10.0
-_FIRST_RETRY_S: Final = 0.5
-_LONGEST_RETRY_S: Final = 15.0
 
 logger = logging.getLogger(__name__)
-
-
-class Api(ListAndWatch, ReadWrite, Protocol):
-    """The part of KubeApi that is needed here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Where to listen, which objects of the cluster are ours, and how patient to be; times in seconds."""
-
-    listen: str | None
-    port: int
-    health_port: int
-    namespace: str
-    service: str
-    secret: str
-    configuration: str
-    also_named: tuple[str, ...]
-    drain_s: float
-    recheck_s: float
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The DNS names that the webhook is called by; API servers use the first (`<service>.<namespace>.svc`)."""
-        base = f"{self.service}.{self.namespace}"
-        return (f"{base}.svc", f"{base}.svc.cluster.local", base, *self.also_named)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The settings of `serve`; their defaults are those of the manifests."""
-    parser.add_argument("--listen", metavar="ADDRESS", help="address to listen on (default: all)")
-    parser.add_argument("--port", type=int, default=8443, help="HTTPS port for API servers (default: %(default)s)")
-    parser.add_argument(
-        "--health-port", type=int, default=8080, help="HTTP port for health and metrics (default: %(default)s)"
-    )
-    parser.add_argument("--namespace", default="ipvlan-bandwidth", help="where it is installed (default: %(default)s)")
-    parser.add_argument("--service", default="webhook", help="its Service there (default: %(default)s)")
-    parser.add_argument(
-        "--secret", default="webhook-certs", help="the Secret to keep its certificates in (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--configuration", default="ipvlan-bandwidth", help="its MutatingWebhookConfiguration (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--also-named",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a further DNS name for its certificate, as for a webhook that runs outside of the cluster; repeatable",
-    )
-    parser.add_argument(
-        "--drain-seconds",
-        type=float,
-        default=5.0,
-        help="how long to go on answering after SIGTERM, while the Service's endpoints change (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--recheck-seconds",
-        type=float,
-        default=60.0,
-        help="how often to see that certificate and caBundle are as they should be (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--log-level",
-        default="info",
-        choices=["debug", "info", "warning", "error"],
-        help="debug also logs what is admitted (default: %(default)s)",
-    )
-
-
-def settings_of(args: argparse.Namespace) -> Settings:
-    """The settings that parsed arguments say."""
-    return Settings(
-        listen=args.listen,
-        port=args.port,
-        health_port=args.health_port,
-        namespace=args.namespace,
-        service=args.service,
-        secret=args.secret,
-        configuration=args.configuration,
-        also_named=tuple(args.also_named),
-        drain_s=args.drain_seconds,
-        recheck_s=args.recheck_seconds,
-    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -127,10 +41,19 @@ def main(args: argparse.Namespace) -> int:
     try:
         asyncio.run(_run(settings_of(args)))
     except* (ConfigurationError, OSError) as group:
-        for error in group.exceptions:
+        for error in _leaves(group):
             logger.error("cannot serve: %s", error)
         status = 1
     return status
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
+    """The exceptions of a group, and of the groups in it."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 def configure_logging(level: str) -> None:
@@ -202,40 +125,16 @@ async def _follow_sync(namespaces: Namespaces, readiness: Readiness) -> None:
 async def _keep_certified(
     settings: Settings, api: Api, runner: web.AppRunner, metrics: Metrics, readiness: Readiness
 ) -> None:
-    """Serve HTTPS with credentials that are trusted, and see to it from time to time that it stays so.
+    """Serve HTTPS with our own certificates, or with those that others put into a folder."""
+    listener = Listener(runner, settings.listen, settings.port, metrics)
 
-    The first time they are agreed on, HTTPS begins to listen. Later rounds mend what others did to the Secret or to
-    the MutatingWebhookConfiguration, which for instance is deleted and applied again.
-    """
+    def ready(problem: str) -> None:
+        if problem:
+            readiness.waits(_CERTIFICATE, problem)
+        else:
+            readiness.done(_CERTIFICATE)
 
-    async def trusted(bundle: bytes) -> None:
-        await trust(api, settings.configuration, bundle)
-
-    store = CredentialStore(
-        KubeSecret(api, settings.namespace, settings.secret), trusted, settings.names, lambda: datetime.now(UTC)
-    )
-    context = server_context()
-    serving: bytes | None = None
-    delay = _FIRST_RETRY_S
-    while True:
-        try:
-            credentials = await store.establish()
-        except (ApiError, StoreBusyError) as error:
-            readiness.waits(_CERTIFICATE, str(error))
-            what = "no trusted certificate yet" if serving is None else "cannot check certificate and caBundle"
-            logger.warning("%s, again in %.1f s: %s", what, delay, error)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _LONGEST_RETRY_S)
-            continue
-        delay = _FIRST_RETRY_S
-        certificate = credentials.serving.certificate_pem()
-        if certificate != serving:
-            serve_with(context, credentials)
-            expires = credentials.serving.certificate.not_valid_after_utc
-            metrics.certificate_expires(expires.timestamp())
-            logger.info("serving with a certificate that expires on %s", f"{expires:%Y-%m-%d %H:%M} UTC")
-            if serving is None:
-                await web.TCPSite(runner, settings.listen, settings.port, ssl_context=context).start()
-                readiness.done(_CERTIFICATE)
-            serving = certificate
-        await asyncio.sleep(settings.recheck_s)
+    if settings.certificates is None:
+        await Issuing(settings, api, listener, metrics, ready).run()
+    else:
+        await Given(settings.certificates, listener, ready).run()

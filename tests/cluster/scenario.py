@@ -23,6 +23,19 @@ def install(cluster: Cluster) -> None:
             raise ClusterError(f"{workload} is not ready:\n{done.stdout}{done.stderr}\n{story(cluster)}")
 
 
+def roll_out_webhook(cluster: Cluster) -> None:
+    """Wait until the webhook's replicas are those of its Deployment as it is now, and the ones before are gone."""
+    status = ("rollout", "status", "deployment/webhook", "--timeout=150s")
+    done = cluster.kubectl("-n", OWN, *status, check=False, timeout=160)
+    if done.returncode != 0:
+        raise ClusterError(f"the webhook is not ready:\n{done.stdout}{done.stderr}\n{story(cluster)}")
+
+    def alone() -> bool:
+        return len(cluster.pods(OWN, "app.kubernetes.io/name=webhook")) == 2
+
+    wait_for("the webhook's old replicas to be gone", alone, 60)
+
+
 def story(cluster: Cluster) -> str:
     """What the installation's own Pods say, for when something is wrong."""
     parts = [cluster.kubectl("-n", OWN, "get", "pods", "-o", "wide", check=False).stdout]

@@ -1,37 +1,15 @@
-"""The CA and its serving certificates: what clients accept, and when what is renewed."""
+"""The CA and its serving certificates: what clients accept."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from cryptography.x509.oid import NameOID
 
-from certs.authority import Credentials, KeyPair, Lifetimes, issue, make_authority, renew
-
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-NAMES = ("webhook.ipvlan-bandwidth.svc", "webhook.ipvlan-bandwidth.svc.cluster.local", "webhook.ipvlan-bandwidth")
-DAY = timedelta(days=1)
-
-
-def accepts(bundle: bytes, serving: x509.Certificate, name: str, at: datetime) -> bool:
-    verifier = (
-        PolicyBuilder()
-        .store(Store(x509.load_pem_x509_certificates(bundle)))
-        .time(at)
-        .build_server_verifier(x509.DNSName(name))
-    )
-    try:
-        verifier.verify(serving, [])
-    except VerificationError:
-        return False
-    return True
-
-
-def fresh(now: datetime = NOW) -> Credentials:
-    return renew(None, names=NAMES, now=now).credentials
+from certs.authority import KeyPair, is_of_our_making, issue, make_authority
+from tests.unit.certs.clients import DAY, NAMES, NOW, accepts, fresh, self_signed
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -67,96 +45,19 @@ def test_a_serving_certificate_never_outlives_its_authority() -> None:
     assert serving.certificate.not_valid_after_utc == authority.certificate.not_valid_after_utc
 
 
-def test_good_credentials_stay_as_they_are() -> None:
-    credentials = fresh()
-    renewal = renew(credentials, names=NAMES, now=NOW + 200 * DAY)
-    assert renewal.credentials is credentials
-    assert renewal.reasons == ()
-
-
-@pytest.mark.parametrize(
-    ("after", "says"),
-    [
-        (250 * DAY, "the serving certificate expires on 2027-03-01 12:00 UTC"),
-        (400 * DAY, "the serving certificate expired on 2027-03-01 12:00 UTC"),
-        (-2 * DAY, "the CA's certificate is not valid before 2026-03-01 11:00 UTC"),
-    ],
-)
-def test_credentials_are_renewed_before_they_expire_and_when_a_wrong_clock_made_them(
-    after: timedelta, says: str
-) -> None:
-    credentials = fresh()
-    renewal = renew(credentials, names=NAMES, now=NOW + after)
-    assert says in renewal.reasons
-    assert renewal.credentials.serving.certificate != credentials.serving.certificate
-
-
-def test_renewing_the_serving_certificate_keeps_the_authority() -> None:
-    credentials = fresh()
-    renewed = renew(credentials, names=NAMES, now=NOW + 300 * DAY).credentials
-    assert renewed.trusted_pem() == credentials.trusted_pem()
-
-
-def test_a_certificate_that_lacks_a_name_is_renewed() -> None:
-    renewal = renew(fresh(), names=[*NAMES, "webhook.elsewhere.svc"], now=NOW)
-    assert renewal.reasons == ("the serving certificate does not name webhook.elsewhere.svc",)
-
-
-def test_a_certificate_without_any_alternative_name_is_renewed() -> None:
-    authority = make_authority(NOW, 100 * DAY)
-    # A CA's own certificate, self-issued, is the nearest thing at hand that names no host.
-    renewal = renew(Credentials(authority, authority), names=["webhook"], now=NOW)
-    assert renewal.reasons == ("the serving certificate does not name webhook",)
-
-
-def test_a_certificate_of_another_authority_is_renewed() -> None:
-    credentials = Credentials(fresh().authority, fresh().serving)
-    renewal = renew(credentials, names=NAMES, now=NOW)
-    assert renewal.reasons == ("the serving certificate is not of the CA in use",)
-
-
-def test_while_an_authority_is_replaced_clients_accept_what_replicas_still_serve() -> None:
-    old = fresh()
-    later = NOW + 2600 * DAY
-    served = issue(old.authority, NAMES, later, 30 * DAY)
-    renewal = renew(Credentials(old.authority, served), names=NAMES, now=later)
-    assert renewal.reasons == (
-        "the CA's certificate expires on 2036-02-27 12:00 UTC",
-        "the serving certificate is not of the CA in use",
-    )
-    bundle = renewal.credentials.trusted_pem()
-    assert accepts(bundle, served.certificate, NAMES[0], later)
-    assert accepts(bundle, renewal.credentials.serving.certificate, NAMES[0], later)
-
-
-def test_a_former_authority_that_has_expired_is_forgotten() -> None:
-    old = fresh()
-    renewed = renew(old, names=NAMES, now=NOW + 4000 * DAY).credentials
-    assert renewed.former == ()
-    assert old.authority.certificate not in x509.load_pem_x509_certificates(renewed.trusted_pem())
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    days=st.lists(st.integers(-4000, 4000), min_size=1, max_size=4),
-    authority=st.integers(1, 4000),
-    serving=st.integers(1, 4000),
-)
-def test_whatever_the_clocks_say_renewed_credentials_serve_and_renewing_them_again_changes_nothing(
-    days: list[int], authority: int, serving: int
-) -> None:
-    lifetimes = Lifetimes(authority=authority * DAY, serving=serving * DAY)
-    credentials: Credentials | None = None
-    for day in days:
-        now = NOW + day * DAY
-        credentials = renew(credentials, names=NAMES, now=now, lifetimes=lifetimes).credentials
-        assert accepts(credentials.trusted_pem(), credentials.serving.certificate, NAMES[0], now)
-        again = renew(credentials, names=NAMES, now=now, lifetimes=lifetimes)
-        assert again.reasons == ()
-        assert again.credentials is credentials
-
-
 def test_a_pair_tells_its_pem() -> None:
     pair: KeyPair = fresh().serving
     assert pair.certificate_pem().startswith(b"-----BEGIN CERTIFICATE-----")
     assert pair.key_pem().startswith(b"-----BEGIN PRIVATE KEY-----")
+
+
+def test_an_authority_of_our_making_is_told_from_others() -> None:
+    assert is_of_our_making(make_authority(NOW, DAY).certificate)
+    assert not is_of_our_making(self_signed(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "another CA")])))
+    assert not is_of_our_making(self_signed(x509.Name([])))
+
+
+def test_an_authority_whose_name_is_no_text_is_not_ours() -> None:
+    named = self_signed(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "another CA")]))
+    der = named.public_bytes(serialization.Encoding.DER).replace(b"another CA", b"another \xff\xfe")
+    assert not is_of_our_making(x509.load_der_x509_certificate(der))

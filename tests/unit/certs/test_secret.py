@@ -1,39 +1,110 @@
 """Credentials in a Secret: what comes back, and what is said of a Secret that holds something else."""
 
 import base64
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from certs.authority import Credentials, issue, make_authority, renew
+from certs.authority import issue, make_authority
+from certs.credentials import Credentials, Former, Next
+from certs.rotation import renew
 from certs.secret import UnusableSecret, decode, encode
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 
 
+def pem(what: str, der: bytes) -> bytes:
+    return f"-----BEGIN {what}-----\n{b64(der)}\n-----END {what}-----\n".encode()
+
+
 def b64(content: bytes) -> str:
     return base64.b64encode(content).decode()
+
+
+MADE = renew(None, names=["webhook"], now=NOW).credentials
 
 
 @pytest.fixture(scope="module")
 def credentials() -> Credentials:
     authority = make_authority(NOW, 100 * DAY)
     former = make_authority(NOW - DAY, 100 * DAY)
-    return Credentials(authority, issue(authority, ["webhook"], NOW, 10 * DAY), (former.certificate,))
+    coming = Next(make_authority(NOW, 200 * DAY), NOW)
+    return Credentials(
+        authority, issue(authority, ["webhook"], NOW, 10 * DAY), coming, (Former(former.certificate, NOW + DAY),)
+    )
 
 
 def test_what_is_encoded_decodes_to_the_same(credentials: Credentials) -> None:
     decoded = decode(encode(credentials))
     assert encode(decoded) == encode(credentials)
     assert decoded.former == credentials.former
-    assert renew(decoded, names=["webhook"], now=NOW).reasons == ()
+    assert decoded.next is not None
+    assert decoded.next.published == NOW
+    assert renew(decoded, names=["webhook"], now=NOW, published=True).reasons == ()
 
 
 def test_the_ca_file_is_the_bundle_for_clients(credentials: Credentials) -> None:
-    assert base64.b64decode(encode(credentials)["ca.crt"]) == credentials.trusted_pem()
+    file = x509.load_pem_x509_certificates(base64.b64decode(encode(credentials)["ca.crt"]))
+    assert set(file) == set(x509.load_pem_x509_certificates(credentials.trusted_pem()))
+    assert file[0] == credentials.authority.certificate
+
+
+def test_a_secret_from_before_there_was_rotation_is_read_and_trusts_its_former_authorities_until_they_expire(
+    credentials: Credentials,
+) -> None:
+    before = encode(replace(credentials, next=None))
+    del before["rotation.json"]
+    (former,) = decode(before).former
+    assert former == Former(credentials.former[0].certificate, NOW + 99 * DAY)
+
+
+def test_an_authority_that_is_not_published_yet_comes_back_so(credentials: Credentials) -> None:
+    coming = replace(credentials, next=Next(make_authority(NOW, DAY)))
+    decoded = decode(encode(coming)).next
+    assert decoded is not None
+    assert decoded.published is None
+
+
+def test_the_next_key_needs_its_certificate(credentials: Credentials) -> None:
+    alone = encode(replace(credentials, former=(), next=None))
+    with pytest.raises(UnusableSecret, match=r"ca\.crt lacks the certificate of next\.key"):
+        decode({**alone, "next.key": alone["ca.key"]})
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_whatever_is_written_over_a_file_is_told_as_damage_or_makes_no_difference_that_matters(
+    data: st.DataObject,
+) -> None:
+    good = encode(MADE)
+    name = data.draw(st.sampled_from(sorted(good)))
+    content = bytearray(base64.b64decode(good[name]))
+    at = data.draw(st.integers(0, len(content) - 1))
+    end = data.draw(st.integers(at, len(content)))
+    content[at:end] = data.draw(st.binary(max_size=20))
+    with suppress(UnusableSecret):
+        renew(decode({**good, name: b64(bytes(content))}), names=["webhook"], now=NOW)
+
+
+def test_keys_of_a_kind_that_nobody_knows_are_damage_too() -> None:
+    p256, unknown = bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a8648ce3d030177")
+    good = encode(MADE)
+    certificate = MADE.authority.certificate.public_bytes(serialization.Encoding.DER).replace(p256, unknown)
+    with pytest.raises(UnusableSecret, match=r"ca\.key is not the key of ca\.crt"):
+        decode({**good, "ca.crt": b64(pem("CERTIFICATE", certificate))})
+    key = MADE.authority.key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).replace(p256, unknown)
+    with pytest.raises(UnusableSecret, match=r"ca\.key holds no private key, or an encrypted one"):
+        decode({**good, "ca.key": b64(pem("PRIVATE KEY", key))})
 
 
 def test_an_empty_secret_is_unusable() -> None:
@@ -68,6 +139,19 @@ def test_an_empty_secret_is_unusable() -> None:
             ),
             "tls.key holds no private key, or an encrypted one",
         ),
+        ("rotation.json", "", "rotation.json is missing"),
+        ("rotation.json", b64(b"{"), "rotation.json does not hold the times of a rotation"),
+        (
+            "rotation.json",
+            b64(b'{"published": null, "former": ["2026-03-01T12:00:00"]}'),
+            "rotation.json does not hold the times of a rotation",
+        ),
+        (
+            "rotation.json",
+            b64(b'{"published": null, "former": []}'),
+            "ca.crt and rotation.json differ in how many former authorities there are",
+        ),
+        ("next.key", b64(make_authority(NOW, DAY).key_pem()), "next.key is not the key of ca.crt"),
         ("tls.key", b64(make_authority(NOW, DAY).key_pem()), "tls.key is not the key of tls.crt"),
         ("ca.key", b64(make_authority(NOW, DAY).key_pem()), "ca.key is not the key of ca.crt"),
     ],

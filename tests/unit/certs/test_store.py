@@ -3,22 +3,24 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from certs.authority import Lifetimes
+from certs.credentials import Lifetimes
+from certs.rotation import Change, Kind
 from certs.secret import decode, encode
-from certs.store import CredentialStore, StoreBusyError, StoredSecret
+from certs.store import PATIENCE_S, CredentialStore, Published, StoreBusyError, StoredSecret
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 
 
 class FakeCluster:
-    """One Secret with a version and one CA bundle; `pause` runs before each step, to let others in.
+    """One Secret and one CA bundle, each with a version; `pause` runs before each step, to let others in.
 
     The real one is in the cluster suite: two replicas of the Deployment start at once there.
     """
@@ -29,6 +31,8 @@ class FakeCluster:
         self.writes = 0
         self.patches = 0
         self.order = list(order or [])
+        self.changes: list[Change] = []
+        self.slept: list[float] = []
 
     async def pause(self) -> None:
         for _ in range(self.order.pop() if self.order else 0):
@@ -55,15 +59,40 @@ class FakeCluster:
         self.secret = StoredSecret(dict(data), str(self.writes))
         return True
 
-    async def trust(self, bundle: bytes) -> None:
-        await self.pause()
-        if bundle != self.bundle:
-            self.patches += 1
-            self.bundle = bundle
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        await asyncio.sleep(0)
+
+    def kinds(self) -> list[Kind]:
+        return [change.kind for change in self.changes]
 
 
-def replica(cluster: FakeCluster, clock: Callable[[], datetime] = lambda: NOW) -> CredentialStore:
-    return CredentialStore(cluster, cluster.trust, ("webhook",), clock, Lifetimes(1000 * DAY, 100 * DAY))
+class FakeBundle:
+    """The bundle of a FakeCluster as a store."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self.cluster = cluster
+
+    async def read(self) -> Published:
+        await self.cluster.pause()
+        return Published((self.cluster.bundle,), str(self.cluster.patches))
+
+    async def replace(self, bundle: bytes, version: str) -> bool:
+        await self.cluster.pause()
+        if version != str(self.cluster.patches):
+            return False
+        self.cluster.patches += 1
+        self.cluster.bundle = bundle
+        return True
+
+
+def replica(
+    cluster: FakeCluster, clock: Callable[[], datetime] = lambda: NOW, bundle: type[FakeBundle] = FakeBundle
+) -> CredentialStore:
+    lifetimes = Lifetimes(1000 * DAY, 100 * DAY)
+    return CredentialStore(
+        cluster, bundle(cluster), ("webhook",), clock, lifetimes, cluster.changes.append, cluster.sleep
+    )
 
 
 async def test_the_first_replica_makes_credentials_and_has_them_trusted() -> None:
@@ -106,37 +135,122 @@ async def test_expired_credentials_are_replaced_at_the_start() -> None:
     assert cluster.bundle == new.trusted_pem()
 
 
-async def test_a_secret_of_garbage_is_made_anew_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_secret_of_garbage_is_made_anew_by_replicas_that_hold_nothing(caplog: pytest.LogCaptureFixture) -> None:
     cluster = FakeCluster()
     cluster.secret = StoredSecret({"tls.crt": "garbage"}, "7")
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         credentials = await replica(cluster).establish()
     assert encode(decode(cluster.secret.data)) == encode(credentials)
     assert "ca.crt is missing" in caplog.text
+    assert cluster.kinds() == [Kind.MADE, Kind.PUBLISHED]
+    assert cluster.slept == [], "nobody trusts anything yet, so nobody serves anything"
+
+
+async def test_a_secret_that_is_lost_or_damaged_is_restored_by_whoever_serves_with_it_and_nothing_else_changes() -> (
+    None
+):
+    cluster = FakeCluster()
+    held = await replica(cluster).establish()
+    before = cluster.secret
+    assert before is not None
+    for damaged in (None, StoredSecret({}, "1"), StoredSecret({**before.data, "tls.key": before.data["ca.key"]}, "1")):
+        cluster.changes.clear()
+        cluster.secret = damaged
+        assert await replica(cluster).establish(held) == held
+        assert cluster.secret is not None
+        assert cluster.secret.data == before.data
+        assert cluster.kinds() == [Kind.RESTORED]
+    assert cluster.patches == 1
+
+
+async def test_a_replica_that_starts_just_then_waits_for_it() -> None:
+    cluster = FakeCluster()
+    held = await replica(cluster).establish()
+    cluster.secret = None
+
+    async def restored_meanwhile(seconds: float) -> None:
+        assert seconds == PATIENCE_S
+        await replica(cluster).establish(held)
+
+    starting = replace(replica(cluster), sleep=restored_meanwhile)
+    assert encode(await starting.establish()) == encode(held)
+
+
+async def test_but_not_for_ever_and_what_others_may_serve_stays_trusted() -> None:
+    cluster = FakeCluster()
+    held = await replica(cluster).establish()
+    cluster.secret = None
+    made = await replica(cluster).establish()
+    assert cluster.slept == [PATIENCE_S]
+    assert made.authority != held.authority
+    assert set(held.trusted()) < set(made.trusted())
+    # The other replica was cut off meanwhile: it follows.
+    assert encode(await replica(cluster).establish(held)) == encode(made)
+
+
+async def test_made_anew_what_somebody_wrote_into_the_bundle_is_not_trusted() -> None:
+    cluster = FakeCluster()
+    cluster.bundle = b"-----BEGIN CERTIFICATE-----\nYQ==\n-----END CERTIFICATE-----\n"
+    made = await replica(cluster).establish()
+    assert made.former == ()
+    assert cluster.bundle == made.trusted_pem()
+
+
+async def test_replicas_with_different_memories_of_a_lost_secret_agree() -> None:
+    one, other = FakeCluster(), FakeCluster()
+    first, second = await replica(one).establish(), await replica(other).establish()
+    one.secret = None
+    first = await replica(one).establish(first)
+    second = await replica(one).establish(second)
+    first = await replica(one).establish(first)
+    assert encode(first) == encode(second)
+    assert one.kinds().count(Kind.RESTORED) == 2
 
 
 async def test_a_bundle_that_someone_overwrote_is_put_back() -> None:
     cluster = FakeCluster()
     credentials = await replica(cluster).establish()
-    cluster.bundle = b""
-    await replica(cluster).establish()
-    assert cluster.bundle == credentials.trusted_pem()
+    for damage, said in ((b"", "the caBundle was missing"), (b"garbage", "the caBundle was not the webhook's")):
+        cluster.bundle = damage
+        await replica(cluster).establish(credentials)
+        assert cluster.bundle == credentials.trusted_pem()
+        assert cluster.changes[-1] == Change(Kind.BUNDLE_REPAIRED, f"{said}, and was put back")
 
 
-async def test_a_replica_that_patched_an_older_bundle_over_a_newer_one_patches_again() -> None:
-    class Overtaken(FakeCluster):
-        async def trust(self, bundle: bytes) -> None:
-            await super().trust(bundle)
-            if self.patches == 1:  # another replica replaces everything just after
-                self.secret = None
-                await replica(self).establish()
-                self.bundle = bundle
+async def test_a_replica_that_is_overtaken_while_it_publishes_does_not_undo_what_the_faster_one_did() -> None:
+    class Overtaken(FakeBundle):
+        async def replace(self, bundle: bytes, version: str) -> bool:
+            if not self.cluster.patches:  # another replica replaces everything just before
+                self.cluster.secret = None
+                await replica(self.cluster).establish()
+            return await super().replace(bundle, version)
 
-    cluster = Overtaken()
-    credentials = await replica(cluster).establish()
+    cluster = FakeCluster()
+    credentials = await replica(cluster, bundle=Overtaken).establish()
     assert cluster.secret is not None
     assert encode(credentials) == cluster.secret.data
     assert cluster.bundle == credentials.trusted_pem()
+    assert cluster.patches == 1
+
+
+async def test_a_rotation_takes_its_steps_one_look_after_another() -> None:
+    cluster = FakeCluster()
+    now = NOW
+    first = held = await replica(cluster).establish()
+    seen = []
+    for days in (690, 0.5, 1.5, 101):
+        now += days * DAY
+        cluster.changes.clear()
+        held = await replica(cluster, lambda: now).establish(held)  # noqa: B023 - called before the next round
+        assert cluster.bundle == held.trusted_pem()
+        seen.append(cluster.kinds())
+    assert seen == [
+        [Kind.ANNOUNCED, Kind.RENEWED, Kind.PUBLISHED, Kind.PUBLISHED],
+        [],
+        [Kind.ROTATED, Kind.RENEWED],
+        [Kind.RENEWED, Kind.RETIRED, Kind.PUBLISHED],
+    ]
+    assert held.authority != first.authority
 
 
 async def test_a_secret_that_never_comes_to_rest_is_an_error_and_no_endless_loop() -> None:
@@ -150,11 +264,22 @@ async def test_a_secret_that_never_comes_to_rest_is_an_error_and_no_endless_loop
         await replica(Restless()).establish()
 
 
-async def test_authorities_that_are_replaced_for_ever_are_an_error_too() -> None:
-    class Replaced(FakeCluster):
-        async def trust(self, bundle: bytes) -> None:
-            await super().trust(bundle)
-            self.secret = None
+async def test_bundles_that_are_replaced_for_ever_are_an_error_too() -> None:
+    class Replaced(FakeBundle):
+        async def replace(self, bundle: bytes, version: str) -> bool:
+            await super().replace(bundle, version)
+            self.cluster.bundle = b"somebody else's"
+            return True
 
-    with pytest.raises(StoreBusyError, match="kept replacing"):
-        await replica(Replaced()).establish()
+    with pytest.raises(StoreBusyError, match="kept changing"):
+        await replica(FakeCluster(), bundle=Replaced).establish()
+
+
+async def test_a_configuration_without_webhooks_has_nothing_to_publish() -> None:
+    class NoWebhooks(FakeBundle):
+        async def read(self) -> Published:
+            return Published((), "1")
+
+    cluster = FakeCluster()
+    await replica(cluster, bundle=NoWebhooks).establish()
+    assert cluster.patches == 0

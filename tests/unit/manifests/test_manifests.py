@@ -18,7 +18,8 @@ from webhook import contract
 ROOT = Path(__file__).parents[3]
 MANIFESTS = ROOT / "manifests"
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-KUSTOMIZATIONS = (MANIFESTS, MANIFESTS / "clean")
+BASE, CERT_MANAGER = MANIFESTS / "base", MANIFESTS / "cert-manager"
+KUSTOMIZATIONS = (BASE, MANIFESTS / "clean", CERT_MANAGER)
 CACHE = Path(os.environ.get("IPVLAN_BANDWIDTH_CACHE") or Path.home() / ".cache/ipvlan-bandwidth")
 
 Object = dict[str, Any]
@@ -30,10 +31,10 @@ def objects(*files: Path) -> list[Object]:
 
 def resources(kustomization: Path) -> list[Path]:
     (document,) = objects(kustomization / "kustomization.yaml")
-    return [kustomization / name for name in document["resources"]]
+    return [kustomization / name for name in document["resources"] if name.endswith(".yaml")]
 
 
-INSTALLED = objects(*resources(MANIFESTS))
+INSTALLED = objects(*resources(BASE))
 CLEAN = objects(*resources(MANIFESTS / "clean"))
 
 
@@ -78,6 +79,11 @@ def test_every_document_is_a_named_object(file: Path) -> None:
     for manifest in objects(file):
         assert manifest["apiVersion"]
         assert manifest["kind"] == "Kustomization" or manifest["metadata"]["name"]
+
+
+def test_what_is_applied_is_the_base() -> None:
+    (document,) = objects(MANIFESTS / "kustomization.yaml")
+    assert document["resources"] == ["base"]
 
 
 def test_everything_namespaced_is_in_the_projects_own_namespace() -> None:
@@ -175,10 +181,16 @@ def test_rights_are_exactly_these() -> None:
         (webhook, "namespaces", "list"),
         (webhook, "namespaces", "watch"),
         (webhook, "mutatingwebhookconfigurations", "get", "ipvlan-bandwidth"),
+        (webhook, "mutatingwebhookconfigurations", "list", "ipvlan-bandwidth"),
+        (webhook, "mutatingwebhookconfigurations", "watch", "ipvlan-bandwidth"),
         (webhook, "mutatingwebhookconfigurations", "patch", "ipvlan-bandwidth"),
         ("webhook", "secrets", "get", "webhook-certs"),
+        ("webhook", "secrets", "list", "webhook-certs"),
+        ("webhook", "secrets", "watch", "webhook-certs"),
         ("webhook", "secrets", "update", "webhook-certs"),
         ("webhook", "secrets", "create"),
+        ("webhook", "deployments", "get", "webhook"),
+        ("webhook", "events", "create"),
     }
 
 
@@ -283,13 +295,17 @@ def kubectl() -> str:
     return found or pytest.skip("no kubectl here: `make cluster` builds one")
 
 
-@pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda folder: folder.name)
-def test_kubectl_renders_it_without_a_warning(folder: Path) -> None:
+def rendered(folder: Path) -> list[Object]:
     done = subprocess.run([kubectl(), "kustomize", str(folder)], capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    rendered = [document for document in yaml.safe_load_all(done.stdout) if document]
-    sources = objects(*resources(folder))
-    assert {(o["kind"], o["metadata"]["name"]) for o in rendered} == {
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+@pytest.mark.parametrize("folder", [MANIFESTS, MANIFESTS / "clean"], ids=lambda folder: folder.name)
+def test_kubectl_renders_it_without_a_warning(folder: Path) -> None:
+    manifests = rendered(folder)
+    sources = INSTALLED if folder == MANIFESTS else CLEAN
+    assert {(o["kind"], o["metadata"]["name"]) for o in manifests} == {
         (o["kind"], o["metadata"]["name"]) for o in sources
     }
-    assert all(o["metadata"]["labels"]["app.kubernetes.io/part-of"] == "ipvlan-bandwidth" for o in rendered)
+    assert all(o["metadata"]["labels"]["app.kubernetes.io/part-of"] == "ipvlan-bandwidth" for o in manifests)

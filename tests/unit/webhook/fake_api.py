@@ -11,10 +11,14 @@ from typing import Any
 from webhook.kubeapi import ApiError
 
 Json = dict[str, Any]
+OWN = "ipvlan-bandwidth"
 NAMESPACES = "/api/v1/namespaces"
 SECRETS = "/api/v1/namespaces/ipvlan-bandwidth/secrets"  # - a path, no secret
 SECRET = f"{SECRETS}/webhook-certs"
-CONFIGURATION = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/ipvlan-bandwidth"
+CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+CONFIGURATION = f"{CONFIGURATIONS}/ipvlan-bandwidth"
+DEPLOYMENT = "/apis/apps/v1/namespaces/ipvlan-bandwidth/deployments/webhook"
+EVENTS = "/api/v1/namespaces/ipvlan-bandwidth/events"
 
 
 def namespace(name: str, network: str | None = None) -> Json:
@@ -23,7 +27,11 @@ def namespace(name: str, network: str | None = None) -> Json:
 
 
 class FakeApi:
-    """Objects by path with versions; a watch gives what is put into `events`. `down` makes every call fail."""
+    """Objects by path with versions, and watches of Namespaces, the Secret and the configuration.
+
+    `down` makes every call fail, `deaf` keeps watches from hearing of changes. A test that changes `objects` by itself
+    tells the watches with `changed`.
+    """
 
     def __init__(self, *namespaces: Json) -> None:
         self.objects: dict[str, Json] = {f"{NAMESPACES}/{each['metadata']['name']}": each for each in namespaces}
@@ -31,10 +39,13 @@ class FakeApi:
             "metadata": {"name": "ipvlan-bandwidth", "resourceVersion": "1"},
             "webhooks": [{"name": "pods.ipvlan-bandwidth.io", "clientConfig": {"service": {"name": "webhook"}}}],
         }
+        self.objects[DEPLOYMENT] = {"metadata": {"name": "webhook", "uid": "d-1", "resourceVersion": "1"}}
         self.events: asyncio.Queue[Json] = asyncio.Queue()
         self.down = False
+        self.deaf = False
         self.calls: list[str] = []
         self.watching = asyncio.Event()
+        self._watches: list[tuple[str, asyncio.Queue[Json]]] = []
 
     def _call(self, what: str) -> None:
         self.calls.append(what)
@@ -46,23 +57,41 @@ class FakeApi:
             raise ApiError(404, "NotFound", f"{path} not found")
         return self.objects[path]
 
+    def posted(self) -> list[tuple[str, str]]:
+        """The type and reason of each event that was posted."""
+        return [(o["type"], o["reason"]) for path, o in self.objects.items() if path.startswith(EVENTS)]
+
+    def changed(self, path: str, kind: str = "MODIFIED") -> None:
+        for collection, queue in [] if self.deaf else self._watches:
+            if path.startswith(f"{collection}/"):
+                stored = self.objects.get(path, {"metadata": {"name": path.rsplit("/", 1)[1]}})
+                queue.put_nowait({"type": kind, "object": copy.deepcopy(stored)})
+
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> Json:
         self._call(f"GET {path}")
-        if path != NAMESPACES:
+        if params is None:
             return copy.deepcopy(self._found(path))
-        assert params == {"labelSelector": "ipvlan-bandwidth.io/network"}
+        if path == NAMESPACES:
+            assert params == {"labelSelector": "ipvlan-bandwidth.io/network"}
+        else:
+            assert params == {"fieldSelector": f"metadata.name={'webhook-certs' if path == SECRETS else OWN}"}
         items = [
             item
             for key, item in self.objects.items()
-            if key.startswith(f"{NAMESPACES}/") and item["metadata"].get("labels")
+            if key.startswith(f"{path}/") and (path != NAMESPACES or item["metadata"].get("labels"))
         ]
-        return {"metadata": {"resourceVersion": "1"}, "items": items}
+        return {"metadata": {"resourceVersion": "1"}, "items": copy.deepcopy(items)}
 
     async def watch(self, path: str, params: Mapping[str, str]) -> AsyncGenerator[Json]:
-        self._call(f"WATCH {path} {params['labelSelector']}")
-        self.watching.set()
+        self._call(f"WATCH {path} {params.get('labelSelector') or params['fieldSelector']}")
+        queue: asyncio.Queue[Json] = asyncio.Queue()
+        if path == NAMESPACES:
+            queue = self.events
+            self.watching.set()
+        else:
+            self._watches.append((path, queue))
         while True:
-            yield await self.events.get()
+            yield await queue.get()
 
     async def create(self, path: str, body: Mapping[str, Any]) -> Json:
         self._call(f"POST {path}")
@@ -82,10 +111,13 @@ class FakeApi:
         self._call(f"PATCH {path}")
         assert content_type == "application/strategic-merge-patch+json"
         held = self._found(path)
+        version = held["metadata"]["resourceVersion"]
+        if body["metadata"] != {"resourceVersion": version}:
+            raise ApiError(409, "Conflict", "it was modified")
         for change in body["webhooks"]:
             (webhook,) = [each for each in held["webhooks"] if each["name"] == change["name"]]
             webhook["clientConfig"].update(change["clientConfig"])
-        return held
+        return self._store(path, held, int(version))
 
     async def close(self) -> None:
         self.calls.append("close")
@@ -93,4 +125,5 @@ class FakeApi:
     def _store(self, path: str, body: Mapping[str, Any], version: int) -> Json:
         stored = {**body, "metadata": {**body["metadata"], "resourceVersion": str(version + 1)}}
         self.objects[path] = stored
+        self.changed(path)
         return copy.deepcopy(stored)

@@ -15,8 +15,8 @@ from typing import Any, Final
 import aiohttp
 
 from tests.unit.webhook.fake_api import CONFIGURATION, FakeApi, Json
-from webhook import server
-from webhook.server import Settings, serve
+from webhook.server import serve
+from webhook.settings import Settings, add_arguments, settings_of
 
 REFUSED: Final = {"kubernetes.io/ingress-bandwidth": "100m"}
 GOOD: Final = {"kubernetes.io/ingress-bandwidth": "0.1G"}
@@ -31,7 +31,7 @@ def free_port() -> int:
 
 def parsed(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    server.add_arguments(parser)
+    add_arguments(parser)
     return parser.parse_args(arguments)
 
 
@@ -97,7 +97,7 @@ class Running:
 
 @asynccontextmanager
 async def running(api: FakeApi, **changes: Any) -> AsyncIterator[Running]:
-    settings = server.settings_of(parsed("--listen", "127.0.0.1"))
+    settings = settings_of(parsed("--listen", "127.0.0.1"))
     settings = replace(settings, port=free_port(), health_port=free_port(), drain_s=0.0)
     settings = replace(settings, **changes)
     stop = asyncio.Event()

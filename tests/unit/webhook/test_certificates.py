@@ -1,16 +1,13 @@
 """The Secret and the MutatingWebhookConfiguration, read and written through a small API server in memory."""
 
 import base64
-import ssl
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from certs.authority import renew
-from certs.store import StoredSecret
+from certs.store import Published, StoredSecret
 from tests.unit.webhook.fake_api import CONFIGURATION, SECRET, FakeApi
-from webhook.certificates import KubeSecret, serve_with, server_context, trust
+from webhook.certificates import KubeBundle, KubeSecret
 from webhook.kubeapi import ApiError
 
 
@@ -73,32 +70,39 @@ async def test_other_failures_pass_through(method: str) -> None:
         await getattr(secret, method)(*arguments[method])
 
 
-async def test_a_bundle_is_patched_in_once() -> None:
+def bundle_of(api: FakeApi) -> KubeBundle:
+    return KubeBundle(api, "ipvlan-bandwidth")
+
+
+async def test_a_bundle_is_patched_in_and_all_else_left_as_it_is() -> None:
     api = FakeApi()
-    await trust(api, "ipvlan-bandwidth", b"bundle")
-    await trust(api, "ipvlan-bandwidth", b"bundle")
+    bundle = bundle_of(api)
+    assert await bundle.read() == Published((b"",), "1")
+    assert await bundle.replace(b"bundle", "1")
+    assert await bundle.read() == Published((b"bundle",), "2")
     config = api.objects[CONFIGURATION]["webhooks"][0]["clientConfig"]
     assert config == {"service": {"name": "webhook"}, "caBundle": base64.b64encode(b"bundle").decode()}
-    assert [call for call in api.calls if call.startswith("PATCH")] == [f"PATCH {CONFIGURATION}"]
 
 
-async def test_another_bundle_is_replaced_and_a_configuration_without_webhooks_left_alone() -> None:
+async def test_a_bundle_is_not_put_over_one_that_came_after_what_was_read() -> None:
     api = FakeApi()
-    await trust(api, "ipvlan-bandwidth", b"old")
-    await trust(api, "ipvlan-bandwidth", b"new")
-    assert base64.b64decode(api.objects[CONFIGURATION]["webhooks"][0]["clientConfig"]["caBundle"]) == b"new"
+    slow, fast = bundle_of(api), bundle_of(api)
+    await slow.read()
+    await fast.read()
+    assert await fast.replace(b"newer", "1")
+    assert not await slow.replace(b"older", "1")
+    assert (await slow.read()).bundles == (b"newer",)
+
+
+async def test_a_configuration_without_webhooks_has_no_bundle() -> None:
+    api = FakeApi()
     api.objects[CONFIGURATION]["webhooks"] = None
-    await trust(api, "ipvlan-bandwidth", b"newer")
+    assert (await bundle_of(api).read()).bundles == ()
 
 
 async def test_a_missing_configuration_is_an_error_that_names_it() -> None:
     api = FakeApi()
     del api.objects[CONFIGURATION]
-    with pytest.raises(ApiError, match="mutatingwebhookconfigurations/ipvlan-bandwidth not found"):
-        await trust(api, "ipvlan-bandwidth", b"bundle")
-
-
-def test_the_server_speaks_tls_from_1_2_on_with_a_key_that_is_on_no_disk() -> None:
-    context = server_context()
-    serve_with(context, renew(None, names=["webhook"], now=datetime.now(UTC)).credentials)
-    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+    for call in (bundle_of(api).read(), bundle_of(api).replace(b"bundle", "1")):
+        with pytest.raises(ApiError, match="mutatingwebhookconfigurations/ipvlan-bandwidth not found"):
+            await call

@@ -10,9 +10,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from certs.authority import Credentials, renew
-from webhook.certificates import serve_with, server_context
+from certs.credentials import Credentials
+from certs.rotation import renew
 from webhook.kubeapi import ApiError, ConfigurationError, KubeApi, from_kubeconfig, in_cluster
+from webhook.listener import load, server_context
 
 
 async def echo(request: web.Request) -> web.Response:
@@ -29,7 +30,7 @@ async def secure(credentials: Credentials) -> AsyncIterator[TestServer]:
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", echo)
     context = server_context()
-    serve_with(context, credentials)
+    load(context, credentials.serving.certificate_pem() + credentials.serving.key_pem())
     server = TestServer(application, host="localhost", scheme="https")
     await server.start_server(ssl=context)
     yield server

@@ -1,6 +1,7 @@
 """The webhook's server from its start to its drain: when it is ready, what it mends, and how it ends."""
 
 import asyncio
+import base64
 import json
 import logging
 import os
@@ -12,11 +13,13 @@ import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from certs.credentials import Lifetimes
 from tests.unit.webhook.fake_api import CONFIGURATION, SECRET, FakeApi, namespace
 from tests.unit.webhook.running_server import GOOD, free_port, parsed, review, running
 from webhook import server
@@ -69,16 +72,89 @@ async def test_an_api_server_that_goes_away_later_leaves_it_ready() -> None:
         assert (await server_.answer(review(GOOD)))["allowed"]
 
 
-async def test_a_secret_that_is_deleted_is_made_again_and_served_with() -> None:
+async def test_a_secret_that_is_deleted_is_restored_and_the_same_certificate_served() -> None:
     api = FakeApi(namespace("shop", "kube-system.ipvlan"))
     async with running(api, recheck_s=0.02) as server_:
         await server_.ready()
-        before = server_.trusting()
+        before, bundle = api.objects[SECRET]["data"], server_.trusting().get_ca_certs()
         api.objects.pop(SECRET)
         await until(lambda: SECRET in api.objects)
-        await asyncio.sleep(0.05)
+        assert api.objects[SECRET]["data"] == before
         assert (await server_.answer(review(GOOD)))["allowed"]
-        assert server_.trusting().get_ca_certs() != before.get_ca_certs()
+        assert server_.trusting().get_ca_certs() == bundle
+
+
+async def test_what_others_do_to_the_secret_or_the_bundle_is_mended_at_once_with_an_event() -> None:
+    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    # The watch tells: no look for an hour.
+    async with running(api, recheck_s=3600) as server_:
+        await server_.ready()
+        await until(lambda: len([call for call in api.calls if call.startswith("WATCH")]) == 3)
+        client = api.objects[CONFIGURATION]["webhooks"][0]["clientConfig"]
+        bundle = client["caBundle"]
+        for damage in ("", base64.b64encode(b"-----BEGIN CERTIFICATE-----").decode()):
+            client["caBundle"] = damage
+            api.changed(CONFIGURATION)
+            await until(lambda: client["caBundle"] == bundle)
+        api.objects.pop(SECRET)
+        api.changed(SECRET, "DELETED")
+        await until(lambda: SECRET in api.objects)
+        await until(lambda: len(api.posted()) == 4)
+        assert api.posted() == [
+            ("Normal", "CertificatesMade"),
+            ("Warning", "CABundleRepaired"),
+            ("Warning", "CABundleRepaired"),
+            ("Warning", "CertificatesRestored"),
+        ]
+        scraped = (await server_.get("/metrics"))[1]
+        assert 'ipvlan_bandwidth_certificate_changes_total{change="bundle_repaired"} 2.0' in scraped
+        assert 'ipvlan_bandwidth_certificate_changes_total{change="restored"} 1.0' in scraped
+
+
+async def test_what_no_watch_tells_is_mended_at_the_next_look() -> None:
+    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    async with running(api, recheck_s=0.02) as server_:
+        await server_.ready()
+        api.deaf = True
+        api.objects.pop(SECRET)
+        await until(lambda: SECRET in api.objects)
+
+
+async def test_a_configuration_that_is_deleted_and_applied_again_gets_its_bundle_at_once() -> None:
+    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    async with running(api, recheck_s=3600) as server_:
+        await server_.ready()
+        await until(lambda: len([call for call in api.calls if call.startswith("WATCH")]) == 3)
+        removed = api.objects.pop(CONFIGURATION)
+        api.changed(CONFIGURATION, "DELETED")
+        await asyncio.sleep(0.1)
+        assert (await server_.get("/readyz"))[0] == 200
+        fresh = {**removed, "webhooks": [{"name": "pods.ipvlan-bandwidth.io", "clientConfig": {}}]}
+        api.objects[CONFIGURATION] = fresh
+        api.changed(CONFIGURATION, "ADDED")
+        await until(lambda: "caBundle" in api.objects[CONFIGURATION]["webhooks"][0]["clientConfig"])
+        assert (await server_.answer(review(GOOD)))["allowed"]
+
+
+async def test_two_replicas_rotate_under_requests_and_answer_every_one() -> None:
+    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    # A certificate's times are whole seconds.
+    quick = Lifetimes(timedelta(seconds=3), timedelta(seconds=3), timedelta(seconds=0.3))
+    changes = {"recheck_s": 0.05, "lifetimes": quick}
+    async with running(api, **changes) as first, running(api, **changes) as second:
+        await asyncio.gather(first.ready(), second.ready())
+        bundles: set[str] = set()
+        async with asyncio.timeout(20):
+            while len(bundles) < 4:
+                bundles.add(api.objects[CONFIGURATION]["webhooks"][0]["clientConfig"]["caBundle"])
+                for each in (first, second):
+                    # A connection of its own: a handshake with what is trusted and served just now.
+                    response = await each.post(review(GOOD), headers={"Connection": "close"})
+                    assert response.status == 200
+                await asyncio.sleep(0.02)
+    reasons = {reason for _, reason in api.posted()}
+    assert {"CAAnnounced", "CARotated", "CertificateRenewed", "CARetired"} <= reasons
+    assert not {"CertificatesRestored", "CABundleRepaired"} & reasons
 
 
 async def test_two_replicas_that_start_at_once_are_both_trusted() -> None:

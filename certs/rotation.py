@@ -1,0 +1,259 @@
+"""How one authority follows another without a moment at which a client must refuse. Pure but for keys.
+
+    announced   a new authority is in the bundle that clients trust, and signs nothing yet
+    promoted    once that bundle has been published for the overlap, it signs, and the former one no longer
+    retired     once nothing that the former one ever signed is valid any longer, clients trust it no longer
+
+Each step is one write of the Secret that replicas share (`certs.store`), and any replica may take it. So a client that
+knows a bundle as old as the overlap accepts what any replica serves, and a replica may serve what it has until that
+expires, however late it hears of the rest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+from certs.authority import BACKDATED, is_of_our_making, issue, make_authority, moment, validity_fault
+from certs.credentials import Credentials, Former, Lifetimes, Next
+
+
+class Kind(StrEnum):
+    """What can happen to credentials."""
+
+    MADE = "made"
+    """There were none that anybody knew of."""
+    RESTORED = "restored"
+    """The Secret was lost or damaged, and written again from a replica's memory."""
+    ANNOUNCED = "announced"
+    """A new authority will be trusted."""
+    PUBLISHED = "published"
+    """The bundle in the webhook's configuration follows the Secret, and the overlap of a new authority begins."""
+    ROTATED = "rotated"
+    """The new authority signs."""
+    RENEWED = "renewed"
+    """There is another serving certificate."""
+    RETIRED = "retired"
+    """A former authority is trusted no longer."""
+    BUNDLE_REPAIRED = "bundle_repaired"
+    """Somebody changed the bundle in the webhook's configuration; it was put back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happened to credentials, and why, for people."""
+
+    kind: Kind
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """Credentials that are good now, and how they differ from those before; no changes: they do not differ."""
+
+    credentials: Credentials
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why they differ, as sentences."""
+        return tuple(change.text for change in self.changes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What a step is judged by."""
+
+    names: Sequence[str]
+    now: datetime
+    lifetimes: Lifetimes
+    published: bool
+
+
+def renew(
+    credentials: Credentials | None,
+    *,
+    names: Sequence[str],
+    now: datetime,
+    lifetimes: Lifetimes | None = None,
+    published: bool = False,
+    known: Sequence[x509.Certificate] = (),
+    fault: str = "there are no credentials yet",
+) -> Renewal:
+    """Credentials for the DNS `names` that are valid at `now` and for some time: those given, as far as they serve.
+
+    `published` tells that the bundle of those given is where clients read it. Where none are given, `fault` says why,
+    and ours among the certificates that clients have `known` so far stay trusted: a replica that is cut off may serve
+    something of them. Renewing again what this returned changes nothing.
+    """
+    judged = _Judged(names, now, lifetimes or Lifetimes(), published)
+    if credentials is None:
+        authority = make_authority(now, judged.lifetimes.authority)
+        serving = issue(authority, names, now, judged.lifetimes.serving)
+        former = tuple(
+            # What it signed last may have been signed just now.
+            Former(certificate, min(certificate.not_valid_after_utc, now + judged.lifetimes.serving))
+            for certificate in known
+            if is_of_our_making(certificate) and not validity_fault(certificate, now)
+        )
+        return Renewal(Credentials(authority, serving, former=former), (Change(Kind.MADE, fault),))
+    changes = []
+    for step in (_mark, _announce, _promote, _certify, _retire):
+        credentials, change = step(credentials, judged)
+        if change is not None:
+            changes.append(change)
+    return Renewal(credentials, tuple(changes))
+
+
+def next_step(credentials: Credentials, lifetimes: Lifetimes) -> datetime:
+    """When `renew` will have something to do, if nobody else does anything before."""
+    moments = [_due_at(credentials.serving.certificate, lifetimes.serving)]
+    moments += [former.until for former in credentials.former]
+    if credentials.next is None:
+        moments.append(_due_at(credentials.authority.certificate, lifetimes.authority))
+    elif credentials.next.published is not None:
+        moments.append(_ripe(credentials, credentials.next.published, lifetimes))
+    return min(moments)
+
+
+def settle(
+    found: Credentials | None, held: Credentials | None, *, now: datetime, fault: str = ""
+) -> tuple[Credentials | None, Change | None]:
+    """Which credentials to go on with: those found in the Secret, or those that this replica serves with.
+
+    What is found is taken when it follows from what is held, that is when the authority held is trusted in it. All else
+    is damage, and `fault` says which when nothing can be found: clients trust what is held, so it must stay. Where
+    others may serve what was found, it is trusted too: so two replicas that hold different credentials agree after all.
+    """
+    if held is None or validity_fault(held.serving.certificate, now):
+        return found, None
+    if found is None:
+        return held, Change(Kind.RESTORED, f"{fault}; restored from memory")
+    if held.authority.certificate in found.trusted():
+        return found, None
+    foreign = Change(Kind.RESTORED, "the Secret held credentials of another authority; restored from memory")
+    other = found.authority.certificate
+    if other in held.trusted() or not _is_issued_by(found.serving.certificate, other):
+        return held, foreign
+    also = Former(other, found.serving.certificate.not_valid_after_utc)
+    return replace(held, former=(*held.former, also)), foreign
+
+
+def _mark(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Change | None]:
+    """Note since when clients can know the next authority."""
+    coming = credentials.next
+    if coming is None:
+        return credentials, None
+    if validity_fault(coming.authority.certificate, judged.now):
+        return replace(credentials, next=None), Change(Kind.RETIRED, "the new CA's own certificate is not valid now")
+    if not judged.published and coming.published is not None:
+        unknown = replace(credentials, next=replace(coming, published=None))
+        return unknown, Change(Kind.PUBLISHED, "the new CA is not in the caBundle any more: its overlap begins again")
+    if judged.published and (coming.published is None or coming.published > judged.now):
+        known = replace(credentials, next=replace(coming, published=judged.now))
+        return known, Change(Kind.PUBLISHED, "the new CA is in the caBundle: its overlap begins")
+    return credentials, None
+
+
+def _announce(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Change | None]:
+    """Make the authority that will follow, in good time."""
+    certificate = credentials.authority.certificate
+    due = _due(certificate, judged.now, judged.lifetimes.authority)
+    if credentials.next is not None or not due or validity_fault(certificate, judged.now):
+        return credentials, None
+    coming = Next(make_authority(judged.now, judged.lifetimes.authority))
+    return replace(credentials, next=coming), Change(
+        Kind.ANNOUNCED,
+        f"the CA's certificate {due}: a new CA is trusted from now on, and signs after the overlap",
+    )
+
+
+def _promote(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Change | None]:
+    """Have the next authority sign, after the overlap, or at once when nobody accepts the one in use anyway."""
+    old, coming = credentials.authority.certificate, credentials.next
+    fault = validity_fault(old, judged.now)
+    published = None if coming is None else coming.published
+    known = published is not None and _ripe(credentials, published, judged.lifetimes) <= judged.now
+    if not fault and not known:
+        return credentials, None
+    authority = make_authority(judged.now, judged.lifetimes.authority) if coming is None else coming.authority
+    # What it signed last is served until it expires at the latest, and so may be what it signed before: names change.
+    signed = max(credentials.serving.certificate.not_valid_after_utc, judged.now + judged.lifetimes.serving)
+    former = (Former(old, min(old.not_valid_after_utc, signed)), *credentials.former)
+    promoted = replace(credentials, authority=authority, next=None, former=former)
+    return promoted, Change(Kind.ROTATED, f"the CA's certificate {fault or 'is replaced: the new one signs'}")
+
+
+def _certify(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Change | None]:
+    """Have a serving certificate of the authority in use, by all names."""
+    fault = _serving_fault(credentials, judged)
+    if not fault:
+        return credentials, None
+    serving = issue(credentials.authority, judged.names, judged.now, judged.lifetimes.serving)
+    return replace(credentials, serving=serving), Change(Kind.RENEWED, f"the serving certificate {fault}")
+
+
+def _retire(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Change | None]:
+    """Drop former authorities of which nothing can be served any more."""
+    kept = tuple(
+        former
+        for former in credentials.former
+        if judged.now < former.until and judged.now < former.certificate.not_valid_after_utc
+    )
+    if kept == credentials.former:
+        return credentials, None
+    return replace(credentials, former=kept), Change(
+        Kind.RETIRED, "a former CA is trusted no longer: whatever it signed has expired"
+    )
+
+
+def _serving_fault(credentials: Credentials, judged: _Judged) -> str:
+    """Why the serving certificate cannot be used any longer, as the rest of a sentence; empty when it can."""
+    certificate = credentials.serving.certificate
+    if not _is_issued_by(certificate, credentials.authority.certificate):
+        return "is not of the CA in use"
+    try:
+        alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        held = set(alternatives.get_values_for_type(x509.DNSName))
+    except x509.ExtensionNotFound:
+        held = set()
+    if missing := sorted(set(judged.names) - held):
+        return f"does not name {', '.join(missing)}"
+    return validity_fault(certificate, judged.now) or _due(certificate, judged.now, judged.lifetimes.serving)
+
+
+def _is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _ripe(credentials: Credentials, published: datetime, lifetimes: Lifetimes) -> datetime:
+    """When the next authority signs: after the overlap, which is cut short when a tenth of the current one is left.
+
+    Only where lifetimes were changed, or there was no API server for long, is there so little left.
+    """
+    made, ends = _validity(credentials.authority.certificate)
+    return min(published + lifetimes.overlap, max(published, ends - (ends - made) / 10))
+
+
+def _due(certificate: x509.Certificate, now: datetime, lifetime: timedelta) -> str:
+    """Why it is time to renew a certificate, as the rest of a sentence; empty when it is not."""
+    if now < _due_at(certificate, lifetime):
+        return ""
+    return f"expires on {moment(certificate.not_valid_after_utc)}"
+
+
+def _due_at(certificate: x509.Certificate, lifetime: timedelta) -> datetime:
+    made, ends = _validity(certificate)
+    return made + min(ends - made, lifetime) * 2 / 3
+
+
+def _validity(certificate: x509.Certificate) -> tuple[datetime, datetime]:
+    """When it was made, and when it expires."""
+    return certificate.not_valid_before_utc + BACKDATED, certificate.not_valid_after_utc

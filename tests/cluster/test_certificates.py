@@ -1,0 +1,45 @@
+"""The webhook's certificates on the embedded cluster: rotated, lost, damaged and overwritten while Pods are created."""
+
+import os
+
+import pytest
+
+from tests.cluster import certificates, scenario
+
+# make chaos has them rotate for five minutes.
+SECONDS = float(os.environ.get("IPVLAN_BANDWIDTH_ROTATION_SECONDS", "90"))
+
+
+@pytest.fixture(scope="module")
+def installed(cluster):
+    scenario.install(cluster)
+    return cluster
+
+
+def test_the_ca_is_rotated_every_half_minute_and_no_creation_fails(installed):
+    outcome = certificates.rotate(installed, seconds=SECONDS)
+    print(outcome)
+    assert outcome.lost == ()
+    assert outcome.seen["authorities"] >= 1 + int(SECONDS / certificates.ROTATION_S * 0.8)
+    assert outcome.seen["created"] > SECONDS
+    assert outcome.seen["handshakes"] > SECONDS
+
+
+def test_a_secret_lost_or_damaged_is_restored_and_no_creation_fails(installed):
+    outcomes = certificates.lose_the_secret(installed)
+    print(*outcomes, sep="\n")
+    assert [outcome.lost for outcome in outcomes] == [()] * 6
+    for outcome in outcomes:
+        expected = (
+            "CertificateRenewed" if outcome.done == "Secret with a foreign certificate" else "CertificatesRestored"
+        )
+        assert expected in outcome.seen["events"], outcome
+
+
+def test_a_ca_bundle_that_somebody_takes_away_is_put_back_and_creations_wait_for_no_longer(installed):
+    outcomes = certificates.lose_the_bundle(installed)
+    print(*outcomes, sep="\n")
+    assert [outcome.lost for outcome in outcomes] == [()] * 4
+    assert all("CABundleRepaired" in outcome.seen["events"] for outcome in outcomes)
+    described = installed.kubectl("-n", scenario.OWN, "describe", "deployment", "webhook").stdout
+    assert "the caBundle was missing, and was put back" in described

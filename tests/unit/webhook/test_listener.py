@@ -1,0 +1,161 @@
+"""HTTPS on loopback: certificates change, connections stay."""
+
+import asyncio
+import re
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import aiohttp
+import pytest
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from certs.authority import KeyPair, issue, make_authority, pem_of
+from tests.unit.webhook.running_server import free_port
+from webhook.listener import Listener, UnusableCertificateError
+from webhook.metrics import Metrics
+
+DAY = timedelta(days=1)
+AUTHORITY = make_authority(datetime.now(UTC), 9 * DAY)
+
+
+def pair() -> KeyPair:
+    return issue(AUTHORITY, ["webhook"], datetime.now(UTC), DAY)
+
+
+@dataclass
+class Listening:
+    listener: Listener
+    metrics: Metrics
+    port: int
+
+    async def use(self, made: KeyPair) -> None:
+        await self.listener.use(made.certificate_pem(), made.key_pem())
+
+    async def serial(self) -> int:
+        """The serial number of the certificate that a new connection gets."""
+        tls = ssl.create_default_context(cadata=AUTHORITY.certificate_pem().decode())
+        _, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=tls, server_hostname="webhook")
+        certificate = writer.get_extra_info("peercert")
+        writer.close()
+        await writer.wait_closed()
+        return int(certificate["serialNumber"], 16)
+
+
+@asynccontextmanager
+async def listening() -> AsyncIterator[Listening]:
+    application = web.Application()
+
+    async def slow(request: web.Request) -> web.Response:
+        await asyncio.sleep(float(request.query["s"]))
+        assert request.transport is not None
+        return web.Response(text=str(request.transport.get_extra_info("peername")))
+
+    application.router.add_get("/", slow)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    metrics = Metrics()
+    port = free_port()
+    try:
+        yield Listening(Listener(runner, "127.0.0.1", port, metrics), metrics, port)
+    finally:
+        await runner.cleanup()
+
+
+async def test_it_listens_from_the_first_certificate_on() -> None:
+    async with listening() as here:
+        assert not here.listener.listens
+        with pytest.raises(OSError, match="Connect call failed"):
+            await here.serial()
+        made = pair()
+        await here.use(made)
+        assert here.listener.listens
+        assert await here.serial() == made.certificate.serial_number
+
+
+async def test_another_certificate_is_for_new_connections_and_no_open_one_ends() -> None:
+    tls = ssl.create_default_context(cadata=AUTHORITY.certificate_pem().decode())
+    async with listening() as here, aiohttp.ClientSession() as session:
+        await here.use(pair())
+        url = f"https://127.0.0.1:{here.port}/"
+
+        async def get(seconds: float) -> str:
+            """The client's address and port, as the server sees them: another connection has another."""
+            async with session.get(url, params={"s": str(seconds)}, ssl=tls, server_hostname="webhook") as response:
+                return await response.text()
+
+        before = await get(0)
+        in_flight = asyncio.create_task(get(0.1))
+        await asyncio.sleep(0.02)
+        for _ in range(3):
+            made = pair()
+            await here.use(made)
+            assert await here.serial() == made.certificate.serial_number
+        assert await in_flight == before
+        assert await get(0) == before
+
+
+async def test_a_certificate_of_another_kind_of_key_takes_the_place_of_the_one_before() -> None:
+    async with listening() as here:
+        await here.use(pair())
+        key = rsa.generate_private_key(65537, 2048)
+        name = x509.Name([])
+        now = datetime.now(UTC)
+        other = (
+            x509.CertificateBuilder(name, name, key.public_key(), 77, now, now + DAY)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName("webhook")]), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        pkcs8 = serialization.PrivateFormat.PKCS8
+        pem = key.private_bytes(serialization.Encoding.PEM, pkcs8, serialization.NoEncryption())
+        await here.listener.use(pem_of(other), pem)
+        served = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", here.port))
+        assert x509.load_pem_x509_certificate(served.encode()) == other
+        last = pair()
+        await here.use(last)
+        assert await here.serial() == last.certificate.serial_number
+
+
+async def test_the_same_certificate_again_is_loaded_once_and_told_in_metrics() -> None:
+    async with listening() as here:
+        made = pair()
+        for _ in range(3):
+            await here.use(made)
+        scraped = here.metrics.render().decode()
+        assert "ipvlan_bandwidth_certificate_loads_total 1.0" in scraped
+        (told,) = re.findall(r"^ipvlan_bandwidth_certificate_expiry_timestamp_seconds (.*)$", scraped, re.MULTILINE)
+        assert float(told) == made.certificate.not_valid_after_utc.timestamp()
+
+
+@pytest.mark.parametrize(
+    ("chain", "key"),
+    [
+        (b"garbage", pair().key_pem()),
+        (pair().certificate_pem(), b"garbage"),
+        (pair().certificate_pem(), pair().key_pem()),
+        (b"", b""),
+    ],
+)
+async def test_what_cannot_be_served_is_refused_and_the_one_before_stays(chain: bytes, key: bytes) -> None:
+    async with listening() as here:
+        good = pair()
+        await here.use(good)
+        with pytest.raises(UnusableCertificateError, match="no certificate with its key"):
+            await here.listener.use(chain, key)
+        assert await here.serial() == good.certificate.serial_number
+
+
+async def test_tls_1_2_is_the_least_and_the_key_is_on_no_disk() -> None:
+    async with listening() as here:
+        await here.use(pair())
+        old = ssl.create_default_context(cadata=AUTHORITY.certificate_pem().decode())
+        old.maximum_version = ssl.TLSVersion.TLSv1_2
+        _, writer = await asyncio.open_connection("127.0.0.1", here.port, ssl=old, server_hostname="webhook")
+        assert writer.get_extra_info("ssl_object").version() == "TLSv1.2"
+        writer.close()
+        await writer.wait_closed()

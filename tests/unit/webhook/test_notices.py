@@ -1,0 +1,90 @@
+"""Events on the Deployment: what they say, where kubectl finds them, and that there are never too many."""
+
+import logging
+from datetime import UTC, datetime
+
+import pytest
+
+from certs.rotation import Change, Kind
+from tests.unit.webhook.fake_api import DEPLOYMENT, EVENTS, FakeApi, Json
+from webhook.notices import BURST, PERIOD_S, Notices
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+REPAIRED = Change(Kind.BUNDLE_REPAIRED, "the caBundle was missing, and was put back")
+
+
+def notices(api: FakeApi, clock: list[float] | None = None) -> Notices:
+    times = clock or [0.0]
+    return Notices(api, "ipvlan-bandwidth", "webhook", clock=lambda: times[-1], now=lambda: NOW)
+
+
+def events(api: FakeApi) -> list[Json]:
+    return [each for path, each in api.objects.items() if path.startswith(EVENTS)]
+
+
+async def test_an_event_is_about_the_deployment_that_is_there_and_says_what_happened() -> None:
+    api = FakeApi()
+    await notices(api).post([REPAIRED])
+    (event,) = events(api)
+    assert event["involvedObject"] == {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "name": "webhook",
+        "namespace": "ipvlan-bandwidth",
+        "uid": "d-1",
+    }
+    assert (event["type"], event["reason"], event["message"]) == ("Warning", "CABundleRepaired", REPAIRED.text)
+    assert event["lastTimestamp"] == "2026-03-01T12:00:00Z"
+
+
+async def test_damage_is_a_warning_and_a_rotation_is_not() -> None:
+    api = FakeApi()
+    changes = [Change(kind, "why") for kind in Kind]
+    await notices(api).post(changes)
+    assert api.posted() == [
+        ("Normal", "CertificatesMade"),
+        ("Warning", "CertificatesRestored"),
+        ("Normal", "CAAnnounced"),
+        ("Normal", "CARotated"),
+        ("Normal", "CertificateRenewed"),
+        ("Normal", "CARetired"),
+        ("Warning", "CABundleRepaired"),
+    ]
+
+
+async def test_nothing_is_asked_for_when_there_is_nothing_to_say() -> None:
+    api = FakeApi()
+    await notices(api).post([])
+    await notices(api).post([Change(Kind.PUBLISHED, "as ever")])
+    assert api.calls == []
+
+
+async def test_a_fight_over_the_bundle_fills_no_etcd() -> None:
+    api = FakeApi()
+    clock = [0.0]
+    here = notices(api, clock)
+    for _ in range(100):
+        await here.post([REPAIRED])
+    assert len(events(api)) == BURST
+    clock.append(2.5 * PERIOD_S)
+    for _ in range(100):
+        await here.post([REPAIRED])
+    assert len(events(api)) == BURST + 2
+
+
+@pytest.mark.parametrize("missing", [False, True])
+async def test_an_event_that_cannot_be_posted_is_in_the_log(missing: bool, caplog: pytest.LogCaptureFixture) -> None:
+    api = FakeApi()
+    api.down = not missing
+    if missing:
+        del api.objects[DEPLOYMENT]
+    with caplog.at_level(logging.WARNING):
+        await notices(api).post([REPAIRED])
+    assert "cannot post an event" in caplog.text
+
+
+async def test_a_long_message_is_cut_where_the_api_server_would_refuse_it() -> None:
+    api = FakeApi()
+    await notices(api).post([Change(Kind.MADE, "é" * 2000)])
+    (event,) = events(api)
+    assert len(event["message"].encode()) <= 1024

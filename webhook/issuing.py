@@ -1,0 +1,140 @@
+"""Certificates of our own: agreed on with the other replicas, trusted by API servers, watched, mended, renewed.
+
+Both objects, the Secret and the MutatingWebhookConfiguration, are watched, so what somebody does to them is mended
+within a second while the watch stands; every `recheck_s` they are looked at anyhow, which bounds it when it does not.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+from certs.credentials import Credentials
+from certs.rotation import Change, Kind, next_step
+from certs.store import CredentialStore, StoreBusyError
+from webhook.budget import Budget
+from webhook.certificates import CONFIGURATIONS, KubeBundle, KubeSecret, ReadWrite, secrets_path
+from webhook.kubeapi import ApiError
+from webhook.listener import Listener
+from webhook.metrics import Metrics
+from webhook.notices import Notices
+from webhook.reflector import ListAndWatch, Reflector
+from webhook.settings import Settings
+
+_FIRST_RETRY_S: Final = 0.5
+_LONGEST_RETRY_S: Final = 15.0
+# One write of ours, and another replica's to the other object, are one look at both.
+_SETTLE_S: Final = 0.05
+# Somebody who damages again and again what is mended is not to be fought for all that the API server can take.
+_REPAIRS_AT_ONCE: Final = 10
+_FORGIVEN_AFTER_S: Final = 60.0
+_REPAIR_PAUSE_S: Final = 5.0
+_REPAIRS: Final = frozenset({Kind.RESTORED, Kind.BUNDLE_REPAIRED})
+
+logger = logging.getLogger(__name__)
+
+
+class Api(ListAndWatch, ReadWrite, Protocol):
+    """The part of KubeApi that is needed here."""
+
+
+class Issuing:
+    """Keeps a listener in certificates that API servers trust. `ready` is called with "", or why there is none yet."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        api: Api,
+        listener: Listener,
+        metrics: Metrics,
+        ready: Callable[[str], None],
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._metrics = metrics
+        self._ready = ready
+        self._now = now
+        self._sleep = sleep
+        self._changed = asyncio.Event()
+        self._changes: list[Change] = []
+        self._repairs = Budget(_REPAIRS_AT_ONCE, _FORGIVEN_AFTER_S, clock)
+        self._notices = Notices(api, settings.namespace, settings.deployment, now=now)
+        self._store = CredentialStore(
+            KubeSecret(api, settings.namespace, settings.secret),
+            KubeBundle(api, settings.configuration),
+            settings.names,
+            now,
+            settings.lifetimes,
+            self._changes.append,
+            sleep,
+        )
+        self._watches = tuple(
+            Reflector(
+                api,
+                path,
+                # By this selector RBAC lets a right be held to one object's name.
+                params={"fieldSelector": f"metadata.name={name}"},
+                on_sync=lambda _: self._changed.set(),
+                on_event=self._event,
+            )
+            for path, name in (
+                (secrets_path(settings.namespace), settings.secret),
+                (CONFIGURATIONS, settings.configuration),
+            )
+        )
+
+    async def run(self) -> None:
+        """Run until cancelled. Raises OSError when the port cannot be had."""
+        async with asyncio.TaskGroup() as tasks:
+            for watch in self._watches:
+                tasks.create_task(watch.run())
+            tasks.create_task(self._keep())
+
+    def _event(self, _kind: str, _item: dict[str, Any]) -> None:
+        self._changed.set()
+
+    async def _keep(self) -> None:
+        held: Credentials | None = None
+        delay = _FIRST_RETRY_S
+        while True:
+            self._changed.clear()
+            self._changes.clear()
+            try:
+                held = await self._store.establish(held)
+            except (ApiError, StoreBusyError) as error:
+                self._ready(str(error))
+                what = "cannot check certificate and caBundle" if held else "no trusted certificate yet"
+                logger.warning("%s, again in %.1f s: %s", what, delay, error)
+                await self._tell()
+                await self._sleep(_FIRST_RETRY_S)
+                await self._wait(delay - _FIRST_RETRY_S)
+                delay = min(delay * 2, _LONGEST_RETRY_S)
+                continue
+            delay = _FIRST_RETRY_S
+            await self._listener.use(held.serving.certificate_pem(), held.serving.key_pem())
+            self._metrics.trusts(authority_expires_s=held.authority.certificate.not_valid_after_utc.timestamp())
+            self._ready("")
+            repaired = any(change.kind in _REPAIRS for change in self._changes)
+            await self._tell()
+            await self._sleep(_REPAIR_PAUSE_S if repaired and not self._repairs.take() else _SETTLE_S)
+            due = next_step(held, self._settings.lifetimes) - self._now()
+            await self._wait(min(self._settings.recheck_s, max(due.total_seconds(), _FIRST_RETRY_S)))
+
+    async def _tell(self) -> None:
+        for change in self._changes:
+            self._metrics.certificates_changed(change.kind.value)
+        await self._notices.post(self._changes)
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait so long, or until one of the objects changes."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            pass

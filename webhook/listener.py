@@ -1,0 +1,83 @@
+"""HTTPS with a certificate that can change while connections are open."""
+
+import logging
+import os
+import ssl
+
+from aiohttp import web
+from cryptography import x509
+
+from certs.authority import moment
+from webhook.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+
+class UnusableCertificateError(Exception):
+    """A certificate and key that TLS cannot serve with; its text says why, and holds nothing secret."""
+
+
+class Listener:
+    """Listens once there is a certificate; later ones are for handshakes from then on, and no connection ends."""
+
+    def __init__(self, runner: web.AppRunner, address: str | None, port: int, metrics: Metrics) -> None:
+        self._runner = runner
+        self._address = address
+        self._port = port
+        self._metrics = metrics
+        self._serving: bytes | None = None
+        self._current = server_context()
+
+    @property
+    def listens(self) -> bool:
+        """Whether there is a certificate."""
+        return self._serving is not None
+
+    async def use(self, chain: bytes, key: bytes) -> None:
+        """Serve with this certificate (and those between it and its CA) and its key, in PEM; the same again is nothing.
+
+        Raises UnusableCertificateError, and goes on with the one before. OSError when the port cannot be had.
+        """
+        pem = chain + b"\n" + key
+        if pem == self._serving:
+            return
+        # A context of its own: one that has served keeps a former certificate of another kind of key beside this one,
+        # and half of a pair that does not match.
+        context = server_context()
+        try:
+            expires = x509.load_pem_x509_certificate(chain).not_valid_after_utc
+            load(context, pem)
+        except (ValueError, ssl.SSLError) as error:
+            raise UnusableCertificateError(f"no certificate with its key: {error}") from error
+        first, self._serving, self._current = self._serving is None, pem, context
+        self._metrics.serves_with(expires.timestamp())
+        logger.info("serving with a certificate that expires on %s", moment(expires))
+        if first:
+            listening = server_context()
+            listening.sni_callback = self._choose
+            await web.TCPSite(self._runner, self._address, self._port, ssl_context=listening).start()
+
+    def _choose(self, connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        """Each handshake is with the certificate of that moment, also where the client names no server."""
+        connection.context = self._current
+
+
+def server_context() -> ssl.SSLContext:
+    """TLS 1.2 and up for the server; `load` gives it a certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def load(context: ssl.SSLContext, pem: bytes) -> None:
+    """Use a certificate and its key for all handshakes from now on; connections that are open stay as they are."""
+    # `ssl` loads certificates from files only: this one is in memory alone, so that the key is on no disk.
+    descriptor = os.memfd_create("serving", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(pem)
+        # No password: without one given, OpenSSL would ask for it on the terminal.
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password="")
+    finally:
+        os.close(descriptor)

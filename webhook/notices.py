@@ -1,0 +1,105 @@
+"""Events about the webhook's certificates, on its Deployment: `kubectl describe deployment` shows them.
+
+Not on the Secret, whose description has no events, and not on the MutatingWebhookConfiguration, whose events would have
+to be in the namespace `default`: so the right to create events is one within the webhook's own namespace.
+"""
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+from certs.rotation import Change, Kind
+from webhook.budget import Budget
+from webhook.kubeapi import ApiError
+
+COMPONENT: Final = "ipvlan-bandwidth"
+# The API server refuses an event's note beyond 1024 bytes (k8s.io/kubernetes/pkg/apis/core/validation/events.go).
+MESSAGE_BYTES: Final = 1024
+# Somebody who overwrites the caBundle for ever must not fill etcd: ten at once, then one a minute.
+BURST: Final = 10
+PERIOD_S: Final = 60.0
+
+_EVENTS: Final = {
+    Kind.MADE: ("Normal", "CertificatesMade"),
+    Kind.RESTORED: ("Warning", "CertificatesRestored"),
+    Kind.ANNOUNCED: ("Normal", "CAAnnounced"),
+    Kind.ROTATED: ("Normal", "CARotated"),
+    Kind.RENEWED: ("Normal", "CertificateRenewed"),
+    Kind.RETIRED: ("Normal", "CARetired"),
+    Kind.BUNDLE_REPAIRED: ("Warning", "CABundleRepaired"),
+}
+
+logger = logging.getLogger(__name__)
+
+
+class EventApi(Protocol):
+    """The calls of the API server that posting needs."""
+
+    async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Read the Deployment."""
+        ...
+
+    async def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """POST a new object."""
+        ...
+
+
+class Notices:
+    """Posts what people should know; a change that cannot be posted, or is one too many, is in the log all the same."""
+
+    def __init__(
+        self,
+        api: EventApi,
+        namespace: str,
+        deployment: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._deployment = deployment
+        self._now = now
+        self._budget = Budget(BURST, PERIOD_S, clock)
+
+    async def post(self, changes: Sequence[Change]) -> None:
+        """Post an event for each change that has one. Raises nothing for an API server that does not take it."""
+        told = [change for change in changes if change.kind in _EVENTS and self._budget.take()]
+        if not told:
+            return
+        try:
+            path = f"/apis/apps/v1/namespaces/{self._namespace}/deployments/{self._deployment}"
+            # `kubectl describe` finds events by the uid too.
+            uid = (await self._api.get(path))["metadata"]["uid"]
+            for change in told:
+                await self._api.create(f"/api/v1/namespaces/{self._namespace}/events", self._body(change, uid))
+        except ApiError as error:
+            logger.warning("cannot post an event: %s", error)
+
+    def _body(self, change: Change, uid: str) -> dict[str, Any]:
+        kind, reason = _EVENTS[change.kind]
+        stamp = self._now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{self._deployment}.{secrets.token_hex(8)}", "namespace": self._namespace},
+            "involvedObject": {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "name": self._deployment,
+                "namespace": self._namespace,
+                "uid": uid,
+            },
+            "type": kind,
+            "reason": reason,
+            "message": change.text.encode()[:MESSAGE_BYTES].decode(errors="ignore"),
+            "source": {"component": COMPONENT},
+            "reportingComponent": COMPONENT,
+            "reportingInstance": self._deployment,
+            "firstTimestamp": stamp,
+            "lastTimestamp": stamp,
+            "count": 1,
+        }

@@ -1,0 +1,163 @@
+"""The settings of `python -m webhook serve`: flags, their defaults, and what does not go together."""
+
+import argparse
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from certs.credentials import Lifetimes
+from webhook.kubeapi import ConfigurationError
+
+_DURATION: Final = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_CERTIFICATES: Final = """\
+Certificates: without --certificates, the replicas make a CA of their own and a certificate of it in the Secret, renew
+both when two thirds of their lifetimes are over, and keep the MutatingWebhookConfiguration's caBundle. A new CA is in
+the caBundle for the overlap before it signs. Durations are a number and s, m, h or d: 90s, 36h, 365d."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where to listen, which objects of the cluster are ours, and how patient to be; times in seconds."""
+
+    listen: str | None
+    port: int
+    health_port: int
+    namespace: str
+    service: str
+    deployment: str
+    secret: str
+    configuration: str
+    also_named: tuple[str, ...]
+    drain_s: float
+    recheck_s: float
+    lifetimes: Lifetimes
+    certificates: Path | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The DNS names that the webhook is called by; API servers use the first (`<service>.<namespace>.svc`)."""
+        base = f"{self.service}.{self.namespace}"
+        return (f"{base}.svc", f"{base}.svc.cluster.local", base, *self.also_named)
+
+
+def duration(text: str) -> timedelta:
+    """The duration that a flag's value says; ArgumentTypeError otherwise."""
+    found = _DURATION.fullmatch(text)
+    if found is None or not int(found[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration: a whole number and s, m, h or d, as 90s or 365d")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The settings of `serve`; their defaults are those of the manifests."""
+    parser.epilog = _CERTIFICATES
+    parser.add_argument("--listen", metavar="ADDRESS", help="address to listen on (default: all)")
+    parser.add_argument("--port", type=int, default=8443, help="HTTPS port for API servers (default: %(default)s)")
+    parser.add_argument(
+        "--health-port", type=int, default=8080, help="HTTP port for health and metrics (default: %(default)s)"
+    )
+    parser.add_argument("--namespace", default="ipvlan-bandwidth", help="where it is installed (default: %(default)s)")
+    parser.add_argument("--service", default="webhook", help="its Service there (default: %(default)s)")
+    parser.add_argument(
+        "--deployment", default="webhook", help="its Deployment there, which events are about (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--secret", default="webhook-certs", help="the Secret to keep its certificates in (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--configuration", default="ipvlan-bandwidth", help="its MutatingWebhookConfiguration (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--also-named",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further DNS name for its certificate, as for a webhook that runs outside of the cluster; repeatable",
+    )
+    _add_certificates(parser)
+    parser.add_argument(
+        "--drain-seconds",
+        type=float,
+        default=5.0,
+        help="how long to go on answering after SIGTERM, while the Service's endpoints change (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--log-level",
+        default="info",
+        choices=["debug", "info", "warning", "error"],
+        help="debug also logs what is admitted (default: %(default)s)",
+    )
+
+
+def _add_certificates(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--certificates",
+        type=Path,
+        metavar="FOLDER",
+        help="serve with tls.crt and tls.key of this folder, as of a mounted Secret of cert-manager's, and issue none: "
+        "Secret and caBundle are left to others then",
+    )
+    lifetimes = Lifetimes()
+    for name, default, what in (
+        ("--ca-lifetime", lifetimes.authority, "for how long a CA is valid"),
+        ("--certificate-lifetime", lifetimes.serving, "for how long a certificate of it is valid"),
+        ("--overlap", lifetimes.overlap, "how long API servers trust a new CA before it signs"),
+    ):
+        parser.add_argument(
+            name, type=duration, default=default, metavar="DURATION", help=f"{what} (default: {default.days}d)"
+        )
+    parser.add_argument(
+        "--recheck-seconds",
+        type=float,
+        default=60.0,
+        help="how often to see that certificate and caBundle are as they should be, beside watching them "
+        "(default: %(default)s)",
+    )
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The settings that parsed arguments say; ConfigurationError when they do not go together."""
+    settings = Settings(
+        listen=args.listen,
+        port=args.port,
+        health_port=args.health_port,
+        namespace=args.namespace,
+        service=args.service,
+        deployment=args.deployment,
+        secret=args.secret,
+        configuration=args.configuration,
+        also_named=tuple(args.also_named),
+        drain_s=args.drain_seconds,
+        recheck_s=args.recheck_seconds,
+        lifetimes=Lifetimes(args.ca_lifetime, args.certificate_lifetime, args.overlap),
+        certificates=args.certificates,
+    )
+    _check(settings)
+    return settings
+
+
+def _check(settings: Settings) -> None:
+    """What is renewed in the last third of its lifetime must be served with by all before that ends."""
+    if settings.recheck_s <= 0:
+        raise ConfigurationError("--recheck-seconds must be more than 0")
+    lifetimes, rechecks = settings.lifetimes, timedelta(seconds=2 * settings.recheck_s)
+    if rechecks > lifetimes.serving / 3:
+        raise ConfigurationError(
+            f"two times --recheck-seconds ({rechecks.total_seconds():g} s) must fit into a third of "
+            f"--certificate-lifetime ({lifetimes.serving.total_seconds() / 3:g} s), in which the certificate is renewed"
+        )
+    if rechecks > lifetimes.overlap:
+        raise ConfigurationError(
+            f"--overlap ({lifetimes.overlap.total_seconds():g} s) must be at least two times --recheck-seconds "
+            f"({rechecks.total_seconds():g} s): all replicas must have heard of a new CA before it signs"
+        )
+    # Announced when a third of the CA's lifetime is left, the next one signs when a tenth is left at the latest.
+    room = lifetimes.authority * 7 / 30
+    if lifetimes.overlap + rechecks > room:
+        raise ConfigurationError(
+            f"--overlap and two times --recheck-seconds ({(lifetimes.overlap + rechecks).total_seconds():g} s) must "
+            f"fit into 7/30 of --ca-lifetime ({room.total_seconds():g} s), in which a new CA takes over"
+        )
