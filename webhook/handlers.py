@@ -1,25 +1,41 @@
 """The webhook's HTTP: `/mutate` for API servers, and `/healthz`, `/readyz`, `/metrics` on a port of their own.
 
-An answer other than 200 is what a person reads in `failed calling webhook ...: <text>`, so it is a sentence.
+An answer other than 200 is what a person reads in `failed calling webhook ...: <text>`, so it is a sentence. API
+servers repeat a request that is answered by 503 and `Retry-After`, within the webhook's `timeoutSeconds`
+(k8s.io/client-go, rest/with_retry.go).
 """
 
-import json
+import asyncio
 import logging
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
 
+from webhook.contract import quoted
 from webhook.kubeapi import ApiError
 from webhook.metrics import CONTENT_TYPE, Metrics
 from webhook.namespaces import Namespaces
-from webhook.review import InvalidReview, Outcome, Reviewed, namespace_of, respond
+from webhook.review import InvalidReview, Outcome, Reviewed, namespace_of, parsed, respond
 
 # A review of an UPDATE carries two Pods, and an API server takes no request over 3 MiB.
 LARGEST_REVIEW_BYTES: Final = 8 * 2**20
+# All bodies that are being received or answered: a hundred senders of the largest would fill the memory.
+ALL_BODIES_BYTES: Final = 32 * 2**20
+# An API server waits no longer than `timeoutSeconds` for an answer, 5 by our manifest and at most 30.
+BODY_S: Final = 10.0
 
 logger = logging.getLogger(__name__)
+
+
+class NoReview(Exception):  # noqa: N818 - it names the request
+    """A request that is not read to its end, or not at all: the HTTP status, and as a string why."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class Readiness:
@@ -60,41 +76,64 @@ class Admission:
         self._metrics = metrics
         self._readiness = readiness
         self._clock = clock
+        self._held_bytes = 0
 
     def application(self) -> web.Application:
         """The HTTPS side."""
-        application = web.Application(client_max_size=LARGEST_REVIEW_BYTES)
+        application = web.Application()
         application.router.add_post("/mutate", self._mutate)
         return application
 
     async def _mutate(self, request: web.Request) -> web.Response:
-        if request.content_type != "application/json":
-            return self._wrong(415, f"expected Content-Type application/json, got {request.content_type}")
+        body = bytearray()
         try:
-            body = await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            return self._wrong(413, f"an AdmissionReview of more than {LARGEST_REVIEW_BYTES} bytes")
-        begun = self._clock()
-        try:
-            response = await self._answer(body, begun)
+            await self._read(request, body)
+            response = await self._answer(body)
+        except NoReview as error:
+            response = self._wrong(error.status, str(error))
+            # What of its body is still to come is not worth reading.
+            response.force_close()
         except InvalidReview as error:
             response = self._wrong(400, str(error))
         except ApiError as error:
-            # Refusing for good would blame the author; an error has workload controllers try again.
+            # Refusing for good would blame the author; after an error it is tried again.
             response = self._wrong(503, f"cannot read the Pod's Namespace just now, try again: {error}")
         except Exception:
             logger.exception("defect while answering an AdmissionReview")
             response = self._wrong(500, "a defect in the webhook, please report it: its log has the details")
+        finally:
+            self._held_bytes -= len(body)
         if self._readiness.draining:
             # API servers keep connections open: this sends them to another replica before this one is gone.
             response.force_close()
         return response
 
-    async def _answer(self, body: bytes, begun: float) -> web.Response:
+    async def _read(self, request: web.Request, body: bytearray) -> None:
+        """Receive the body, into `body` as it comes, so that the caller can account for it. Raises NoReview."""
+        if request.content_type != "application/json":
+            raise NoReview(415, f"expected Content-Type application/json, got {request.content_type}")
+        if (coding := request.headers.get("Content-Encoding", "identity")) != "identity":
+            raise NoReview(415, f"expected no Content-Encoding, got {quoted(coding)}")
+        too_large = NoReview(413, f"an AdmissionReview of more than {LARGEST_REVIEW_BYTES} bytes")
+        if (request.content_length or 0) > LARGEST_REVIEW_BYTES:
+            raise too_large
         try:
-            review = json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise InvalidReview(f"the request's body is no JSON: {error}") from error
+            async with asyncio.timeout(BODY_S):
+                async for chunk in request.content.iter_any():
+                    body += chunk
+                    self._held_bytes += len(chunk)
+                    if len(body) > LARGEST_REVIEW_BYTES:
+                        raise too_large
+                    if self._held_bytes > ALL_BODIES_BYTES:
+                        raise NoReview(503, "too many large AdmissionReviews at once, try again")
+        except TimeoutError as error:
+            raise NoReview(408, f"the request's body did not come within {BODY_S:g} s") from error
+        except (ConnectionError, web.RequestPayloadError) as error:
+            raise NoReview(400, "the request's body breaks off") from error
+
+    async def _answer(self, body: bytearray) -> web.Response:
+        begun = self._clock()
+        review = parsed(body)
         policy = await self._namespaces.policy_of(namespace_of(review))
         reviewed = respond(review, lambda _: policy)
         self._metrics.admitted(reviewed.operation, reviewed.outcome, reviewed.reasons, self._clock() - begun)
@@ -104,7 +143,8 @@ class Admission:
     def _wrong(self, status: int, text: str) -> web.Response:
         self._metrics.failed(str(status))
         logger.warning("no answer to an AdmissionReview", extra={"status": status, "error": text})
-        return web.Response(status=status, text=f"ipvlan-bandwidth: {text}")
+        headers = {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+        return web.Response(status=status, text=f"ipvlan-bandwidth: {text}", headers=headers)
 
 
 def health_application(readiness: Readiness, metrics: Metrics) -> web.Application:

@@ -2,7 +2,7 @@
 
 In order: health answers first; then the Namespaces are listed while replicas agree on credentials and have API servers
 trust them; then HTTPS listens; only then it is ready. On SIGTERM it is unready at once, goes on answering while the
-Service's endpoints change, and stops once what is in flight is answered.
+Service's endpoints change, then on the connections that are open, and stops once clients have closed these.
 """
 
 import argparse
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from aiohttp import web
 from pythonjsonlogger.json import JsonFormatter
 
 from certs.store import CredentialStore, StoreBusyError
+from webhook.bounded import BoundedServer
 from webhook.certificates import KubeSecret, ReadWrite, serve_with, server_context, trust
 from webhook.handlers import Admission, Readiness, health_application
 from webhook.kubeapi import ApiError, ConfigurationError, KubeApi
@@ -28,8 +28,6 @@ from webhook.reflector import ListAndWatch
 _NAMESPACES: Final = "the first list of Namespaces"
 _CERTIFICATE: Final = "a certificate that API servers trust"
 
-# For answers in flight when draining is over; the manifests' grace period covers both.
-_FINISH_S: Final = 10.0
 _FIRST_RETRY_S: Final = 0.5
 _LONGEST_RETRY_S: Final = 15.0
 
@@ -53,6 +51,7 @@ class Settings:
     configuration: str
     also_named: tuple[str, ...]
     drain_s: float
+    linger_s: float
     recheck_s: float
 
     @property
@@ -91,6 +90,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long to go on answering after SIGTERM, while the Service's endpoints change (default: %(default)s)",
     )
     parser.add_argument(
+        "--linger-seconds",
+        type=float,
+        default=95.0,
+        help="how long after that to answer on connections that are still open; API servers close theirs after 90 s "
+        "without use (default: %(default)s)",
+    )
+    parser.add_argument(
         "--recheck-seconds",
         type=float,
         default=60.0,
@@ -116,6 +122,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         configuration=args.configuration,
         also_named=tuple(args.also_named),
         drain_s=args.drain_seconds,
+        linger_s=args.linger_seconds,
         recheck_s=args.recheck_seconds,
     )
 
@@ -165,14 +172,12 @@ async def serve(settings: Settings, api: Api, stop: asyncio.Event) -> None:
     namespaces = Namespaces(api)
     metrics = Metrics(lambda: namespaces.restarts)
     readiness = Readiness((_NAMESPACES, _CERTIFICATE))
-    admission = web.AppRunner(
-        Admission(namespaces, metrics, readiness).application(), access_log=None, shutdown_timeout=_FINISH_S
-    )
-    health = web.AppRunner(health_application(readiness, metrics), access_log=None)
-    await admission.setup()
-    await health.setup()
+    admission = BoundedServer(Admission(namespaces, metrics, readiness).application())
+    health = BoundedServer(health_application(readiness, metrics))
+    await admission.prepare()
+    await health.prepare()
     try:
-        await web.TCPSite(health, settings.listen, settings.health_port).start()
+        await health.listen(settings.listen, settings.health_port)
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(namespaces.run()),
@@ -183,14 +188,13 @@ async def serve(settings: Settings, api: Api, stop: asyncio.Event) -> None:
             logger.info("draining for %.1f s", settings.drain_s)
             readiness.draining = True
             await asyncio.sleep(settings.drain_s)
+            await admission.drain(settings.linger_s)
             for task in background:
                 task.cancel()
-        # Waits for what is in flight.
-        await admission.cleanup()
         logger.info("stopped")
     finally:
-        await admission.cleanup()
-        await health.cleanup()
+        await admission.close()
+        await health.close()
 
 
 async def _follow_sync(namespaces: Namespaces, readiness: Readiness) -> None:
@@ -200,7 +204,7 @@ async def _follow_sync(namespaces: Namespaces, readiness: Readiness) -> None:
 
 
 async def _keep_certified(
-    settings: Settings, api: Api, runner: web.AppRunner, metrics: Metrics, readiness: Readiness
+    settings: Settings, api: Api, admission: BoundedServer, metrics: Metrics, readiness: Readiness
 ) -> None:
     """Serve HTTPS with credentials that are trusted, and see to it from time to time that it stays so.
 
@@ -235,7 +239,7 @@ async def _keep_certified(
             metrics.certificate_expires(expires.timestamp())
             logger.info("serving with a certificate that expires on %s", f"{expires:%Y-%m-%d %H:%M} UTC")
             if serving is None:
-                await web.TCPSite(runner, settings.listen, settings.port, ssl_context=context).start()
+                await admission.listen(settings.listen, settings.port, context)
                 readiness.done(_CERTIFICATE)
             serving = certificate
         await asyncio.sleep(settings.recheck_s)
