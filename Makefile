@@ -7,6 +7,8 @@ PYTHON := $(BIN)/python
 export PYTHONDONTWRITEBYTECODE := 1
 # A root shell opened with plain `su` has neither.
 export PATH := $(PATH):/usr/sbin:/sbin
+# Of both targets of the fuzzer together.
+FUZZ_SECONDS ?= 60
 # Of Debian's releases: bullseye, bookworm, trixie, and sid's.
 KERNELS ?= 5.10 6.1 6.12 newest
 # The functional core: no I/O, and every branch tested.
@@ -15,7 +17,7 @@ PURE := webhook/contract.py,webhook/advice.py,webhook/admission.py,webhook/polic
 	reconciler/nri/protobuf.py,reconciler/nri/mux.py,reconciler/nri/ttrpc.py,reconciler/nri/messages.py,$\
 	reconciler/nri/plugin.py,reconciler/kernel/buckets.py,certs/authority.py,certs/secret.py
 
-.PHONY: help setup setup-cluster lint test test-unit test-differential test-kernel test-kernels test-cluster bench \
+.PHONY: help setup setup-cluster lint test test-unit test-differential fuzz test-kernel test-kernels test-cluster bench \
 	bench-admission demo cluster cluster-down images clean
 
 help: ## what there is to make
@@ -49,6 +51,15 @@ test-unit: setup ## without root, in seconds; the pure modules covered to the la
 test-differential: setup ## the grammar of a limit beside Kubernetes' own parser, which is built from its Go module
 	@tests/setup/binaries.sh quantity
 	$(BIN)/pytest tests/differential
+
+fuzz: setup ## looks for what breaks the webhook, for a minute; FUZZ_SECONDS=3600 for an hour
+	@tests/setup/fuzz.sh
+	@mkdir -p build/fuzz/quantity build/fuzz/review
+	@for target in quantity review; do \
+		echo "fuzzing: $$target for $$(($(FUZZ_SECONDS) / 2)) s" && \
+		PYTHONPATH=$(CACHE)/fuzz $(PYTHON) -m tests.fuzz $$target -max_total_time=$$(($(FUZZ_SECONDS) / 2)) -timeout=5 \
+			-rss_limit_mb=1024 -artifact_prefix=build/fuzz/broken- -print_final_stats=1 build/fuzz/$$target || exit 1; \
+	done
 
 test-kernel: setup ## the shaper on real ipvlan, in user-mode-linux
 	$(PYTHON) -m tests.kernel

@@ -149,9 +149,10 @@ class Limits:
 
 
 def quoted(text: str) -> str:
-    """A value as messages show it: in quotes, cut when long, with what cannot be seen written as escapes."""
-    shown = text if len(text) <= MAXIMUM_LENGTH else text[: MAXIMUM_LENGTH - 1] + "…"
-    return '"' + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown) + '"'
+    """A value as messages show it: in quotes, with what cannot be seen written as escapes, and cut when it is long."""
+    begin = text[: MAXIMUM_LENGTH + 1]
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in begin)
+    return f'"{shown}"' if len(shown) <= MAXIMUM_LENGTH else f'"{shown[: MAXIMUM_LENGTH - 1]}…"'
 
 
 class _Fault(NamedTuple):
