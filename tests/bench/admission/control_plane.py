@@ -70,8 +70,8 @@ class ControlPlane:
 
     def cpu_seconds(self, name: str) -> float:
         """What a program that runs here has used so far."""
-        fields = Path(f"/proc/{self._processes[name].pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        threads = Path(f"/proc/{self._processes[name].pid}/task").iterdir()
+        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create an object. Raises ControlPlaneError."""

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import json
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -112,6 +114,25 @@ async def test_a_head_that_comes_too_slowly_is_given_up(monkeypatch: pytest.Monk
 
 async def test_idle_connections_are_the_api_server_s_to_close() -> None:
     assert Bounds().idle_s > 90
+
+
+async def test_out_of_file_descriptors_it_goes_on_when_there_are_some_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = asyncio.get_running_loop()
+    accept, failures = loop.sock_accept, [OSError(errno.EMFILE, "Too many open files")]
+
+    async def accept_when_there_are(listening: socket.socket) -> tuple[socket.socket, Any]:
+        if failures:
+            raise failures.pop()
+        return await accept(listening)
+
+    monkeypatch.setattr(loop, "sock_accept", accept_when_there_are)
+    async with bounded(monkeypatch) as up:
+        raw = await Raw.to(up)
+        await admitted(raw)
+        raw.writer.close()
+    assert "cannot accept a connection: [Errno 24] Too many open files" in caplog.text
 
 
 async def test_closed_connections_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
