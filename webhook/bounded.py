@@ -135,6 +135,8 @@ class BoundedServer:
             )
         except OSError as error:  # of TLS, or the client is gone
             logger.debug("no TLS with a client: %s", error)
+            # asyncio's frames hold the error, and it the frames: together they would hold 300 kB for a while.
+            error.__traceback__ = None
 
     @web.middleware
     async def _noted(

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import itertools
 import json
 import logging
@@ -103,6 +104,30 @@ async def test_a_client_that_never_begins_tls_is_let_go_and_takes_no_one_s_place
             writer.close()
         await admitted(api_server)
         api_server.writer.close()
+
+
+@pytest.mark.parametrize("patient", [True, False])
+async def test_clients_that_never_begin_tls_leave_no_buffers_to_the_garbage_collector(
+    monkeypatch: pytest.MonkeyPatch, patient: bool
+) -> None:
+    def buffers() -> int:
+        return sum(type(each).__name__ == "SSLProtocol" for each in gc.get_objects())
+
+    async with bounded(monkeypatch, Bounds(connections=4, handshake_s=0.1)) as up:
+        gc.collect()
+        before = buffers()
+        gc.disable()
+        try:
+            dumb = [await asyncio.open_connection("127.0.0.1", up.settings.port) for _ in range(10)]
+            for reader, writer in dumb:
+                if patient:
+                    with contextlib.suppress(ConnectionResetError):
+                        await reader.read()
+                writer.close()
+            await asyncio.sleep(0.1)
+            assert buffers() == before
+        finally:
+            gc.enable()
 
 
 async def test_a_head_that_comes_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
