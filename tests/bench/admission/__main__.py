@@ -15,11 +15,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tests.bench.admission import report
-from tests.bench.admission.control_plane import ADDRESS, ControlPlane, ControlPlaneError
 from tests.cluster import launch
+from tests.cluster.control_plane import ADDRESS, CONFIGURATIONS, OURS, ControlPlane, ControlPlaneError
 
 PROJECT = Path(__file__).parents[3]
 RESULTS = PROJECT / "tests" / "bench" / "results"
@@ -27,8 +25,7 @@ INSIDE = "IPVLAN_BANDWIDTH_BENCH_NAMESPACE"
 NAMESPACES = {report.NONE: "none", report.GO: "go", report.OURS: "ours"}
 STORED, DRY_RUN = "stored", "dry run"
 NETWORK = "kube-system.ipvlan"
-CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
-PORTS = {"webhook": 8443, "go-webhook": 8444}
+PORTS = {"webhook": 8443, "go-webhook": 8445}
 WARM_UP_S = 2.0
 
 
@@ -89,16 +86,15 @@ def _measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def _install(control_plane: ControlPlane) -> None:
     """Three namespaces, and for two of them a webhook each."""
-    for namespace in ("ipvlan-bandwidth", *NAMESPACES.values()):
+    control_plane.add_namespace(OURS, {})
+    for namespace in NAMESPACES.values():
         labels = {"ipvlan-bandwidth.io/network": NETWORK} if namespace == "ours" else {"bench": namespace}
-        control_plane.post("/api/v1/namespaces", {"metadata": {"name": namespace, "labels": labels}})
-        control_plane.post(f"/api/v1/namespaces/{namespace}/serviceaccounts", {"metadata": {"name": "default"}})
+        control_plane.add_namespace(namespace, labels)
     for name, port in PORTS.items():
-        _service(control_plane, name, port)
-    (ours,) = yaml.safe_load_all((PROJECT / "manifests" / "webhook-configuration.yaml").read_text())
-    control_plane.post(CONFIGURATIONS, ours)
-    serve = ["-m", "webhook", "serve", f"--listen={ADDRESS}", f"--port={PORTS['webhook']}"]
-    control_plane.run("webhook", [sys.executable, *serve], {"KUBECONFIG": str(control_plane.kubeconfig)})
+        control_plane.add_service(name)
+        control_plane.add_endpoint(name, port)
+    ours = control_plane.add_configuration()
+    control_plane.run_webhook("webhook", PORTS["webhook"])
     name = "go-webhook.ipvlan-bandwidth.svc"
     command = [launch.program("admission-webhook"), f"{ADDRESS}:{PORTS['go-webhook']}", name, "go=kube-system/ipvlan"]
     printed = control_plane.run("go-webhook", command)
@@ -110,25 +106,10 @@ def _install(control_plane: ControlPlane) -> None:
     (control_plane.folder / "pod.json").write_text(json.dumps(_pod()), encoding="utf-8")
 
 
-def _service(control_plane: ControlPlane, name: str, port: int) -> None:
-    here = "/api/v1/namespaces/ipvlan-bandwidth/services"
-    control_plane.post(here, {"metadata": {"name": name}, "spec": {"ports": [{"port": 443, "targetPort": port}]}})
-    control_plane.post(
-        "/apis/discovery.k8s.io/v1/namespaces/ipvlan-bandwidth/endpointslices",
-        {
-            "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
-            "addressType": "IPv4",
-            "endpoints": [{"addresses": [ADDRESS], "conditions": {"ready": True}}],
-            "ports": [{"port": port, "protocol": "TCP"}],
-        },
-    )
-
-
 def _as_go(ours: dict[str, Any], control_plane: ControlPlane, printed: Path) -> dict[str, Any]:
     """Our configuration for the Go webhook: the same rules and conditions, another Service, label and certificate."""
     pem = control_plane.wait_until("certificate of the Go webhook", lambda: _certificate(printed))
-    configuration: dict[str, Any] = json.loads(json.dumps(ours))
-    configuration["metadata"]["name"] = "go"
+    configuration: dict[str, Any] = json.loads(json.dumps({**ours, "metadata": {"name": "go"}}))
     (webhook,) = configuration["webhooks"]
     webhook["name"] = "pods.go.example"
     webhook["clientConfig"]["service"]["name"] = "go-webhook"

@@ -1,13 +1,17 @@
 """etcd and kube-apiserver alone, on the loopback of the caller's own network namespace: no nodes, no other controller.
 
 with ControlPlane(folder) as control_plane:
-    control_plane.post("/api/v1/namespaces", {"metadata": {"name": "shop"}})
+    control_plane.add_namespace("shop", {"ipvlan-bandwidth.io/network": "kube-system.ipvlan"})
+    control_plane.run_webhook("a", 8443)
+
+Whoever runs this is in a network namespace of its own (`unshare --net`), where nothing has these addresses and ports.
 """
 
 import json
 import os
 import ssl
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -16,13 +20,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.cluster import launch, pki
+from tests.cluster import launch, layout, pki
 
 ADDRESS = "192.0.2.1"  # RFC 5737: nobody's. Endpoints may not be at 127.0.0.1
 PORT = 6443
+OURS = "ipvlan-bandwidth"
+CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+ENDPOINTS = f"/apis/discovery.k8s.io/v1/namespaces/{OURS}/endpointslices"
 READY_TIMEOUT_S = 60.0
 LOG_TAIL_BYTES = 1500
 
@@ -39,6 +47,7 @@ class ControlPlane:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._ending: list[subprocess.Popen[bytes]] = []
         self._context: ssl.SSLContext | None = None
 
     @property
@@ -80,6 +89,56 @@ class ControlPlane:
     def get(self, path: str) -> dict[str, Any]:
         """Read an object. Raises ControlPlaneError."""
         return self._call("GET", path, None)
+
+    def add_namespace(self, name: str, labels: Mapping[str, str]) -> None:
+        """A namespace in which Pods can be created: with the ServiceAccount that a controller would make."""
+        self.post("/api/v1/namespaces", {"metadata": {"name": name, "labels": dict(labels)}})
+        self.post(f"/api/v1/namespaces/{name}/serviceaccounts", {"metadata": {"name": "default"}})
+
+    def add_service(self, name: str) -> None:
+        """A Service of ours that has no endpoint yet."""
+        body = {"metadata": {"name": name}, "spec": {"ports": [{"port": 443}]}}
+        self.post(f"/api/v1/namespaces/{OURS}/services", body)
+
+    def add_endpoint(self, service: str, port: int) -> None:
+        """What a controller would do when a Pod behind the Service gets ready."""
+        self.post(
+            ENDPOINTS,
+            {
+                "metadata": {"name": f"{service}-{port}", "labels": {"kubernetes.io/service-name": service}},
+                "addressType": "IPv4",
+                "endpoints": [{"addresses": [ADDRESS], "conditions": {"ready": True}}],
+                "ports": [{"port": port, "protocol": "TCP"}],
+            },
+        )
+
+    def remove_endpoint(self, service: str, port: int) -> None:
+        """What a controller would do when that Pod begins to end."""
+        self.delete(f"{ENDPOINTS}/{service}-{port}")
+
+    def add_configuration(self) -> dict[str, Any]:
+        """Ours, from the manifests."""
+        (ours,) = yaml.safe_load_all((layout.PROJECT / "manifests" / "webhook-configuration.yaml").read_text())
+        return self.post(CONFIGURATIONS, ours)
+
+    def run_webhook(self, name: str, port: int, *arguments: str) -> Path:
+        """A replica of ours; its health port is the next one. It is ready when `wait_until_ready` returns."""
+        serve = ["-m", "webhook", "serve", f"--listen={ADDRESS}", f"--port={port}", f"--health-port={port + 1}"]
+        return self.run(name, [sys.executable, *serve, *arguments], {"KUBECONFIG": str(self.kubeconfig)})
+
+    def wait_until_ready(self, port: int) -> None:
+        """The replica at that port is."""
+
+        def attempt() -> None:
+            urllib.request.urlopen(f"http://{ADDRESS}:{port + 1}/readyz", timeout=5).close()
+
+        self.wait_until("webhook that is ready", attempt)
+
+    def signal(self, name: str, number: int) -> None:
+        """To a program that runs here; from now on it may end."""
+        process = self._processes.pop(name)
+        self._ending.append(process)
+        process.send_signal(number)
 
     def delete(self, path: str) -> None:
         """Delete an object, or all of a collection. Raises ControlPlaneError."""
@@ -179,6 +238,6 @@ class ControlPlane:
         return json.loads(text) if text.startswith(b"{") else {}
 
     def _end(self) -> None:
-        for process in reversed(self._processes.values()):
+        for process in [*self._ending, *reversed(self._processes.values())]:
             process.kill()
             process.wait()
