@@ -18,6 +18,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
@@ -40,33 +41,29 @@ class Bounds:
     finish_s: float = 10.0
 
 
-class BoundedServer:
-    """Serves an aiohttp application. `prepare` comes first, `close` last, whatever happened in between."""
+Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
-    def __init__(self, application: web.Application, bounds: Bounds | None = None) -> None:
+
+class BoundedServer:
+    """Serves by a handler: aiohttp's low-level server, as an application's routes cost a tenth of an admission."""
+
+    def __init__(self, handler: Handler, bounds: Bounds | None = None) -> None:
         self._bounds = bounds or Bounds()
-        self._connections = _Connections(self._bounds.connections)
-        application.middlewares.append(self._noted)
+        self._handler = handler
         http_log = logging.getLogger("aiohttp.server")
         http_log.addFilter(_without_traceback)
-        self._runner = web.AppRunner(
-            application,
+        self._server = web.Server(
+            self._handle,
             access_log=None,
             logger=http_log,
             keepalive_timeout=self._bounds.idle_s,
             lingering_time=self._bounds.linger_s,
             # API servers compress nothing, and little that was compressed may be much.
             auto_decompress=False,
-            shutdown_timeout=self._bounds.finish_s,
         )
+        self._connections = _Connections(self._server, self._bounds.connections)
         self._listening: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
-
-    async def prepare(self) -> None:
-        """Make the application ready to serve."""
-        await self._runner.setup()
-        assert self._runner.server is not None  # noqa: S101 - setup makes it
-        self._connections.established_in = self._runner.server
 
     async def listen(self, host: str | None, port: int, context: ssl.SSLContext | None = None) -> None:
         """Serve on an address, or on all, from now on, by TLS if there is a context for it. Raises OSError."""
@@ -97,7 +94,8 @@ class BoundedServer:
         """End at once, but for the answers in flight."""
         await self._stop_accepting()
         self._connections.give_up_handshakes()
-        await self._runner.cleanup()
+        self._server.pre_shutdown()
+        await self._server.shutdown(self._bounds.finish_s)
 
     async def _stop_accepting(self) -> None:
         for task in self._accepting:
@@ -127,7 +125,7 @@ class BoundedServer:
         """The handshake, after which aiohttp has the connection."""
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                self._connections.established_in,
+                self._server,
                 connection,
                 ssl=context,
                 ssl_handshake_timeout=self._bounds.handshake_s if context else None,
@@ -138,14 +136,11 @@ class BoundedServer:
             # asyncio's frames hold the error, and it the frames: together they would hold 300 kB for a while.
             error.__traceback__ = None
 
-    @web.middleware
-    async def _noted(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Keep account of which connections have a request under way."""
         self._connections.asks(request.protocol)
         try:
-            return await handler(request)
+            return await self._handler(request)
         finally:
             self._connections.answered(request.protocol)
 
@@ -153,8 +148,8 @@ class BoundedServer:
 class _Connections:
     """Who is connected, in the order of what they are good for, and room for one more."""
 
-    def __init__(self, most: int) -> None:
-        self.established_in: web.Server
+    def __init__(self, server: web.Server, most: int) -> None:
+        self._server = server
         self._most = most
         self._handshakes: dict[asyncio.Task[None], None] = {}
         # In the order of their last answers.
@@ -163,7 +158,7 @@ class _Connections:
 
     @property
     def number(self) -> int:
-        return len(self.established_in.connections) + len(self._handshakes)
+        return len(self._server.connections) + len(self._handshakes)
 
     def handshake(self, connection: socket.socket, greeting: Coroutine[None, None, None]) -> None:
         def over(task: asyncio.Task[None]) -> None:
@@ -198,7 +193,7 @@ class _Connections:
 
     def _end_one(self) -> None:
         self._forget_closed()
-        established = self.established_in.connections
+        established = self._server.connections
         silent = (each for each in established if each not in self._idle and each not in self._busy)
         least = next(silent, None)
         if least is None and self._handshakes:
@@ -210,7 +205,7 @@ class _Connections:
             least.transport.abort()
 
     def _forget_closed(self) -> None:
-        established = set(self.established_in.connections)
+        established = set(self._server.connections)
         self._idle = {each: None for each in self._idle if each in established}
 
 

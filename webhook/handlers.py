@@ -81,13 +81,19 @@ class Admission:
         self._clock = clock
         self._held_bytes = 0
 
-    def application(self) -> web.Application:
+    async def handle(self, request: web.BaseRequest) -> web.Response:
         """The HTTPS side."""
-        application = web.Application()
-        application.router.add_post("/mutate", self._mutate)
-        return application
+        if request.path != "/mutate":
+            return _elsewhere(request, "/mutate")
+        if request.method != "POST":
+            return _another_method("POST")
+        response = await self._mutate(request)
+        if self._readiness.draining:
+            # API servers keep connections open: this sends them to another replica before this one is gone.
+            response.force_close()
+        return response
 
-    async def _mutate(self, request: web.Request) -> web.Response:
+    async def _mutate(self, request: web.BaseRequest) -> web.Response:
         body = bytearray()
         try:
             await self._read(request, body)
@@ -106,12 +112,9 @@ class Admission:
             response = self._wrong(500, "a defect in the webhook, please report it: its log has the details")
         finally:
             self._held_bytes -= len(body)
-        if self._readiness.draining:
-            # API servers keep connections open: this sends them to another replica before this one is gone.
-            response.force_close()
         return response
 
-    async def _read(self, request: web.Request, body: bytearray) -> None:
+    async def _read(self, request: web.BaseRequest, body: bytearray) -> None:
         """Receive the body, into `body` as it comes, so that the caller can account for it. Raises NoReview."""
         if request.content_type != "application/json":
             raise NoReview(415, f"expected Content-Type application/json, got {request.content_type}")
@@ -156,24 +159,38 @@ class Admission:
         return web.Response(status=status, text=f"ipvlan-bandwidth: {text}", headers=headers)
 
 
-def health_application(readiness: Readiness, metrics: Metrics) -> web.Application:
+class Health:
     """The plain HTTP side, for kubelet and Prometheus."""
 
-    async def healthz(_: web.Request) -> web.Response:
+    def __init__(self, readiness: Readiness, metrics: Metrics) -> None:
+        self._readiness = readiness
+        self._metrics = metrics
+        self._pages = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._scrape}
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        """All of its pages."""
+        page = self._pages.get(request.path)
+        if page is None:
+            return _elsewhere(request, ", ".join(self._pages))
+        return page() if request.method in {"GET", "HEAD"} else _another_method("GET, HEAD")
+
+    def _healthz(self) -> web.Response:
         return web.Response(text="ok\n")
 
-    async def readyz(_: web.Request) -> web.Response:
-        problem = readiness.problem
+    def _readyz(self) -> web.Response:
+        problem = self._readiness.problem
         return web.Response(status=503 if problem else 200, text=f"{problem or 'ok'}\n")
 
-    async def scrape(_: web.Request) -> web.Response:
-        return web.Response(body=metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+    def _scrape(self) -> web.Response:
+        return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
-    application = web.Application()
-    application.router.add_get("/healthz", healthz)
-    application.router.add_get("/readyz", readyz)
-    application.router.add_get("/metrics", scrape)
-    return application
+
+def _elsewhere(request: web.BaseRequest, pages: str) -> web.Response:
+    return web.Response(status=404, text=f"ipvlan-bandwidth: there is no {quoted(request.path)} here, only {pages}\n")
+
+
+def _another_method(methods: str) -> web.Response:
+    return web.Response(status=405, text=f"ipvlan-bandwidth: only {methods}\n", headers={"Allow": methods})
 
 
 def _log(reviewed: Reviewed) -> None:

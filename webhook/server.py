@@ -19,7 +19,7 @@ from pythonjsonlogger.json import JsonFormatter
 from certs.store import CredentialStore, StoreBusyError
 from webhook.bounded import BoundedServer
 from webhook.certificates import KubeSecret, ReadWrite, serve_with, server_context, trust
-from webhook.handlers import Admission, Readiness, health_application
+from webhook.handlers import Admission, Health, Readiness
 from webhook.kubeapi import ApiError, ConfigurationError, KubeApi
 from webhook.metrics import Metrics
 from webhook.namespaces import Namespaces
@@ -172,10 +172,8 @@ async def serve(settings: Settings, api: Api, stop: asyncio.Event) -> None:
     namespaces = Namespaces(api)
     metrics = Metrics(lambda: namespaces.restarts)
     readiness = Readiness((_NAMESPACES, _CERTIFICATE))
-    admission = BoundedServer(Admission(namespaces, metrics, readiness).application())
-    health = BoundedServer(health_application(readiness, metrics))
-    await admission.prepare()
-    await health.prepare()
+    admission = BoundedServer(Admission(namespaces, metrics, readiness).handle)
+    health = BoundedServer(Health(readiness, metrics).handle)
     try:
         await health.listen(settings.listen, settings.health_port)
         async with asyncio.TaskGroup() as tasks:
