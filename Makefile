@@ -7,6 +7,8 @@ PYTHON := $(BIN)/python
 export PYTHONDONTWRITEBYTECODE := 1
 # A root shell opened with plain `su` has neither.
 export PATH := $(PATH):/usr/sbin:/sbin
+# Of both targets of the fuzzer together.
+FUZZ_SECONDS ?= 60
 # Of Debian's releases: bullseye, bookworm, trixie, and sid's.
 KERNELS ?= 5.10 6.1 6.12 newest
 # The functional core: no I/O, and every branch tested.
@@ -15,11 +17,11 @@ PURE := webhook/contract.py,webhook/advice.py,webhook/admission.py,webhook/polic
 	reconciler/nri/protobuf.py,reconciler/nri/mux.py,reconciler/nri/ttrpc.py,reconciler/nri/messages.py,$\
 	reconciler/nri/plugin.py,reconciler/kernel/buckets.py,certs/authority.py,certs/credentials.py,certs/rotation.py,certs/secret.py
 
-.PHONY: help setup setup-cluster lint test test-unit test-kernel test-kernels test-cluster bench demo cluster \
-	cluster-down images clean
+.PHONY: help setup setup-cluster lint test test-unit test-differential fuzz test-kernel test-kernels test-cluster bench \
+	bench-admission demo cluster cluster-down images clean
 
 help: ## what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  KERNELS=\"5.10 newest\"     only these kernels in test-kernels"
 	@echo "  MULTUS=/path/to/multus    the real Multus on the nodes, in place of the suite's stand-in"
@@ -39,12 +41,25 @@ lint: setup ## formatting, lint, types, and the contracts between the packages
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: test-unit test-kernel test-cluster ## all tests
+test: test-unit test-differential test-kernel test-cluster ## all tests
 
 test-unit: setup ## without root, in seconds; the pure modules covered to the last branch
 	$(BIN)/coverage run -m pytest tests/unit
 	$(BIN)/coverage report
 	$(BIN)/coverage report --include="$(PURE)" --fail-under=100 > /dev/null
+
+test-differential: setup ## the grammar of a limit beside Kubernetes' own parser, which is built from its Go module
+	@tests/setup/binaries.sh quantity
+	$(BIN)/pytest tests/differential
+
+fuzz: setup ## looks for what breaks the webhook, for a minute; FUZZ_SECONDS=3600 for an hour
+	@tests/setup/fuzz.sh
+	@mkdir -p build/fuzz/quantity build/fuzz/review
+	@for target in quantity review; do \
+		echo "fuzzing: $$target for $$(($(FUZZ_SECONDS) / 2)) s" && \
+		PYTHONPATH=$(CACHE)/fuzz $(PYTHON) -m tests.fuzz $$target -max_total_time=$$(($(FUZZ_SECONDS) / 2)) -timeout=5 \
+			-rss_limit_mb=1024 -artifact_prefix=build/fuzz/broken- -print_final_stats=1 build/fuzz/$$target || exit 1; \
+	done
 
 test-kernel: setup ## the shaper on real ipvlan, in user-mode-linux
 	$(PYTHON) -m tests.kernel
@@ -59,6 +74,10 @@ test-cluster: setup-cluster ## a real two-node cluster
 
 bench: setup ## benchmarks beside other shapers, in 27 minutes; BENCH="latency cost" for some, BENCH=--help for how
 	$(PYTHON) -m tests.bench $(BENCH)
+
+bench-admission: setup ## what admission costs beside no webhook and one in Go, in 7 minutes; BENCH=--help for how
+	@tests/setup/binaries.sh etcd kube-apiserver admission-load admission-webhook
+	$(PYTHON) -m tests.bench.admission $(BENCH)
 
 demo: setup-cluster ## the main job on a two-node cluster, with figures
 	$(PYTHON) -m tests.cluster demo

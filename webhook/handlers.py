@@ -1,25 +1,44 @@
 """The webhook's HTTP: `/mutate` for API servers, and `/healthz`, `/readyz`, `/metrics` on a port of their own.
 
-An answer other than 200 is what a person reads in `failed calling webhook ...: <text>`, so it is a sentence.
+An answer other than 200 is what a person reads in `failed calling webhook ...: <text>`, so it is a sentence. API
+servers repeat a request that is answered by 503 and `Retry-After`, within the webhook's `timeoutSeconds`
+(k8s.io/client-go, rest/with_retry.go).
 """
 
+import asyncio
 import json
 import logging
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
 
+from webhook.contract import quoted
 from webhook.kubeapi import ApiError
 from webhook.metrics import CONTENT_TYPE, Metrics
 from webhook.namespaces import Namespaces
-from webhook.review import InvalidReview, Outcome, Reviewed, namespace_of, respond
+from webhook.review import InvalidReview, Outcome, Reviewed, namespace_of, parsed, respond
 
 # A review of an UPDATE carries two Pods, and an API server takes no request over 3 MiB.
 LARGEST_REVIEW_BYTES: Final = 8 * 2**20
+# All bodies that are being received or answered: a hundred senders of the largest would fill the memory.
+ALL_BODIES_BYTES: Final = 32 * 2**20
+# An API server waits no longer than `timeoutSeconds` for an answer, 5 by our manifest and at most 30.
+BODY_S: Final = 10.0
+
+_TOO_LARGE: Final = f"an AdmissionReview of more than {LARGEST_REVIEW_BYTES} bytes"
 
 logger = logging.getLogger(__name__)
+
+
+class NoReview(Exception):  # noqa: N818 - it names the request
+    """A request that is not read to its end, or not at all: the HTTP status, and as a string why."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class Readiness:
@@ -60,78 +79,128 @@ class Admission:
         self._metrics = metrics
         self._readiness = readiness
         self._clock = clock
+        self._held_bytes = 0
 
-    def application(self) -> web.Application:
+    async def handle(self, request: web.BaseRequest) -> web.Response:
         """The HTTPS side."""
-        application = web.Application(client_max_size=LARGEST_REVIEW_BYTES)
-        application.router.add_post("/mutate", self._mutate)
-        return application
-
-    async def _mutate(self, request: web.Request) -> web.Response:
-        if request.content_type != "application/json":
-            return self._wrong(415, f"expected Content-Type application/json, got {request.content_type}")
-        try:
-            body = await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            return self._wrong(413, f"an AdmissionReview of more than {LARGEST_REVIEW_BYTES} bytes")
-        begun = self._clock()
-        try:
-            response = await self._answer(body, begun)
-        except InvalidReview as error:
-            response = self._wrong(400, str(error))
-        except ApiError as error:
-            # Refusing for good would blame the author; an error has workload controllers try again.
-            response = self._wrong(503, f"cannot read the Pod's Namespace just now, try again: {error}")
-        except Exception:
-            logger.exception("defect while answering an AdmissionReview")
-            response = self._wrong(500, "a defect in the webhook, please report it: its log has the details")
+        if request.path != "/mutate":
+            return _elsewhere(request, "/mutate")
+        if request.method != "POST":
+            return _another_method("POST")
+        response = await self._mutate(request)
         if self._readiness.draining:
             # API servers keep connections open: this sends them to another replica before this one is gone.
             response.force_close()
         return response
 
-    async def _answer(self, body: bytes, begun: float) -> web.Response:
+    async def _mutate(self, request: web.BaseRequest) -> web.Response:
+        body = bytearray()
         try:
-            review = json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise InvalidReview(f"the request's body is no JSON: {error}") from error
+            await self._read(request, body)
+            response = await self._answer(body)
+        except NoReview as error:
+            response = self._wrong(error.status, str(error))
+            # What of its body is still to come is not worth reading.
+            response.force_close()
+        except InvalidReview as error:
+            response = self._wrong(400, str(error))
+        except ApiError as error:
+            # Refusing for good would blame the author; after an error it is tried again.
+            response = self._wrong(503, f"cannot read the Pod's Namespace just now, try again: {error}")
+        except Exception:
+            logger.exception("defect while answering an AdmissionReview")
+            response = self._wrong(500, "a defect in the webhook, please report it: its log has the details")
+        finally:
+            self._held_bytes -= len(body)
+        return response
+
+    async def _read(self, request: web.BaseRequest, body: bytearray) -> None:
+        """Receive the body, into `body` as it comes, so that the caller can account for it. Raises NoReview."""
+        if request.content_type != "application/json":
+            raise NoReview(415, f"expected Content-Type application/json, got {request.content_type}")
+        if (coding := request.headers.get("Content-Encoding", "identity")) != "identity":
+            raise NoReview(415, f"expected no Content-Encoding, got {quoted(coding)}")
+        if (request.content_length or 0) > LARGEST_REVIEW_BYTES:
+            raise NoReview(413, _TOO_LARGE)
+        try:
+            if request.content.is_eof():
+                # It came with the head, as that of most Pods does: a timer would cost a tenth of the admission.
+                self._take(request.content.read_nowait(), body)
+                return
+            async with asyncio.timeout(BODY_S):
+                async for chunk in request.content.iter_any():
+                    self._take(chunk, body)
+        except TimeoutError as error:
+            raise NoReview(408, f"the request's body did not come within {BODY_S:g} s") from error
+        except (ConnectionError, web.RequestPayloadError) as error:
+            raise NoReview(400, "the request's body breaks off") from error
+
+    def _take(self, chunk: bytes, body: bytearray) -> None:
+        body += chunk
+        self._held_bytes += len(chunk)
+        if len(body) > LARGEST_REVIEW_BYTES:
+            raise NoReview(413, _TOO_LARGE)
+        if self._held_bytes > ALL_BODIES_BYTES:
+            raise NoReview(503, "too many large AdmissionReviews at once, try again")
+
+    async def _answer(self, body: bytearray) -> web.Response:
+        begun = self._clock()
+        review = parsed(body)
         policy = await self._namespaces.policy_of(namespace_of(review))
         reviewed = respond(review, lambda _: policy)
         self._metrics.admitted(reviewed.operation, reviewed.outcome, reviewed.reasons, self._clock() - begun)
         _log(reviewed)
-        return web.json_response(reviewed.response)
+        return web.Response(body=json.dumps(reviewed.response).encode(), content_type="application/json")
 
     def _wrong(self, status: int, text: str) -> web.Response:
         self._metrics.failed(str(status))
         logger.warning("no answer to an AdmissionReview", extra={"status": status, "error": text})
-        return web.Response(status=status, text=f"ipvlan-bandwidth: {text}")
+        headers = {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+        return web.Response(status=status, text=f"ipvlan-bandwidth: {text}", headers=headers)
 
 
-def health_application(readiness: Readiness, metrics: Metrics) -> web.Application:
+class Health:
     """The plain HTTP side, for kubelet and Prometheus."""
 
-    async def healthz(_: web.Request) -> web.Response:
+    def __init__(self, readiness: Readiness, metrics: Metrics) -> None:
+        self._readiness = readiness
+        self._metrics = metrics
+        self._pages = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._scrape}
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        """All of its pages."""
+        page = self._pages.get(request.path)
+        if page is None:
+            return _elsewhere(request, ", ".join(self._pages))
+        return page() if request.method in {"GET", "HEAD"} else _another_method("GET, HEAD")
+
+    def _healthz(self) -> web.Response:
         return web.Response(text="ok\n")
 
-    async def readyz(_: web.Request) -> web.Response:
-        problem = readiness.problem
+    def _readyz(self) -> web.Response:
+        problem = self._readiness.problem
         return web.Response(status=503 if problem else 200, text=f"{problem or 'ok'}\n")
 
-    async def scrape(_: web.Request) -> web.Response:
-        return web.Response(body=metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+    def _scrape(self) -> web.Response:
+        return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
-    application = web.Application()
-    application.router.add_get("/healthz", healthz)
-    application.router.add_get("/readyz", readyz)
-    application.router.add_get("/metrics", scrape)
-    return application
+
+def _elsewhere(request: web.BaseRequest, pages: str) -> web.Response:
+    return web.Response(status=404, text=f"ipvlan-bandwidth: there is no {quoted(request.path)} here, only {pages}\n")
+
+
+def _another_method(methods: str) -> web.Response:
+    return web.Response(status=405, text=f"ipvlan-bandwidth: only {methods}\n", headers={"Allow": methods})
 
 
 def _log(reviewed: Reviewed) -> None:
     """One line for a refusal; what is admitted is in the Pod for all to see, and needs none."""
     refused = reviewed.outcome is Outcome.REFUSED
+    level = logging.INFO if refused else logging.DEBUG
+    if not logger.isEnabledFor(level):
+        return
     logger.log(
-        logging.INFO if refused else logging.DEBUG,
+        level,
         "refused a Pod" if refused else "admitted a Pod",
         extra={
             "operation": reviewed.operation,

@@ -4,10 +4,10 @@ import logging
 import os
 import ssl
 
-from aiohttp import web
 from cryptography import x509
 
 from certs.authority import moment
+from webhook.bounded import BoundedServer
 from webhook.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -20,8 +20,8 @@ class UnusableCertificateError(Exception):
 class Listener:
     """Listens once there is a certificate; later ones are for handshakes from then on, and no connection ends."""
 
-    def __init__(self, runner: web.AppRunner, address: str | None, port: int, metrics: Metrics) -> None:
-        self._runner = runner
+    def __init__(self, server: BoundedServer, address: str | None, port: int, metrics: Metrics) -> None:
+        self._server = server
         self._address = address
         self._port = port
         self._metrics = metrics
@@ -55,7 +55,7 @@ class Listener:
         if first:
             listening = server_context()
             listening.sni_callback = self._choose
-            await web.TCPSite(self._runner, self._address, self._port, ssl_context=listening).start()
+            await self._server.listen(self._address, self._port, listening)
 
     def _choose(self, connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         """Each handshake is with the certificate of that moment, also where the client names no server."""

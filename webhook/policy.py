@@ -7,7 +7,7 @@ from typing import Final, Self
 from webhook.contract import NETWORK_LABEL, quoted
 
 # RFC 1123 as k8s.io/apimachinery/pkg/util/validation has it: a namespace's name is a label, other names are subdomains.
-_DNS_LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+DNS_LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _SHAPE: Final = (
     "NAMESPACE.NAME of a NetworkAttachmentDefinition in lower case, for example "
     "kube-system.ipvlan for ipvlan in kube-system"
@@ -34,7 +34,7 @@ class Policy:
         if not dot:
             return cls(problem=_problem(namespace, value, "has no dot in it"))
         for part in (network_namespace, *name.split(".")):
-            if _DNS_LABEL.fullmatch(part) is None:
+            if DNS_LABEL.fullmatch(part) is None:
                 return cls(problem=_problem(namespace, value, f"is made of DNS names, and {quoted(part)} is none"))
         return cls(network=f"{network_namespace}/{name}")
 

@@ -1,7 +1,8 @@
 """AdmissionReview in, AdmissionReview out: the webhook's answer as a pure function of the request and the policies.
 
 The format is `admission.k8s.io/v1` (Kubernetes documentation, "Dynamic Admission Control"). Nothing in a document is
-taken for granted: what does not have the shape of a review of a Pod is an `InvalidReview` that says where it differs.
+taken for granted: what does not have the shape of a review of a Pod is an `InvalidReview` that says where it differs,
+in a sentence of bounded length, and nothing that a stranger chose freely becomes a path or a metric's label.
 """
 
 import base64
@@ -13,10 +14,19 @@ from typing import Any, Final
 
 from webhook import admission
 from webhook.admission import Decision, Pod
-from webhook.policy import Policy
+from webhook.contract import quoted
+from webhook.policy import DNS_LABEL, Policy
 
 API_VERSION: Final = "admission.k8s.io/v1"
 KIND: Final = "AdmissionReview"
+
+# What Python makes of values takes up to 25 times their text: 8 MiB of `[[],[],...` would fill the webhook's memory. So
+# many are in two Pods (of an UPDATE) of etcd's largest size that consist of short environment variables.
+MOST_VALUES: Final = 400_000
+_VALUES_BEGIN: Final = (b",", b"[", b"{")
+_OPERATIONS: Final = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
+_LONGEST_UID: Final = 256  # API servers' have 36 characters
+_LONGEST_NAME: Final = 253  # as in Kubernetes, which validates names after admission only
 
 
 class InvalidReview(ValueError):  # noqa: N818 - it names the document
@@ -44,20 +54,52 @@ class Reviewed:
     message: str  # the refusal as the author reads it; empty unless refused
 
 
+def parsed(body: bytes | bytearray) -> Any:
+    """The JSON of a request's body, in time and memory bounded by its length and MOST_VALUES. Raises InvalidReview.
+
+    Strict where Python's reader is lenient: UTF-8 alone (RFC 8259, section 8.1), no NaN or Infinity. Of a name that an
+    object has twice the last counts, as in the API server's own reader (encoding/json): both see the same Pod.
+    """
+    if len(body) > MOST_VALUES and sum(body.count(beginning) for beginning in _VALUES_BEGIN) > MOST_VALUES:
+        raise InvalidReview(f"the request's body has more than {MOST_VALUES} values in it")
+    try:
+        return _DECODER.decode(body.decode())
+    except InvalidReview:
+        raise
+    except UnicodeDecodeError as error:
+        raise InvalidReview(f"the request's body is no JSON: not UTF-8 at byte {error.start}") from error
+    except json.JSONDecodeError as error:
+        raise InvalidReview(f"the request's body is no JSON: {error}") from error
+    except RecursionError as error:
+        raise InvalidReview("the request's body is no JSON that can be read: it is nested too deeply") from error
+    except ValueError as error:  # Python reads no more than 4300 digits
+        raise InvalidReview("the request's body is no JSON that can be read: it has too long a number") from error
+
+
 def namespace_of(review: object) -> str:
-    """The namespace whose policy `respond` may ask for. Raises InvalidReview."""
-    return string_at(_request(review), "namespace", "request")
+    """The namespace whose policy `respond` may ask for, a DNS label. Raises InvalidReview."""
+    namespace = string_at(_request(review), "namespace", "request")
+    if DNS_LABEL.fullmatch(namespace) is None:
+        raise InvalidReview(f"request.namespace should be the name of a Namespace, and is {quoted(namespace)}")
+    return namespace
 
 
 def respond(review: object, policy_for: Callable[[str], Policy]) -> Reviewed:
     """The answer to an AdmissionReview. Raises InvalidReview for a document that is none, or not of a Pod."""
     request = _request(review)
     uid = string_at(request, "uid", "request")
+    if len(uid) > _LONGEST_UID:
+        raise InvalidReview(f"request.uid should have at most {_LONGEST_UID} characters, and has {len(uid)}")
     operation = string_at(request, "operation", "request")
-    namespace = string_at(request, "namespace", "request")
+    if operation not in _OPERATIONS:
+        raise InvalidReview(
+            f"request.operation should be CREATE, UPDATE, DELETE or CONNECT, and is {quoted(operation)}"
+        )
+    namespace = namespace_of(review)
+    subresource = string_at(request, "subResource", "request") if request.get("subResource") is not None else ""
     name, decision = "", Decision()
     # A subresource's object may be of another kind, and a deletion has none: neither changes a limit.
-    if operation in {"CREATE", "UPDATE"} and not request.get("subResource"):
+    if operation in {"CREATE", "UPDATE"} and not subresource:
         _check_kind(request)
         pod = object_at(request, "object", "request")
         name = name_of(pod, "request.object")
@@ -103,13 +145,13 @@ def pod_of(document: Mapping[str, Any], where: str) -> Pod:
 
 
 def name_of(document: Mapping[str, Any], where: str) -> str:
-    """How messages call an object: by its name, or before it has one by its generateName and "*"."""
+    """How messages call an object: by its name, or before it has one by its generateName and "*"; cut when too long."""
     metadata = object_at(document, "metadata", where)
     name = metadata.get("name")
     if isinstance(name, str) and name:
-        return name
+        return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
     prefix = metadata.get("generateName")
-    return f"{prefix}*" if isinstance(prefix, str) else "*"
+    return f"{prefix[: _LONGEST_NAME - 1]}*" if isinstance(prefix, str) else "*"
 
 
 def object_at(parent: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
@@ -137,7 +179,7 @@ def strings_at(parent: Mapping[str, Any], key: str, where: str) -> Mapping[str, 
         raise InvalidReview(f"{where}.{key} should be an object, and is {_kind(value)}")
     for name, text in value.items():
         if not isinstance(text, str):
-            raise InvalidReview(f'{where}.{key}["{name}"] should be a string (in quotes), and is {_kind(text)}')
+            raise InvalidReview(f"{where}.{key}[{quoted(name)}] should be a string (in quotes), and is {_kind(text)}")
     return value
 
 
@@ -147,20 +189,30 @@ def _outcome(decision: Decision) -> Outcome:
     return Outcome.MUTATED if decision.patch else Outcome.ALLOWED
 
 
+def _no_number(name: str) -> float:
+    raise InvalidReview(f"the request's body is no JSON: it has {name} in it, which is no number there")
+
+
+# Made once: `json.loads` with an argument makes one each time.
+_DECODER: Final = json.JSONDecoder(parse_constant=_no_number)
+
+
 def _request(review: object) -> Mapping[str, Any]:
     if not isinstance(review, dict):
         raise InvalidReview(f"expected an object of kind {KIND}, got {_kind(review)}")
     found = (review.get("apiVersion"), review.get("kind"))
     if found != (API_VERSION, KIND):
-        raise InvalidReview(f"expected apiVersion {API_VERSION} and kind {KIND}, got {found[0]!r} and {found[1]!r}")
+        shown = " and ".join(quoted(part) if isinstance(part, str) else _kind(part) for part in found)
+        raise InvalidReview(f"expected apiVersion {API_VERSION} and kind {KIND}, got {shown}")
     return object_at(review, "request", KIND)
 
 
 def _check_kind(request: Mapping[str, Any]) -> None:
     kind = object_at(request, "kind", "request")
-    found = (kind.get("group") or "", kind.get("version"), kind.get("kind"))
+    group = string_at(kind, "group", "request.kind") if kind.get("group") is not None else ""
+    found = (group, string_at(kind, "version", "request.kind"), string_at(kind, "kind", "request.kind"))
     if found != ("", "v1", "Pod"):
-        shown = "/".join(str(part) for part in found if part)
+        shown = quoted("/".join(part for part in found if part))
         raise InvalidReview(f"request is about {shown}, not v1/Pod: the webhook's rules should name pods alone")
 
 

@@ -2,7 +2,7 @@
 
 In order: health answers first; then the Namespaces are listed while replicas agree on credentials and have API servers
 trust them; then HTTPS listens; only then it is ready. On SIGTERM it is unready at once, goes on answering while the
-Service's endpoints change, and stops once what is in flight is answered.
+Service's endpoints change, then on the connections that are open, and stops once clients have closed these.
 """
 
 import argparse
@@ -13,11 +13,11 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
-from aiohttp import web
 from pythonjsonlogger.json import JsonFormatter
 
+from webhook.bounded import BoundedServer
 from webhook.given import Given
-from webhook.handlers import Admission, Readiness, health_application
+from webhook.handlers import Admission, Health, Readiness
 from webhook.issuing import Api, Issuing
 from webhook.kubeapi import ConfigurationError, KubeApi
 from webhook.listener import Listener
@@ -27,9 +27,6 @@ from webhook.settings import Settings, settings_of
 
 _NAMESPACES: Final = "the first list of Namespaces"
 _CERTIFICATE: Final = "a certificate that API servers trust"
-
-# For answers in flight when draining is over; the manifests' grace period covers both.
-_FINISH_S: Final = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -88,14 +85,10 @@ async def serve(settings: Settings, api: Api, stop: asyncio.Event) -> None:
     namespaces = Namespaces(api)
     metrics = Metrics(lambda: namespaces.restarts)
     readiness = Readiness((_NAMESPACES, _CERTIFICATE))
-    admission = web.AppRunner(
-        Admission(namespaces, metrics, readiness).application(), access_log=None, shutdown_timeout=_FINISH_S
-    )
-    health = web.AppRunner(health_application(readiness, metrics), access_log=None)
-    await admission.setup()
-    await health.setup()
+    admission = BoundedServer(Admission(namespaces, metrics, readiness).handle)
+    health = BoundedServer(Health(readiness, metrics).handle)
     try:
-        await web.TCPSite(health, settings.listen, settings.health_port).start()
+        await health.listen(settings.listen, settings.health_port)
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(namespaces.run()),
@@ -106,14 +99,13 @@ async def serve(settings: Settings, api: Api, stop: asyncio.Event) -> None:
             logger.info("draining for %.1f s", settings.drain_s)
             readiness.draining = True
             await asyncio.sleep(settings.drain_s)
+            await admission.drain(settings.linger_s)
             for task in background:
                 task.cancel()
-        # Waits for what is in flight.
-        await admission.cleanup()
         logger.info("stopped")
     finally:
-        await admission.cleanup()
-        await health.cleanup()
+        await admission.close()
+        await health.close()
 
 
 async def _follow_sync(namespaces: Namespaces, readiness: Readiness) -> None:
@@ -123,10 +115,10 @@ async def _follow_sync(namespaces: Namespaces, readiness: Readiness) -> None:
 
 
 async def _keep_certified(
-    settings: Settings, api: Api, runner: web.AppRunner, metrics: Metrics, readiness: Readiness
+    settings: Settings, api: Api, admission: BoundedServer, metrics: Metrics, readiness: Readiness
 ) -> None:
     """Serve HTTPS with our own certificates, or with those that others put into a folder."""
-    listener = Listener(runner, settings.listen, settings.port, metrics)
+    listener = Listener(admission, settings.listen, settings.port, metrics)
 
     def ready(problem: str) -> None:
         if problem:

@@ -32,6 +32,7 @@ class Settings:
     configuration: str
     also_named: tuple[str, ...]
     drain_s: float
+    linger_s: float
     recheck_s: float
     lifetimes: Lifetimes
     certificates: Path | None
@@ -85,6 +86,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long to go on answering after SIGTERM, while the Service's endpoints change (default: %(default)s)",
     )
     parser.add_argument(
+        "--linger-seconds",
+        type=float,
+        default=95.0,
+        help="how long after that to answer on connections that are still open; API servers close theirs after 90 s "
+        "without use (default: %(default)s)",
+    )
+    parser.add_argument(
         "--log-level",
         default="info",
         choices=["debug", "info", "warning", "error"],
@@ -131,6 +139,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         configuration=args.configuration,
         also_named=tuple(args.also_named),
         drain_s=args.drain_seconds,
+        linger_s=args.linger_seconds,
         recheck_s=args.recheck_seconds,
         lifetimes=Lifetimes(args.ca_lifetime, args.certificate_lifetime, args.overlap),
         certificates=args.certificates,

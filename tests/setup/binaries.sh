@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds the embedded cluster's binaries from Go modules, pinned by tests/cluster/binaries/go.mod and go.sum, into the
-# cache. Each is built again only when what it is made from changed. Prints nothing when nothing is to do.
+# cache; and the few small programs of the tests' own that are in Go. Each is built again only when what it is made from
+# changed. Prints nothing when nothing is to do. With names as arguments, only these.
 #
 #   KUBEBUILDER_ASSETS   a folder with etcd, kube-apiserver and kubectl: they are taken from there, and not built
 set -eu
@@ -10,8 +11,12 @@ modules=$root/tests/cluster/binaries
 bin=$cache/bin
 stamps=$cache/stamps/binaries
 
-# Name and package; the small ones first, so that trouble shows early.
+# Name, package and, where it is not that of the cluster's binaries, the module's folder; the small ones first, so that
+# trouble shows early.
 binaries="
+quantity ./quantity
+admission-load ./load tests/bench/admission-go
+admission-webhook ./webhook tests/bench/admission-go
 host-local github.com/containernetworking/plugins/plugins/ipam/host-local
 ipvlan github.com/containernetworking/plugins/plugins/main/ipvlan
 loopback github.com/containernetworking/plugins/plugins/main/loopback
@@ -37,21 +42,26 @@ ldflags="-s -w -X $version.gitVersion=v$kubernetes -X $version.gitMajor=$major -
 
 stamp_of() {
     case $1 in
-        multus-standin) cat "$modules/go.mod" "$modules/go.sum" "$modules"/multus-standin/*.go ;;
+        multus-standin | quantity) cat "$modules/go.mod" "$modules/go.sum" "$modules/$1"/*.go ;;
+        admission-*) cat "$root"/tests/bench/admission-go/go.mod "$root/tests/bench/admission-go/${1#admission-}"/*.go ;;
         *) cat "$modules/go.mod" "$modules/go.sum" ;;
     esac | { cat && echo "$ldflags"; } | sha256sum | cut -d' ' -f1
 }
 
 wanted=
-while read -r name package; do
+while read -r name package folder; do
     [ -n "$name" ] || continue
+    [ -z "$*" ] || case " $* " in
+        *" $name "*) ;;
+        *) continue ;;
+    esac
     case $name in
         etcd | kube-apiserver | kubectl)
             [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ -x "$KUBEBUILDER_ASSETS/$name" ] && continue
             ;;
     esac
     [ -x "$bin/$name" ] && [ "$(cat "$stamps/$name" 2> /dev/null || true)" = "$(stamp_of "$name")" ] && continue
-    wanted="$wanted$name $package
+    wanted="$wanted$name $package $folder
 "
 done << END
 $binaries
@@ -61,14 +71,14 @@ END
 go=$("$root/tests/setup/go.sh")
 mkdir -p "$bin" "$stamps"
 total=$(printf '%s' "$wanted" | wc -l)
-echo "building $total of the cluster's binaries into $bin (on two cores, all of them take about 11 minutes, once)" >&2
-cd "$modules"
+echo "building $total of the tests' Go programs into $bin (on two cores, all of them take about 11 minutes, once)" >&2
 number=0
 began=$(date +%s)
-printf '%s' "$wanted" | while read -r name package; do
+printf '%s' "$wanted" | while read -r name package folder; do
     number=$((number + 1))
     since=$(date +%s)
     printf '  %2d of %d  %-24s' "$number" "$total" "$name" >&2
+    cd "${folder:+$root/}${folder:-$modules}"
     # To another name first: a running cluster keeps the file it has.
     CGO_ENABLED=0 GOTOOLCHAIN=local "$go" build -mod=readonly -trimpath -buildvcs=false -ldflags "$ldflags" \
         -o "$bin/.$name.new" "$package" < /dev/null || {

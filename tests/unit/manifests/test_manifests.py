@@ -1,5 +1,6 @@
 """What `kubectl apply -k manifests` would install: its rights, its names, and that it all fits together."""
 
+import argparse
 import json
 import os
 import shutil
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from webhook import contract
+from webhook import contract, settings
+from webhook.bounded import Bounds
 
 ROOT = Path(__file__).parents[3]
 MANIFESTS = ROOT / "manifests"
@@ -131,6 +133,14 @@ def test_netns_mounts_of_later_pods_reach_the_reconciler() -> None:
     mounts = [m for c in CONTAINERS for m in c.spec.get("volumeMounts", []) if m["name"] == "netns"]
     assert len(mounts) == 2
     assert {mount["mountPropagation"] for mount in mounts} == {"HostToContainer"}
+
+
+def test_the_webhook_is_not_killed_while_it_drains() -> None:
+    parser = argparse.ArgumentParser()
+    settings.add_arguments(parser)
+    settings = server.settings_of(parser.parse_args([]))
+    longest_s = settings.drain_s + settings.linger_s + Bounds().finish_s
+    assert one("Deployment", "webhook")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > longest_s
 
 
 def test_the_webhook_meets_restricted_pod_security() -> None:

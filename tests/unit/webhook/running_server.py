@@ -10,7 +10,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import aiohttp
 
@@ -20,6 +20,7 @@ from webhook.settings import Settings, add_arguments, settings_of
 
 REFUSED: Final = {"kubernetes.io/ingress-bandwidth": "100m"}
 GOOD: Final = {"kubernetes.io/ingress-bandwidth": "0.1G"}
+HEAD: Final = b"POST /mutate HTTP/1.1\r\nHost: webhook\r\nContent-Type: application/json\r\n"
 
 
 def free_port() -> int:
@@ -89,16 +90,47 @@ class Running:
         return response
 
     async def answer(self, body: object) -> Json:
+        return await self.answer_to(json.dumps(body).encode())
+
+    async def answer_to(self, body: bytes) -> Json:
         response = await self.post(body)
         assert response.status == 200
         answer: Json = (await response.json())["response"]
         return answer
 
 
+@dataclass
+class Raw:
+    """A connection of which each byte is chosen."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    @classmethod
+    async def to(cls, up: Running) -> Self:
+        return cls(
+            *await asyncio.open_connection(
+                "127.0.0.1", up.settings.port, ssl=up.trusting(), server_hostname="webhook.ipvlan-bandwidth.svc"
+            )
+        )
+
+    async def status_after(self, *parts: bytes) -> int:
+        for part in parts:
+            self.writer.write(part)
+        async with asyncio.timeout(10):
+            return int((await self.reader.readuntil(b"\r\n")).split()[1])
+
+    async def is_closed(self) -> None:
+        async with asyncio.timeout(10):
+            while await self.reader.read(65536):
+                pass
+        self.writer.close()
+
+
 @asynccontextmanager
 async def running(api: FakeApi, **changes: Any) -> AsyncIterator[Running]:
     settings = settings_of(parsed("--listen", "127.0.0.1"))
-    settings = replace(settings, port=free_port(), health_port=free_port(), drain_s=0.0)
+    settings = replace(settings, port=free_port(), health_port=free_port(), drain_s=0.0, linger_s=0.0)
     settings = replace(settings, **changes)
     stop = asyncio.Event()
     task = asyncio.create_task(serve(settings, api, stop))

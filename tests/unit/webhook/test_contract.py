@@ -238,6 +238,12 @@ def test_what_cannot_be_seen_is_quoted_as_an_escape() -> None:
     assert quoted("a\x00\N{ZERO WIDTH SPACE}\ud800é") == r'"a\x00\u200b\ud800é"'
 
 
+def test_a_long_value_is_cut_where_it_is_quoted_also_when_only_its_escapes_are_long() -> None:
+    assert quoted("1" * 64) == '"' + "1" * 64 + '"'
+    assert quoted("1" * 65) == '"' + "1" * 63 + '…"'
+    assert quoted("\ud800" * 60) == '"' + r"\ud800" * 10 + r"\ud" + '…"'
+
+
 @pytest.mark.parametrize("bits_per_second", [999, 10**15 + 1, 0, -1])
 def test_a_quantity_out_of_bounds_cannot_be_made(bits_per_second: int) -> None:
     with pytest.raises(ValueError, match="is not between 1k and 1P"):

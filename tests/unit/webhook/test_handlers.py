@@ -91,6 +91,17 @@ async def test_another_content_type_method_or_path_is_a_client_error(up: Running
             assert response.status == status
 
 
+async def test_the_health_side_says_what_it_has(up: Running) -> None:
+    base = f"http://127.0.0.1:{up.settings.health_port}"
+    for method, path, status, says in (
+        ("HEAD", "/healthz", 200, ""),
+        ("POST", "/healthz", 405, "only GET, HEAD"),
+        ("GET", "/", 404, 'there is no "/" here, only /healthz, /readyz, /metrics'),
+    ):
+        async with up.session.request(method, base + path) as response:
+            assert (response.status, says in await response.text()) == (status, True)
+
+
 async def test_a_namespace_that_cannot_be_read_is_an_error_that_controllers_try_again(up: Running) -> None:
     up.api.down = True
     response = await up.post(review(GOOD, where="unknown"))

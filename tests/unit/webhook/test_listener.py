@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from certs.authority import KeyPair, issue, make_authority, pem_of
 from tests.unit.webhook.running_server import free_port
+from webhook.bounded import BoundedServer
 from webhook.listener import Listener, UnusableCertificateError
 from webhook.metrics import Metrics
 
@@ -49,22 +50,18 @@ class Listening:
 
 @asynccontextmanager
 async def listening() -> AsyncIterator[Listening]:
-    application = web.Application()
-
-    async def slow(request: web.Request) -> web.Response:
-        await asyncio.sleep(float(request.query["s"]))
+    async def slow(request: web.BaseRequest) -> web.Response:
+        await asyncio.sleep(float(request.query.get("s", 0)))
         assert request.transport is not None
         return web.Response(text=str(request.transport.get_extra_info("peername")))
 
-    application.router.add_get("/", slow)
-    runner = web.AppRunner(application)
-    await runner.setup()
+    server = BoundedServer(slow)
     metrics = Metrics()
     port = free_port()
     try:
-        yield Listening(Listener(runner, "127.0.0.1", port, metrics), metrics, port)
+        yield Listening(Listener(server, "127.0.0.1", port, metrics), metrics, port)
     finally:
-        await runner.cleanup()
+        await server.close()
 
 
 async def test_it_listens_from_the_first_certificate_on() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.webhook.json_patch import applied
 from webhook.contract import DEFAULT_NETWORK_ANNOTATION, EGRESS_ANNOTATION, INGRESS_ANNOTATION, MANAGED_LABEL
 from webhook.policy import Policy
-from webhook.review import InvalidReview, Outcome, Reviewed, namespace_of, respond
+from webhook.review import InvalidReview, Outcome, Reviewed, namespace_of, parsed, respond
 
 
 def pod(annotations: dict[str, str] | None = None, **metadata: Any) -> dict[str, Any]:
@@ -159,16 +159,27 @@ def with_object(**fields: Any) -> dict[str, Any]:
     [
         ([], "expected an object of kind AdmissionReview, got a list"),
         (None, "got missing or null"),
-        ({}, "expected apiVersion admission.k8s.io/v1 and kind AdmissionReview, got None and None"),
-        ({**review_of(pod()), "apiVersion": "admission.k8s.io/v1beta1"}, "'admission.k8s.io/v1beta1'"),
+        (
+            {},
+            "expected apiVersion admission.k8s.io/v1 and kind AdmissionReview, got missing or null and missing or null",
+        ),
+        (
+            {**review_of(pod()), "apiVersion": "admission.k8s.io/v1beta1"},
+            'got "admission.k8s.io/v1beta1" and "AdmissionReview"',
+        ),
         (without("request"), "AdmissionReview.request should be an object, and is missing or null"),
         (without("request.uid"), "request.uid should be a string"),
         (without("request.namespace"), "request.namespace should be a string"),
         (without("request.operation"), "request.operation should be a string"),
         (without("request.kind"), "request.kind should be an object"),
+        (review_of(pod(), uid="x" * 257), "request.uid should have at most 256 characters, and has 257"),
+        (review_of(pod(), operation="PATCH"), 'should be CREATE, UPDATE, DELETE or CONNECT, and is "PATCH"'),
+        (review_of(pod(), namespace="../x"), 'request.namespace should be the name of a Namespace, and is "../x"'),
+        (review_of(pod(), subResource=1), "request.subResource should be a string, and is a number"),
+        (review_of(pod(), kind={"version": "v1"}), "request.kind.kind should be a string, and is missing or null"),
         (
             review_of(pod(), kind={"group": "apps", "version": "v1", "kind": "Deployment"}),
-            "apps/v1/Deployment, not v1/Pod",
+            'about "apps/v1/Deployment", not v1/Pod',
         ),
         (review_of(None), "request.object should be an object, and is missing or null"),
         (review_of(pod(), operation="UPDATE"), "request.oldObject should be an object"),
@@ -195,6 +206,31 @@ def test_a_document_of_another_shape_is_told_where_it_differs(review: object, wh
 def test_the_namespace_of_no_review_is_an_error_too() -> None:
     with pytest.raises(InvalidReview):
         namespace_of("text")
+
+
+def test_a_body_is_read_as_json() -> None:
+    assert parsed(bytearray(b'{"a": [1, 2.5, "\xc3\xa9", "\\ud800"], "a": {"b": null}}')) == {"a": {"b": None}}
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        (b"", "no JSON: Expecting value"),
+        (b"\xff", "no JSON: not UTF-8 at byte 0"),
+        (b"[Infinity]", "it has Infinity in it, which is no number there"),
+        (b"9" * 5000, "too long a number"),
+        (b"[" * 10**5, "nested too deeply"),
+        (b"," * 400_001, "more than 400000 values"),
+    ],
+)
+def test_a_body_that_is_no_json_is_told_why(body: bytes, what: str) -> None:
+    with pytest.raises(InvalidReview, match=what):
+        parsed(body)
+
+
+def test_names_of_any_length_are_cut() -> None:
+    assert answered(review_of(pod(name="x" * 1000))).pod == "x" * 252 + "…"
+    assert answered(review_of(pod(name=None, generateName="x" * 1000))).pod == "x" * 252 + "*"
 
 
 JSON = st.recursive(

@@ -1,0 +1,83 @@
+"""What `make bench-admission` measured, as figures and as a table. Pure."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tests.bench.report import table
+
+NONE, GO, OURS = "no webhook", "Go webhook", "ours"
+VARIANTS = (NONE, GO, OURS)
+TARGET = 0.95
+
+# {how: {workers: {variant: [round, ...]}}}, a round being {"rate", "p50_ms", "p99_ms", "cpu_us"}
+Rounds = Mapping[str, Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]]
+
+
+def round_of(seconds: float, milliseconds: Sequence[float], cpu_seconds: float) -> dict[str, float]:
+    """One round's figures: Pods a second, how long each took, and the webhook's own CPU time for each."""
+    ordered = sorted(milliseconds)
+    return {
+        "rate": len(ordered) / seconds,
+        "p50_ms": quantile(ordered, 0.50),
+        "p99_ms": quantile(ordered, 0.99),
+        "cpu_us": cpu_seconds * 1e6 / len(ordered),
+    }
+
+
+def quantile(ordered: Sequence[float], part: float) -> float:
+    """The smallest value that at least such a part of all does not exceed."""
+    return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
+
+
+def ratios(variants: Mapping[str, Sequence[Mapping[str, float]]]) -> list[float]:
+    """Our rate as a part of the Go webhook's, round by round: what else the machine did in a round is in both."""
+    return [ours["rate"] / go["rate"] for ours, go in zip(variants[OURS], variants[GO], strict=True)]
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The table, and what was reached of the target."""
+    rounds: Rounds = results["rounds"]
+    rows = []
+    for how, by_workers in rounds.items():
+        for workers, variants in by_workers.items():
+            for variant in VARIANTS:
+                middle = {
+                    key: statistics.median(each[key] for each in variants[variant]) for key in variants[variant][0]
+                }
+                rows.append(
+                    (
+                        how,
+                        workers,
+                        variant,
+                        f"{middle['rate']:.0f}",
+                        f"{middle['p50_ms']:.2f}",
+                        f"{middle['p99_ms']:.2f}",
+                        "" if variant == NONE else f"{middle['cpu_us']:.0f}",
+                        _ratio(ratios(variants)) if variant == OURS else "",
+                    )
+                )
+    reached = [
+        (f"{how}, {workers} workers", statistics.median(ratios(variants)))
+        for how, by_workers in rounds.items()
+        for workers, variants in by_workers.items()
+    ]
+    missed = [f"{what} ({value:.3f})" for what, value in reached if value < TARGET]
+    verdict = f"not reached: {', '.join(missed)}" if missed else "reached everywhere"
+    head = ("Pods", "workers", "webhook", "Pods/s", "p50 ms", "p99 ms", "webhook CPU µs/Pod", "rate ours/Go")
+    return f"""# What admission costs
+
+`make bench-admission` on {results["date"]}: Pods created at a real kube-apiserver and etcd {results["machine"]}, in
+{results["rounds_each"]} interleaved rounds of {results["seconds"]:g} s each. The Go webhook does the same for a Pod
+with the standard library (`tests/bench/admission-go/webhook`); both are one replica, called as a Service over HTTP/1.1
+and TLS with the same `matchConditions`. Medians of the rounds; the ratio is of each round's two rates, with its range.
+Load, API server, etcd and webhook share the processors, so a webhook costs rate by the CPU time it takes.
+
+{table(head, rows)}
+Target, at least {TARGET} of the Go webhook's rate: {verdict}.
+"""
+
+
+def _ratio(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"

@@ -1,0 +1,243 @@
+"""etcd and kube-apiserver alone, on the loopback of the caller's own network namespace: no nodes, no other controller.
+
+with ControlPlane(folder) as control_plane:
+    control_plane.add_namespace("shop", {"ipvlan-bandwidth.io/network": "kube-system.ipvlan"})
+    control_plane.run_webhook("a", 8443)
+
+Whoever runs this is in a network namespace of its own (`unshare --net`), where nothing has these addresses and ports.
+"""
+
+import json
+import os
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.cluster import launch, layout, pki
+
+ADDRESS = "192.0.2.1"  # RFC 5737: nobody's. Endpoints may not be at 127.0.0.1
+PORT = 6443
+OURS = "ipvlan-bandwidth"
+CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+ENDPOINTS = f"/apis/discovery.k8s.io/v1/namespaces/{OURS}/endpointslices"
+READY_TIMEOUT_S = 60.0
+LOG_TAIL_BYTES = 1500
+
+T = TypeVar("T")
+
+
+class ControlPlaneError(Exception):
+    """It did not come up, or does not do what is asked. The text is for a person."""
+
+
+class ControlPlane:
+    """Up within the block. Everything it writes is in `folder`, which should be in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._ending: list[subprocess.Popen[bytes]] = []
+        self._context: ssl.SSLContext | None = None
+
+    @property
+    def kubeconfig(self) -> Path:
+        """An administrator's. Beside it are ca.crt, admin.crt and admin.key."""
+        return self.folder / "kubeconfig"
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def run(self, name: str, command: Sequence[str], environ: Mapping[str, str] | None = None) -> Path:
+        """Start a program that ends with the block; the file with what it prints."""
+        log = self.folder / f"{name}.log"
+        with log.open("wb") as output:
+            self._processes[name] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **(environ or {})}
+            )
+        return log
+
+    def cpu_seconds(self, name: str) -> float:
+        """What a program that runs here has used so far."""
+        threads = Path(f"/proc/{self._processes[name].pid}/task").iterdir()
+        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Create an object. Raises ControlPlaneError."""
+        return self._call("POST", path, body)
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Read an object. Raises ControlPlaneError."""
+        return self._call("GET", path, None)
+
+    def add_namespace(self, name: str, labels: Mapping[str, str]) -> None:
+        """A namespace in which Pods can be created: with the ServiceAccount that a controller would make."""
+        self.post("/api/v1/namespaces", {"metadata": {"name": name, "labels": dict(labels)}})
+        self.post(f"/api/v1/namespaces/{name}/serviceaccounts", {"metadata": {"name": "default"}})
+
+    def add_service(self, name: str) -> None:
+        """A Service of ours that has no endpoint yet."""
+        body = {"metadata": {"name": name}, "spec": {"ports": [{"port": 443}]}}
+        self.post(f"/api/v1/namespaces/{OURS}/services", body)
+
+    def add_endpoint(self, service: str, port: int) -> None:
+        """What a controller would do when a Pod behind the Service gets ready."""
+        self.post(
+            ENDPOINTS,
+            {
+                "metadata": {"name": f"{service}-{port}", "labels": {"kubernetes.io/service-name": service}},
+                "addressType": "IPv4",
+                "endpoints": [{"addresses": [ADDRESS], "conditions": {"ready": True}}],
+                "ports": [{"port": port, "protocol": "TCP"}],
+            },
+        )
+
+    def remove_endpoint(self, service: str, port: int) -> None:
+        """What a controller would do when that Pod begins to end."""
+        self.delete(f"{ENDPOINTS}/{service}-{port}")
+
+    def add_configuration(self) -> dict[str, Any]:
+        """Ours, from the manifests."""
+        (ours,) = yaml.safe_load_all((layout.PROJECT / "manifests" / "webhook-configuration.yaml").read_text())
+        return self.post(CONFIGURATIONS, ours)
+
+    def run_webhook(self, name: str, port: int, *arguments: str) -> Path:
+        """A replica of ours; its health port is the next one. It is ready when `wait_until_ready` returns."""
+        serve = ["-m", "webhook", "serve", f"--listen={ADDRESS}", f"--port={port}", f"--health-port={port + 1}"]
+        return self.run(name, [sys.executable, *serve, *arguments], {"KUBECONFIG": str(self.kubeconfig)})
+
+    def wait_until_ready(self, port: int) -> None:
+        """The replica at that port is."""
+
+        def attempt() -> None:
+            urllib.request.urlopen(f"http://{ADDRESS}:{port + 1}/readyz", timeout=5).close()
+
+        self.wait_until("webhook that is ready", attempt)
+
+    def signal(self, name: str, number: int) -> None:
+        """To a program that runs here; from now on it may end."""
+        process = self._processes.pop(name)
+        self._ending.append(process)
+        process.send_signal(number)
+
+    def delete(self, path: str) -> None:
+        """Delete an object, or all of a collection. Raises ControlPlaneError."""
+        self._call("DELETE", path, None)
+
+    def _start(self) -> None:
+        subprocess.run(
+            ["ip", "-batch", "-"], input=f"link set lo up\naddress add {ADDRESS}/32 dev lo\n", text=True, check=True
+        )
+        self._write_pki()
+        self.run(
+            "etcd",
+            [
+                launch.program("etcd"),
+                f"--data-dir={self.folder}/etcd",
+                "--unsafe-no-fsync",
+                "--listen-client-urls=http://127.0.0.1:2379",
+                "--advertise-client-urls=http://127.0.0.1:2379",
+                "--listen-peer-urls=http://127.0.0.1:2380",
+            ],
+        )
+        self.run(
+            "kube-apiserver",
+            [
+                launch.program("kube-apiserver"),
+                "--etcd-servers=http://127.0.0.1:2379",
+                f"--tls-cert-file={self.folder}/apiserver.crt",
+                f"--tls-private-key-file={self.folder}/apiserver.key",
+                f"--client-ca-file={self.folder}/ca.crt",
+                f"--service-account-key-file={self.folder}/sa.pub",
+                f"--service-account-signing-key-file={self.folder}/sa.key",
+                "--service-account-issuer=https://kubernetes.default.svc",
+                "--service-cluster-ip-range=10.96.0.0/16",
+                "--authorization-mode=Node,RBAC",
+                f"--bind-address={ADDRESS}",
+                f"--secure-port={PORT}",
+                f"--advertise-address={ADDRESS}",
+                # Webhooks are reached at their endpoints' addresses: there is no kube-proxy.
+                "--enable-aggregator-routing=true",
+            ],
+        )
+        self.wait_until("API server that is ready", lambda: self.get("/readyz"))
+
+    def wait_until(self, what: str, attempt: Callable[[], T]) -> T:
+        """What `attempt` gives as soon as it raises no ControlPlaneError. Raises one in the end."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while True:
+            for each, process in self._processes.items():
+                if process.poll() is not None:
+                    tail = (self.folder / f"{each}.log").read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+                    raise ControlPlaneError(f"{each} ended with status {process.returncode}:\n{tail}")
+            try:
+                return attempt()
+            except (ControlPlaneError, OSError) as error:
+                if time.monotonic() > deadline:
+                    raise ControlPlaneError(f"no {what} within {READY_TIMEOUT_S:.0f} s: {error}") from error
+            time.sleep(0.1)
+
+    def _write_pki(self) -> None:
+        authority = pki.Authority.create()
+        (self.folder / "ca.crt").write_bytes(authority.pem)
+        for name, (key, certificate) in {
+            "apiserver": authority.issue("kube-apiserver", addresses=("127.0.0.1", ADDRESS)),
+            "admin": authority.issue("admin", "system:masters"),
+        }.items():
+            (self.folder / f"{name}.key").write_bytes(key)
+            (self.folder / f"{name}.crt").write_bytes(certificate)
+        accounts = ec.generate_private_key(ec.SECP256R1())
+        (self.folder / "sa.key").write_bytes(
+            accounts.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        (self.folder / "sa.pub").write_bytes(
+            accounts.public_key().public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
+        )
+        self.kubeconfig.write_text(
+            pki.kubeconfig(f"https://{ADDRESS}:{PORT}", authority, "admin", "system:masters"), encoding="utf-8"
+        )
+        self._context = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
+        self._context.load_cert_chain(self.folder / "admin.crt", self.folder / "admin.key")
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+        request = urllib.request.Request(
+            f"https://{ADDRESS}:{PORT}{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, context=self._context, timeout=30) as answer:  # noqa: S310 - as above
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            raise ControlPlaneError(f"{method} {path}: {error.code} {error.read().decode()}") from error
+        return json.loads(text) if text.startswith(b"{") else {}
+
+    def _end(self) -> None:
+        for process in [*self._ending, *reversed(self._processes.values())]:
+            process.kill()
+            process.wait()

@@ -1,0 +1,19 @@
+"""The webhook's drain before a real API server, whose client repeats no admission that meets a closed connection."""
+
+import json
+import subprocess
+import sys
+
+
+def test_no_admission_fails_while_both_replicas_are_replaced_under_50_creations_a_second() -> None:
+    ran = subprocess.run(
+        ["unshare", "--net", sys.executable, "-m", "tests.cluster.drain"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stderr
+    result = json.loads(ran.stdout)
+    assert result["failures"] == []
+    assert result["admitted"] > 300

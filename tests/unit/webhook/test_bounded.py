@@ -1,0 +1,265 @@
+"""Connections to the webhook: who makes room when there are many, and how a drain lets go of each."""
+
+import asyncio
+import contextlib
+import errno
+import gc
+import itertools
+import json
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.unit.webhook.fake_api import FakeApi, namespace
+from tests.unit.webhook.running_server import GOOD, HEAD, Raw, Running, review, running
+from webhook import server
+from webhook.bounded import BoundedServer, Bounds
+
+BODY = json.dumps(review(GOOD)).encode()
+REQUEST = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+
+
+async def admitted(raw: Raw) -> dict[str, str]:
+    """A Pod is admitted on this connection; the answer's header."""
+    assert await raw.status_after(REQUEST) == 200
+    lines = (await raw.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    header = {name: value for name, _, value in (line.partition(": ") for line in lines)}
+    assert json.loads(await raw.reader.readexactly(int(header["Content-Length"])))["response"]["allowed"]
+    return header
+
+
+@asynccontextmanager
+async def bounded(
+    monkeypatch: pytest.MonkeyPatch, bounds: Bounds | None = None, **settings: Any
+) -> AsyncIterator[Running]:
+    monkeypatch.setattr(server, "BoundedServer", partial(BoundedServer, bounds=bounds or Bounds()))
+    async with running(FakeApi(namespace("shop", "kube-system.ipvlan")), **settings) as up:
+        await up.ready()
+        yield up
+
+
+async def test_at_the_bound_silent_connections_make_room_before_those_that_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with bounded(monkeypatch, Bounds(connections=4)) as up:
+        api_server = await Raw.to(up)
+        await admitted(api_server)
+        silent = [await Raw.to(up) for _ in range(20)]
+        for each in silent[:17]:
+            await each.is_closed()
+        await admitted(api_server)
+        late = await Raw.to(up)
+        await admitted(late)
+        await admitted(api_server)
+        for each in (api_server, late, *silent):
+            each.writer.close()
+
+
+async def test_at_the_bound_the_one_that_asked_longest_ago_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bounded(monkeypatch, Bounds(connections=3)) as up:
+        first, second, third = [await Raw.to(up) for _ in range(3)]
+        for each in (first, second, third, first):
+            await admitted(each)
+        fourth = await Raw.to(up)
+        await second.is_closed()
+        for each in (first, third, fourth):
+            await admitted(each)
+            each.writer.close()
+
+
+async def test_a_connection_with_a_request_under_way_is_never_ended_and_a_new_one_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with bounded(monkeypatch, Bounds(connections=2)) as up:
+        busy = [await Raw.to(up) for _ in range(2)]
+        for each in busy:
+            each.writer.write(REQUEST[:-1])
+            await each.writer.drain()
+        await asyncio.sleep(0.05)
+        waiting = asyncio.create_task(Raw.to(up))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        assert await busy[0].status_after(REQUEST[-1:]) == 200
+        await admitted(await waiting)
+        assert await busy[1].status_after(REQUEST[-1:]) == 200
+        for each in (*busy, waiting.result()):
+            each.writer.close()
+
+
+async def test_a_client_that_never_begins_tls_is_let_go_and_takes_no_one_s_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with bounded(monkeypatch, Bounds(connections=2, handshake_s=0.2)) as up:
+        api_server = await Raw.to(up)
+        await admitted(api_server)
+        dumb = [await asyncio.open_connection("127.0.0.1", up.settings.port) for _ in range(5)]
+        for reader, writer in dumb:
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+            writer.close()
+        await admitted(api_server)
+        api_server.writer.close()
+
+
+@pytest.mark.parametrize("patient", [True, False])
+async def test_clients_that_never_begin_tls_leave_no_buffers_to_the_garbage_collector(
+    monkeypatch: pytest.MonkeyPatch, patient: bool
+) -> None:
+    def buffers() -> int:
+        return sum(type(each).__name__ == "SSLProtocol" for each in gc.get_objects())
+
+    async with bounded(monkeypatch, Bounds(connections=4, handshake_s=0.1)) as up:
+        gc.collect()
+        before = buffers()
+        gc.disable()
+        try:
+            dumb = [await asyncio.open_connection("127.0.0.1", up.settings.port) for _ in range(10)]
+            for reader, writer in dumb:
+                if patient:
+                    with contextlib.suppress(ConnectionResetError):
+                        await reader.read()
+                writer.close()
+            await asyncio.sleep(0.1)
+            assert buffers() == before
+        finally:
+            gc.enable()
+
+
+async def test_a_head_that_comes_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bounded(monkeypatch, Bounds(idle_s=0.2)) as up:
+        raw = await Raw.to(up)
+        raw.writer.write(HEAD)
+        await raw.is_closed()
+
+
+async def test_idle_connections_are_the_api_server_s_to_close() -> None:
+    assert Bounds().idle_s > 90
+
+
+async def test_out_of_file_descriptors_it_goes_on_when_there_are_some_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = asyncio.get_running_loop()
+    accept, failures = loop.sock_accept, [OSError(errno.EMFILE, "Too many open files")]
+
+    async def accept_when_there_are(listening: socket.socket) -> tuple[socket.socket, Any]:
+        if failures:
+            raise failures.pop()
+        return await accept(listening)
+
+    monkeypatch.setattr(loop, "sock_accept", accept_when_there_are)
+    async with bounded(monkeypatch) as up:
+        raw = await Raw.to(up)
+        await admitted(raw)
+        raw.writer.close()
+    assert "cannot accept a connection: [Errno 24] Too many open files" in caplog.text
+
+
+async def test_closed_connections_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[BoundedServer] = []
+
+    def making(*arguments: Any) -> BoundedServer:
+        made.append(BoundedServer(*arguments, bounds=Bounds(connections=5)))
+        return made[-1]
+
+    monkeypatch.setattr(server, "BoundedServer", making)
+    async with running(FakeApi(namespace("shop", "kube-system.ipvlan"))) as up:
+        await up.ready()
+        for _ in range(20):
+            raw = await Raw.to(up)
+            await admitted(raw)
+            raw.writer.close()
+            await raw.writer.wait_closed()
+        assert len(made[0]._connections._idle) <= 6
+
+
+async def test_a_request_on_an_idle_connection_is_answered_however_late_in_the_drain_it_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with bounded(monkeypatch, linger_s=60.0) as up:
+        used, idle = await Raw.to(up), await Raw.to(up)
+        for each in (used, idle):
+            assert "Connection" not in await admitted(each)
+        up.stop.set()
+        await asyncio.sleep(0.1)
+        with pytest.raises(ConnectionRefusedError):
+            await Raw.to(up)
+        assert (await admitted(used))["Connection"] == "close"
+        await used.is_closed()
+        assert not up.task.done()
+        idle.writer.close()
+        async with asyncio.timeout(10):
+            await up.task
+
+
+async def test_a_client_that_keeps_its_connection_for_ever_does_not_keep_the_webhook(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with bounded(monkeypatch, linger_s=0.1) as up:
+        raw = await Raw.to(up)
+        await admitted(raw)
+        with caplog.at_level(logging.WARNING, "webhook.bounded"):
+            up.stop.set()
+            await raw.is_closed()
+            await up.task
+    assert "closing 1 connections that clients left open" in caplog.text
+
+
+class LikeAnApiServer:
+    """Calls the webhook as Go's http.Transport does: the idle connection used last comes first, no POST is repeated."""
+
+    def __init__(self, *replicas: Running) -> None:
+        self.endpoints = list(replicas)
+        self._idle: list[Raw] = []
+        self._turn = itertools.count()
+        self.dialled = 0
+
+    async def admit(self) -> None:
+        while self._idle and self._idle[-1].reader.at_eof():
+            self._idle.pop().writer.close()
+        raw = self._idle.pop() if self._idle else await self._dial()
+        if (await admitted(raw)).get("Connection") == "close":
+            raw.writer.close()
+        else:
+            self._idle.append(raw)
+
+    async def _dial(self) -> Raw:
+        self.dialled += 1
+        return await Raw.to(self.endpoints[next(self._turn) % len(self.endpoints)])
+
+    def close(self) -> None:
+        for raw in self._idle:
+            raw.writer.close()
+
+
+async def test_no_admission_fails_while_replicas_are_replaced_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def replica() -> Running:
+            return await stack.enter_async_context(bounded(monkeypatch, drain_s=0.3, linger_s=60.0))
+
+        client = LikeAnApiServer(await replica(), await replica())
+
+        async def create_pods(seconds: float) -> None:
+            """Bursts of five, so that connections lie idle between them; some 100 a second."""
+            for _ in range(int(seconds / 0.05)):
+                await asyncio.gather(asyncio.sleep(0.05), *(client.admit() for _ in range(5)))
+
+        await create_pods(0.2)
+        for _ in range(2):
+            fresh = await replica()
+            leaving = client.endpoints.pop(0)
+            leaving.stop.set()
+            # The endpoint is dialled for a while after it began to drain.
+            client.endpoints.append(leaving)
+            await create_pods(0.2)
+            client.endpoints.remove(leaving)
+            client.endpoints.append(fresh)
+            await create_pods(0.5)
+        client.close()
+        assert client.dialled > 10

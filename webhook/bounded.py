@@ -1,0 +1,218 @@
+"""HTTP for whoever reaches the port: connections bounded in number and time, and a drain that loses no request.
+
+aiohttp reads HTTP and asyncio does TLS; here are the connections under them. With TLS each costs some 300 kB, nearly
+all of it asyncio's buffers, and a server that takes any number of them is out of memory when a stranger opens a
+thousand. At the bound, the one that is missed least makes room: a silent one before one that asked, the longest idle of
+those, and never one that has a request under way.
+
+On HTTP/1.1 a server cannot say that it is about to close an idle connection, and Go's client does not repeat a POST
+that met the end of one: the admission fails. API servers speak HTTP/1.1 to webhooks that are Services, always
+(k8s.io/apiserver, pkg/util/webhook/client.go), and themselves close what was idle for 90 s (k8s.io/apimachinery,
+SetTransportDefaults). So idle connections are left to them: the bound here is higher, and a drain goes on until the
+last one is gone.
+"""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from aiohttp import web
+from aiohttp.http import HttpProcessingError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a stranger may take. Times in seconds."""
+
+    # 40 MB. An API server has as many as it has requests under way, and keeps 25 of them.
+    connections: int = 128
+    handshake_s: float = 5.0
+    # Of a connection without a whole request head, be it silent or slow: more than the 90 s of API servers.
+    idle_s: float = 120.0
+    # What is still coming when the answer is out is read this long, that the client may see the answer.
+    linger_s: float = 2.0
+    # For answers in flight when a drain is over.
+    finish_s: float = 10.0
+
+
+Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class BoundedServer:
+    """Serves by a handler: aiohttp's low-level server, as an application's routes cost a tenth of an admission."""
+
+    def __init__(self, handler: Handler, bounds: Bounds | None = None) -> None:
+        self._bounds = bounds or Bounds()
+        self._handler = handler
+        http_log = logging.getLogger("aiohttp.server")
+        http_log.addFilter(_without_traceback)
+        self._server = web.Server(
+            self._handle,
+            access_log=None,
+            logger=http_log,
+            keepalive_timeout=self._bounds.idle_s,
+            lingering_time=self._bounds.linger_s,
+            # API servers compress nothing, and little that was compressed may be much.
+            auto_decompress=False,
+        )
+        self._connections = _Connections(self._server, self._bounds.connections)
+        self._listening: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
+
+    async def listen(self, host: str | None, port: int, context: ssl.SSLContext | None = None) -> None:
+        """Serve on an address, or on all, from now on, by TLS if there is a context for it. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        # asyncio knows how to bind; accepting is done here, as it would take whatever comes.
+        bound = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)
+        self._listening = [each.dup() for each in bound.sockets]
+        bound.close()
+        for listening in self._listening:
+            listening.setblocking(False)
+            listening.listen(self._bounds.connections)
+            self._accepting.append(loop.create_task(self._accept(listening, context)))
+
+    async def drain(self, longest_s: float) -> None:
+        """Take no new connection, and wait until clients have closed all; at most so many seconds.
+
+        Whoever calls this has its answers say `Connection: close` by now.
+        """
+        await self._stop_accepting()
+        try:
+            async with asyncio.timeout(longest_s):
+                while self._connections.number:  # noqa: ASYNC110 - aiohttp tells of no connection's end
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            logger.warning("closing %d connections that clients left open", self._connections.number)
+
+    async def close(self) -> None:
+        """End at once, but for the answers in flight."""
+        await self._stop_accepting()
+        self._connections.give_up_handshakes()
+        self._server.pre_shutdown()
+        await self._server.shutdown(self._bounds.finish_s)
+
+    async def _stop_accepting(self) -> None:
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        for listening in self._listening:
+            listening.close()
+        self._accepting, self._listening = [], []
+
+    async def _accept(self, listening: socket.socket, context: ssl.SSLContext | None) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(listening)
+            except OSError as error:  # above all when out of file descriptors: closing some takes a while
+                logger.warning("cannot accept a connection: %s", error)
+                await asyncio.sleep(0.1)
+                continue
+            try:
+                await self._connections.room()
+            except asyncio.CancelledError:
+                connection.close()
+                raise
+            self._connections.handshake(connection, self._greet(connection, context))
+
+    async def _greet(self, connection: socket.socket, context: ssl.SSLContext | None) -> None:
+        """The handshake, after which aiohttp has the connection."""
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._server,
+                connection,
+                ssl=context,
+                ssl_handshake_timeout=self._bounds.handshake_s if context else None,
+                ssl_shutdown_timeout=self._bounds.linger_s if context else None,
+            )
+        except OSError as error:  # of TLS, or the client is gone
+            logger.debug("no TLS with a client: %s", error)
+            # asyncio's frames hold the error, and it the frames: together they would hold 300 kB for a while.
+            error.__traceback__ = None
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Keep account of which connections have a request under way."""
+        self._connections.asks(request.protocol)
+        try:
+            return await self._handler(request)
+        finally:
+            self._connections.answered(request.protocol)
+
+
+class _Connections:
+    """Who is connected, in the order of what they are good for, and room for one more."""
+
+    def __init__(self, server: web.Server, most: int) -> None:
+        self._server = server
+        self._most = most
+        self._handshakes: dict[asyncio.Task[None], None] = {}
+        # In the order of their last answers.
+        self._idle: dict[web.RequestHandler, None] = {}
+        self._busy: set[web.RequestHandler] = set()
+
+    @property
+    def number(self) -> int:
+        return len(self._server.connections) + len(self._handshakes)
+
+    def handshake(self, connection: socket.socket, greeting: Coroutine[None, None, None]) -> None:
+        def over(task: asyncio.Task[None]) -> None:
+            del self._handshakes[task]
+            if task.cancelled():  # perhaps before its first step
+                connection.close()
+
+        task = asyncio.create_task(greeting)
+        self._handshakes[task] = None
+        task.add_done_callback(over)
+
+    def give_up_handshakes(self) -> None:
+        for task in self._handshakes:
+            task.cancel()
+
+    def asks(self, connection: web.RequestHandler) -> None:
+        self._idle.pop(connection, None)
+        self._busy.add(connection)
+
+    def answered(self, connection: web.RequestHandler) -> None:
+        self._busy.discard(connection)
+        self._idle[connection] = None
+        if len(self._idle) > self._most:
+            self._forget_closed()
+
+    async def room(self) -> None:
+        """Return when there may be one more; at the bound, end the connection that is missed least."""
+        while self.number >= self._most:
+            self._end_one()
+            # The loop takes a few rounds to see it gone. When all are busy, one of them is not before long.
+            await asyncio.sleep(0.001)
+
+    def _end_one(self) -> None:
+        self._forget_closed()
+        established = self._server.connections
+        silent = (each for each in established if each not in self._idle and each not in self._busy)
+        least = next(silent, None)
+        if least is None and self._handshakes:
+            next(iter(self._handshakes)).cancel()
+            return
+        if least is None:
+            least = next(iter(self._idle), None)
+        if least is not None and least.transport is not None:
+            least.transport.abort()
+
+    def _forget_closed(self) -> None:
+        established = set(self._server.connections)
+        self._idle = {each: None for each in self._idle if each in established}
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """A filter that passes all, and takes the traceback from what aiohttp logs of a request that is no HTTP."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        record.msg, record.args = "no HTTP from a client: %s", (error.message.splitlines()[0],)
+        record.exc_info = None
+    return True
