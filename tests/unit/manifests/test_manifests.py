@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from webhook import contract, settings
+from webhook import contract
 from webhook.bounded import Bounds
+from webhook.settings import add_arguments, settings_of
 
 ROOT = Path(__file__).parents[3]
 MANIFESTS = ROOT / "manifests"
@@ -137,8 +138,8 @@ def test_netns_mounts_of_later_pods_reach_the_reconciler() -> None:
 
 def test_the_webhook_is_not_killed_while_it_drains() -> None:
     parser = argparse.ArgumentParser()
-    settings.add_arguments(parser)
-    settings = server.settings_of(parser.parse_args([]))
+    add_arguments(parser)
+    settings = settings_of(parser.parse_args([]))
     longest_s = settings.drain_s + settings.linger_s + Bounds().finish_s
     assert one("Deployment", "webhook")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > longest_s
 
