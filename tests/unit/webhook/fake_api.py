@@ -50,7 +50,8 @@ class FakeApi:
         self._call(f"GET {path}")
         if path != NAMESPACES:
             return copy.deepcopy(self._found(path))
-        assert params == {"labelSelector": "ipvlan-bandwidth.io/network"}
+        assert params is not None
+        assert params["labelSelector"] == "ipvlan-bandwidth.io/network"
         items = [
             item
             for key, item in self.objects.items()
