@@ -36,6 +36,8 @@ class Shaper(Protocol):
     """What the controller needs of the kernel side; every call blocks, for milliseconds."""
 
     adopted: bool
+    found: Mapping[Key, Limits]
+    """What each netns held, in which anything of ours was found at the start."""
 
     def shape(self, pod_uid: str, netns_path: str, limits: Limits) -> Outcome:
         """Make one netns hold these limits."""
@@ -47,6 +49,10 @@ class Shaper(Protocol):
 
     def collect(self, live: Collection[Key]) -> int:
         """Free the slots of those that are gone."""
+        ...
+
+    def vanished(self, keys: Collection[Key]) -> Sequence[Key]:
+        """Those of these whose netns is no longer there."""
         ...
 
     def counters(self) -> Sequence[PodCounters]:
@@ -102,6 +108,8 @@ class Controller:
         self._applied: dict[Key, Applied] = {}
         self._last_good: dict[str, Limits] = {}
         self._failures: dict[Key, int] = {}
+        self._unsure: set[Key] = set()
+        """Those that the kernel may hold something for, whether limits are wanted or not."""
         self._dirty: asyncio.Queue[str] = asyncio.Queue()
         self._queued: set[str] = set()
         self._settling: set[str] = set()
@@ -134,7 +142,11 @@ class Controller:
 
     async def on_stop(self, pod: PodSandbox) -> None:
         """The containers of a sandbox have ended; its network goes next."""
-        sandbox = self._sandboxes.remove(pod.id)
+        await self.forget(pod.id)
+
+    async def forget(self, sandbox_id: str) -> None:
+        """Let go of a sandbox, if it is known."""
+        sandbox = self._sandboxes.remove(sandbox_id)
         if sandbox is not None:
             await self._release(sandbox)
 
@@ -195,12 +207,23 @@ class Controller:
                 await self._look(sandbox)
 
     async def run_collector(self, period_s: float = 30.0) -> None:
-        """Free, now and then, what Pods that vanished without a word have left."""
+        """Free, now and then, what Pods that vanished without a word have left.
+
+        A runtime that was started again tells neither the stop nor the removal of a sandbox that is older.
+        """
         while True:
             await self._sleep(period_s)
             shaper = await asyncio.shield(self._shaper)
             live = {sandbox.key for sandbox in self._sandboxes}
-            freed = await self._in_kernel(shaper.collect, live)
+            try:
+                vanished = set(await self._run(shaper.vanished, live))
+                for sandbox in self._sandboxes:
+                    if sandbox.key in vanished:
+                        await self.forget(sandbox.id)
+                freed = await self._in_kernel(shaper.collect, live)
+            except ShapingError as error:
+                log.warning("cannot tell which Pods are gone", extra={"error": str(error)})
+                continue
             if freed:
                 log.info("freed the slots of Pods that are gone", extra={"slots": freed})
 
@@ -234,6 +257,10 @@ class Controller:
             self._last_good[counted.pod_uid] = limits
             if counted.netns_path is not None:
                 self._applied[(counted.pod_uid, counted.netns_path)] = Applied(limits)
+        for key, limits in shaper.found.items():
+            self._unsure.add(key)
+            self._applied[key] = Applied(limits)
+            self._last_good[key[0]] = limits
         self._shaper.set_result(shaper)
         for sandbox in self._sandboxes:
             self.look_at(sandbox.pod.uid)
@@ -256,7 +283,10 @@ class Controller:
             view = self._views.get(sandbox.pod.uid, sandbox.pod)
             wanted = intent(view, self._last_good.get(view.uid, Limits()))
             before = self._applied.get(sandbox.key, NOTHING)
-            if not wanted.limits and not before.limits and not wanted.notices and sandbox.key not in self._failures:
+            if sandbox not in self._sandboxes:  # let go while this waited
+                return
+            unsure = sandbox.key in self._failures or sandbox.key in self._unsure
+            if not wanted.limits and not before.limits and not wanted.notices and not unsure:
                 return
             try:
                 outcome = await self._run(shaper.shape, view.uid, sandbox.netns_path, wanted.limits)
@@ -266,6 +296,7 @@ class Controller:
                 self._failed(sandbox, view, error)
                 return
             self._failures.pop(sandbox.key, None)
+            self._unsure.discard(sandbox.key)
             await self._listen(sandbox.netns_path)
         problems = tuple(Notice(problem.kind, problem.message) for problem in outcome.problems)
         # On another network than ipvlan nothing is in force, and a Pod that was never admitted is nobody's concern.
@@ -289,6 +320,7 @@ class Controller:
                 log.warning("cannot take the shaping off a Pod that is gone", extra={"error": str(error)})
             self._applied.pop(sandbox.key, None)
             self._failures.pop(sandbox.key, None)
+            self._unsure.discard(sandbox.key)
             if not self._sandboxes.of(sandbox.pod.uid):
                 self._last_good.pop(sandbox.pod.uid, None)
 

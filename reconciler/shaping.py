@@ -28,7 +28,6 @@ from reconciler.kernel.program import Program
 from reconciler.model import (
     DesiredShaping,
     LimitEntry,
-    ObservedLink,
     ObservedShaping,
     Problem,
     ProblemKind,
@@ -38,6 +37,7 @@ from reconciler.model import (
 from reconciler.plan import plan
 from reconciler.slots import Assignment, NoFreeSlotError, SlotTable, Tenant
 from reconciler.steps import ClearLimit, Plan, Step, WriteLimit
+from reconciler.survey import Key, Survey, survey
 from webhook.contract import Direction, Limits
 
 __all__ = [
@@ -97,11 +97,12 @@ class Inspection:
 class Shaper:
     """All limited Pods of the node. Holds the program's descriptors, and nothing of any Pod's netns."""
 
-    def __init__(self, program: Program, slots: SlotTable, paths: Mapping[Tenant, str], *, adopted: bool) -> None:
+    def __init__(self, program: Program, slots: SlotTable, found: Survey, *, adopted: bool) -> None:
         self._program = program
         self._slots = slots
-        self._paths = dict(paths)
+        self._paths = {tenant: path for tenant, path in found.paths.items() if tenant in slots.taken}
         self.adopted = adopted
+        self.found = found.held
 
     @classmethod
     def start(cls, *, slots: int = 256, netns_paths: Iterable[tuple[str, str]] = ()) -> Self:
@@ -109,19 +110,11 @@ class Shaper:
 
         `netns_paths` are pairs of Pod uid and path. Raises ShapingError when no program can be loaded.
         """
-        paths: dict[Tenant, str] = {}
-        program_ids: list[int] = []
-        for pod_uid, path in netns_paths:
-            try:
-                with netns.opened(path) as descriptor, Netlink.inside(descriptor) as netlink:
-                    paths[Tenant(pod_uid, fstat(descriptor).st_ino)] = path
-                    program_ids += _program_ids(observe_links(netlink))
-            except (ShapingError, NetlinkError) as error:
-                _LOG.warning("not looked into %s: %s", path, error)
-        program = Program.adopt(slots, program_ids)
+        found = survey(netns_paths)
+        program = Program.adopt(slots, found.program_ids)
         if program is not None:
-            return cls(program, _slots_in(program), paths, adopted=True)
-        return cls(Program.load(slots), SlotTable(slots), paths, adopted=False)
+            return cls(program, _slots_in(program), found, adopted=True)
+        return cls(Program.load(slots), SlotTable(slots), found, adopted=False)
 
     def shape(self, pod_uid: str, netns_path: str, limits: Limits) -> Outcome:
         """Make the Pod's netns hold exactly these limits; without limits, nothing of ours. Idempotent.
@@ -152,13 +145,23 @@ class Shaper:
                 self._free(tenant)
 
     def collect(self, live: Collection[tuple[str, str]]) -> int:
-        """Free the slots of Pods that are not live and whose netns is gone. Returns how many."""
-        alive = {Tenant(pod_uid, inode) for pod_uid, path in live if (inode := _inode(path))}
-        present = netns.inodes() | {_inode(path) for path in self._paths.values()}
-        gone = [held for held in self._slots.taken if held not in alive and held.netns_inode not in present]
+        """Free the slots of Pods that are not live and whose netns is gone. Returns how many.
+
+        Raises ShapingError, and frees none, when it cannot be told which network namespaces there are.
+        """
+        alive = {Tenant(pod_uid, inode) for pod_uid, path in live if (inode := netns.inode(path)) is not None}
+        doubtful = [held for held in self._slots.taken if held not in alive]
+        if not doubtful:
+            return 0
+        present = netns.inodes() | {netns.inode(self._paths[held]) for held in doubtful if held in self._paths}
+        gone = [held for held in doubtful if held.netns_inode not in present]
         for tenant in gone:
             self._free(tenant)
         return len(gone)
+
+    def vanished(self, keys: Collection[Key]) -> list[Key]:
+        """Those whose network namespace is no longer there. Raises ShapingError when that cannot be told."""
+        return [key for key in keys if netns.inode(key[1]) is None]
 
     def counters(self) -> list[PodCounters]:
         """What the kernel counts, for every Pod that has a slot."""
@@ -183,7 +186,7 @@ class Shaper:
         assignment = self._slots.taken.get(tenant)
         if assignment is not None:
             for direction in Direction:
-                self._program.write_limit(class_id(assignment.slot, direction), None)
+                self._do_in_map(ClearLimit(assignment.slot, direction))
         self._slots = self._slots.free(tenant)
         self._paths.pop(tenant, None)
 
@@ -227,20 +230,25 @@ class Shaper:
         return ObservedShaping(links, _limits_of(self._program, assignment.slot) if assignment else {})
 
     def _do(self, step: Step, netlink: Netlink) -> None:
-        match step:
-            case WriteLimit(slot=slot, direction=direction, entry=entry):
-                self._program.write_limit(class_id(slot, direction), entry)
-            case ClearLimit(slot=slot, direction=direction):
-                self._program.write_limit(class_id(slot, direction), None)
-            case _:
-                apply(step, netlink, self._program.attached)
+        if isinstance(step, WriteLimit | ClearLimit):
+            self._do_in_map(step)
+        else:
+            apply(step, netlink, self._program.attached)
+
+    def _do_in_map(self, step: WriteLimit | ClearLimit) -> None:
+        try:
+            self._program.write_limit(
+                class_id(step.slot, step.direction), step.entry if isinstance(step, WriteLimit) else None
+            )
+        except OSError as error:
+            raise StepFailedError(step, error.strerror or str(error)) from error
 
 
 def inspect(netns_path: str) -> Inspection:
     """What of ours one network namespace holds, read without a Shaper. Raises ShapingError."""
     with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
         links = observe_links(netlink)
-    touched = tuple(held.link.name for held in links if held.root.is_ours or _ours(held))
+    touched = tuple(held.link.name for held in links if held.is_touched)
     for held in links:
         shaper = held.ours(Direction.EGRESS)
         if shaper is None or shaper.program_id is None or shaper.class_id is None:
@@ -267,22 +275,6 @@ def clean(netns_path: str) -> tuple[Step, ...]:
         for step in planned.steps:
             apply(step, netlink, None)
     return planned.steps
-
-
-def _ours(held: ObservedLink) -> bool:
-    return any(attached.is_ours for attached in held.filters)
-
-
-def _inode(path: str) -> int | None:
-    try:
-        return netns.inode(path) if path else None
-    except (NetnsGoneError, HostNetnsError):
-        return None
-
-
-def _program_ids(links: Iterable[ObservedLink]) -> list[int]:
-    filters = (held.ours(Direction.EGRESS) for held in links)
-    return [held.program_id for held in filters if held is not None and held.program_id is not None]
 
 
 def _slots_in(program: Program) -> SlotTable:

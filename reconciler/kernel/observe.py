@@ -20,6 +20,7 @@ PARENTS: Final = {Direction.INGRESS: 0xFFFFFFF2, Direction.EGRESS: 0xFFFFFFF3}
 _IFF_UP: Final = 1
 _RTEXT_FILTER_SKIP_STATS: Final = 8
 _IPVLAN_MODES: Final = {0: "l2", 1: "l3", 2: "l3s"}
+_GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP})
 _CLASSIFIERS: Final = frozenset({"clsact", "ingress"})
 
 
@@ -88,7 +89,9 @@ def _filters(netlink: Netlink, index: int, names: dict[int, str]) -> tuple[Filte
         request["parent"] = parent
         try:
             messages = netlink.dump(request, RTM_GETTFILTER)
-        except NetlinkError:
+        except NetlinkError as error:
+            if error.errno not in _GONE:
+                raise
             # The clsact went between two dumps: what it held went with it.
             continue
         found += [_filter(hook, message, names) for message in messages if message["handle"]]

@@ -33,6 +33,8 @@ class Kernel:
     adopted = False
 
     def __init__(self):
+        self.found = {}
+        self.gone = set()
         self.held: dict[tuple[str, str], Limits] = {}
         self.failing: dict[str, list[Exception]] = {}
         self.calls = []
@@ -55,6 +57,9 @@ class Kernel:
             del self.held[key]
         return len(gone)
 
+    def vanished(self, keys):
+        return [key for key in keys if key[1] in self.gone]
+
     def counters(self):
         return []
 
@@ -76,6 +81,10 @@ class Deaf:
 
     def unwatch(self, netns_path):
         pass
+
+
+def raised(error):
+    raise error
 
 
 def sandbox(ident="s1", uid="u1", path=A, *, ingress="100M", managed=True):
@@ -270,6 +279,62 @@ async def test_what_vanished_without_a_word_is_collected(bench):
     await bench.settle()
     task.cancel()
     assert set(bench.kernel.held) == {("u1", A)}
+
+
+async def test_a_sandbox_whose_netns_is_gone_is_forgotten_though_the_runtime_says_nothing(bench):
+    await bench.controller.on_run(sandbox())
+    bench.kernel.gone.add(A)
+    task = asyncio.create_task(bench.controller.run_collector())
+    await bench.settle()
+    task.cancel()
+    assert bench.kernel.held == {}
+    assert bench.controller.wanted() == (0, 0, 0)
+
+
+async def test_a_collector_that_cannot_tell_what_is_gone_frees_nothing_and_goes_on(bench):
+    await bench.controller.on_run(sandbox())
+    answers = [ShapingError("too many open files"), []]
+    bench.kernel.vanished = lambda _: answer if isinstance(answer := answers.pop(0), list) else raised(answer)
+    bench.kernel.held[("u9", B)] = Limits(ingress=M20)
+    task = asyncio.create_task(bench.controller.run_collector())
+    await bench.settle()
+    task.cancel()
+    assert answers == []
+    assert set(bench.kernel.held) == {("u1", A)}
+
+
+async def test_a_sandbox_let_go_while_its_look_waited_is_not_shaped_again(bench):
+    await bench.controller.on_run(sandbox())
+    async with bench.controller._kernel:
+        bench.controller.look_at("u1")
+        await bench.settle()
+        stopping = asyncio.create_task(bench.controller.on_stop(sandbox()))
+        await bench.settle()
+    await stopping
+    await bench.settle()
+    assert bench.kernel.held == {}
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(ingress=M20)])
+async def test_what_is_left_of_a_limit_that_nobody_wants_any_more_is_taken_away_after_a_restart(limits):
+    bench = Bench()
+    bench.kernel.found = {("u1", A): limits}
+    bench.kernel.held = {("u1", A): limits}
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([sandbox(ingress=None), sandbox("s2", uid="u2", path=B, ingress=None)])
+    await bench.settle()
+    assert bench.kernel.calls == [("u1", A, Limits())]
+    run.cancel()
+
+
+async def test_the_last_good_limit_of_an_older_program_stays_when_the_annotation_turned_bad():
+    bench = Bench()
+    bench.kernel.found = {("u1", A): Limits(ingress=M20)}
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([sandbox(ingress="100m")])
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
+    run.cancel()
 
 
 async def test_a_kernel_that_cannot_shape_yet_is_tried_again_and_pods_wait_for_it():

@@ -29,18 +29,26 @@ class ApiServer:
         self._history: list[tuple[int, str, Json]] = []
         self._changed = asyncio.Condition()
         self._runner: web.AppRunner | None = None
-        self._port = 0
+        self.port = 0
         self._garbage: list[bytes] = []
 
-    async def start(self) -> None:
+    def pod(self, name: str, value: str) -> Json:
+        """A Pod as it stands in the store, but for its version."""
+        return {"metadata": {"name": name, "labels": {"value": value}}}
+
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
         application = web.Application()
         application.router.add_get(PATH, self._serve)
+        self.routes(application)
         self._runner = web.AppRunner(application, shutdown_timeout=0.01)  # 0 would be for ever
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True, ssl_context=tls)
         await site.start()
         assert site._server is not None
-        self._port = site._server.sockets[0].getsockname()[1]
+        self.port = site._server.sockets[0].getsockname()[1]
+
+    def routes(self, application: web.Application) -> None:
+        """More than Pods, where a test wants it."""
 
     async def stop(self) -> None:
         """Gone: connections are cut, and new ones refused."""
@@ -52,14 +60,15 @@ class ApiServer:
         async def nobody() -> None:
             return None
 
-        endpoint = Endpoint(f"http://127.0.0.1:{self._port}", ssl.create_default_context(), nobody)
+        endpoint = Endpoint(f"http://127.0.0.1:{self.port}", ssl.create_default_context(), nobody)
         return KubeApi(endpoint, user_agent="test", watch_silence_s=watch_silence_s)
 
     async def put(self, *names: str, kind: str = "MODIFIED", value: str = "") -> None:
         """Pods are made or changed, or DELETED."""
         for name in names:
             self.version += 1
-            pod = {"metadata": {"name": name, "resourceVersion": str(self.version), "labels": {"value": value}}}
+            pod = self.pod(name, value)
+            pod["metadata"]["resourceVersion"] = str(self.version)
             if kind == "DELETED":
                 del self.pods[name]
             else:
