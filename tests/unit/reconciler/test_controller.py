@@ -337,6 +337,57 @@ async def test_the_last_good_limit_of_an_older_program_stays_when_the_annotation
     run.cancel()
 
 
+async def test_replays_one_after_the_other_as_of_a_runtime_that_dies_again_and_again_cost_one_look(bench):
+    pods = [sandbox(f"s{number}", uid=f"u{number}", path=f"/run/netns/{number}") for number in range(250)]
+    await bench.controller.on_synchronize(pods)
+    for _ in range(20):
+        await bench.controller.on_synchronize(pods)
+    for _ in range(100):
+        await bench.settle()
+    assert len(bench.kernel.held) == len(pods)
+    assert len(bench.kernel.calls) <= len(pods) + 1
+
+
+async def test_a_pod_that_starts_while_the_program_loads_is_limited_when_it_is_loaded():
+    bench = Bench(start_failures=[ShapingError("not yet")])
+    loaded = asyncio.Event()
+
+    async def until_loaded(_):
+        await loaded.wait()
+
+    bench.controller._sleep = until_loaded
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([])
+    hook = asyncio.create_task(bench.controller.on_run(sandbox()))
+    await bench.settle()
+    assert not hook.done()
+    assert bench.kernel.held == {}
+    loaded.set()
+    await hook
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
+    run.cancel()
+
+
+async def test_a_pod_that_ends_while_the_program_loads_is_not_limited_when_it_is_loaded():
+    bench = Bench(start_failures=[ShapingError("not yet")])
+    loaded = asyncio.Event()
+
+    async def until_loaded(_):
+        await loaded.wait()
+
+    bench.controller._sleep = until_loaded
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([])
+    hook = asyncio.create_task(bench.controller.on_run(sandbox()))
+    await bench.settle()
+    stop = asyncio.create_task(bench.controller.on_stop(sandbox()))
+    await bench.settle()
+    loaded.set()
+    await asyncio.gather(hook, stop)
+    assert bench.kernel.calls == []
+    run.cancel()
+
+
 async def test_a_kernel_that_cannot_shape_yet_is_tried_again_and_pods_wait_for_it():
     bench = Bench(start_failures=[ShapingError("no sch_fq")])
     assert not bench.controller.ready
