@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from os import fstat
 from typing import Final, Self
 
+from reconciler.handover import hand_over
 from reconciler.kernel import netns
 from reconciler.kernel.apply import apply
 from reconciler.kernel.buckets import Counters
@@ -119,8 +120,18 @@ class Shaper:
     def shape(self, pod_uid: str, netns_path: str, limits: Limits) -> Outcome:
         """Make the Pod's netns hold exactly these limits; without limits, nothing of ours. Idempotent.
 
-        Raises NetnsGoneError, HostNetnsError, NoSlotLeftError, KernelLacksError or StepFailedError.
+        Raises NetnsGoneError, HostNetnsError, NoSlotLeftError, KernelLacksError or StepFailedError; ShapingError also
+        for what nobody foresaw, as what a Pod does to its netns must cost no other Pod anything.
         """
+        try:
+            return self._shape_netns(pod_uid, netns_path, limits)
+        except ShapingError:
+            raise
+        except Exception as error:
+            _LOG.exception("a defect: %s cannot be shaped", netns_path)
+            raise ShapingError(f"a defect of the reconciler, please report it: {error!r}") from error
+
+    def _shape_netns(self, pod_uid: str, netns_path: str, limits: Limits) -> Outcome:
         with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
             tenant = Tenant(pod_uid, fstat(descriptor).st_ino)
             if limits:
@@ -135,7 +146,8 @@ class Shaper:
     def release(self, pod_uid: str, netns_path: str) -> None:
         """The Pod, or this sandbox of it, is gone: take ours out of its netns if that still exists, free its slot."""
         try:
-            self.shape(pod_uid, netns_path, Limits())
+            if not self._is_anothers(pod_uid, netns_path):
+                self.shape(pod_uid, netns_path, Limits())
         except (NetnsGoneError, HostNetnsError):
             pass
         except ShapingError as error:
@@ -143,6 +155,11 @@ class Shaper:
         for tenant in [held for held in self._slots.taken if held.pod_uid == pod_uid]:
             if self._paths.get(tenant, netns_path) == netns_path:
                 self._free(tenant)
+
+    def _is_anothers(self, pod_uid: str, netns_path: str) -> bool:
+        """Whether a later Pod has got a netns at the same path."""
+        inode = netns.inode(netns_path)
+        return any(held.netns_inode == inode and held.pod_uid != pod_uid for held in self._slots.taken)
 
     def collect(self, live: Collection[tuple[str, str]]) -> int:
         """Free the slots of Pods that are not live and whose netns is gone. Returns how many.
@@ -207,10 +224,18 @@ class Shaper:
         """Look, plan, do. The steps that succeed are added to `done`."""
         observed = self._observe(tenant, netlink)
         planned = plan(self._desired(tenant, limits), observed)
+        if limits and planned.steps:
+            self._hand_over(tenant, observed)
         for step in planned.steps:
             self._do(step, netlink)
             done.append(step)
         return observed, planned
+
+    def _hand_over(self, tenant: Tenant, observed: ObservedShaping) -> None:
+        try:
+            hand_over(observed.links, self._program, tenant, self._slots.taken[tenant])
+        except OSError as error:
+            _LOG.warning("the queue of %s begins anew: %s", tenant.pod_uid, error)
 
     def _desired(self, tenant: Tenant, limits: Limits) -> DesiredShaping:
         assignment = self._slots.taken.get(tenant, Assignment(0, 0))

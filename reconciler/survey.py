@@ -12,7 +12,7 @@ from os import fstat
 from typing import Final
 
 from reconciler.kernel import netns
-from reconciler.kernel.errors import NetlinkError, NetnsGoneError, ShapingError
+from reconciler.kernel.errors import NetnsGoneError
 from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import observe_links
 from reconciler.kernel.program import Program
@@ -50,7 +50,7 @@ def survey(netns_paths: Iterable[Key]) -> Survey:
                     links = observe_links(netlink)
             except NetnsGoneError:
                 continue
-            except (ShapingError, NetlinkError) as error:
+            except Exception as error:  # noqa: BLE001 - what a Pod does to its netns must cost no other Pod anything
                 _LOG.warning("not looked into %s: %s", path, error)
                 held[pod_uid, path] = Limits()
                 continue

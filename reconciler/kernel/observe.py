@@ -21,6 +21,11 @@ _IFF_UP: Final = 1
 _RTEXT_FILTER_SKIP_STATS: Final = 8
 _IPVLAN_MODES: Final = {0: "l2", 1: "l3", 2: "l3s"}
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP})
+_LINK_ATTRIBUTES: Final = frozenset(
+    number
+    for number, (name, _) in enumerate(ifinfmsg.nla_map)
+    if name in {"IFLA_IFNAME", "IFLA_LINKINFO", "IFLA_GSO_MAX_SIZE", "IFLA_TSO_MAX_SIZE"}
+)
 _CLASSIFIERS: Final = frozenset({"clsact", "ingress"})
 
 
@@ -52,7 +57,7 @@ def link_index(netlink: Netlink, name: str) -> int:
     """The index of a link, from the last list if it is there, else from a new one. Raises NetlinkError."""
     if name not in netlink.link_indexes:
         listed = _dump_links(netlink)
-        netlink.link_indexes = {message.get_attr("IFLA_IFNAME"): message["index"] for message in listed}
+        netlink.link_indexes = {_text(message.get_attr("IFLA_IFNAME")): message["index"] for message in listed}
     if name not in netlink.link_indexes:
         raise NetlinkError(errno.ENODEV, f"no interface {name}")
     return netlink.link_indexes[name]
@@ -61,7 +66,7 @@ def link_index(netlink: Netlink, name: str) -> int:
 def _dump_links(netlink: Netlink) -> list[Any]:
     request = ifinfmsg()
     request["attrs"] = [("IFLA_EXT_MASK", _RTEXT_FILTER_SKIP_STATS)]
-    return netlink.dump(request, RTM_GETLINK)
+    return netlink.dump(request, RTM_GETLINK, only=_LINK_ATTRIBUTES)
 
 
 def _link(message: Any) -> Link:
@@ -72,13 +77,18 @@ def _link(message: Any) -> Link:
         data = info.get_attr("IFLA_INFO_DATA")
         mode = _IPVLAN_MODES.get(data.get_attr("IFLA_IPVLAN_MODE")) if data else None
     return Link(
-        message.get_attr("IFLA_IFNAME"),
+        _text(message.get_attr("IFLA_IFNAME")),
         kind,
         mode,
         is_up=bool(message["flags"] & _IFF_UP),
         gso_max_bytes=message.get_attr("IFLA_GSO_MAX_SIZE") or GSO_DEFAULT_BYTES,
         tso_max_bytes=message.get_attr("IFLA_TSO_MAX_SIZE") or GSO_DEFAULT_BYTES,  # told since Linux 5.19
     )
+
+
+def _text(name: str | bytes | None) -> str:
+    """A name that a Pod may have given, of any bytes."""
+    return name.decode(errors="backslashreplace") if isinstance(name, bytes) else name or ""
 
 
 def _filters(netlink: Netlink, index: int, names: dict[int, str]) -> tuple[Filter, ...]:
@@ -108,7 +118,7 @@ def _filter(hook: Direction, message: Any, names: dict[int, str]) -> Filter:
             kind,
             priority,
             message["handle"],
-            name=options.get_attr("TCA_BPF_NAME") or "",
+            name=_text(options.get_attr("TCA_BPF_NAME")),
             program_id=options.get_attr("TCA_BPF_ID"),
             class_id=options.get_attr("TCA_BPF_CLASSID"),
         )

@@ -104,6 +104,14 @@ class Program:
         """What the shaper counted in a bucket."""
         return buckets.decode_counters(self.bpf.lookup(self.state, class_id, buckets.STATE_BYTES))
 
+    def read_state(self, class_id: int) -> bytes:
+        """All that the shaper keeps of a bucket."""
+        return self.bpf.lookup(self.state, class_id, buckets.STATE_BYTES)
+
+    def write_state(self, class_id: int, state: bytes) -> None:
+        """Give a bucket its state: only of one that no filter leads to yet, as the shaper writes it without a lock."""
+        self.bpf.update(self.state, class_id, state)
+
     def close(self) -> None:
         """Let go of the descriptors."""
         for descriptor in (self.descriptor, self.limits, self.state):

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -283,4 +284,18 @@ def test_a_slots_class_ids_are_the_filters(shaper: Shaper, limited: Pod) -> None
     (slot,) = {link.ours(Direction.EGRESS).class_id // 2 for link in links.values() if link.ours(Direction.EGRESS)}
     assert links["eth0"].ours(Direction.EGRESS).class_id == class_id(slot, Direction.EGRESS)
     assert links[IFB_NAME].ours(Direction.EGRESS).class_id == class_id(slot, Direction.INGRESS)
+    shaper.release(limited.uid, limited.netns)
+
+
+def test_a_pod_that_gives_its_interfaces_names_of_any_bytes_is_limited_all_the_same(
+    shaper: Shaper, limited: Pod
+) -> None:
+    limited.run("ip", "link", "set", "eth0", "down")
+    script = "import subprocess; subprocess.run([b'ip', b'link', b'set', b'eth0', b'name', b'e\\xff\\xfe'], check=True)"
+    limited.run(sys.executable, "-c", script)
+    limited.run("ip", "link", "set", b"e\xff\xfe".decode(errors="surrogateescape"), "up")
+    outcome = shaper.shape(limited.uid, limited.netns, BOTH)
+    assert outcome.interfaces == ("e\\xff\\xfe",)
+    assert shaper.shape(limited.uid, limited.netns, BOTH).steps == ()
+    assert survey([(limited.uid, limited.netns)]).held == {(limited.uid, limited.netns): BOTH}
     shaper.release(limited.uid, limited.netns)

@@ -337,6 +337,38 @@ async def test_the_last_good_limit_of_an_older_program_stays_when_the_annotation
     run.cancel()
 
 
+async def test_a_thousand_pods_in_turn_leave_nothing_in_memory_however_they_come_and_go(bench):
+    for number in range(1000):
+        uid, path = f"u{number}", f"/run/netns/{number}"
+        pod = sandbox(f"s{number}", uid=uid, path=path)
+        told = [("ADDED", api_pod(uid, ingress="20M")), ("MODIFIED", api_pod(uid, ingress="1M"))]
+        if number % 3 == 0:
+            bench.kernel.failing[path] = [(ShapingError, NetnsGoneError)[number % 2]("no")]
+        if number % 5:
+            bench.controller.on_pod_event(*told.pop(0))
+        await bench.controller.on_run(pod)
+        for event in told:
+            bench.controller.on_pod_event(*event)
+        bench.controller.on_netns_changed([path])
+        if number % 2:
+            bench.controller.on_pod_event("DELETED", api_pod(uid))
+        if number % 7:
+            await bench.controller.on_stop(pod)
+            await bench.controller.on_remove(pod)
+        else:
+            bench.kernel.gone.add(path)
+        bench.controller.on_pod_event("DELETED", api_pod(uid))
+    collector = asyncio.create_task(bench.controller.run_collector())
+    for _ in range(100):
+        await bench.settle()
+    collector.cancel()
+    await bench.settle()
+    held = {name: value for name, value in vars(bench.controller).items() if isinstance(value, dict | set) and value}
+    assert held.keys() <= {"_background"}
+    assert bench.kernel.held == {}
+    assert bench.controller.wanted() == (0, 0, 0)
+
+
 async def test_replays_one_after_the_other_as_of_a_runtime_that_dies_again_and_again_cost_one_look(bench):
     pods = [sandbox(f"s{number}", uid=f"u{number}", path=f"/run/netns/{number}") for number in range(250)]
     await bench.controller.on_synchronize(pods)
