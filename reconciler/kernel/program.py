@@ -79,7 +79,11 @@ class Program:
                 descriptor = bpf.program_by_id(program_id)
             except OSError:
                 continue
-            maps = _adopted_maps(bpf, descriptor, slots)
+            try:
+                maps = _adopted_maps(bpf, descriptor, slots)
+            except OSError as error:
+                _LOG.warning("the maps of program %d cannot be read: %s", program_id, error.strerror)
+                maps = None
             if maps is not None:
                 found = bpf.map_info(maps["limits"]).entries // 2 - 1
                 return cls(bpf, found, program_id, descriptor, maps["limits"], maps["state"])
