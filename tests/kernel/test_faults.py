@@ -1,4 +1,4 @@
-"""A reconciler that is killed after each step of each kind of plan, or refused at each request; then the next one."""
+"""A reconciler that is killed after each step of each kind of plan, and the one that comes after it."""
 
 import os
 import signal
@@ -19,7 +19,6 @@ from tests.kernel.lab import Pod, limits
 from webhook.contract import Direction, Limits
 
 SLOTS = 8
-SO_RCVBUFFORCE = 33
 NOTHING, BOTH, OTHERS = limits(), limits(ingress="100M", egress="100M"), limits(ingress="20M", egress="50M")
 INGRESS, EGRESS = limits(ingress="100M"), limits(egress="100M")
 

@@ -1,4 +1,4 @@
-"""What the kernel refuses, loses or shows in an odd way: an error with a name for one Pod, and the next try succeeds."""
+"""What the kernel refuses, loses or shows oddly is an error with a name for one Pod, and the next try succeeds."""
 
 import errno
 import os
