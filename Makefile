@@ -15,7 +15,7 @@ PURE := webhook/contract.py,webhook/advice.py,webhook/admission.py,webhook/polic
 	reconciler/nri/protobuf.py,reconciler/nri/mux.py,reconciler/nri/ttrpc.py,reconciler/nri/messages.py,$\
 	reconciler/nri/plugin.py,reconciler/kernel/buckets.py,certs/authority.py,certs/secret.py
 
-.PHONY: help setup setup-cluster lint test test-unit test-kernel test-kernels test-cluster bench demo cluster \
+.PHONY: help setup setup-cluster lint test test-unit test-kernel test-kernels test-cluster bench bench-reconciler demo cluster \
 	cluster-down images clean
 
 help: ## what there is to make
@@ -59,6 +59,9 @@ test-cluster: setup-cluster ## a real two-node cluster
 
 bench: setup ## benchmarks beside other shapers, in 27 minutes; BENCH="latency cost" for some, BENCH=--help for how
 	$(PYTHON) -m tests.bench $(BENCH)
+
+bench-reconciler: setup ## what the reconciler costs on a node of 250 limited Pods, in 4 minutes
+	$(PYTHON) -m tests.bench.reconciler
 
 demo: setup-cluster ## the main job on a two-node cluster, with figures
 	$(PYTHON) -m tests.cluster demo

@@ -7,6 +7,7 @@ Only a thread of its own ever enters the namespace, and it ends right after (set
 import ctypes
 import errno
 import fcntl
+import functools
 import os
 import socket
 import threading
@@ -60,15 +61,21 @@ def inode(path: str) -> int | None:
 
     Cheap, as the collector asks for all of a node's again and again: looked up, not opened. Raises ShapingError.
     """
+    own = _own()
     try:
         found = os.stat(canonical(path))  # noqa: PTH116 - 2 us, a Path's is 6
-        own = os.stat("/proc/self/ns/net")  # noqa: PTH116 - as above
     except OSError as error:
         failure = _not_opened(path, error)
         if isinstance(failure, NetnsGoneError):
             return None
         raise failure from error
     return found.st_ino if found.st_dev == own.st_dev and found.st_ino != own.st_ino else None
+
+
+@functools.cache
+def _own() -> os.stat_result:
+    """Of the network namespace of this process, which it never leaves."""
+    return Path("/proc/self/ns/net").stat()
 
 
 def inodes(folder: Path = NETNS_FOLDER) -> set[int]:

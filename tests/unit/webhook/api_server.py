@@ -7,6 +7,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
@@ -119,6 +120,11 @@ class ApiServer:
         if sent < self.compacted:
             return _status(410, "Expired", f"too old resource version: {sent} ({self.compacted})")
         await response.prepare(request)
+        with suppress(ConnectionResetError):  # the client is gone
+            await self._tell_of_changes(response, sent)
+        return response
+
+    async def _tell_of_changes(self, response: web.StreamResponse, sent: int) -> None:
         garbage = len(self._garbage)
         while True:
             if self.is_deaf:
