@@ -259,8 +259,9 @@ class Controller:
                 self._applied[(counted.pod_uid, counted.netns_path)] = Applied(limits)
         for key, limits in shaper.found.items():
             self._unsure.add(key)
-            self._applied[key] = Applied(limits)
-            self._last_good[key[0]] = limits
+            if limits:
+                self._applied[key] = Applied(limits)
+                self._last_good[key[0]] = limits
         self._shaper.set_result(shaper)
         for sandbox in self._sandboxes:
             self.look_at(sandbox.pod.uid)
