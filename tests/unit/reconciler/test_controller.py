@@ -119,6 +119,7 @@ class Bench:
         self.kernel, self.told, self.slept = Kernel(), Told(), []
         self.start_failures = list(start_failures)
         self.started_with = None
+        self.gate = None
         self.controller = Controller(
             self._start,
             monitor=Deaf(),
@@ -138,6 +139,8 @@ class Bench:
     async def _sleep(self, seconds):
         self.slept.append(seconds)
         await asyncio.sleep(0)
+        if self.gate:
+            await self.gate.wait()
 
     async def settle(self):
         for _ in range(60):
@@ -382,12 +385,7 @@ async def test_replays_one_after_the_other_as_of_a_runtime_that_dies_again_and_a
 
 async def test_a_pod_that_starts_while_the_program_loads_is_limited_when_it_is_loaded():
     bench = Bench(start_failures=[ShapingError("not yet")])
-    loaded = asyncio.Event()
-
-    async def until_loaded(_):
-        await loaded.wait()
-
-    bench.controller._sleep = until_loaded
+    loaded = bench.gate = asyncio.Event()
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([])
     hook = asyncio.create_task(bench.controller.on_run(sandbox()))
@@ -402,12 +400,7 @@ async def test_a_pod_that_starts_while_the_program_loads_is_limited_when_it_is_l
 
 async def test_a_pod_that_ends_while_the_program_loads_is_not_limited_when_it_is_loaded():
     bench = Bench(start_failures=[ShapingError("not yet")])
-    loaded = asyncio.Event()
-
-    async def until_loaded(_):
-        await loaded.wait()
-
-    bench.controller._sleep = until_loaded
+    loaded = bench.gate = asyncio.Event()
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([])
     hook = asyncio.create_task(bench.controller.on_run(sandbox()))
