@@ -18,7 +18,7 @@ PURE := webhook/contract.py,webhook/advice.py,webhook/admission.py,webhook/polic
 	reconciler/nri/plugin.py,reconciler/kernel/buckets.py,certs/authority.py,certs/credentials.py,certs/rotation.py,certs/secret.py
 
 .PHONY: help setup setup-cluster lint test test-unit test-differential fuzz test-kernel test-kernels test-cluster bench \
-	bench-admission demo cluster cluster-down images clean
+	bench-admission bench-reconciler demo cluster cluster-down images clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ bench: setup ## benchmarks beside other shapers, in 27 minutes; BENCH="latency c
 bench-admission: setup ## what admission costs beside no webhook and one in Go, in 7 minutes; BENCH=--help for how
 	@tests/setup/binaries.sh etcd kube-apiserver admission-load admission-webhook
 	$(PYTHON) -m tests.bench.admission $(BENCH)
+
+bench-reconciler: setup ## what the reconciler costs on a node of 250 limited Pods, in 4 minutes
+	$(PYTHON) -m tests.bench.reconciler
 
 demo: setup-cluster ## the main job on a two-node cluster, with figures
 	$(PYTHON) -m tests.cluster demo

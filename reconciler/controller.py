@@ -71,6 +71,8 @@ class Controller:
             monotonic=monotonic,
         )
         self._ears = Ears(monitor, self._run)
+        self._unsure: set[Key] = set()
+        """Those that the kernel may hold something for, whether limits are wanted or not."""
         self._kernel = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
 
@@ -99,7 +101,11 @@ class Controller:
 
     async def on_stop(self, pod: PodSandbox) -> None:
         """The containers of a sandbox have ended; its network goes next."""
-        sandbox = self._sandboxes.remove(pod.id)
+        await self.forget(pod.id)
+
+    async def forget(self, sandbox_id: str) -> None:
+        """Let go of a sandbox, if it is known."""
+        sandbox = self._sandboxes.remove(sandbox_id)
         if sandbox is not None:
             await self._release(sandbox)
 
@@ -153,12 +159,23 @@ class Controller:
                 await self._look(sandbox)
 
     async def run_collector(self, period_s: float = 30.0) -> None:
-        """Free, now and then, what Pods that vanished without a word have left."""
+        """Free, now and then, what Pods that vanished without a word have left.
+
+        A runtime that was started again tells neither the stop nor the removal of a sandbox that is older.
+        """
         while True:
             await self._sleep(period_s)
             shaper = await self._loading.shaper()
             live = {sandbox.key for sandbox in self._sandboxes}
-            freed = await self._in_kernel(shaper.collect, live)
+            try:
+                vanished = set(await self._run(shaper.vanished, live))
+                for sandbox in self._sandboxes:
+                    if sandbox.key in vanished:
+                        await self.forget(sandbox.id)
+                freed = await self._in_kernel(shaper.collect, live)
+            except ShapingError as error:
+                log.warning("cannot tell which Pods are gone", extra={"error": str(error)})
+                continue
             if freed:
                 log.info("freed the slots of Pods that are gone", extra={"slots": freed})
 
@@ -230,6 +247,11 @@ class Controller:
             self._last_good[counted.pod_uid] = limits
             if counted.netns_path is not None:
                 self._applied[(counted.pod_uid, counted.netns_path)] = Applied(limits)
+        for key, limits in shaper.found.items():
+            self._unsure.add(key)
+            if limits:
+                self._applied[key] = Applied(limits)
+                self._last_good[key[0]] = limits
         self._loading.finish(shaper)
         for sandbox in self._sandboxes:
             self.look_at(sandbox.pod.uid)
@@ -241,7 +263,10 @@ class Controller:
             view = self.view(sandbox)
             wanted = intent(view, self._last_good.get(view.uid, Limits()))
             before = self._applied.get(sandbox.key, NOTHING)
-            if not wanted.limits and not before.limits and not wanted.notices and sandbox.key not in self._failures:
+            if sandbox not in self._sandboxes:  # let go while this waited
+                return
+            unsure = sandbox.key in self._failures or sandbox.key in self._unsure
+            if not wanted.limits and not before.limits and not wanted.notices and not unsure:
                 return
             try:
                 outcome = await self._run(shaper.shape, view.uid, sandbox.netns_path, wanted.limits)
@@ -251,6 +276,7 @@ class Controller:
                 self._failed(sandbox, view, error)
                 return
             self._failures.pop(sandbox.key, None)
+            self._unsure.discard(sandbox.key)
             await self._ears.listen(sandbox.netns_path)
         problems = tuple(Notice(problem.kind, problem.message) for problem in outcome.problems)
         # On another network than ipvlan nothing is in force, and a Pod that was never admitted is nobody's concern.
@@ -274,6 +300,7 @@ class Controller:
                 log.warning("cannot take the shaping off a Pod that is gone", extra={"error": str(error)})
             self._applied.pop(sandbox.key, None)
             self._failures.pop(sandbox.key, None)
+            self._unsure.discard(sandbox.key)
             if not self._sandboxes.of(sandbox.pod.uid):
                 self._last_good.pop(sandbox.pod.uid, None)
                 self._settling.forget(sandbox.pod.uid)

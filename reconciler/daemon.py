@@ -27,6 +27,7 @@ from reconciler.nri.transport import NriPlugin
 from reconciler.patrol import Patrol
 from reconciler.runtime_check import RuntimeCheck
 from reconciler.shaping import Shaper
+from reconciler.turn import take_turn
 from webhook.kubeapi import KubeApi
 from webhook.reflector import Reflector
 
@@ -46,6 +47,13 @@ class Settings:
 
 async def run(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. The shaping stays in the kernel: limits hold while nobody watches."""
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    turn = await take_turn(stopping)
+    if turn is None:
+        return
     metrics = Metrics()
     api = await KubeApi.connect(user_agent="ipvlan-bandwidth-reconciler")
     events = Events(
@@ -105,10 +113,6 @@ async def run(settings: Settings) -> None:
         if heard.overrun:
             controller.on_overrun()
 
-    loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
     listener = Listener(monitor, on_changes)
     runner = web.AppRunner(
         application(why_not_ready=why_not_ready, before_scrape=before_scrape, registry=metrics.registry),
@@ -143,4 +147,5 @@ async def run(settings: Settings) -> None:
         await api.close()
         monitor.close()
         executor.shutdown(wait=False, cancel_futures=True)
+        turn.close()
     log.info("stopped; limits stay in force")

@@ -8,7 +8,7 @@ from reconciler.kernel.apply import apply
 from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import observe_links
 from reconciler.kernel.program import Program
-from reconciler.model import DesiredShaping, ObservedLink, ObservedShaping
+from reconciler.model import DesiredShaping, ObservedShaping
 from reconciler.plan import plan
 from reconciler.slots import Tenant
 from reconciler.steps import Plan, Step
@@ -27,7 +27,7 @@ def inspect(netns_path: str) -> Inspection:
     """What of ours one network namespace holds, read without a Shaper. Raises ShapingError."""
     with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
         links = observe_links(netlink)
-    touched = tuple(held.link.name for held in links if held.root.is_ours or _ours(held))
+    touched = tuple(held.link.name for held in links if held.is_touched)
     for held in links:
         shaper = held.ours(Direction.EGRESS)
         if shaper is None or shaper.program_id is None or shaper.class_id is None:
@@ -54,7 +54,3 @@ def clean(netns_path: str) -> tuple[Step, ...]:
         for step in planned.steps:
             apply(step, netlink, None)
     return planned.steps
-
-
-def _ours(held: ObservedLink) -> bool:
-    return any(attached.is_ours for attached in held.filters)

@@ -110,6 +110,12 @@ class ObservedLink:
     classifier: str | None = None
     filters: tuple[Filter, ...] = ()
 
+    @property
+    def is_touched(self) -> bool:
+        """Whether anything of ours is on it, or it is our ifb."""
+        is_ifb = self.link.name == IFB_NAME and self.link.kind == "ifb"
+        return is_ifb or self.root.is_ours or any(held.is_ours for held in self.filters)
+
     def ours(self, hook: Direction) -> Filter | None:
         """Our filter at a hook."""
         return next((held for held in self.filters if held.hook is hook and held.is_ours), None)

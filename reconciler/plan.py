@@ -1,7 +1,8 @@
 """What to do about the difference between what should be shaped and what the kernel holds. Pure.
 
 Limits are written before the filters that read them, and cleared after. A foreign qdisc or filter is never touched, and
-clsact goes only when we made it and nobody else uses it.
+clsact goes only when we made it and nobody else uses it. Each step leaves behind that by which the next plan knows what
+is ours, so a reconciler that dies between any two of them is taken up where it was.
 """
 
 from collections.abc import Iterator
@@ -24,7 +25,6 @@ from reconciler.model import (
     gso_max_bytes,
 )
 from reconciler.steps import (
-    AddClsact,
     AddRootFq,
     AttachRedirect,
     AttachShaper,
@@ -185,55 +185,51 @@ def _ifb_steps(desired: DesiredShaping, ifb: ObservedLink, *, is_new: bool) -> I
         yield CreateIfb()
     if not ifb.root.is_ours or not ifb.root.is_intact:
         yield AddRootFq(IFB_NAME)
-    if ifb.classifier is None:
-        yield AddClsact(IFB_NAME)
     yield from _shaper_step(desired, ifb, Direction.INGRESS)
     if not ifb.link.is_up:
         yield SetUp(IFB_NAME)
 
 
 def _link_steps(desired: DesiredShaping, target: ObservedLink, want: _Wants) -> Iterator[Step]:
-    """What one link needs: what it should lose first."""
-    yield from _losses(target, want)
+    """What one link needs: what it should lose last, as the last filter of ours tells whose the clsact is."""
     yield from _gains(desired, target, want)
+    yield from _losses(target, want)
 
 
 def _losses(target: ObservedLink, want: _Wants) -> Iterator[Step]:
     name = target.link.name
-    ours = [held for held in target.filters if held.is_ours]
-    for held in ours:
-        if not (want.egress if held.hook is Direction.EGRESS else want.ingress):
-            yield DetachFilter(name, held.hook, held.handle)
-    still_used = want.egress or want.ingress
-    if not still_used and len(ours) == len(target.filters) and any(held.handle == HANDLE_CLSACT_OURS for held in ours):
-        yield DeleteClsact(name)
-    if target.root.is_ours and not want.pacing:
-        yield DeleteRootFq(name)
     unbound = min(GSO_DEFAULT_BYTES, target.link.tso_max_bytes)
     was_limited = target.ours(Direction.EGRESS) or target.root.is_ours
     if not want.egress and was_limited and target.link.gso_max_bytes != unbound:
-        yield SetGsoMaxBytes(name, unbound)
+        yield SetGsoMaxBytes(name, unbound)  # while the filter still tells that it was bound by us
+    ours = [held for held in target.filters if held.is_ours]
+    still_used = want.egress or want.ingress
+    if not still_used and len(ours) == len(target.filters) and any(held.handle == HANDLE_CLSACT_OURS for held in ours):
+        yield DeleteClsact(name)
+    else:
+        for held in ours:
+            if not (want.egress if held.hook is Direction.EGRESS else want.ingress):
+                yield DetachFilter(name, held.hook, held.handle)
+    if target.root.is_ours and not want.pacing:
+        yield DeleteRootFq(name)
 
 
 def _gains(desired: DesiredShaping, target: ObservedLink, want: _Wants) -> Iterator[Step]:
     name = target.link.name
-    if target.classifier is None and (want.egress or want.ingress):
-        yield AddClsact(name)
     if want.pacing and not (target.root.is_ours and target.root.is_intact):
         yield AddRootFq(name)
     if want.egress:
         of_the_limit = gso_max_bytes(desired.limits[Direction.EGRESS].bits_per_second)
         size_bytes = min(of_the_limit, target.link.tso_max_bytes)  # the kernel refuses more
+        yield from _shaper_step(desired, target, Direction.EGRESS)
         if target.link.gso_max_bytes != size_bytes:
             yield SetGsoMaxBytes(name, size_bytes)
-        yield from _shaper_step(desired, target, Direction.EGRESS)
     if want.ingress:
         held_redirect = target.ours(Direction.INGRESS)
         if held_redirect is None:
-            yield AttachRedirect(name, _handle(target))
+            yield AttachRedirect(name, _handle(target), with_clsact=target.classifier is None and not want.egress)
         elif held_redirect.redirects_to != IFB_NAME:
-            yield DetachFilter(name, Direction.INGRESS, held_redirect.handle)
-            yield AttachRedirect(name, held_redirect.handle)
+            yield AttachRedirect(name, held_redirect.handle, replacing=True)
 
 
 def _shaper_step(desired: DesiredShaping, target: ObservedLink, direction: Direction) -> Iterator[Step]:
@@ -242,7 +238,7 @@ def _shaper_step(desired: DesiredShaping, target: ObservedLink, direction: Direc
     held = target.ours(Direction.EGRESS)
     if held and (held.class_id, held.program_id, held.name) == (wanted, desired.program_id, desired.filter_name):
         return
-    yield AttachShaper(target.link.name, _handle(target), wanted)
+    yield AttachShaper(target.link.name, _handle(target), wanted, with_clsact=target.classifier is None)
 
 
 def _handle(target: ObservedLink) -> int:

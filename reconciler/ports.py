@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from reconciler.bypass import Sample
@@ -20,6 +20,8 @@ class Shaper(Protocol):
     """What the controller needs of the kernel side; every call blocks, for milliseconds."""
 
     adopted: bool
+    found: Mapping[Key, Limits]
+    """What each netns held, in which anything of ours was found at the start."""
 
     def shape(self, pod_uid: str, netns_path: str, limits: Limits) -> Outcome:
         """Make one netns hold these limits."""
@@ -31,6 +33,10 @@ class Shaper(Protocol):
 
     def collect(self, live: Collection[Key]) -> int:
         """Free the slots of those that are gone."""
+        ...
+
+    def vanished(self, keys: Collection[Key]) -> Sequence[Key]:
+        """Those of these whose netns is no longer there."""
         ...
 
     def audit(self) -> Sequence[str]:

@@ -70,5 +70,9 @@ class Sandboxes:
         """The sandbox whose netns this is."""
         return next((sandbox for sandbox in self._by_id.values() if sandbox.netns_path == netns_path), None)
 
+    def __contains__(self, sandbox: Sandbox) -> bool:
+        """Whether the sandbox is there still."""
+        return sandbox.id in self._by_id
+
     def __iter__(self) -> Iterator[Sandbox]:
         return iter(tuple(self._by_id.values()))

@@ -5,13 +5,14 @@ at that moment, so doing it again does nothing, and what somebody else removed c
 """
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from os import fstat
 from typing import Final, Self
 
 from reconciler.bypass import Sample, Traffic, sample, total
 from reconciler.counters import DirectionCounters, PodCounters, limits_of, pod_counters
+from reconciler.handover import hand_over
 from reconciler.inspection import Inspection, clean, inspect
 from reconciler.kernel import netns, traffic
 from reconciler.kernel.apply import apply
@@ -30,7 +31,6 @@ from reconciler.kernel.program import Program
 from reconciler.model import (
     DesiredShaping,
     LimitEntry,
-    ObservedLink,
     ObservedShaping,
     Problem,
     ProblemKind,
@@ -40,6 +40,7 @@ from reconciler.model import (
 from reconciler.plan import plan
 from reconciler.slots import Assignment, NoFreeSlotError, SlotTable, Tenant
 from reconciler.steps import ClearLimit, Plan, Step, WriteLimit
+from reconciler.survey import Key, Survey, survey
 from webhook.contract import Direction, Limits
 
 __all__ = [
@@ -75,12 +76,13 @@ class Outcome:
 class Shaper:
     """All limited Pods of the node. Holds the program's descriptors, and nothing of any Pod's netns."""
 
-    def __init__(self, program: Program, slots: SlotTable, paths: Mapping[Tenant, str], *, adopted: bool) -> None:
+    def __init__(self, program: Program, slots: SlotTable, found: Survey, *, adopted: bool) -> None:
         self._program = program
         self._slots = slots
-        self._paths = dict(paths)
+        self._paths = {tenant: path for tenant, path in found.paths.items() if tenant in slots.taken}
         self._changes: dict[Tenant, int] = {}
         self.adopted = adopted
+        self.found = found.held
 
     @classmethod
     def start(cls, *, slots: int = 256, netns_paths: Iterable[tuple[str, str]] = ()) -> Self:
@@ -88,25 +90,27 @@ class Shaper:
 
         `netns_paths` are pairs of Pod uid and path. Raises ShapingError when no program can be loaded.
         """
-        paths: dict[Tenant, str] = {}
-        program_ids: list[int] = []
-        for pod_uid, path in netns_paths:
-            try:
-                with netns.opened(path) as descriptor, Netlink.inside(descriptor) as netlink:
-                    paths[Tenant(pod_uid, fstat(descriptor).st_ino)] = path
-                    program_ids += _program_ids(observe_links(netlink))
-            except (ShapingError, NetlinkError) as error:
-                _LOG.warning("not looked into %s: %s", path, error)
-        program = Program.adopt(slots, program_ids)
+        found = survey(netns_paths)
+        program = Program.adopt(slots, found.program_ids)
         if program is not None:
-            return cls(program, _slots_in(program), paths, adopted=True)
-        return cls(Program.load(slots), SlotTable(slots), paths, adopted=False)
+            return cls(program, _slots_in(program), found, adopted=True)
+        return cls(Program.load(slots), SlotTable(slots), found, adopted=False)
 
     def shape(self, pod_uid: str, netns_path: str, limits: Limits) -> Outcome:
         """Make the Pod's netns hold exactly these limits; without limits, nothing of ours. Idempotent.
 
-        Raises NetnsGoneError, HostNetnsError, NoSlotLeftError, KernelLacksError or StepFailedError.
+        Raises NetnsGoneError, HostNetnsError, NoSlotLeftError, KernelLacksError or StepFailedError; ShapingError also
+        for what nobody foresaw, as what a Pod does to its netns must cost no other Pod anything.
         """
+        try:
+            return self._shape_netns(pod_uid, netns_path, limits)
+        except ShapingError:
+            raise
+        except Exception as error:
+            _LOG.exception("a defect: %s cannot be shaped", netns_path)
+            raise ShapingError(f"a defect of the reconciler, please report it: {error!r}") from error
+
+    def _shape_netns(self, pod_uid: str, netns_path: str, limits: Limits) -> Outcome:
         with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
             tenant = Tenant(pod_uid, fstat(descriptor).st_ino)
             if limits:
@@ -121,7 +125,8 @@ class Shaper:
     def release(self, pod_uid: str, netns_path: str) -> None:
         """The Pod, or this sandbox of it, is gone: take ours out of its netns if that still exists, free its slot."""
         try:
-            self.shape(pod_uid, netns_path, Limits())
+            if not self._is_anothers(pod_uid, netns_path):
+                self.shape(pod_uid, netns_path, Limits())
         except (NetnsGoneError, HostNetnsError):
             pass
         except ShapingError as error:
@@ -130,11 +135,22 @@ class Shaper:
             if self._paths.get(tenant, netns_path) == netns_path:
                 self._free(tenant)
 
+    def _is_anothers(self, pod_uid: str, netns_path: str) -> bool:
+        """Whether a later Pod has got a netns at the same path."""
+        inode = netns.inode(netns_path)
+        return any(held.netns_inode == inode and held.pod_uid != pod_uid for held in self._slots.taken)
+
     def collect(self, live: Collection[tuple[str, str]]) -> int:
-        """Free the slots of Pods that are not live and whose netns is gone. Returns how many."""
-        alive = {Tenant(pod_uid, inode) for pod_uid, path in live if (inode := _inode(path))}
-        present = netns.inodes() | {_inode(path) for path in self._paths.values()}
-        gone = [held for held in self._slots.taken if held not in alive and held.netns_inode not in present]
+        """Free the slots of Pods that are not live and whose netns is gone. Returns how many.
+
+        Raises ShapingError, and frees none, when it cannot be told which network namespaces there are.
+        """
+        alive = {Tenant(pod_uid, inode) for pod_uid, path in live if (inode := netns.inode(path)) is not None}
+        doubtful = [held for held in self._slots.taken if held not in alive]
+        if not doubtful:
+            return 0
+        present = netns.inodes() | {netns.inode(self._paths[held]) for held in doubtful if held in self._paths}
+        gone = [held for held in doubtful if held.netns_inode not in present]
         for tenant in gone:
             self._free(tenant)
         return len(gone)
@@ -179,6 +195,10 @@ class Shaper:
             largest_bytes=largest_mtu + LINK_HEADER_BYTES,
         )
 
+    def vanished(self, keys: Collection[Key]) -> list[Key]:
+        """Those whose network namespace is no longer there. Raises ShapingError when that cannot be told."""
+        return [key for key in keys if netns.inode(key[1]) is None]
+
     def counters(self) -> list[PodCounters]:
         """What the kernel counts, for every Pod that has a slot."""
         return [
@@ -207,7 +227,7 @@ class Shaper:
         assignment = self._slots.taken.get(tenant)
         if assignment is not None:
             for direction in Direction:
-                self._program.write_limit(class_id(assignment.slot, direction), None)
+                self._do_in_map(ClearLimit(assignment.slot, direction))
         self._slots = self._slots.free(tenant)
         self._paths.pop(tenant, None)
         self._changes.pop(tenant, None)
@@ -231,10 +251,18 @@ class Shaper:
         """Look, plan, do. The steps that succeed are added to `done`."""
         observed = self._observe(tenant, netlink)
         planned = plan(self._desired(tenant, limits), observed)
+        if limits and planned.steps:
+            self._hand_over(tenant, observed)
         for step in planned.steps:
             self._do(step, netlink)
             done.append(step)
         return observed, planned
+
+    def _hand_over(self, tenant: Tenant, observed: ObservedShaping) -> None:
+        try:
+            hand_over(observed.links, self._program, tenant, self._slots.taken[tenant])
+        except OSError as error:
+            _LOG.warning("the queue of %s begins anew: %s", tenant.pod_uid, error)
 
     def _desired(self, tenant: Tenant, limits: Limits) -> DesiredShaping:
         assignment = self._slots.taken.get(tenant, Assignment(0, 0))
@@ -254,25 +282,18 @@ class Shaper:
         return ObservedShaping(links, limits_of(self._program, assignment.slot) if assignment else {})
 
     def _do(self, step: Step, netlink: Netlink) -> None:
-        match step:
-            case WriteLimit(slot=slot, direction=direction, entry=entry):
-                self._program.write_limit(class_id(slot, direction), entry)
-            case ClearLimit(slot=slot, direction=direction):
-                self._program.write_limit(class_id(slot, direction), None)
-            case _:
-                apply(step, netlink, self._program.attached)
+        if isinstance(step, WriteLimit | ClearLimit):
+            self._do_in_map(step)
+        else:
+            apply(step, netlink, self._program.attached)
 
-
-def _inode(path: str) -> int | None:
-    try:
-        return netns.inode(path) if path else None
-    except (NetnsGoneError, HostNetnsError):
-        return None
-
-
-def _program_ids(links: Iterable[ObservedLink]) -> list[int]:
-    filters = (held.ours(Direction.EGRESS) for held in links)
-    return [held.program_id for held in filters if held is not None and held.program_id is not None]
+    def _do_in_map(self, step: WriteLimit | ClearLimit) -> None:
+        try:
+            self._program.write_limit(
+                class_id(step.slot, step.direction), step.entry if isinstance(step, WriteLimit) else None
+            )
+        except OSError as error:
+            raise StepFailedError(step, error.strerror or str(error)) from error
 
 
 def _slots_in(program: Program) -> SlotTable:

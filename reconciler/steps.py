@@ -72,36 +72,38 @@ class SetGsoMaxBytes:
 
 
 @dataclass(frozen=True, slots=True)
-class AddClsact:
-    """Make a clsact qdisc on a link."""
-
-    link: str
-
-    def __str__(self) -> str:
-        return f"add clsact to {self.link}"
-
-
-@dataclass(frozen=True, slots=True)
 class AttachShaper:
-    """Add the shaper's filter at a link's egress, or replace our own there."""
+    """Add the shaper's filter at a link's egress, or replace our own there.
+
+    `with_clsact` makes the clsact too, in the same system call: of a clsact without a filter nobody could tell, after
+    a crash in between, whose it is.
+    """
 
     link: str
     handle: int
     class_id: int
+    with_clsact: bool = False
 
     def __str__(self) -> str:
-        return f"attach the shaper to {self.link}, class id {self.class_id}"
+        clsact = " with a clsact" if self.with_clsact else ""
+        return f"attach the shaper to {self.link}{clsact}, class id {self.class_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class AttachRedirect:
-    """Add the filter that sends a link's ingress to the ifb."""
+    """Add the filter that sends a link's ingress to the ifb, `with_clsact` as AttachShaper.
+
+    `replacing`: in the place of one of ours that leads elsewhere, which the kernel does not change (matchall).
+    """
 
     link: str
     handle: int
+    with_clsact: bool = False
+    replacing: bool = False
 
     def __str__(self) -> str:
-        return f"redirect what {self.link} receives to {IFB_NAME}"
+        clsact = ", with a clsact" if self.with_clsact else ""
+        return f"redirect what {self.link} receives to {IFB_NAME}{clsact}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ class DetachFilter:
 
 @dataclass(frozen=True, slots=True)
 class DeleteClsact:
-    """Delete a clsact that we made and that nobody else uses."""
+    """Delete a clsact that we made and that nobody else uses, and our filters on it."""
 
     link: str
 
@@ -153,7 +155,6 @@ Step = (
     | SetUp
     | AddRootFq
     | SetGsoMaxBytes
-    | AddClsact
     | AttachShaper
     | AttachRedirect
     | DetachFilter

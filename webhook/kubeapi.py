@@ -24,6 +24,10 @@ _CONNECT_TIMEOUT_S: Final = 10.0
 _CALL_TIMEOUT_S: Final = 30.0
 # A watch that outlives the time it asked for by this much hangs in a server that answers nothing.
 _WATCH_GRACE_S: Final = 30.0
+# With bookmarks allowed, the API server says something about every minute (KEP-956). A watch without a word for longer
+# than two of them goes to a server that hangs, on a connection that is open at one end only, or from a resourceVersion
+# that the server has yet to reach, as after etcd came back from a backup: such a watch is not refused (tried on 1.37).
+WATCH_SILENCE_S: Final = 150.0
 # A dead peer is noticed after 15 + 3 * 10 s of silence, as by client-go's HTTP/2 pings (30 s + 15 s).
 _KEEPALIVE_IDLE_S: Final = 15
 _KEEPALIVE_INTERVAL_S: Final = 10
@@ -36,7 +40,8 @@ class ApiError(Exception):
     """The API server said no, or could not be reached.
 
     `status` is the HTTP status, or the `code` of a Status object within a watch, and 0 when there was no answer.
-    `reason` is the machine's word for it (`NotFound`, `Conflict`, `Expired`, `Unreachable`), `message` the people's.
+    `reason` is the machine's word for it (`NotFound`, `Conflict`, `Expired`, `Unreachable`, and of a watch without a
+    word for too long `Silent`), `message` the people's.
     """
 
     def __init__(self, status: int, reason: str, message: str) -> None:
@@ -124,8 +129,9 @@ class KubeApi:
     Every method raises ApiError, and nothing else, when the server refuses, fails or cannot be reached.
     """
 
-    def __init__(self, endpoint: Endpoint, *, user_agent: str) -> None:
+    def __init__(self, endpoint: Endpoint, *, user_agent: str, watch_silence_s: float = WATCH_SILENCE_S) -> None:
         self._endpoint = endpoint
+        self._watch_silence_s = watch_silence_s
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=endpoint.tls, socket_factory=_socket_with_keepalive),
             headers={"User-Agent": user_agent, "Accept": "application/json"},
@@ -167,11 +173,14 @@ class KubeApi:
         """The events of one watch connection, as `{"type": ..., "object": ...}`, until the server ends it.
 
         An event of type ERROR is raised as ApiError with its Status' code. `params["timeoutSeconds"]`, which the
-        server honours, also bounds the wait for a server that has stopped answering.
+        server honours, also bounds the wait for a server that has stopped answering. So does its silence, where
+        `params["allowWatchBookmarks"]` keeps it talking.
         """
         seconds = params.get("timeoutSeconds")
         timeout = aiohttp.ClientTimeout(
-            total=float(seconds) + _WATCH_GRACE_S if seconds else None, sock_connect=_CONNECT_TIMEOUT_S
+            total=float(seconds) + _WATCH_GRACE_S if seconds else None,
+            sock_connect=_CONNECT_TIMEOUT_S,
+            sock_read=self._watch_silence_s if params.get("allowWatchBookmarks") == "true" else None,
         )
         try:
             response = await self._send("GET", path, {**params, "watch": "true"}, timeout=timeout)
@@ -185,6 +194,11 @@ class KubeApi:
                 if response.connection is not None and response.connection.transport is not None:
                     response.connection.transport.abort()
                 response.close()
+        except aiohttp.SocketTimeoutError as error:
+            message = (
+                f"the API server {self._endpoint.url} said nothing for {self._watch_silence_s:g} s to watch {path}"
+            )
+            raise ApiError(0, "Silent", message) from error
         except (aiohttp.ClientError, OSError) as error:
             raise self._unreachable("watch", path, error) from error
 

@@ -22,12 +22,18 @@ LONGEST_DELAY_S: Final = 30.0
 # A watch that lasted this long, or brought an event, was no failure: the next delay starts small again.
 HEALTHY_AFTER_S: Final = 10.0
 
-# Failures in a row that make an outage. After one a fresh list: where etcd came back from a backup, resourceVersions
-# begin again lower, and a watch from a version of the future is not refused but silent (tried on 1.37).
-OUTAGE_FAILURES: Final = 3
+# When a watch can no longer be resumed, that is often so for all nodes at one moment (an API server that was started
+# again remembers no older versions): their lists are spread over so long. Limits hold meanwhile.
+LIST_SPREAD_S: Final = 10.0
+# As client-go: objects of one page of a list.
+PAGE: Final = 500
 
-# After these the list is still good, and listing again would only add to the server's trouble.
-_RESUMABLE: Final = frozenset({0, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+# After these the view is still good, and listing again would only add to the server's trouble.
+_RESUMABLE_STATUS: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+_RESUMABLE_REASON: Final = frozenset({"Unreachable", "ShortWatch", "NoToken"})
+_KINDS: Final = frozenset({"ADDED", "MODIFIED", "DELETED"})
+_ANY_VERSION: Final = "0"
+_NEWEST_VERSION: Final = ""
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +55,12 @@ class Reflector:
 
     `on_sync` gets the complete list, at the start and whenever events may have been missed (410 Gone): what is not in
     it is gone. `on_event` gets `"ADDED"`, `"MODIFIED"` or `"DELETED"` and the object; an object may come again as it
-    was. Both run in the event loop and must not block. Items of a list carry neither `kind` nor `apiVersion`.
+    was. Both run in the event loop and must not block. Items of a list carry neither `kind` nor `apiVersion`; every
+    object has a `metadata` with a `name`.
+
+    A lost connection is resumed from the last version, however long the API server was away. Lists are asked for as
+    client-go does, so that they cost etcd nothing: at first whatever version the API server has in memory, later one
+    that is no older than what was seen; the newest only where the server does not know that (KEP-2340).
 
     `synced` is set after the first list, and stays set. `restarts` counts lists and watches that failed.
     `clock` gives seconds, monotonic; `uniform` a random number from 0 to 1.
@@ -77,40 +88,66 @@ class Reflector:
         self._clock = clock
         self._sleep = sleep
         self._uniform = uniform
-        self._version: str | None = None
+        self._is_listed = False
+        self._version = _ANY_VERSION
         self._failures = 0
 
     async def run(self) -> None:
         """Run until cancelled; an exception of a callback is a defect, and ends it too."""
         while True:
             try:
-                if self._version is None:
+                if not self._is_listed:
                     await self._list()
                 await self._watch()
             except ApiError as error:
-                if error.status not in _RESUMABLE or self._failures >= OUTAGE_FAILURES:
-                    self._version = None
                 self.restarts += 1
-                delay = self._next_delay()
+                delay = self._delay_after(error)
                 # 410 is the ordinary end of an old resourceVersion, as after an hour without a connection.
                 level = logging.INFO if error.status == HTTPStatus.GONE else logging.WARNING
                 logger.log(level, "watch of %s failed, again in %.1f s: %s", self._path, delay, error)
                 await self._sleep(delay)
 
     async def _list(self) -> None:
-        answer = await self._api.get(self._path, self._params)
         try:
-            version, items = answer["metadata"]["resourceVersion"], answer["items"] or []
-        except (KeyError, TypeError) as error:
-            raise ApiError(0, "NoList", f"the API server's answer to {self._path} is no list") from error
+            version, items = await self._pages()
+        except ApiError as error:
+            if error.status and error.status not in _RESUMABLE_STATUS:
+                self._version = _NEWEST_VERSION  # the server does not know this one: 410, or 504 for one of the future
+            raise
         self._on_sync(items)
         self._version = version
+        self._is_listed = True
         self.synced.set()
+
+    async def _pages(self) -> tuple[str, list[dict[str, Any]]]:
+        """The version of the list, and all its objects."""
+        params = {**self._params, "limit": str(PAGE)}
+        if self._version != _NEWEST_VERSION:
+            params["resourceVersion"] = self._version
+        if self._version not in {_ANY_VERSION, _NEWEST_VERSION}:
+            del params["limit"]  # with it, older servers would read etcd
+        items: list[dict[str, Any]] = []
+        while True:
+            page = await self._api.get(self._path, params)
+            try:
+                version, more = page["metadata"]["resourceVersion"], page["metadata"].get("continue")
+                items += [each for each in page["items"] or [] if self._is_object(each)]
+            except (AttributeError, KeyError, TypeError) as error:
+                raise ApiError(0, "NoList", f"the API server's answer to {self._path} is no list") from error
+            if not more:
+                return str(version), items
+            params = {**self._params, "limit": str(PAGE), "continue": more}
+
+    def _is_object(self, item: Any) -> bool:
+        if _named(item):
+            return True
+        logger.warning("the API server's list of %s holds something that is no object: %.200r", self._path, item)
+        return False
 
     async def _watch(self) -> None:
         params = {
             **self._params,
-            "resourceVersion": self._version or "",
+            "resourceVersion": self._version,
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(round(WATCH_SECONDS * (1 + self._uniform()))),
         }
@@ -118,12 +155,9 @@ class Reflector:
         try:
             async with aclosing(self._api.watch(self._path, params)) as events:
                 async for event in events:
+                    self._take(event["type"], event["object"])
                     self._failures = 0
-                    item = event["object"]
-                    # A BOOKMARK is just a newer version to resume from: it keeps a quiet watch from growing too old.
-                    if event["type"] != "BOOKMARK":
-                        self._on_event(event["type"], item)
-                    self._version = item["metadata"].get("resourceVersion") or self._version
+                    await asyncio.sleep(0)  # many come in one piece: others have their turn in between
         finally:
             lasted = self._clock() - begun
             if lasted >= HEALTHY_AFTER_S:
@@ -132,8 +166,28 @@ class Reflector:
             # An API server that shuts down does so, and a broken proxy in between, which must not be called in a loop.
             raise ApiError(0, "ShortWatch", f"the API server ended the watch after {lasted:.1f} s")
 
-    def _next_delay(self) -> float:
-        """Doubles up to the cap; between half and all of it, so that all nodes do not come back at one moment."""
-        delay = min(FIRST_DELAY_S * 2.0**self._failures, LONGEST_DELAY_S)
+    def _take(self, kind: str, item: dict[str, Any]) -> None:
+        # A BOOKMARK is just a newer version to resume from: it keeps a quiet watch from growing too old.
+        if kind in _KINDS and _named(item):
+            self._on_event(kind, item)
+        elif kind != "BOOKMARK" or not isinstance(item.get("metadata"), dict):
+            raise ApiError(0, "Malformed", f"the API server's watch sent something that is no event: {item!r:.200}")
+        version = item["metadata"].get("resourceVersion")
+        self._version = version if isinstance(version, str) and version else self._version
+
+    def _delay_after(self, error: ApiError) -> float:
+        """How long to wait, and whether the next is a list. Anything from nothing to twice as long as the last time.
+
+        So that all nodes, which lost the API server at one moment, do not come back at one moment (full jitter).
+        """
+        longest = min(FIRST_DELAY_S * 2.0**self._failures, LONGEST_DELAY_S)
         self._failures = min(self._failures + 1, 16)
-        return delay * (0.5 + self._uniform() / 2)
+        if self._is_listed and error.status not in _RESUMABLE_STATUS and error.reason not in _RESUMABLE_REASON:
+            self._is_listed = False
+            longest = max(longest, LIST_SPREAD_S)
+        return longest * self._uniform()
+
+
+def _named(item: Any) -> bool:
+    metadata = item.get("metadata") if isinstance(item, dict) else None
+    return isinstance(metadata, dict) and isinstance(metadata.get("name"), str)

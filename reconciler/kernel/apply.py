@@ -12,7 +12,6 @@ from reconciler.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, N
 from reconciler.kernel.observe import PARENTS, TC_H_CLSACT, TC_H_ROOT, link_index
 from reconciler.model import EGRESS_PRIORITY, FQ_HANDLE, IFB_NAME, INGRESS_PRIORITY
 from reconciler.steps import (
-    AddClsact,
     AddRootFq,
     AttachRedirect,
     AttachShaper,
@@ -44,11 +43,12 @@ _BPF_DIRECT_ACTION: Final = 1
 
 _LACKING: Final = {
     AddRootFq: "CONFIG_NET_SCH_FQ (module sch_fq)",
-    AddClsact: "CONFIG_NET_SCH_INGRESS (module sch_ingress)",
     AttachShaper: "CONFIG_NET_CLS_BPF (module cls_bpf)",
     AttachRedirect: "CONFIG_NET_CLS_MATCHALL and CONFIG_NET_ACT_MIRRED (modules cls_matchall, act_mirred)",
     CreateIfb: "CONFIG_IFB (module ifb)",
 }
+_LACKING_CLSACT: Final = "CONFIG_NET_SCH_INGRESS (module sch_ingress)"
+_UNKNOWN: Final = frozenset({errno.ENOENT, errno.EOPNOTSUPP})
 _ABSENT: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL})
 
 
@@ -69,13 +69,12 @@ def apply(step: Step, netlink: Netlink, program: AttachedProgram | None) -> None
         _apply(step, netlink, program)
     except NetlinkError as error:
         cause = error.strerror or str(error)
-        lacks = error.errno in {errno.ENOENT, errno.EOPNOTSUPP} and type(step) in _LACKING
-        if lacks:
+        if error.errno in _UNKNOWN and type(step) in _LACKING:
             raise KernelLacksError(_LACKING[type(step)], f"{step}: {cause}") from error
         raise StepFailedError(step, cause) from error
 
 
-def _apply(  # noqa: C901, PLR0912 - one case a step
+def _apply(  # noqa: C901 - one case a step
     step: Step, netlink: Netlink, program: AttachedProgram | None
 ) -> None:
     match step:
@@ -97,26 +96,48 @@ def _apply(  # noqa: C901, PLR0912 - one case a step
         case DeleteRootFq(link=name):
             message = _traffic_control(link_index(netlink, name), TC_H_ROOT, FQ_HANDLE, "fq")
             _ignoring_absence(netlink, message, RTM_DELQDISC)
-        case AddClsact(link=name):
-            message = _traffic_control(link_index(netlink, name), TC_H_CLSACT, _CLSACT_HANDLE, "clsact")
-            netlink.request(message, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL)
         case DeleteClsact(link=name):
-            message = _traffic_control(link_index(netlink, name), TC_H_CLSACT, _CLSACT_HANDLE, "clsact")
-            _ignoring_absence(netlink, message, RTM_DELQDISC)
+            _ignoring_absence(netlink, _clsact(link_index(netlink, name)), RTM_DELQDISC)
         case AttachShaper(link=name, handle=handle, class_id=class_id):
             if program is None:
                 raise StepFailedError(step, "no program is loaded")
             message = _shaper(link_index(netlink, name), handle, class_id, program)
-            netlink.request(message, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_REPLACE)
+            _attach(netlink, step, message, NLM_F_CREATE | NLM_F_REPLACE)
         case AttachRedirect(link=name, handle=handle):
             message = _redirect(link_index(netlink, name), handle, link_index(netlink, IFB_NAME))
-            netlink.request(message, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL)
+            _attach(netlink, step, message, NLM_F_CREATE | NLM_F_EXCL)
         case DetachFilter(link=name, hook=hook, handle=handle):
-            kind = "bpf" if hook is Direction.EGRESS else "matchall"
-            message = _filter(link_index(netlink, name), hook, handle, kind)
-            _ignoring_absence(netlink, message, RTM_DELTFILTER)
+            _ignoring_absence(netlink, _detaching(link_index(netlink, name), hook, handle), RTM_DELTFILTER)
         case WriteLimit() | ClearLimit():
             raise ShapingError(f"{step} is not a step of the network namespace")
+
+
+def _attach(netlink: Netlink, step: AttachShaper | AttachRedirect, message: Any, flags: int) -> None:
+    """Attach a filter; where clsact is made with it, both are there afterwards or neither is."""
+    if isinstance(step, AttachRedirect) and step.replacing:
+        detaching = _detaching(message["index"], Direction.INGRESS, step.handle)
+        _, failed = netlink.request_all((detaching, RTM_DELTFILTER, 0), (message, RTM_NEWTFILTER, flags))
+        if failed is not None:
+            raise failed
+        return
+    if not step.with_clsact:
+        netlink.request(message, RTM_NEWTFILTER, flags)
+        return
+    clsact = _clsact(message["index"])
+    no_clsact, no_filter = netlink.request_all(
+        (clsact, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL), (message, RTM_NEWTFILTER, flags)
+    )
+    if no_clsact is None and no_filter is not None:
+        _ignoring_absence(netlink, _clsact(message["index"]), RTM_DELQDISC)
+    if no_clsact is not None and no_filter is None:
+        # Somebody made one at this moment, and our filter on it would pass it off as ours.
+        hook = Direction.EGRESS if isinstance(step, AttachShaper) else Direction.INGRESS
+        _ignoring_absence(netlink, _detaching(message["index"], hook, step.handle), RTM_DELTFILTER)
+    if no_clsact is not None and no_clsact.errno in _UNKNOWN:
+        raise KernelLacksError(_LACKING_CLSACT, f"{step}: {no_clsact.strerror}") from no_clsact
+    for error in (no_clsact, no_filter):
+        if error is not None:
+            raise error
 
 
 def _link(netlink: Netlink, name: str) -> Any:
@@ -134,27 +155,24 @@ def _ignoring_absence(netlink: Netlink, message: Any, message_type: int) -> None
 
 
 def _create_ifb(netlink: Netlink) -> None:
-    """Down, and told to take no fe80 address and route of its own when it comes up."""
+    """Down, and told in the same system call to take no fe80 address and route of its own when it comes up."""
     message = ifinfmsg()
     message["attrs"] = [
         ("IFLA_IFNAME", IFB_NAME),
         ("IFLA_TXQLEN", 1000),
         ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "ifb")]}),
     ]
-    try:
-        netlink.request(message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
-    except NetlinkError as error:
-        if error.errno == errno.EEXIST:
-            raise StepFailedError(CreateIfb(), f"{IFB_NAME} exists already") from error
-        raise
-    message = _link(netlink, IFB_NAME)
     inet6 = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_MODE_NONE)]}
-    message["attrs"] = [("IFLA_AF_SPEC", {"attrs": [("AF_INET6", inet6)]})]
-    try:
-        netlink.request(message, RTM_NEWLINK)
-    except NetlinkError as error:
-        if error.errno != errno.EAFNOSUPPORT:  # no IPv6, no address
-            raise
+    told = ifinfmsg()
+    told["attrs"] = [("IFLA_IFNAME", IFB_NAME), ("IFLA_AF_SPEC", {"attrs": [("AF_INET6", inet6)]})]
+    not_made, not_told = netlink.request_all((message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL), (told, RTM_NEWLINK, 0))
+    netlink.link_indexes.pop(IFB_NAME, None)
+    if not_made is not None and not_made.errno == errno.EEXIST:
+        raise StepFailedError(CreateIfb(), f"{IFB_NAME} exists already") from not_made
+    if not_made is not None:
+        raise not_made
+    if not_told is not None and not_told.errno != errno.EAFNOSUPPORT:  # no IPv6, no address
+        raise not_told
 
 
 def _traffic_control(index: int, parent: int, handle: int, kind: str) -> TrafficControlMessage:
@@ -164,6 +182,10 @@ def _traffic_control(index: int, parent: int, handle: int, kind: str) -> Traffic
     message["handle"] = handle
     message["attrs"] = [("TCA_KIND", kind)]
     return message
+
+
+def _clsact(index: int) -> TrafficControlMessage:
+    return _traffic_control(index, TC_H_CLSACT, _CLSACT_HANDLE, "clsact")
 
 
 def _fq(index: int) -> TrafficControlMessage:
@@ -177,6 +199,10 @@ def _filter(index: int, hook: Direction, handle: int, kind: str) -> TrafficContr
     message = _traffic_control(index, PARENTS[hook], handle, kind)
     message["info"] = priority << 16 | _ETH_P_ALL_BIG_ENDIAN
     return message
+
+
+def _detaching(index: int, hook: Direction, handle: int) -> TrafficControlMessage:
+    return _filter(index, hook, handle, "bpf" if hook is Direction.EGRESS else "matchall")
 
 
 def _shaper(index: int, handle: int, class_id: int, program: AttachedProgram) -> TrafficControlMessage:

@@ -8,7 +8,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -23,6 +23,7 @@ NLM_F_EXCL: Final = 0x200
 NLM_F_CREATE: Final = 0x400
 _NLM_F_CAPPED: Final = 0x100
 _NLM_F_ACK_TLVS: Final = 0x200
+_NLM_F_DUMP_INTR: Final = 0x10
 _NLMSG_ERROR: Final = 2
 _NLMSG_DONE: Final = 3
 _SOL_NETLINK: Final = 270
@@ -34,6 +35,7 @@ _HEADER: Final = struct.Struct("=IHHII")
 _RECEIVE_BYTES: Final = 1 << 18
 _LARGEST_DUMP_BYTES: Final = 1 << 24
 _TIMEOUT_SECONDS: Final = 2.0
+_DUMP_TRIES: Final = 5
 
 
 class Netlink:
@@ -68,54 +70,101 @@ class Netlink:
 
     def request(self, message: Any, message_type: int, flags: int = 0) -> None:
         """Send a request and wait for its acknowledgement. Raises NetlinkError with the kernel's reason."""
-        self._send(message, message_type, NLM_F_REQUEST | NLM_F_ACK | flags)
-        for _ in self._answers():
+        self._send(self._encoded(message, message_type, NLM_F_REQUEST | NLM_F_ACK | flags))
+        for _ in self._answers(self._sequence):
             pass
+
+    def request_all(self, *requests: tuple[Any, int, int]) -> list[NetlinkError | None]:
+        """Send requests (message, its type, flags) in one system call, so that all are done even if we die meanwhile.
+
+        Gives how each ended. Raises NetlinkError when the kernel does not say.
+        """
+        wanted = [self._encoded(message, kind, NLM_F_REQUEST | NLM_F_ACK | flags) for message, kind, flags in requests]
+        self._send(b"".join(wanted))
+        ends: list[NetlinkError | None] = []
+        for sequence in range(self._sequence - len(wanted) + 1, self._sequence + 1):
+            try:
+                for _ in self._answers(sequence):
+                    pass
+            except _RefusedError as error:
+                ends.append(error)
+            else:
+                ends.append(None)
+        return ends
 
     def ask(self, message: Any, message_type: int) -> Any:
         """Send a request that one message answers. Raises NetlinkError."""
-        self._send(message, message_type, NLM_F_REQUEST | NLM_F_ACK)
-        answer = None
-        for data in self._answers():
-            answer = type(message)(data)
-            answer.decode()
-        return answer
+        self._send(self._encoded(message, message_type, NLM_F_REQUEST | NLM_F_ACK))
+        answers = [data for _, data in self._answers(self._sequence) if data]
+        return _decoded(message, answers[-1]) if answers else None
 
-    def dump(self, message: Any, message_type: int) -> list[Any]:
-        """All objects that the kernel lists, as messages of the class of `message`. Raises NetlinkError."""
-        self._send(message, message_type, NLM_F_REQUEST | NLM_F_DUMP)
-        listed = []
-        for data in self._answers():
-            decoded = type(message)(data)
-            decoded.decode()
-            listed.append(decoded)
-        return listed
+    def dump(self, message: Any, message_type: int, *, only: Collection[int] = ()) -> list[Any]:
+        """All objects that the kernel lists, as messages of the class of `message`. Raises NetlinkError.
 
-    def _send(self, message: Any, message_type: int, flags: int) -> None:
+        What changed while it was listed may be missing or old, which the kernel tells (NLM_F_DUMP_INTR): listed again.
+        `only` are the attributes to decode, by number: a link has fifty, and decoding them is most of the work.
+        """
+        for _ in range(_DUMP_TRIES):
+            self._send(self._encoded(message, message_type, NLM_F_REQUEST | NLM_F_DUMP))
+            flags, listed = 0, []
+            for more, data in self._answers(self._sequence):
+                flags |= more
+                if data:
+                    listed.append(data)
+            if not flags & _NLM_F_DUMP_INTR:
+                fixed_bytes = _HEADER.size + struct.calcsize(f"={''.join(kind for _, kind in message.fields)}")
+                return [_decoded(message, trimmed(data, fixed_bytes, only) if only else data) for data in listed]
+        raise NetlinkError(errno.EBUSY, f"what is listed changed each of {_DUMP_TRIES} times")
+
+    def _encoded(self, message: Any, message_type: int, flags: int) -> bytes:
         self._sequence += 1
         message["header"]["type"] = message_type
         message["header"]["flags"] = flags
         message["header"]["sequence_number"] = self._sequence
         message.encode()
-        self._socket.send(message.data)
+        return bytes(message.data)
 
-    def _answers(self) -> Iterator[bytes]:
-        """The messages that answer the last request, up to the acknowledgement or the end of the dump."""
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.send(data)
+        except OSError as error:  # ENOBUFS, ENOMEM: no memory for the message
+            raise _silence(error) from error
+
+    def _answers(self, awaited: int) -> Iterator[tuple[int, bytes]]:
+        """The messages that answer a request, with their flags; of the end of a dump, its flags alone."""
         received = 0
         while received < _LARGEST_DUMP_BYTES:
             try:
                 data = self._socket.recv(_RECEIVE_BYTES)
-            except TimeoutError as error:
-                raise NetlinkError(errno.ETIMEDOUT, f"the kernel did not answer in {_TIMEOUT_SECONDS:g} s") from error
+            except OSError as error:
+                raise _silence(error) from error
             received += len(data)
             for message_type, flags, sequence, message in split(data):
-                if sequence != self._sequence:
+                if sequence != awaited:
                     continue
                 if message_type in {_NLMSG_ERROR, _NLMSG_DONE}:
                     _raise_for(message, flags)
+                    yield flags & _NLM_F_DUMP_INTR, b""
                     return
-                yield message
+                yield flags, message
         raise NetlinkError(errno.EMSGSIZE, f"the kernel's answer is longer than {_LARGEST_DUMP_BYTES} bytes")
+
+
+class _RefusedError(NetlinkError):
+    """The kernel answered, and said no."""
+
+
+def _decoded(like: Any, data: bytes) -> Any:
+    message = type(like)(data)
+    message.decode()
+    return message
+
+
+def _silence(error: OSError) -> NetlinkError:
+    """There is no answer: it did not come in time, or the socket could not hold it (ENOBUFS)."""
+    if isinstance(error, TimeoutError):
+        return NetlinkError(errno.ETIMEDOUT, f"the kernel did not answer in {_TIMEOUT_SECONDS:g} s")
+    return NetlinkError(error.errno, error.strerror or str(error))
 
 
 def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
@@ -129,13 +178,29 @@ def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         offset += (length + 3) & ~3
 
 
+def trimmed(message: bytes, fixed_bytes: int, only: Collection[int]) -> bytes:
+    """A message without the attributes (after its fixed part) whose numbers are not among these."""
+    kept = [message[4:fixed_bytes]]
+    offset = fixed_bytes
+    while offset + 4 <= len(message):
+        length, kind = struct.unpack_from("=HH", message, offset)
+        if length < 4:  # noqa: PLR2004 - the header of an attribute
+            break
+        end = offset + ((length + 3) & ~3)
+        if kind & 0x3FFF in only:
+            kept.append(message[offset:end])
+        offset = end
+    body = b"".join(kept)
+    return struct.pack("=I", 4 + len(body)) + body
+
+
 def _raise_for(message: bytes, flags: int) -> None:
     """Raise NetlinkError when an NLMSG_ERROR or NLMSG_DONE says that something failed."""
     body = message[_HEADER.size :]
     code = -struct.unpack_from("=i", body)[0] if len(body) >= struct.calcsize("=i") else 0
     if code > 0:
         reason = _extended_reason(body, flags)
-        raise NetlinkError(code, os.strerror(code) + (f" ({reason})" if reason else ""))
+        raise _RefusedError(code, os.strerror(code) + (f" ({reason})" if reason else ""))
 
 
 def _extended_reason(body: bytes, flags: int) -> str:

@@ -35,6 +35,7 @@ MOST_LINKS: Final = 64
 _KINDS: Final = frozenset({"ipvlan", "veth", "ifb"})
 _NAMES: Final = frozenset({IFB_NAME, COORDINATOR_VETH})
 _IPVLAN_MODES: Final = {0: "l2", 1: "l3", 2: "l3s"}
+_GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP})
 _CLASSIFIERS: Final = frozenset({"clsact", "ingress"})
 
 
@@ -89,8 +90,9 @@ def _name_and_kind(message: Any) -> tuple[str, str]:
     return _text(held.get(_IFLA_IFNAME, b"")), _text(kind)
 
 
-def _text(value: bytes) -> str:
-    return value.rstrip(b"\0").decode(errors="replace")
+def _text(value: str | bytes | None) -> str:
+    """A name that a Pod may have given, of any bytes."""
+    return value.rstrip(b"\0").decode(errors="backslashreplace") if isinstance(value, bytes) else value or ""
 
 
 def _relevant(messages: Iterable[Any]) -> Iterator[Any]:
@@ -116,7 +118,7 @@ def _link(message: Any) -> Link:
         data = info.get_attr("IFLA_INFO_DATA")
         mode = _IPVLAN_MODES.get(data.get_attr("IFLA_IPVLAN_MODE")) if data else None
     return Link(
-        message.get_attr("IFLA_IFNAME"),
+        _text(message.get_attr("IFLA_IFNAME")),
         kind,
         mode,
         is_up=bool(message["flags"] & _IFF_UP),
@@ -141,7 +143,9 @@ def _filters(netlink: Netlink, index: int, names: dict[int, str]) -> tuple[Filte
         request["parent"] = parent
         try:
             messages = netlink.dump(request, RTM_GETTFILTER)
-        except NetlinkError:
+        except NetlinkError as error:
+            if error.errno not in _GONE:
+                raise
             # The clsact went between two dumps: what it held went with it.
             continue
         found += [_filter(hook, message, names) for message in messages if message["handle"]]
@@ -158,7 +162,7 @@ def _filter(hook: Direction, message: Any, names: dict[int, str]) -> Filter:
             kind,
             priority,
             message["handle"],
-            name=options.get_attr("TCA_BPF_NAME") or "",
+            name=_text(options.get_attr("TCA_BPF_NAME")),
             program_id=options.get_attr("TCA_BPF_ID"),
             class_id=options.get_attr("TCA_BPF_CLASSID"),
         )

@@ -88,7 +88,11 @@ class Program:
                 descriptor = bpf.program_by_id(program_id)
             except OSError:
                 continue
-            maps = _adopted_maps(bpf, descriptor, slots)
+            try:
+                maps = _adopted_maps(bpf, descriptor, slots)
+            except OSError as error:
+                _LOG.warning("the maps of program %d cannot be read: %s", program_id, error.strerror)
+                maps = None
             if maps is not None:
                 found = bpf.map_info(maps["limits"]).entries // 2 - 1
                 written = bytearray(_read_all(bpf, maps["limits"], _entries(found)))
@@ -130,6 +134,14 @@ class Program:
         """How long a packet that came now would wait in a bucket; the shaper's clock is CLOCK_MONOTONIC."""
         (free_at,) = _NEXT.unpack_from(self.bpf.lookup(self.state, class_id, buckets.STATE_BYTES), _NEXT_OFFSET)
         return max(0, int(free_at) - time.monotonic_ns())
+
+    def read_state(self, class_id: int) -> bytes:
+        """All that the shaper keeps of a bucket."""
+        return self.bpf.lookup(self.state, class_id, buckets.STATE_BYTES)
+
+    def write_state(self, class_id: int, state: bytes) -> None:
+        """Give a bucket its state: only of one that no filter leads to yet, as the shaper writes it without a lock."""
+        self.bpf.update(self.state, class_id, state)
 
     def close(self) -> None:
         """Let go of the descriptors."""

@@ -18,7 +18,10 @@ def _changed(observed: ObservedShaping, name: str, change: Callable[[ObservedLin
     return replace(observed, links=links)
 
 
-def _attached(held: ObservedLink, new: Filter) -> ObservedLink:
+def _attached(held: ObservedLink, new: Filter, *, with_clsact: bool) -> ObservedLink:
+    if with_clsact:
+        assert held.classifier is None, "there is a clsact"
+        held = replace(held, classifier="clsact")
     assert held.classifier == "clsact", "a filter needs clsact"
     others = tuple(
         one for one in held.filters if (one.hook, one.priority, one.handle) != (new.hook, new.priority, new.handle)
@@ -26,7 +29,7 @@ def _attached(held: ObservedLink, new: Filter) -> ObservedLink:
     return replace(held, filters=(*others, new))
 
 
-def simulate(observed: ObservedShaping, step: Step) -> ObservedShaping:  # noqa: C901, PLR0912 - one case a step
+def simulate(observed: ObservedShaping, step: Step) -> ObservedShaping:  # noqa: C901 - one case a step
     """The kernel after a step. Asserts what the kernel would refuse, and that nothing foreign is lost."""
     match step:
         case steps.WriteLimit(direction=direction, entry=entry):
@@ -65,28 +68,23 @@ def simulate(observed: ObservedShaping, step: Step) -> ObservedShaping:  # noqa:
                 return replace(held, root=Qdisc("noqueue", 0))
 
             return _changed(observed, name, without_fq)
-        case steps.AddClsact(link=name):
-
-            def with_clsact(held: ObservedLink) -> ObservedLink:
-                assert held.classifier is None
-                return replace(held, classifier="clsact")
-
-            return _changed(observed, name, with_clsact)
         case steps.DeleteClsact(link=name):
 
             def without_clsact(held: ObservedLink) -> ObservedLink:
-                assert held.filters == (), "filters would be lost"
-                return replace(held, classifier=None)
+                assert all(one.is_ours for one in held.filters), "filters of others would be lost"
+                return replace(held, classifier=None, filters=())
 
             return _changed(observed, name, without_clsact)
-        case steps.AttachShaper(link=name, handle=handle, class_id=class_id):
+        case steps.AttachShaper(link=name, handle=handle, class_id=class_id, with_clsact=with_clsact):
             shaper = Filter(Direction.EGRESS, "bpf", 1, handle, FILTER_NAME, PROGRAM_ID, class_id)
-            return _changed(observed, name, lambda held: _attached(held, shaper))
-        case steps.AttachRedirect(link=name, handle=handle):
+            return _changed(observed, name, lambda held: _attached(held, shaper, with_clsact=with_clsact))
+        case steps.AttachRedirect(link=name, handle=handle, with_clsact=with_clsact, replacing=replacing):
+            there = next(held.ours(Direction.INGRESS) for held in observed.links if held.link.name == name)
+            assert (there is not None) == replacing, "matchall is made or replaced, not changed"
             assert any(held.link.name == model.IFB_NAME and held.link.is_up for held in observed.links)
             place = model.INGRESS_PRIORITY
             redirect = Filter(Direction.INGRESS, "matchall", place, handle, redirects_to=model.IFB_NAME)
-            return _changed(observed, name, lambda held: _attached(held, redirect))
+            return _changed(observed, name, lambda held: _attached(held, redirect, with_clsact=with_clsact))
         case steps.DetachFilter(link=name, hook=hook, handle=handle):
 
             def without_filter(held: ObservedLink) -> ObservedLink:

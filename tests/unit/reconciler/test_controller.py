@@ -34,6 +34,8 @@ class Kernel:
     adopted = False
 
     def __init__(self):
+        self.found = {}
+        self.gone = set()
         self.held: dict[tuple[str, str], Limits] = {}
         self.failing: dict[str, list[Exception]] = {}
         self.interfaces = ("eth0",)
@@ -70,6 +72,9 @@ class Kernel:
         uids, self.altered = self.altered, []
         return uids
 
+    def vanished(self, keys):
+        return [key for key in keys if key[1] in self.gone]
+
     def counters(self):
         return []
 
@@ -99,6 +104,10 @@ class Deaf:
 
     def unwatch(self, netns_path):
         pass
+
+
+def raised(error):
+    raise error
 
 
 def sandbox(ident="s1", uid="u1", path=A, *, ingress="100M", egress=None, managed=True):
@@ -138,6 +147,7 @@ class Bench:
         self.start_failures = list(start_failures)
         self.started_with = None
         self.metrics = Metrics()
+        self.gate = None
         self.controller = Controller(
             self._start,
             monitor=Deaf(),
@@ -157,6 +167,8 @@ class Bench:
     async def _sleep(self, seconds):
         self.slept.append(seconds)
         await asyncio.sleep(0)
+        if self.gate:
+            await self.gate.wait()
 
     async def settle(self):
         for _ in range(60):
@@ -368,6 +380,135 @@ async def test_what_vanished_without_a_word_is_collected(bench):
     await bench.settle()
     task.cancel()
     assert set(bench.kernel.held) == {("u1", A)}
+
+
+async def test_a_sandbox_whose_netns_is_gone_is_forgotten_though_the_runtime_says_nothing(bench):
+    await bench.controller.on_run(sandbox())
+    bench.kernel.gone.add(A)
+    task = asyncio.create_task(bench.controller.run_collector())
+    await bench.settle()
+    task.cancel()
+    assert bench.kernel.held == {}
+    assert bench.controller.wanted() == (0, 0, 0)
+
+
+async def test_a_collector_that_cannot_tell_what_is_gone_frees_nothing_and_goes_on(bench):
+    await bench.controller.on_run(sandbox())
+    answers = [ShapingError("too many open files"), []]
+    bench.kernel.vanished = lambda _: answer if isinstance(answer := answers.pop(0), list) else raised(answer)
+    bench.kernel.held[("u9", B)] = Limits(ingress=M20)
+    task = asyncio.create_task(bench.controller.run_collector())
+    await bench.settle()
+    task.cancel()
+    assert answers == []
+    assert set(bench.kernel.held) == {("u1", A)}
+
+
+async def test_a_sandbox_let_go_while_its_look_waited_is_not_shaped_again(bench):
+    await bench.controller.on_run(sandbox())
+    async with bench.controller._kernel:
+        bench.controller.look_at("u1")
+        await bench.settle()
+        stopping = asyncio.create_task(bench.controller.on_stop(sandbox()))
+        await bench.settle()
+    await stopping
+    await bench.settle()
+    assert bench.kernel.held == {}
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(ingress=M20)])
+async def test_what_is_left_of_a_limit_that_nobody_wants_any_more_is_taken_away_after_a_restart(limits):
+    bench = Bench()
+    bench.kernel.found = {("u1", A): limits}
+    bench.kernel.held = {("u1", A): limits}
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([sandbox(ingress=None), sandbox("s2", uid="u2", path=B, ingress=None)])
+    await bench.settle()
+    assert bench.kernel.calls == [("u1", A, Limits())]
+    run.cancel()
+
+
+async def test_the_last_good_limit_of_an_older_program_stays_when_the_annotation_turned_bad():
+    bench = Bench()
+    bench.kernel.found = {("u1", A): Limits(ingress=M20)}
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([sandbox(ingress="100m")])
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
+    run.cancel()
+
+
+async def test_a_thousand_pods_in_turn_leave_nothing_in_memory_however_they_come_and_go(bench):
+    for number in range(1000):
+        uid, path = f"u{number}", f"/run/netns/{number}"
+        pod = sandbox(f"s{number}", uid=uid, path=path)
+        told = [("ADDED", api_pod(uid, ingress="20M")), ("MODIFIED", api_pod(uid, ingress="1M"))]
+        if number % 3 == 0:
+            bench.kernel.failing[path] = [(ShapingError, NetnsGoneError)[number % 2]("no")]
+        if number % 5:
+            bench.controller.on_pod_event(*told.pop(0))
+        await bench.controller.on_run(pod)
+        for event in told:
+            bench.controller.on_pod_event(*event)
+        bench.controller.on_netns_changed([path])
+        if number % 2:
+            bench.controller.on_pod_event("DELETED", api_pod(uid))
+        if number % 7:
+            await bench.controller.on_stop(pod)
+            await bench.controller.on_remove(pod)
+        else:
+            bench.kernel.gone.add(path)
+        bench.controller.on_pod_event("DELETED", api_pod(uid))
+    collector = asyncio.create_task(bench.controller.run_collector())
+    for _ in range(100):
+        await bench.settle()
+    collector.cancel()
+    await bench.settle()
+    held = {name: value for name, value in vars(bench.controller).items() if isinstance(value, dict | set) and value}
+    assert held.keys() <= {"_background"}
+    assert bench.kernel.held == {}
+    assert bench.controller.wanted() == (0, 0, 0)
+
+
+async def test_replays_one_after_the_other_as_of_a_runtime_that_dies_again_and_again_cost_one_look(bench):
+    pods = [sandbox(f"s{number}", uid=f"u{number}", path=f"/run/netns/{number}") for number in range(250)]
+    await bench.controller.on_synchronize(pods)
+    for _ in range(20):
+        await bench.controller.on_synchronize(pods)
+    for _ in range(100):
+        await bench.settle()
+    assert len(bench.kernel.held) == len(pods)
+    assert len(bench.kernel.calls) <= len(pods) + 1
+
+
+async def test_a_pod_that_starts_while_the_program_loads_is_limited_when_it_is_loaded():
+    bench = Bench(start_failures=[ShapingError("not yet")])
+    loaded = bench.gate = asyncio.Event()
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([])
+    hook = asyncio.create_task(bench.controller.on_run(sandbox()))
+    await bench.settle()
+    assert not hook.done()
+    assert bench.kernel.held == {}
+    loaded.set()
+    await hook
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
+    run.cancel()
+
+
+async def test_a_pod_that_ends_while_the_program_loads_is_not_limited_when_it_is_loaded():
+    bench = Bench(start_failures=[ShapingError("not yet")])
+    loaded = bench.gate = asyncio.Event()
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([])
+    hook = asyncio.create_task(bench.controller.on_run(sandbox()))
+    await bench.settle()
+    stop = asyncio.create_task(bench.controller.on_stop(sandbox()))
+    await bench.settle()
+    loaded.set()
+    await asyncio.gather(hook, stop)
+    assert bench.kernel.calls == []
+    run.cancel()
 
 
 async def test_a_kernel_that_cannot_shape_yet_is_tried_again_and_pods_wait_for_it():

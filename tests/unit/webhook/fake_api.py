@@ -72,9 +72,9 @@ class FakeApi:
         if params is None:
             return copy.deepcopy(self._found(path))
         if path == NAMESPACES:
-            assert params == {"labelSelector": "ipvlan-bandwidth.io/network"}
+            assert params["labelSelector"] == "ipvlan-bandwidth.io/network"
         else:
-            assert params == {"fieldSelector": f"metadata.name={'webhook-certs' if path == SECRETS else OWN}"}
+            assert params["fieldSelector"] == f"metadata.name={'webhook-certs' if path == SECRETS else OWN}"
         items = [
             item
             for key, item in self.objects.items()

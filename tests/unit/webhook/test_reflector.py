@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from webhook.kubeapi import ApiError
-from webhook.reflector import LONGEST_DELAY_S, Reflector
+from webhook.reflector import LIST_SPREAD_S, LONGEST_DELAY_S, Reflector
 
 Json = dict[str, Any]
 UNREACHABLE = ApiError(0, "Unreachable", "no answer")
@@ -53,12 +53,15 @@ class Script:
         self.over = asyncio.Event()
         self.slept: list[float] = []
         self.asked: list[Mapping[str, str]] = []
+        self.listed: list[Mapping[str, str]] = []
         self.seen: list[str] = []
         self.open = 0
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> Json:
         assert path == "/api/v1/pods"
-        assert params == {"fieldSelector": "spec.nodeName=n"}
+        assert params is not None
+        assert params["fieldSelector"] == "spec.nodeName=n"
+        self.listed.append({key: value for key, value in params.items() if key != "fieldSelector"})
         if not self.lists:
             await self._end()
         answer = self.lists.pop(0)
@@ -167,7 +170,7 @@ async def test_a_version_that_is_too_old_or_a_refusal_leads_to_a_fresh_list(erro
     await script.play()
     assert script.seen == ["sync a", "sync b"]
     assert script.asked[-1]["resourceVersion"] == "90"
-    assert len(script.slept) == 1
+    assert script.slept == [LIST_SPREAD_S]
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -177,12 +180,77 @@ async def test_an_overloaded_server_is_not_asked_for_another_list(status: int) -
     assert script.seen == ["sync "]
 
 
-async def test_after_an_outage_comes_a_fresh_list_because_versions_may_have_begun_again() -> None:
-    outage = [Watch(seconds=0, error=UNREACHABLE) for _ in range(4)]
-    script = Script([listed(700, "a"), listed(3, "b")], outage)
+async def test_however_long_the_outage_it_is_resumed_without_a_list() -> None:
+    outage = [Watch(seconds=0, error=UNREACHABLE) for _ in range(200)]
+    script = Script([listed(700, "a")], [*outage, Watch([event("ADDED", "b", 701)])])
+    await script.play()
+    assert script.seen == ["sync a", "ADDED b"]
+    assert len(script.listed) == 1
+
+
+async def test_a_watch_without_a_word_leads_to_a_list_because_versions_may_have_begun_again() -> None:
+    future = ApiError(504, "Timeout", "Too large resource version: 700, current: 3")
+    script = Script([listed(700, "a"), future, listed(3, "b")], [Watch(error=ApiError(0, "Silent", "nothing"))])
     await script.play()
     assert script.seen == ["sync a", "sync b"]
     assert script.asked[-1]["resourceVersion"] == "3"
+
+
+async def test_lists_are_of_any_version_then_no_older_than_what_was_seen_and_the_newest_where_that_is_unknown() -> None:
+    future = ApiError(504, "Timeout", "Too large resource version: 700, current: 3")
+    script = Script([UNREACHABLE, listed(700), UNREACHABLE, future, listed(3), listed(4)], [Watch(error=GONE)] * 2)
+    await script.play()
+    any_version, newest = {"resourceVersion": "0", "limit": "500"}, {"limit": "500"}
+    not_older, later = {"resourceVersion": "700"}, {"resourceVersion": "3"}
+    assert script.listed == [any_version, any_version, not_older, not_older, newest, later]
+
+
+async def test_a_list_comes_in_pages() -> None:
+    first, last = listed(7, "a"), listed(7, "b")
+    first["metadata"]["continue"] = "more"
+    script = Script([first, last], [])
+    await script.play()
+    assert script.seen == ["sync a,b"]
+    assert script.listed == [{"resourceVersion": "0", "limit": "500"}, {"continue": "more", "limit": "500"}]
+
+
+async def test_a_page_that_expired_means_the_whole_list_again() -> None:
+    first = listed(7, "a")
+    first["metadata"]["continue"] = "more"
+    script = Script([first, GONE, listed(8, "a", "b")], [])
+    await script.play()
+    assert script.seen == ["sync a,b"]
+    assert script.listed[-1] == {"limit": "500"}
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"type": "ADDED", "object": {}},
+        {"type": "ADDED", "object": {"metadata": None}},
+        {"type": "MODIFIED", "object": {"metadata": {"name": 7}}},
+        {"type": "BOOKMARK", "object": {}},
+        {"type": "SURPRISE", "object": item("a", 8)},
+    ],
+)
+async def test_an_event_that_is_none_leads_to_a_list_and_not_to_an_end(nonsense: Json) -> None:
+    script = Script([listed(7), listed(9, "a")], [Watch([nonsense], seconds=0)])
+    await script.play()
+    assert script.seen == ["sync ", "sync a"]
+
+
+async def test_an_event_without_a_version_leaves_the_version_as_it_was() -> None:
+    script = Script([listed(7)], [Watch([{"type": "ADDED", "object": {"metadata": {"name": "a"}}}])])
+    await script.play()
+    assert script.seen == ["sync ", "ADDED a"]
+    assert script.asked[-1]["resourceVersion"] == "7"
+
+
+async def test_what_is_no_object_in_a_list_costs_only_itself() -> None:
+    odd = {"metadata": {"resourceVersion": "7"}, "items": [None, 3, {}, {"metadata": {"name": None}}, item("a", 7)]}
+    script = Script([odd], [])
+    await script.play()
+    assert script.seen == ["sync a"]
 
 
 async def test_waits_double_up_to_half_a_minute() -> None:
@@ -193,13 +261,13 @@ async def test_waits_double_up_to_half_a_minute() -> None:
 
 @settings(deadline=None)
 @given(uniform=st.floats(0, 1), failures=st.integers(1, 40))
-def test_waits_are_spread_over_their_upper_half_and_never_longer_than_the_cap(uniform: float, failures: int) -> None:
+def test_waits_are_spread_over_all_their_length_and_never_longer_than_the_cap(uniform: float, failures: int) -> None:
     async def play() -> None:
         script = Script([UNREACHABLE] * failures, [])
         await script.play(uniform)
         for number, slept in enumerate(script.slept):
             whole = min(0.5 * 2**number, LONGEST_DELAY_S)
-            assert whole / 2 <= slept <= whole
+            assert slept == whole * uniform
 
     asyncio.run(play())
 

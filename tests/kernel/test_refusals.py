@@ -1,0 +1,136 @@
+"""What the kernel refuses, loses or shows oddly is an error with a name for one Pod, and the next try succeeds."""
+
+import errno
+import os
+import resource
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from reconciler.kernel.errors import NetlinkError, NetnsGoneError
+from reconciler.kernel.monitor import Changes, Monitor
+from reconciler.kernel.netlink import Netlink
+from reconciler.shaping import Shaper, ShapingError
+from reconciler.survey import survey
+from tests.kernel import lab
+from tests.kernel.lab import Pod
+from tests.kernel.test_faults import BOTH, CHANGES, NOTHING, OTHERS, check, in_force
+
+SO_RCVBUFFORCE = 33
+
+
+@pytest.mark.parametrize("code", [errno.EBUSY, errno.ENOMEM, errno.ENOBUFS])
+@pytest.mark.parametrize("kind", ["first shaping", "other rates", "removal"])
+def test_a_request_that_fails_once_is_an_error_or_nothing_and_the_next_try_succeeds(
+    shaper: Shaper, limited: Pod, monkeypatch: pytest.MonkeyPatch, code: int, kind: str
+) -> None:
+    change = CHANGES[kind]
+    send = Netlink._send
+    number = failed = 0
+    goes_on = True
+    while goes_on:
+        shaper.shape(limited.uid, limited.netns, change.before)
+        before, sent, goes_on = in_force(limited), 0, False
+
+        def refuse(self: Netlink, data: bytes, refused: int = number) -> None:
+            nonlocal sent, goes_on
+            sent += 1
+            if sent == refused + 1:
+                goes_on = True
+                raise NetlinkError(code, os.strerror(code))
+            send(self, data)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Netlink, "_send", refuse)
+            try:
+                shaper.shape(limited.uid, limited.netns, change.wanted)
+            except ShapingError:
+                failed += 1
+        check(before, in_force(limited), change.wanted)
+        shaper.shape(limited.uid, limited.netns, change.wanted)
+        assert in_force(limited) == change.wanted
+        shaper.shape(limited.uid, limited.netns, NOTHING)
+        number += 1
+    print(f"REFUSED each of {number - 1} requests, {failed} of them for good")
+    assert number > 4
+
+
+def test_a_netns_that_goes_in_the_midst_of_a_plan_is_gone_when_it_ends(shaper: Shaper, wire: None) -> None:  # noqa: ARG001
+    taken = len(shaper.counters())
+    do = shaper._do
+    for number in range(10):
+        with lab.pod("midway", "eA", "172.51.0.130") as pod:
+            done = 0
+
+            def vanish(*arguments: object, after: int = number) -> None:
+                nonlocal done
+                do(*arguments)
+                if done == after:
+                    lab.run("ip", "netns", "del", "midway")
+                done += 1
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(shaper, "_do", vanish, raising=True)
+                try:
+                    shaper.shape(pod.uid, pod.netns, BOTH)
+                except ShapingError as error:
+                    print(f"GONE after {number} steps: {error}")
+            assert shaper.vanished([(pod.uid, pod.netns)]) == [(pod.uid, pod.netns)]
+            shaper.release(pod.uid, pod.netns)
+            assert len(shaper.counters()) == taken
+        lab.sleep(0.1)  # the kernel takes the netns down in the background; then its address is free
+
+
+def test_a_pod_that_gives_its_interfaces_names_of_any_bytes_is_limited_all_the_same(
+    shaper: Shaper, limited: Pod
+) -> None:
+    limited.run("ip", "link", "set", "eth0", "down")
+    script = "import subprocess; subprocess.run([b'ip', b'link', b'set', b'eth0', b'name', b'e\\xff\\xfe'], check=True)"
+    limited.run(sys.executable, "-c", script)
+    limited.run("ip", "link", "set", b"e\xff\xfe".decode(errors="surrogateescape"), "up")
+    outcome = shaper.shape(limited.uid, limited.netns, BOTH)
+    assert outcome.interfaces == ("e\\xff\\xfe",)
+    assert shaper.shape(limited.uid, limited.netns, BOTH).steps == ()
+    assert survey([(limited.uid, limited.netns)]).held == {(limited.uid, limited.netns): BOTH}
+    shaper.release(limited.uid, limited.netns)
+
+
+def test_notifications_that_overrun_their_buffer_are_told_and_later_ones_are_heard(
+    shaper: Shaper, limited: Pod
+) -> None:
+    with Monitor() as monitor:
+        monitor.watch(limited.netns)
+        monitor._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 4096)
+        for _ in range(20):
+            shaper.shape(limited.uid, limited.netns, BOTH)
+            shaper.shape(limited.uid, limited.netns, NOTHING)
+        assert monitor.read().overrun
+        assert monitor.read() == Changes(frozenset())
+        shaper.shape(limited.uid, limited.netns, BOTH)
+        assert monitor.read() == Changes(frozenset({limited.netns}))
+    shaper.release(limited.uid, limited.netns)
+
+
+def test_out_of_descriptors_is_an_error_that_says_so_and_no_pod_counts_as_gone(shaper: Shaper, limited: Pod) -> None:
+    shaper.shape(limited.uid, limited.netns, BOTH)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Path("/dev/null").open("rb") as lowest:
+        free = lowest.fileno()
+    try:
+        for allowed in (free, free + 1):  # for the netns, and for the socket in it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+            with pytest.raises(ShapingError, match="Too many open files") as caught:
+                shaper.shape(limited.uid, limited.netns, OTHERS)
+            assert not isinstance(caught.value, NetnsGoneError)
+            assert shaper.vanished([(limited.uid, limited.netns)]) == []
+            with suppress(ShapingError):
+                assert shaper.collect(()) == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert in_force(limited) == BOTH
+    assert shaper.shape(limited.uid, limited.netns, OTHERS).steps
+    assert in_force(limited) == OTHERS
+    shaper.release(limited.uid, limited.netns)

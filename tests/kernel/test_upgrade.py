@@ -1,0 +1,80 @@
+"""A reconciler of another version takes over under a transfer: the limit holds, and the flow does not notice."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from reconciler.kernel import program
+from reconciler.shaping import DirectionCounters, Shaper
+from tests.kernel import lab
+from tests.kernel.lab import Pod, limits
+from webhook.contract import Direction
+
+RATE = 20
+MOST_OF_TCP = RATE * 1448 / 1514
+BOTH = limits(ingress=f"{RATE}M", egress=f"{RATE}M")
+
+
+@pytest.fixture(scope="module")
+def older() -> Iterator[Shaper]:
+    """Its program is another: it has another hash in its name, and maps of its own."""
+    started = Shaper.start(slots=9)
+    yield started
+    started.close()
+
+
+@pytest.fixture(params=["same maps", "other maps"])
+def newer(shaper: Shaper, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Shaper:
+    """In one case it cannot read the older program's maps."""
+    if request.param == "other maps":
+        sizes = {name: size + 8 for name, size in program._VALUE_BYTES.items()}
+        monkeypatch.setattr(program, "_VALUE_BYTES", sizes)
+    return shaper
+
+
+@pytest.mark.parametrize("direction", ["ingress", "egress"])
+def test_an_upgrade_under_a_transfer_keeps_the_limit_in_every_second(
+    older: Shaper, newer: Shaper, limited: Pod, peer: Pod, direction: str
+) -> None:
+    client, server = (peer, limited) if direction == "ingress" else (limited, peer)
+    older.shape(limited.uid, limited.netns, BOTH)
+    with lab.serving(server), lab.background(client, server, seconds=9) as result:
+        for taking_over in (newer, older, newer):
+            lab.sleep(2)
+            steps = taking_over.shape(limited.uid, limited.netns, BOTH).steps
+            assert [type(step).__name__ for step in steps][-2:] == ["AttachShaper"] * 2
+        measured = result()
+    print(f"UPGRADE {direction}: {measured.seconds}, stolen {measured.stolen:.2f}")
+    newer.release(limited.uid, limited.netns)
+    older.release(limited.uid, limited.netns)
+    whole = measured.seconds[1:9]
+    assert max(whole) <= RATE
+    assert min(whole) >= 0.9 * MOST_OF_TCP * (1 - measured.stolen)
+
+
+def counters(shaper: Shaper, pod: Pod) -> DirectionCounters:
+    (counted,) = [each for each in shaper.counters() if each.pod_uid == pod.uid]
+    return counted.directions[Direction.EGRESS]
+
+
+def test_a_flood_carries_no_more_than_the_limit_in_any_second_of_an_upgrade(
+    older: Shaper, shaper: Shaper, limited: Pod, peer: Pod
+) -> None:
+    older.shape(limited.uid, limited.netns, BOTH)
+    flood = lab.Module(limited, "tests.kernel.udp", "flood", peer.address, "0", "9")
+    with lab.Module(peer, "tests.kernel.udp", "count", "10") as counting:
+        flood.go()
+        lab.sleep(5)
+        before = counters(older, limited)
+        shaper.shape(limited.uid, limited.netns, BOTH)
+        after = counters(shaper, limited)
+        flood.lines()
+        lines = counting.lines()
+    shaper.release(limited.uid, limited.netns)
+    older.release(limited.uid, limited.netns)
+    seconds = [lab.carried(lines, after=start / 4, until=start / 4 + 1) for start in range(4, 28)]
+    print(f"UPGRADE under a flood, seconds that overlap: {[round(each, 2) for each in seconds]}")
+    print(f"UPGRADE counters: {before} before, {after} after")
+    assert after.packets > before.packets
+    assert after.drops > before.drops
+    assert max(seconds) <= RATE * 1.03  # of a queue of 150 ms that is forgotten, 10 % would be seen
