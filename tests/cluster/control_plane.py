@@ -4,7 +4,8 @@ with ControlPlane(folder) as control_plane:
     control_plane.add_namespace("shop", {"ipvlan-bandwidth.io/network": "kube-system.ipvlan"})
     control_plane.run_webhook("a", 8443)
 
-Whoever runs this is in a network namespace of its own (`unshare --net`), where nothing has these addresses and ports.
+Whoever runs this does so under `ALONE`: in a network namespace, where nothing else has these addresses and ports, and
+in a namespace of processes, all of which the kernel ends with the first.
 """
 
 import json
@@ -26,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.cluster import launch, layout, pki
 
+ALONE = ("unshare", "--net", "--pid", "--fork", "--mount-proc", "--kill-child")
 ADDRESS = "192.0.2.1"  # RFC 5737: nobody's. Endpoints may not be at 127.0.0.1
 PORT = 6443
 OURS = "ipvlan-bandwidth"

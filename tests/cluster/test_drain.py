@@ -4,10 +4,12 @@ import json
 import subprocess
 import sys
 
+from tests.cluster.control_plane import ALONE
+
 
 def test_no_admission_fails_while_both_replicas_are_replaced_under_50_creations_a_second() -> None:
     ran = subprocess.run(
-        ["unshare", "--net", sys.executable, "-m", "tests.cluster.drain"],
+        [*ALONE, sys.executable, "-m", "tests.cluster.drain"],
         capture_output=True,
         text=True,
         check=False,

@@ -12,12 +12,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tests.bench.admission import report
 from tests.cluster import launch
-from tests.cluster.control_plane import ADDRESS, CONFIGURATIONS, OURS, ControlPlane, ControlPlaneError
+from tests.cluster.control_plane import ADDRESS, ALONE, CONFIGURATIONS, OURS, ControlPlane, ControlPlaneError
 
 PROJECT = Path(__file__).parents[3]
 RESULTS = PROJECT / "tests" / "bench" / "results"
@@ -38,22 +39,24 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the results")
     options = parser.parse_args()
     if os.environ.get(INSIDE) is None:
-        command = ["unshare", "--net", sys.executable, "-m", "tests.bench.admission", *sys.argv[1:]]
+        command = [*ALONE, sys.executable, "-m", "tests.bench.admission", *sys.argv[1:]]
         return subprocess.run(command, env={**os.environ, INSIDE: "1"}, check=False).returncode
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         try:
-            results = _measure(Path(folder), options)
+            for results in _measure(Path(folder), options):
+                options.results.mkdir(parents=True, exist_ok=True)
+                text = json.dumps(results, indent=1) + "\n"
+                (options.results / "admission.json").write_text(text, encoding="utf-8")
+                (options.results / "admission.md").write_text(report.markdown(results), encoding="utf-8")
         except ControlPlaneError as error:
             print(error, file=sys.stderr)
             return 1
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "admission.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (options.results / "admission.md").write_text(report.markdown(results), encoding="utf-8")
-    print(report.markdown(results))
+    print((options.results / "admission.md").read_text(encoding="utf-8"))
     return 0
 
 
-def _measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+def _measure(folder: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """What was measured so far, after each round."""
     rounds: dict[str, dict[str, dict[str, list[dict[str, float]]]]] = {
         how: {str(workers): {variant: [] for variant in report.VARIANTS} for workers in options.workers}
         for how in (STORED, DRY_RUN)
@@ -75,13 +78,13 @@ def _measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
                         )
             for namespace in NAMESPACES.values():
                 control_plane.delete(f"/api/v1/namespaces/{namespace}/pods?gracePeriodSeconds=0")
-    return {
-        "date": f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC",
-        "machine": f"on {os.cpu_count()} processors",
-        "rounds_each": options.rounds,
-        "seconds": options.seconds,
-        "rounds": rounds,
-    }
+            yield {
+                "date": f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC",
+                "machine": f"on {os.cpu_count()} processors",
+                "rounds_each": number + 1,
+                "seconds": options.seconds,
+                "rounds": rounds,
+            }
 
 
 def _install(control_plane: ControlPlane) -> None:
