@@ -15,7 +15,7 @@ PURE := webhook/contract.py,webhook/advice.py,webhook/admission.py,webhook/polic
 	reconciler/nri/protobuf.py,reconciler/nri/mux.py,reconciler/nri/ttrpc.py,reconciler/nri/messages.py,$\
 	reconciler/nri/plugin.py,reconciler/kernel/buckets.py,certs/authority.py,certs/secret.py
 
-.PHONY: help setup setup-cluster lint test test-unit test-kernel test-kernels test-cluster bench demo cluster \
+.PHONY: help setup setup-cluster lint test test-unit test-kernel test-kernels test-cluster chaos bench demo cluster \
 	cluster-down images clean
 
 help: ## what there is to make
@@ -56,6 +56,9 @@ test-kernels: setup ## the same on Debian's kernels 5.10 to the newest, in QEMU 
 
 test-cluster: setup-cluster ## a real two-node cluster
 	$(BIN)/pytest tests/cluster
+
+chaos: setup-cluster ## bad days on the two-node cluster and what is lost by them; CHAOS="NAME ..." for some, CHAOS=--list names them
+	$(PYTHON) -m tests.cluster.chaos $(CHAOS)
 
 bench: setup ## benchmarks beside other shapers, in 27 minutes; BENCH="latency cost" for some, BENCH=--help for how
 	$(PYTHON) -m tests.bench $(BENCH)

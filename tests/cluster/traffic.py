@@ -5,7 +5,7 @@ import itertools
 import json
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tests.cluster.cluster import Cluster, ClusterError
@@ -37,15 +37,31 @@ class Transfer:
 
     client: subprocess.Popen[str]
     server: subprocess.Popen[str]
+    interrupt: Callable[[], object]
     steal: Steal = field(default_factory=Steal)
 
     def result(self, timeout: float = 60) -> Flow:
         """Wait for its end. Raises ClusterError when either side fails."""
         out, err = self.client.communicate(timeout=timeout)
-        stolen = self.steal.share()
         if self.client.returncode != 0:
             self.server.kill()
             raise ClusterError(f"iperf3 client: {out[-600:]}{err}")
+        return self._received(timeout)
+
+    def end(self, timeout: float = 60) -> Flow:
+        """End it now, as Ctrl-C does. Raises ClusterError when the server does not tell what it got."""
+        self.interrupt()
+        try:
+            self.client.communicate(timeout=timeout)
+            return self._received(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise ClusterError("iperf3 does not end when interrupted") from error
+        finally:
+            self.client.kill()
+            self.server.kill()
+
+    def _received(self, timeout: float) -> Flow:
+        stolen = self.steal.share()
         out, err = self.server.communicate(timeout=timeout)
         try:
             report = json.loads(out)
@@ -72,7 +88,11 @@ def start(
     serving = cluster.enter_popen(server, "iperf3", "-s", "-1", "-J", "-i", f"{interval:g}", "-p", port)
     wait_listening(cluster, server, port)
     command = ["iperf3", "-c", to, "-p", port, "-t", f"{seconds:g}", "-J", *extra]
-    return Transfer(cluster.enter_popen(client, *command), serving)
+    process = cluster.enter_popen(client, *command)
+    node = cluster.node_of(client)
+    return Transfer(
+        process, serving, lambda: node.run("pkill", "-INT", "-f", f"^iperf3 -c {to} -p {port} ", check=False)
+    )
 
 
 def measure(cluster: Cluster, client: str, server: str, *, seconds: float = 10, extra: Sequence[str] = ()) -> Flow:
