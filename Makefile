@@ -11,7 +11,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 KERNELS ?= 5.10 6.1 6.12 newest
 # The functional core: no I/O, and every branch tested.
 PURE := webhook/contract.py,webhook/advice.py,webhook/admission.py,webhook/policy.py,webhook/jsonpatch.py,webhook/review.py,reconciler/model.py,reconciler/plan.py,$\
-	reconciler/slots.py,reconciler/pods.py,reconciler/intent.py,reconciler/report.py,reconciler/sandboxes.py,$\
+	reconciler/slots.py,reconciler/pods.py,reconciler/intent.py,reconciler/report.py,reconciler/sandboxes.py,reconciler/latecomers.py,$\
 	reconciler/nri/protobuf.py,reconciler/nri/mux.py,reconciler/nri/ttrpc.py,reconciler/nri/messages.py,$\
 	reconciler/nri/plugin.py,reconciler/kernel/buckets.py,certs/authority.py,certs/secret.py
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, Protocol, TypeVar
 
-from reconciler import pods
+from reconciler import latecomers, pods
 from reconciler.intent import intent
+from reconciler.latecomers import Latecomers
 from reconciler.metrics import Metrics
 from reconciler.nri.messages import PodSandbox
 from reconciler.pods import PodView
@@ -91,14 +93,16 @@ class Controller:
         executor: Executor,
         sleep: Callable[[float], Awaitable[None]],
         monotonic: Callable[[], float],
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._start, self._monitor, self._events, self._metrics = start, monitor, events, metrics
-        self._executor, self._sleep, self._monotonic = executor, sleep, monotonic
+        self._executor, self._sleep, self._monotonic, self._now = executor, sleep, monotonic, now
         self._shaper: asyncio.Future[Shaper] = asyncio.get_running_loop().create_future()
         self._starting: asyncio.Task[None] | None = None
         self._sandboxes = Sandboxes()
         self._views: dict[str, PodView] = {}
         self._views_known = False
+        self._latecomers = Latecomers()
         self._applied: dict[Key, Applied] = {}
         self._last_good: dict[str, Limits] = {}
         self._failures: dict[Key, int] = {}
@@ -115,6 +119,7 @@ class Controller:
         """The runtime tells all its Pods, after every connect. All NRI calls of the node wait meanwhile: be quick."""
         for gone in self._sandboxes.replace(map(_sandbox, sandboxes)):
             self._spawn(self._release(gone))
+        self._latecomers.found(sandbox.key for sandbox in self._sandboxes if sandbox.key not in self._applied)
         log.info("synchronized with the container runtime", extra={"sandboxes": len(list(self._sandboxes))})
         if self._starting is None:
             self._starting = self._spawn(self._begin())
@@ -257,6 +262,7 @@ class Controller:
             wanted = intent(view, self._last_good.get(view.uid, Limits()))
             before = self._applied.get(sandbox.key, NOTHING)
             if not wanted.limits and not before.limits and not wanted.notices and sandbox.key not in self._failures:
+                self._latecomers.forget(sandbox.key)
                 return
             try:
                 outcome = await self._run(shaper.shape, view.uid, sandbox.netns_path, wanted.limits)
@@ -273,10 +279,19 @@ class Controller:
         in_force = wanted.limits if on_ipvlan else Limits()
         after = Applied(in_force, outcome.interfaces, (*(wanted.notices if on_ipvlan else ()), *problems))
         self._applied[sandbox.key], self._last_good[view.uid] = after, in_force
+        newly_limited = bool(in_force) and not before.limits
+        self._latecomers.looked_at(sandbox.key, newly_limited=newly_limited, now_s=self._now())
+        self._tell_latecomer(sandbox, view)
         for notice in report(before, after, [str(step) for step in outcome.steps]):
             if notice.reason == Reason.REPAIRED:
                 self._metrics.repairs.inc()
             self._events.tell(view, notice)
+
+    def _tell_latecomer(self, sandbox: Sandbox, view: PodView) -> None:
+        unlimited_s = self._latecomers.unlimited_s(sandbox.key, view.started_s)
+        if unlimited_s:
+            self._metrics.unshaped_seconds.inc(unlimited_s)
+            self._events.tell(view, latecomers.notice(unlimited_s))
 
     async def _release(self, sandbox: Sandbox) -> None:
         shaper = await asyncio.shield(self._shaper)
@@ -288,6 +303,7 @@ class Controller:
             except ShapingError as error:
                 log.warning("cannot take the shaping off a Pod that is gone", extra={"error": str(error)})
             self._applied.pop(sandbox.key, None)
+            self._latecomers.forget(sandbox.key)
             self._failures.pop(sandbox.key, None)
             if not self._sandboxes.of(sandbox.pod.uid):
                 self._last_good.pop(sandbox.pod.uid, None)

@@ -35,6 +35,11 @@ class Metrics:
         self.repairs = Counter(
             PREFIX + "drift_repairs", "Times that shaping was changed by others and put back.", registry=self.registry
         )
+        self.unshaped_seconds = Counter(
+            PREFIX + "unshaped_seconds",
+            "Seconds that Pods ran without their limits, as they started while no reconciler was there.",
+            registry=self.registry,
+        )
         self.events_dropped = Counter(
             PREFIX + "events_dropped", "Events that were not posted to the API server.", registry=self.registry
         )

@@ -19,6 +19,7 @@ class Reason(StrEnum):
     FAILED = "BandwidthFailed"
     NOT_MANAGED = "NotManaged"
     INVALID = "InvalidBandwidth"
+    RAN_UNLIMITED = "RanUnlimited"
 
 
 _NORMAL = frozenset({Reason.LIMITED, Reason.CHANGED, Reason.REMOVED})

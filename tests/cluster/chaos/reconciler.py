@@ -128,7 +128,7 @@ def away(lab: Lab) -> Outcome:
             lab.kubectl(*daemon_set, json.dumps(UNPATCH))
             limited = wait_for("its limit", lambda: _held(lab, pod), 90, every=0.2)
             unlimited_s = time.monotonic() - began
-            message = scenario.wait_for_event(lab.cluster, pod, "BandwidthLimited")
+            message = scenario.wait_for_event(lab.cluster, pod, "RanUnlimited")
             lab.reconciler_ready()
             metrics = lab.metrics()
             flow = traffic.measure(lab.cluster, pod, f"{SPACE}/far", seconds=3)
@@ -139,10 +139,9 @@ def away(lab: Lab) -> Outcome:
     lost = []
     if not limited or flow.mean * WIRE > 10 * 1.02:
         lost.append(f"after the reconciler came back the Pod sent {flow}")
-    if "without" not in message or not 0.5 * unlimited_s < counted < 2 * unlimited_s + 10:
-        lost.append(
-            f"the time without a limit ({unlimited_s:.0f} s) is told as {message!r} and counted as {counted:.1f} s"
-        )
+    # Its container started a little before the clock here, and some seconds may pass before kubectl shows it Ready.
+    if not unlimited_s - 2 < counted < unlimited_s + 15:
+        lost.append(f"it ran {unlimited_s:.0f} s without a limit, counted as {counted:.1f} s")
     seen = (
         f"unlimited ({free.mean:.0f} Mbit/s) for {unlimited_s:.0f} s, until the reconciler was back; counted as "
         f"{counted:.1f} s; the Pod's event: {message!r}"
