@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from tests.cluster import scenario, traffic
 from tests.cluster.chaos.lab import LIMIT, OWN, SPACE, Lab
@@ -89,24 +90,23 @@ def _other_program(lab: Lab) -> Iterator[None]:
         "subPath": "shaper.c",
         "readOnly": True,
     }
-    patch = [
-        {"op": "add", "path": "/spec/template/spec/volumes/-", "value": volume},
-        {"op": "add", "path": "/spec/template/spec/containers/0/volumeMounts/-", "value": mount},
-    ]
-    undo = [
-        {"op": "remove", "path": f"/spec/template/spec/volumes/{len(daemon_set['volumes'])}"},
-        {"op": "remove", "path": f"/spec/template/spec/containers/0/volumeMounts/{len(container['volumeMounts'])}"},
-    ]
-    for steps in (patch, undo):
-        lab.kubectl("-n", OWN, "patch", "daemonset", "reconciler", "--type=json", "-p", json.dumps(steps))
-        lab.rolled_out("daemonset/reconciler")
-        if steps is patch:
-            try:
-                yield
-            except BaseException:
-                lab.kubectl("-n", OWN, "patch", "daemonset", "reconciler", "--type=json", "-p", json.dumps(undo))
-                raise
-    lab.kubectl("-n", OWN, "delete", "configmap", "other-program")
+    volumes, mounts = "/spec/template/spec/volumes", "/spec/template/spec/containers/0/volumeMounts"
+    _patch(
+        lab,
+        {"op": "add", "path": f"{volumes}/-", "value": volume},
+        {"op": "add", "path": f"{mounts}/-", "value": mount},
+    )
+    try:
+        yield
+    finally:
+        there = (volumes, daemon_set["volumes"]), (mounts, container["volumeMounts"])
+        _patch(lab, *({"op": "remove", "path": f"{path}/{len(before)}"} for path, before in there))
+        lab.kubectl("-n", OWN, "delete", "configmap", "other-program")
+
+
+def _patch(lab: Lab, *steps: dict[str, Any]) -> None:
+    lab.kubectl("-n", OWN, "patch", "daemonset", "reconciler", "--type=json", "-p", json.dumps(steps))
+    lab.rolled_out("daemonset/reconciler")
 
 
 @registered(
