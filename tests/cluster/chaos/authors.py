@@ -1,13 +1,16 @@
 """What a Pod's author can do to others through the API server."""
 
+import json
 import threading
 import time
 
-from tests.cluster import scenario
+from tests.cluster import scenario, traffic
 from tests.cluster.chaos.creator import Api
-from tests.cluster.chaos.lab import SPACE, Lab
+from tests.cluster.chaos.lab import LIMIT, OWN, PLAIN, SPACE, Lab
+from tests.cluster.chaos.meter import WIRE
 from tests.cluster.chaos.registry import Outcome
 from tests.cluster.chaos.registry import scenario as registered
+from tests.cluster.cluster import wait_for
 from tests.cluster.scenario import EGRESS, limits
 
 RATE, SECONDS = 50, 20
@@ -65,3 +68,86 @@ def _write(lab: Lab, name: str, changes: list[int]) -> None:
         if status == 200:
             changes.append(value)
     api.close()
+
+
+MANAGED = "ipvlan-bandwidth.io/managed"
+STATUS, NETWORK = "k8s.v1.cni.cncf.io/network-status", "v1.multus-cni.io/default-network"
+FORGED = json.dumps([{"name": "kube-system/ipvlan", "interface": "eth7", "default": True, "ips": ["172.51.0.1"]}])
+
+
+@registered(
+    "annotations-forged",
+    "a Pod brings a network-status and the managed label of its own, and changes both while it runs; another, in a "
+    "namespace that did not opt in, brings label, network, one good and one bad limit",
+    seconds=40,
+    quick=True,
+)
+def annotations_forged(lab: Lab) -> Outcome:
+    lost = []
+    inside = scenario.pod("forger", namespace=SPACE, node=1, annotations=limits(egress="10M") | {STATUS: FORGED})
+    inside["metadata"]["labels"] = {MANAGED: "false"}
+    bad = limits("100m", "10M") | {NETWORK: "kube-system/ipvlan"}
+    outside = scenario.pod("forger", namespace=PLAIN, node=1, annotations=bad)
+    outside["metadata"]["labels"] = {MANAGED: "true"}
+    pods = [f"{SPACE}/forger", f"{PLAIN}/forger"]
+    try:
+        for manifest in (inside, outside):
+            lab.cluster.apply(json.dumps(manifest))
+        lab.cluster.wait_ready(*pods)
+        for pod in pods:
+            scenario.annotate(lab.cluster, pod, f"{STATUS}={FORGED}", f"{NETWORK}=kube-system/other")
+            lab.kubectl("-n", pod.split("/")[0], "label", "pod", "forger", "--overwrite", f"{MANAGED}=false")
+        time.sleep(2)
+        for pod in (*pods, f"{SPACE}/sender"):
+            expected = {"egress": (LIMIT if pod.endswith("sender") else 10) * 1_000_000}
+            if (held := lab.limits_of(pod)) != expected:
+                lost.append(f"{pod} is limited to {held}")
+        flow = traffic.measure(lab.cluster, pods[0], f"{SPACE}/far", seconds=3)
+        if flow.mean * WIRE > 10 * 1.02:
+            lost.append(f"the forger sent {flow}")
+        label = lab.cluster.pod(pods[0])["metadata"]["labels"][MANAGED]
+        told = scenario.wait_for_event(lab.cluster, pods[1], "InvalidBandwidth")
+    finally:
+        for pod in pods:
+            lab.kubectl("-n", pod.split("/")[0], "delete", "pod", "forger", "--wait=false", "--ignore-not-found")
+    seen = (
+        f"all as their annotations say, {flow.mean * WIRE:.1f} of 10 Mbit/s sent; the webhook put the label back to "
+        f"{label}; on the other namespace's Pod: {told!r}"
+    )
+    return Outcome(seen, tuple(lost))
+
+
+@registered(
+    "slots-used-up",
+    "more limited Pods on a node than the reconciler has slots for (4)",
+    seconds=150,
+)
+def slots_used_up(lab: Lab) -> Outcome:
+    command = lab.cluster.kubectl_json("-n", OWN, "get", "daemonset", "reconciler")["spec"]["template"]["spec"][
+        "containers"
+    ][0]["command"]
+    names = [f"taker-{number}" for number in range(3)]
+    both = {"ingress": 10_000_000, "egress": 10_000_000}
+    _command(lab, [*command, "--slots", "4"])
+    try:
+        for name in names:
+            pod = scenario.pod(name, namespace=SPACE, node=1, annotations=limits("10M", "10M"))
+            lab.cluster.apply(json.dumps(pod))
+            lab.cluster.wait_ready(f"{SPACE}/{name}")
+        told = scenario.wait_for_event(lab.cluster, f"{SPACE}/{names[2]}", "BandwidthFailed")
+        held = [lab.limits_of(f"{SPACE}/{name}") for name in ("sender", "receiver", *names)]
+        lab.kubectl("-n", SPACE, "delete", "pod", names[0])
+        took = lab.until_limited(f"{SPACE}/{names[2]}", both, 90)
+    finally:
+        lab.kubectl("-n", SPACE, "delete", "pod", *names, "--wait=false", "--ignore-not-found")
+        _command(lab, command)
+    expected = [{"egress": LIMIT * 1_000_000}, {"ingress": LIMIT * 1_000_000}, both, both, {}]
+    lost = () if held == expected else (f"the Pods were limited to {held}",)
+    return Outcome(f"the fifth ran without its limits and was told {told!r}; limited {took:.0f} s after one went", lost)
+
+
+def _command(lab: Lab, command: list[str]) -> None:
+    patch = [{"op": "replace", "path": "/spec/template/spec/containers/0/command", "value": command}]
+    lab.kubectl("-n", OWN, "patch", "daemonset", "reconciler", "--type=json", "-p", json.dumps(patch))
+    lab.rolled_out("daemonset/reconciler")
+    wait_for("limits as before", lambda: lab.limits_of(f"{SPACE}/sender") == {"egress": LIMIT * 1_000_000}, 30)
