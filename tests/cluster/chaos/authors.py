@@ -19,8 +19,7 @@ RATE, SECONDS = 50, 20
 @registered(
     "annotations-fast",
     f"one Pod's limit changed {RATE} times a second for {SECONDS} s; another Pod's changed meanwhile",
-    seconds=50,
-    quick=True,
+    seconds=35,
 )
 def annotations_fast(lab: Lab) -> Outcome:
     with (
@@ -79,7 +78,7 @@ FORGED = json.dumps([{"name": "kube-system/ipvlan", "interface": "eth7", "defaul
     "annotations-forged",
     "a Pod brings a network-status and the managed label of its own, and changes both while it runs; another, in a "
     "namespace that did not opt in, brings label, network, one good and one bad limit",
-    seconds=40,
+    seconds=25,
     quick=True,
 )
 def annotations_forged(lab: Lab) -> Outcome:
@@ -120,7 +119,7 @@ def annotations_forged(lab: Lab) -> Outcome:
 @registered(
     "slots-used-up",
     "more limited Pods on a node than the reconciler has slots for (4)",
-    seconds=150,
+    seconds=120,
 )
 def slots_used_up(lab: Lab) -> Outcome:
     command = lab.cluster.kubectl_json("-n", OWN, "get", "daemonset", "reconciler")["spec"]["template"]["spec"][

@@ -50,7 +50,7 @@ def _frozen(lab: Lab, seconds: float) -> Outcome:
 
 
 @registered(
-    "api-frozen", "the API server stops answering for 60 s, its connections half-open, under traffic", seconds=90
+    "api-frozen", "the API server stops answering for 60 s, its connections half-open, under traffic", seconds=85
 )
 def frozen(lab: Lab) -> Outcome:
     return _frozen(lab, 60)
@@ -64,8 +64,7 @@ def frozen_long(lab: Lab) -> Outcome:
 @registered(
     "api-killed",
     "the API server killed for 20 s, and the reconciler killed meanwhile, under traffic",
-    seconds=60,
-    quick=True,
+    seconds=40,
 )
 def killed(lab: Lab) -> Outcome:
     with lab.metering() as meter:
@@ -86,7 +85,7 @@ def killed(lab: Lab) -> Outcome:
     "watch-expired",
     "the reconciler misses a change, as it hangs; etcd is compacted and the API server restarted, so that its watch "
     "cannot be resumed (410)",
-    seconds=45,
+    seconds=20,
     quick=True,
 )
 def expired(lab: Lab) -> Outcome:

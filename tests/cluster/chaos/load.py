@@ -101,7 +101,7 @@ def _wave(lab: Lab, wave: int) -> None:
 @registered(
     "probes",
     "kubelet probes a Pod every second (liveness and readiness, 1 s to answer) while its 100k are used up both ways",
-    seconds=60,
+    seconds=40,
     quick=True,
 )
 def probes(lab: Lab) -> Outcome:

@@ -17,8 +17,7 @@ COLLECTED_S = 45
 @registered(
     "containerd-restarted",
     "containerd killed (SIGKILL) under traffic; a Pod older than that deleted afterwards",
-    seconds=90,
-    quick=True,
+    seconds=105,
 )
 def containerd_restarted(lab: Lab) -> Outcome:
     before = lab.held()
@@ -43,8 +42,7 @@ def wait_for_no_leak(lab: Lab, before: Held, timeout: float = COLLECTED_S) -> He
 @registered(
     "sandbox-killed",
     "a limited Pod's pause process killed: a new sandbox of the same Pod, in a new netns",
-    seconds=40,
-    quick=True,
+    seconds=65,
 )
 def sandbox_killed(lab: Lab) -> Outcome:
     server = f"{SPACE}/far"

@@ -19,7 +19,7 @@ PATCH = {"spec": {"template": {"spec": {"nodeSelector": {"kubernetes.io/hostname
 UNPATCH = {"spec": {"template": {"spec": {"nodeSelector": {"kubernetes.io/hostname": None}}}}}
 
 
-@registered("reconciler-killed", "the reconciler killed (SIGKILL) under traffic", seconds=40, quick=True)
+@registered("reconciler-killed", "the reconciler killed (SIGKILL) under traffic", seconds=20, quick=True)
 def killed(lab: Lab) -> Outcome:
     before = scenario.reconciler_restarts(lab.cluster, 1)
     with lab.metering() as meter:
@@ -44,7 +44,7 @@ def rolled(lab: Lab) -> Outcome:
 @registered(
     "reconciler-upgraded",
     "the reconciler rolled to a version with another BPF program under traffic, and back",
-    seconds=130,
+    seconds=90,
 )
 def upgraded(lab: Lab) -> Outcome:
     before = _filters(lab)
@@ -112,7 +112,7 @@ def _patch(lab: Lab, *steps: dict[str, Any]) -> None:
 @registered(
     "reconciler-away",
     "no reconciler on the nodes; a Pod with a limit starts, then the reconciler comes back",
-    seconds=60,
+    seconds=45,
     quick=True,
 )
 def away(lab: Lab) -> Outcome:
