@@ -57,8 +57,8 @@ class Measured:
     @property
     def lost(self) -> tuple[str, ...]:
         """A sentence on the seconds above the limit, and none without any."""
-        above = self.above
-        seconds = ", ".join(f"{self.shares[each]:.1%} in second {each}" for each in above[:5])
+        above, shares = self.above, (1.0, *self.shares)
+        seconds = ", ".join(f"{shares[each + 1]:.1%} in second {each} after {shares[each]:.1%}" for each in above[:5])
         return (f"{len(above)} seconds of {self.line.name} above the limit: {seconds}",) if above else ()
 
     def below(self, floor: float = BELOW) -> tuple[str, ...]:
@@ -144,7 +144,7 @@ def metering(cluster: Cluster, lines: Sequence[Line]) -> Iterator[Meter]:
     idle.start()
     try:
         for line in lines:
-            transfers.append(traffic.start(cluster, line.client, line.server, seconds=86400))
+            transfers.append(traffic.start(cluster, line.client, line.server, seconds=86400, first=True))
             began.append(time.monotonic())
         # TCP has its rate after this.
         time.sleep(2)
