@@ -24,7 +24,7 @@ def containerd_restarted(lab: Lab) -> Outcome:
     with lab.pod("older", annotations=limits("10M", "10M")), lab.metering() as meter:
         lab.node().run("pkill", "-9", "-x", "containerd")
         wait_for("containerd", lambda: lab.node().run("ctr", "version", check=False).returncode == 0, 60)
-        wait_for("its plugin again", lambda: lab.metrics()["ipvlan_bandwidth_runtime_connected"] == 1, 60)
+        wait_for("its plugin again", lambda: lab.metrics().get("ipvlan_bandwidth_runtime_connected") == 1, 60)
         time.sleep(2)
     lab.kubectl("-n", SPACE, "delete", "pod", "older", "--ignore-not-found", timeout=90)
     after = wait_for_no_leak(lab, before)
