@@ -59,7 +59,8 @@ def run(lab: Lab, chosen: Scenario) -> Outcome:
     try:
         return chosen.run(lab)
     except ClusterError as error:
-        return Outcome("it did not come to its end", (str(error),))
+        print(f"{chosen.name}: {error}", file=sys.stderr, flush=True)
+        return Outcome("it did not come to its end", (str(error).splitlines()[0],))
 
 
 def _store(folder: Path, rows: dict[str, report.Row]) -> None:

@@ -11,7 +11,7 @@ from tests.cluster.chaos.meter import WIRE
 from tests.cluster.chaos.registry import Outcome
 from tests.cluster.chaos.registry import scenario as registered
 from tests.cluster.cluster import wait_for
-from tests.cluster.scenario import EGRESS, limits
+from tests.cluster.scenario import EGRESS, INGRESS, limits
 
 RATE, SECONDS = 50, 20
 
@@ -77,7 +77,7 @@ FORGED = json.dumps([{"name": "kube-system/ipvlan", "interface": "eth7", "defaul
 @registered(
     "annotations-forged",
     "a Pod brings a network-status and the managed label of its own, and changes both while it runs; another, in a "
-    "namespace that did not opt in, brings label, network, one good and one bad limit",
+    "namespace that did not opt in, brings label, network and a limit, and gets a bad one later",
     seconds=25,
     quick=True,
 )
@@ -85,8 +85,8 @@ def annotations_forged(lab: Lab) -> Outcome:
     lost = []
     inside = scenario.pod("forger", namespace=SPACE, node=1, annotations=limits(egress="10M") | {STATUS: FORGED})
     inside["metadata"]["labels"] = {MANAGED: "false"}
-    bad = limits("100m", "10M") | {NETWORK: "kube-system/ipvlan"}
-    outside = scenario.pod("forger", namespace=PLAIN, node=1, annotations=bad)
+    own = limits(egress="10M") | {NETWORK: "kube-system/ipvlan"}
+    outside = scenario.pod("forger", namespace=PLAIN, node=1, annotations=own)
     outside["metadata"]["labels"] = {MANAGED: "true"}
     pods = [f"{SPACE}/forger", f"{PLAIN}/forger"]
     try:
@@ -96,6 +96,8 @@ def annotations_forged(lab: Lab) -> Outcome:
         for pod in pods:
             scenario.annotate(lab.cluster, pod, f"{STATUS}={FORGED}", f"{NETWORK}=kube-system/other")
             lab.kubectl("-n", pod.split("/")[0], "label", "pod", "forger", "--overwrite", f"{MANAGED}=false")
+        # Only now: containerd itself does not start a Pod that begins with it.
+        scenario.annotate(lab.cluster, pods[1], f"{INGRESS}=100m")
         time.sleep(2)
         for pod in (*pods, f"{SPACE}/sender"):
             expected = {"egress": (LIMIT if pod.endswith("sender") else 10) * 1_000_000}
