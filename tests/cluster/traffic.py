@@ -55,10 +55,13 @@ class Transfer:
             self.client.communicate(timeout=timeout)
             return self._received(timeout)
         except subprocess.TimeoutExpired as error:
+            self.kill()
             raise ClusterError("iperf3 does not end when interrupted") from error
-        finally:
-            self.client.kill()
-            self.server.kill()
+
+    def kill(self) -> None:
+        """End both sides, if they have not ended; nothing is told of what was carried."""
+        self.client.kill()
+        self.server.kill()
 
     def _received(self, timeout: float) -> Flow:
         stolen = self.steal.share()

@@ -8,8 +8,7 @@ from tests.cluster import scenario, traffic
 from tests.cluster.chaos.creator import Api
 from tests.cluster.chaos.lab import LIMIT, OWN, PLAIN, SPACE, Lab
 from tests.cluster.chaos.meter import WIRE
-from tests.cluster.chaos.registry import Outcome
-from tests.cluster.chaos.registry import scenario as registered
+from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import wait_for
 from tests.cluster.scenario import EGRESS, INGRESS, limits
 

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from tests.cluster import scenario, traffic
 from tests.cluster.chaos.lab import SPACE, Lab
 from tests.cluster.chaos.node import wait_for_no_leak
-from tests.cluster.chaos.registry import Outcome
-from tests.cluster.chaos.registry import scenario as registered
+from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import wait_for
 from tests.cluster.scenario import limits
 

@@ -149,9 +149,11 @@ def metering(cluster: Cluster, lines: Sequence[Line]) -> Iterator[Meter]:
         # TCP has its rate after this.
         time.sleep(2)
         yield meter
+        flows = [transfer.end() for transfer in transfers]
     finally:
         idle.stop()
-        flows = [transfer.end() for transfer in transfers]
+        for transfer in transfers:
+            transfer.kill()
     meter.measured = [
         Measured(line, flow, idle.busy_seconds(since)) for line, flow, since in zip(lines, flows, began, strict=True)
     ]

@@ -5,8 +5,7 @@ import time
 from tests.cluster import traffic
 from tests.cluster.chaos.lab import SPACE, Held, Lab
 from tests.cluster.chaos.meter import WIRE
-from tests.cluster.chaos.registry import Outcome
-from tests.cluster.chaos.registry import scenario as registered
+from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import ClusterError, wait_for
 from tests.cluster.scenario import limits, sandbox_pid
 

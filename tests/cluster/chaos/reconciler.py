@@ -9,8 +9,7 @@ from typing import Any
 from tests.cluster import scenario, traffic
 from tests.cluster.chaos.lab import LIMIT, OWN, SPACE, Lab
 from tests.cluster.chaos.meter import WIRE
-from tests.cluster.chaos.registry import Outcome
-from tests.cluster.chaos.registry import scenario as registered
+from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import wait_for
 from tests.cluster.layout import PROJECT
 

@@ -42,7 +42,7 @@ class _Registry:
 _REGISTRY = _Registry()
 
 
-def scenario(
+def registered(
     name: str, does: str, *, seconds: int, quick: bool = False
 ) -> Callable[[Callable[[Lab], Outcome]], Callable[[Lab], Outcome]]:
     """Register a function as the scenario of that name."""

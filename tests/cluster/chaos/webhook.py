@@ -5,8 +5,7 @@ import time
 
 from tests.cluster import scenario
 from tests.cluster.chaos.lab import OWN, SPACE, Lab
-from tests.cluster.chaos.registry import Outcome
-from tests.cluster.chaos.registry import scenario as registered
+from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import wait_for
 
 RATE = 50
