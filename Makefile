@@ -13,11 +13,11 @@ FUZZ_SECONDS ?= 60
 KERNELS ?= 5.10 6.1 6.12 newest
 # The functional core: no I/O, and every branch tested.
 PURE := webhook/contract.py,webhook/advice.py,webhook/admission.py,webhook/policy.py,webhook/jsonpatch.py,webhook/review.py,webhook/budget.py,reconciler/model.py,reconciler/plan.py,$\
-	reconciler/slots.py,reconciler/patience.py,reconciler/bypass.py,reconciler/requirements.py,reconciler/pods.py,reconciler/intent.py,reconciler/report.py,reconciler/sandboxes.py,$\
+	reconciler/slots.py,reconciler/patience.py,reconciler/bypass.py,reconciler/requirements.py,reconciler/pods.py,reconciler/intent.py,reconciler/report.py,reconciler/sandboxes.py,reconciler/latecomers.py,$\
 	reconciler/nri/protobuf.py,reconciler/nri/mux.py,reconciler/nri/ttrpc.py,reconciler/nri/messages.py,$\
 	reconciler/nri/plugin.py,reconciler/kernel/buckets.py,certs/authority.py,certs/credentials.py,certs/rotation.py,certs/secret.py
 
-.PHONY: help setup setup-cluster lint test test-unit test-differential fuzz test-kernel test-kernels test-cluster bench \
+.PHONY: help setup setup-cluster lint test test-unit test-differential fuzz test-kernel test-kernels test-cluster chaos bench \
 	bench-admission bench-reconciler demo cluster cluster-down images clean
 
 help: ## what there is to make
@@ -71,6 +71,9 @@ test-kernels: setup ## the same on Debian's kernels 5.10 to the newest, in QEMU 
 
 test-cluster: setup-cluster ## a real two-node cluster
 	$(BIN)/pytest tests/cluster
+
+chaos: setup-cluster ## bad days on the two-node cluster and what is lost by them; CHAOS="NAME ..." for some, CHAOS=--list names them
+	$(PYTHON) -m tests.cluster.chaos $(CHAOS)
 
 bench: setup ## benchmarks beside other shapers, in 27 minutes; BENCH="latency cost" for some, BENCH=--help for how
 	$(PYTHON) -m tests.bench $(BENCH)

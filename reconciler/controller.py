@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
-from reconciler import pods
+from reconciler import latecomers, pods
 from reconciler.bypass import Sample
 from reconciler.due import Due, Urgency
 from reconciler.ears import Ears
 from reconciler.intent import intent
+from reconciler.latecomers import Latecomers
 from reconciler.loading import RETRY_S, Loading
 from reconciler.metrics import Metrics
 from reconciler.nri.messages import PodSandbox
@@ -46,9 +48,10 @@ class Controller:
         executor: Executor,
         sleep: Callable[[float], Awaitable[None]],
         monotonic: Callable[[], float],
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._events, self._metrics = events, metrics
-        self._executor, self._sleep, self._monotonic = executor, sleep, monotonic
+        self._executor, self._sleep, self._monotonic, self._now = executor, sleep, monotonic, now
         self._loading = Loading(
             lambda keys: self._in_kernel(start, keys),
             tell_node=events.tell_node,
@@ -58,6 +61,7 @@ class Controller:
         self._starting: asyncio.Task[None] | None = None
         self._sandboxes = Sandboxes()
         self._views: dict[str, PodView] = {}
+        self._latecomers = Latecomers()
         self._applied: dict[Key, Applied] = {}
         self._last_good: dict[str, Limits] = {}
         self._failures: dict[Key, int] = {}
@@ -82,6 +86,7 @@ class Controller:
         """The runtime tells all its Pods, after every connect. All NRI calls of the node wait meanwhile: be quick."""
         for gone in self._sandboxes.replace(map(Sandbox.told, sandboxes)):
             self._spawn(self._release(gone))
+        self._latecomers.found(sandbox.key for sandbox in self._sandboxes if sandbox.key not in self._applied)
         log.info("synchronized with the container runtime", extra={"sandboxes": len(list(self._sandboxes))})
         if self._starting is None:
             self._starting = self._spawn(self._begin())
@@ -267,6 +272,7 @@ class Controller:
                 return
             unsure = sandbox.key in self._failures or sandbox.key in self._unsure
             if not wanted.limits and not before.limits and not wanted.notices and not unsure:
+                self._latecomers.forget(sandbox.key)
                 return
             try:
                 outcome = await self._run(shaper.shape, view.uid, sandbox.netns_path, wanted.limits)
@@ -285,10 +291,19 @@ class Controller:
         after = Applied(in_force, outcome.interfaces, (*(wanted.notices if on_ipvlan else ()), *problems))
         # An interface may be gone for a moment only: the last good limits are those that were wanted last.
         self._applied[sandbox.key], self._last_good[view.uid] = after, wanted.limits
+        newly_limited = bool(in_force) and not before.limits
+        self._latecomers.looked_at(sandbox.key, newly_limited=newly_limited, now_s=self._now())
+        self._tell_latecomer(sandbox, view)
         for notice in report(before, after, [str(step) for step in outcome.steps]):
             if notice.reason == Reason.REPAIRED:
                 self._metrics.repairs.inc()
             self._events.tell(view, notice)
+
+    def _tell_latecomer(self, sandbox: Sandbox, view: PodView) -> None:
+        unlimited_s = self._latecomers.unlimited_s(sandbox.key, view.started_s)
+        if unlimited_s:
+            self._metrics.unshaped_seconds.inc(unlimited_s)
+            self._events.tell(view, latecomers.notice(unlimited_s))
 
     async def _release(self, sandbox: Sandbox) -> None:
         shaper = await self._loading.shaper()
@@ -299,6 +314,7 @@ class Controller:
             except ShapingError as error:
                 log.warning("cannot take the shaping off a Pod that is gone", extra={"error": str(error)})
             self._applied.pop(sandbox.key, None)
+            self._latecomers.forget(sandbox.key)
             self._failures.pop(sandbox.key, None)
             self._unsure.discard(sandbox.key)
             if not self._sandboxes.of(sandbox.pod.uid):

@@ -39,6 +39,11 @@ class Metrics:
         self.kernel_lacks = Gauge(
             PREFIX + "kernel_lacks", "1 for what the node's kernel lacks.", ["feature"], registry=self.registry
         )
+        self.unshaped_seconds = Counter(
+            PREFIX + "unshaped_seconds",
+            "Seconds that Pods ran without their limits, as they started while no reconciler was there.",
+            registry=self.registry,
+        )
         self.events_dropped = Counter(
             PREFIX + "events_dropped", "Events that were not posted to the API server.", registry=self.registry
         )

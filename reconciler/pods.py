@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from webhook.contract import (
@@ -21,7 +22,8 @@ _FINISHED_PHASES = frozenset({"Succeeded", "Failed"})
 class PodView:
     """A Pod as the reconciler sees it: who it is, whether it was admitted, and what its annotations ask for.
 
-    `ingress` and `egress` hold the annotations' text as written; None where there is no annotation.
+    `ingress` and `egress` hold the annotations' text as written; None where there is no annotation. `started_s` is
+    when its first container started, in seconds since the epoch, where that is known.
     """
 
     uid: str
@@ -32,6 +34,7 @@ class PodView:
     egress: str | None = None
     host_network: bool = False
     finished: bool = False
+    started_s: float | None = None
 
     @property
     def annotated(self) -> bool:
@@ -64,6 +67,7 @@ def from_api(pod: Any) -> PodView | None:
         annotations=annotations,
         host_network=_mapping(pod.get("spec")).get("hostNetwork") is True,
         finished=_mapping(pod.get("status")).get("phase") in _FINISHED_PHASES,
+        started_s=_started(_mapping(pod.get("status"))),
     )
 
 
@@ -91,6 +95,7 @@ def _view(
     annotations: Mapping[str, Any],
     host_network: bool,
     finished: bool,
+    started_s: float | None = None,
 ) -> PodView:
     return PodView(
         uid=uid,
@@ -101,7 +106,29 @@ def _view(
         egress=_text(annotations.get(EGRESS_ANNOTATION)),
         host_network=host_network,
         finished=finished,
+        started_s=started_s,
     )
+
+
+def _started(status: Mapping[str, Any]) -> float | None:
+    """When the first of the containers that are told of started (core/v1 ContainerState)."""
+    times: list[float] = []
+    for kind in ("initContainerStatuses", "containerStatuses"):
+        containers = status.get(kind)
+        for container in containers if isinstance(containers, list) else ():
+            state = _mapping(_mapping(container).get("state"))
+            for name in ("running", "terminated"):
+                text = _text(_mapping(state.get(name)).get("startedAt"))
+                if text is not None and (at := _seconds(text)) is not None:
+                    times.append(at)
+    return min(times, default=None)
+
+
+def _seconds(rfc3339: str) -> float | None:
+    try:
+        return datetime.strptime(rfc3339, "%Y-%m-%dT%H:%M:%S%z").timestamp()
+    except ValueError:
+        return None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -26,6 +26,7 @@ class Reason(StrEnum):
     CANNOT_START = "CannotShape"
     RUNTIME_AWAY = "RuntimeUnreachable"
     RUNTIME_BACK = "RuntimeConnected"
+    RAN_UNLIMITED = "RanUnlimited"
 
 
 _NORMAL = frozenset({Reason.LIMITED, Reason.CHANGED, Reason.REMOVED, Reason.KERNEL_READY, Reason.RUNTIME_BACK})

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.cluster import disk, launch, layout
+from tests.cluster import control, disk, launch, layout
 from tests.cluster.commands import ClusterError, Node, TimedOut, run, wait_for
 from tests.cluster.layout import HERE, PROJECT, Layout
 
@@ -127,6 +127,13 @@ class Cluster:
     def node(self, number: int) -> Node:
         """One of the nodes, 1 or 2."""
         return Node(number, self.paths.agent(number))
+
+    def disturb(self, do: str, part: str = "") -> None:
+        """`freeze`, `thaw`, `kill` or `start` a part (etcd, kube-apiserver, node1 ...), or `compact` etcd.
+
+        Raises ClusterError when that cannot be done.
+        """
+        control.ask(self.paths.control, do, part)
 
     def kubectl(
         self,

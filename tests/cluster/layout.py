@@ -77,6 +77,11 @@ class Layout:
         """Mount point of the tmpfs that exists in the cluster's own mount namespace only."""
         return self.root / "volatile"
 
+    @property
+    def control(self) -> Path:
+        """Unix socket on which the supervisor is told what to do to the cluster's parts."""
+        return self.root / "control.sock"
+
     def agent(self, node: int) -> Path:
         """Unix socket that leads to the node's agent."""
         return self.root / f"node{node}.sock"

@@ -48,6 +48,9 @@ def command(paths: Layout, settings: Settings, node: int) -> list[str]:
         f"ubd0={own / 'disk.cow'},{settings.disk}",
         f"vec0:transport=tap,ifname=m{node},depth=128",
         f"vec1:transport=tap,ifname=d{node},depth=128,gro=1",
+        # As on Debian's, Ubuntu's and SUSE's nodes: containerd then confines every container by its default profile.
+        "security=apparmor",
+        "apparmor=1",
         "con=null",
         "con0=null,fd:1",
         "quiet",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.cluster.cluster import Cluster, ClusterError, wait_for
-from tests.cluster.layout import PROJECT
+from tests.cluster.layout import HERE, PROJECT
 
 OWN = "ipvlan-bandwidth"
 LABEL = "ipvlan-bandwidth.io/network"
@@ -134,3 +134,28 @@ def observe(cluster: Cluster, node: int, *flags: str) -> str:
     """What `python -m reconciler observe` prints on a node."""
     command = ["exec", reconciler_on(cluster, node), "--", "python3", "-m", "reconciler", "observe", *flags]
     return cluster.kubectl("-n", OWN, *command).stdout
+
+
+def kernel_limits(cluster: Cluster, pod: str) -> dict[str, int]:
+    """The limits that the kernel holds for a Pod, in bit/s by direction."""
+    rows = json.loads(observe(cluster, cluster.node_of(pod).number, "--json"))
+    return {row["direction"]: row["bits_per_second"] for row in rows if row["pod"] == pod}
+
+
+def annotate(cluster: Cluster, pod: str, *changes: str) -> None:
+    """`kubectl annotate --overwrite` of a Pod."""
+    space, name = pod.split("/")
+    cluster.kubectl("-n", space, "annotate", "pod", name, "--overwrite", *changes)
+
+
+def reconciler_restarts(cluster: Cluster, node: int) -> int:
+    """How often the reconciler's container on a node has started again."""
+    item = cluster.pod(f"{OWN}/{reconciler_on(cluster, node)}")
+    return int(item["status"]["containerStatuses"][0]["restartCount"])
+
+
+def sandbox_pid(cluster: Cluster, pod: str) -> str:
+    """The pid, on its node, of a Pod's pause process; empty while there is none."""
+    script = "import sys; sys.path.insert(0, sys.argv[1]); import agent; print(agent.sandbox_pid(sys.argv[2]))"
+    done = cluster.node_of(pod).run("python3", "-c", script, str(HERE / "node"), pod, check=False)
+    return done.stdout.strip()

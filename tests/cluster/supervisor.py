@@ -16,7 +16,8 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from tests.cluster import layout, nodes
+from tests.cluster import control, layout, nodes
+from tests.cluster.control import Part
 from tests.cluster.layout import Layout, Settings
 
 READY_TIMEOUT_S = 90.0
@@ -103,6 +104,7 @@ class Supervisor:
     def __init__(self, paths: Layout, settings: Settings) -> None:
         self._paths = paths
         self._settings = settings
+        self._parts: dict[str, Part] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -125,18 +127,18 @@ class Supervisor:
             self._failed.result()
 
     async def _start(self, name: str, command: Sequence[str]) -> None:
-        log = self._paths.logs / f"{name}.log"
-        with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output
-            )
+        self._parts[name] = Part(name, command, self._paths.logs / f"{name}.log")
+        await self._mind(self._parts[name])
+
+    async def _mind(self, part: Part) -> None:
+        process = await part.start()
 
         async def watch() -> None:
             status = await process.wait()
-            tail = log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
-            if not self._failed.done():
+            tail = part.log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+            if part.wanted and not self._failed.done():
                 self._failed.set_exception(
-                    ComponentError(f"{name} ended with status {status}. The end of its log, {log}:\n{tail}")
+                    ComponentError(f"{part.name} ended with status {status}. The end of its log, {part.log}:\n{tail}")
                 )
 
         self._keep(asyncio.create_task(watch()))
@@ -164,12 +166,13 @@ class Supervisor:
         raise ComponentError(f"kube-apiserver was not ready in {READY_TIMEOUT_S:.0f} s; it last said {answer!r}")
 
     async def _relay(self) -> None:
-        """The machine's way in: its loopback port to the API server, a Unix socket to each node's agent."""
+        """The machine's way in: its loopback port to the API server, a Unix socket to each node's agent, and ours."""
         outside = socket.socket(fileno=self._settings.listen_fd)
         await asyncio.start_server(_pass_to(layout.GATEWAY, 443), sock=outside)
         for node in layout.NODES:
             way = _pass_to(layout.management_address(node), layout.AGENT_PORT)
             await asyncio.start_unix_server(way, path=self._paths.agent(node))
+        await asyncio.start_unix_server(control.serve(self._parts, self._mind), path=self._paths.control)
 
     async def _lifeline(self) -> None:
         """Ends when the launcher's end of the pipe is closed, by it or by its death."""

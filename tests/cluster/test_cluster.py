@@ -159,6 +159,18 @@ def test_a_second_start_under_the_same_name_is_refused_and_harms_nothing(cluster
     assert cluster.kubectl("get", "--raw", "/readyz").stdout == "ok"
 
 
+def test_a_part_is_killed_and_started_again_and_what_cannot_be_done_is_said(cluster):
+    cluster.disturb("kill", "kube-scheduler")
+    with pytest.raises(ClusterError, match="kube-scheduler does not run"):
+        cluster.disturb("freeze", "kube-scheduler")
+    cluster.disturb("start", "kube-scheduler")
+    for do in ("freeze", "thaw"):
+        cluster.disturb(do, "kube-scheduler")
+    with pytest.raises(ClusterError, match="nobody"):
+        cluster.disturb("kill", "nobody")
+    assert cluster.is_up()
+
+
 def remains_of(name):
     """Processes, mounts and files of a cluster of that name; links are in its network namespace, which they keep."""
     folder = str(cache() / "cluster" / name)

@@ -7,7 +7,16 @@ import pytest
 
 from tests.cluster import scenario, traffic
 from tests.cluster.cluster import wait_for
-from tests.cluster.scenario import EGRESS, INGRESS, OWN, limits
+from tests.cluster.scenario import (
+    EGRESS,
+    INGRESS,
+    OWN,
+    annotate,
+    kernel_limits,
+    limits,
+    reconciler_restarts,
+    sandbox_pid,
+)
 
 SPACE, OPEN, ORDINARY = "shop", "open", "ordinary"
 # 1448 bytes of payload in 1514 bytes on the link: the most that TCP over IPv4 carries of a limit.
@@ -72,22 +81,6 @@ def best(cluster, client, server, *, lowest, highest, first, seconds=10):
 
 def reaches(flow, lowest):
     return flow.mean >= lowest * (1 - flow.stolen)
-
-
-def reconciler_restarts(cluster, node):
-    item = cluster.pod(f"{OWN}/{scenario.reconciler_on(cluster, node)}")
-    return item["status"]["containerStatuses"][0]["restartCount"]
-
-
-def annotate(cluster, pod, *changes):
-    space, name = pod.split("/")
-    cluster.kubectl("-n", space, "annotate", "pod", name, "--overwrite", *changes)
-
-
-def kernel(cluster, pod):
-    """The limits that the kernel holds for a Pod, in bit/s by direction."""
-    rows = json.loads(scenario.observe(cluster, cluster.node_of(pod).number, "--json"))
-    return {row["direction"]: row["bits_per_second"] for row in rows if row["pod"] == pod}
 
 
 # -- admission -----------------------------------------------------------------------------------------------------
@@ -170,7 +163,7 @@ def test_a_pod_older_than_the_opt_in_can_be_labelled_finalised_and_finished_with
 def test_the_owner_is_told_that_the_limits_are_in_force(installed, limited):
     message = scenario.wait_for_event(installed, limited[1], "BandwidthLimited")
     assert message == "limited to ingress 100M, egress 100M bit/s on eth0"
-    assert kernel(installed, limited[1]) == {"ingress": 100_000_000, "egress": 100_000_000}
+    assert kernel_limits(installed, limited[1]) == {"ingress": 100_000_000, "egress": 100_000_000}
 
 
 @pytest.mark.parametrize("server_node", [2, 1], ids=["across nodes", "on one node"])
@@ -199,11 +192,11 @@ def test_a_limit_changes_on_an_open_connection_and_is_lifted_and_set_again(insta
 
     annotate(installed, pod, f"{EGRESS}-")
     scenario.wait_for_event(installed, pod, "BandwidthRemoved")
-    assert kernel(installed, pod) == {}
+    assert kernel_limits(installed, pod) == {}
     assert traffic.measure(installed, pod, unlimited[2], seconds=3).mean > 200
 
     annotate(installed, pod, f"{INGRESS}=20M")
-    wait_for("the ingress limit", lambda: kernel(installed, pod) == {"ingress": 20_000_000}, 20)
+    wait_for("the ingress limit", lambda: kernel_limits(installed, pod) == {"ingress": 20_000_000}, 20)
     best(installed, unlimited[2], pod, lowest=18.9, highest=19.2, first=20, seconds=6)
     assert "ipvlan-bandwidth.io/managed" in installed.pod(pod)["metadata"]["labels"]
 
@@ -248,7 +241,7 @@ def test_the_reconciler_killed_under_load_leaves_the_limit_in_force_and_adopts_i
         installed.wait_ready(f"{OWN}/{scenario.reconciler_on(installed, 1)}")
         logs = installed.kubectl("-n", OWN, "logs", scenario.reconciler_on(installed, 1)).stdout
         assert '"adopted": true' in logs
-        assert kernel(installed, limited[1]) == {"ingress": 100_000_000, "egress": 100_000_000}
+        assert kernel_limits(installed, limited[1]) == {"ingress": 100_000_000, "egress": 100_000_000}
     print(f"without the kill {steady}", *flows, sep="\n")
     assert any(min(flow.intervals) >= lowest_allowed for flow in flows), (str(steady), [str(flow) for flow in flows])
 
@@ -260,15 +253,8 @@ def test_a_recreated_sandbox_is_limited_again_before_its_containers_run(installe
     installed.node(1).run("kill", "-9", before)
     wait_for("the new sandbox", lambda: sandbox_pid(installed, pod) not in ("", before), 90)
     installed.wait_ready(pod)
-    assert kernel(installed, pod) == {"egress": 20_000_000}
+    assert kernel_limits(installed, pod) == {"egress": 20_000_000}
     best(installed, pod, unlimited[2], lowest=18.9, highest=19.2, first=20, seconds=4)
-
-
-def sandbox_pid(cluster, pod):
-    """The pid, on its node, of a Pod's pause process; empty while there is none."""
-    script = "import sys; sys.path.insert(0, sys.argv[1]); import agent; print(agent.sandbox_pid(sys.argv[2]))"
-    done = cluster.node_of(pod).run("python3", "-c", script, str(traffic.HERE / "node"), pod, check=False)
-    return done.stdout.strip()
 
 
 def test_a_pod_that_was_never_admitted_is_told_of(installed):
@@ -291,9 +277,9 @@ def test_an_annotation_that_turns_bad_past_the_webhook_leaves_the_limit_also_ove
     wait_for("the restart", lambda: reconciler_restarts(installed, 1) > before, 60)
     installed.wait_ready(f"{OWN}/{scenario.reconciler_on(installed, 1)}")
     assert installed.pod(pod)["metadata"]["annotations"][EGRESS] == "100m"
-    assert kernel(installed, pod) == {"egress": 20_000_000}
+    assert kernel_limits(installed, pod) == {"egress": 20_000_000}
     annotate(installed, pod, f"{EGRESS}=10M")
-    wait_for("the limit that was meant", lambda: kernel(installed, pod) == {"egress": 10_000_000}, 20)
+    wait_for("the limit that was meant", lambda: kernel_limits(installed, pod) == {"egress": 10_000_000}, 20)
 
 
 def test_describe_node_says_what_its_kernel_lacks(installed):

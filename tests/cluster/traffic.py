@@ -5,7 +5,7 @@ import itertools
 import json
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tests.cluster.cluster import Cluster, ClusterError
@@ -37,15 +37,34 @@ class Transfer:
 
     client: subprocess.Popen[str]
     server: subprocess.Popen[str]
+    interrupt: Callable[[], object]
     steal: Steal = field(default_factory=Steal)
 
     def result(self, timeout: float = 60) -> Flow:
         """Wait for its end. Raises ClusterError when either side fails."""
         out, err = self.client.communicate(timeout=timeout)
-        stolen = self.steal.share()
         if self.client.returncode != 0:
             self.server.kill()
             raise ClusterError(f"iperf3 client: {out[-600:]}{err}")
+        return self._received(timeout)
+
+    def end(self, timeout: float = 60) -> Flow:
+        """End it now, as Ctrl-C does. Raises ClusterError when the server does not tell what it got."""
+        self.interrupt()
+        try:
+            self.client.communicate(timeout=timeout)
+            return self._received(timeout)
+        except subprocess.TimeoutExpired as error:
+            self.kill()
+            raise ClusterError("iperf3 does not end when interrupted") from error
+
+    def kill(self) -> None:
+        """End both sides, if they have not ended; nothing is told of what was carried."""
+        self.client.kill()
+        self.server.kill()
+
+    def _received(self, timeout: float) -> Flow:
+        stolen = self.steal.share()
         out, err = self.server.communicate(timeout=timeout)
         try:
             report = json.loads(out)
@@ -65,14 +84,28 @@ def address(cluster: Cluster, pod: str) -> str:
 
 
 def start(
-    cluster: Cluster, client: str, server: str, *, seconds: float = 10, interval: float = 1, extra: Sequence[str] = ()
+    cluster: Cluster,
+    client: str,
+    server: str,
+    *,
+    seconds: float = 10,
+    interval: float = 1,
+    extra: Sequence[str] = (),
+    first: bool = False,
 ) -> Transfer:
-    """Start a TCP transfer from one Pod to another, both entered with nsenter."""
+    """Start a TCP transfer from one Pod to another, both entered with nsenter.
+
+    `first`: before what else wants the nodes' CPUs, for low rates: what is read late counts in the wrong second.
+    """
     port, to = str(next(_PORTS)), address(cluster, server)
-    serving = cluster.enter_popen(server, "iperf3", "-s", "-1", "-J", "-i", f"{interval:g}", "-p", port)
+    ahead = ("nice", "--adjustment=-10") if first else ()
+    serving = cluster.enter_popen(server, *ahead, "iperf3", "-s", "-1", "-J", "-i", f"{interval:g}", "-p", port)
     wait_listening(cluster, server, port)
-    command = ["iperf3", "-c", to, "-p", port, "-t", f"{seconds:g}", "-J", *extra]
-    return Transfer(cluster.enter_popen(client, *command), serving)
+    process = cluster.enter_popen(client, *ahead, "iperf3", "-c", to, "-p", port, "-t", f"{seconds:g}", "-J", *extra)
+    node = cluster.node_of(client)
+    return Transfer(
+        process, serving, lambda: node.run("pkill", "-INT", "-f", f"^iperf3 -c {to} -p {port} ", check=False)
+    )
 
 
 def measure(cluster: Cluster, client: str, server: str, *, seconds: float = 10, extra: Sequence[str] = ()) -> Flow:

@@ -4,11 +4,11 @@
 set -eu
 
 # python3-bpfcc, libbpf1, linux-libc-dev: the reconciler compiles, loads and reads its program with them.
-# user-mode-linux, kmod: the kernels of the tests; runc, iptables, e2fsprogs, busybox-static: the cluster's nodes.
+# user-mode-linux, kmod: the kernels of the tests; runc, iptables, e2fsprogs, busybox-static, apparmor: the cluster's nodes.
 # iperf3, iproute2, iputils-ping, ethtool: what tests measure with, and people.
 # buildah, mmdebstrap: the images.
 packages="python3 python3-venv python3-bpfcc libbpf1 linux-libc-dev
-    user-mode-linux kmod runc iptables e2fsprogs busybox-static util-linux procps
+    user-mode-linux kmod runc iptables e2fsprogs busybox-static apparmor util-linux procps
     iperf3 iproute2 iputils-ping ethtool
     buildah mmdebstrap
     ca-certificates make $*"

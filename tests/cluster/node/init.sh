@@ -15,6 +15,7 @@ mkdir -p /run/netns /run/lock "$PROJECT"
 mount --bind /opt/cluster/project "$PROJECT"
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t bpf bpf /sys/fs/bpf
+mount -t securityfs securityfs /sys/kernel/security
 # The disk with the images: overlayfs works on it, as it does not on hostfs.
 mount -o noinit_itable /dev/ubda /var/lib/containerd
 mkdir -p /var/lib/containerd/kubelet

@@ -127,15 +127,19 @@ def sandbox(ident="s1", uid="u1", path=A, *, ingress="100M", egress=None, manage
     )
 
 
-def api_pod(uid="u1", **annotations):
+STARTED = {"containerStatuses": [{"state": {"running": {"startedAt": "2001-09-09T01:46:40Z"}}}]}
+
+
+def api_pod(uid="u1", status=None, **annotations):
     return {
+        "status": status or {},
         "metadata": {
             "uid": uid,
             "name": "web-0",
             "namespace": "shop",
             "labels": {"ipvlan-bandwidth.io/managed": "true"},
             "annotations": {f"kubernetes.io/{key}-bandwidth": value for key, value in annotations.items()},
-        }
+        },
     }
 
 
@@ -143,7 +147,7 @@ class Bench:
     """A controller at work on a Kernel; `settle` lets everything that is due happen."""
 
     def __init__(self, *, start_failures=()):
-        self.kernel, self.told, self.slept = Kernel(), Told(), []
+        self.kernel, self.told, self.slept, self.metrics = Kernel(), Told(), [], Metrics()
         self.start_failures = list(start_failures)
         self.started_with = None
         self.metrics = Metrics()
@@ -156,6 +160,7 @@ class Bench:
             executor=Inline(),
             sleep=self._sleep,
             monotonic=lambda: 0.0,
+            now=lambda: 1_000_000_030.0,
         )
 
     def _start(self, keys):
@@ -260,6 +265,32 @@ async def test_a_replay_looks_at_every_pod(bench):
     await bench.controller.on_synchronize([sandbox(), sandbox("s2", uid="u2", path=B)])
     await bench.settle()
     assert set(bench.kernel.held) == {("u1", A), ("u2", B)}
+
+
+def unshaped_seconds(bench):
+    return bench.metrics.registry.get_sample_value("ipvlan_bandwidth_unshaped_seconds_total")
+
+
+async def test_the_time_that_a_pod_ran_unlimited_as_nobody_was_there_is_counted_and_told_once(bench):
+    await bench.controller.on_synchronize([sandbox()])
+    await bench.settle()
+    assert bench.told.notices == [("shop/web-0", "BandwidthLimited")]
+    for _ in range(2):
+        bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+        await bench.settle()
+    assert bench.told.notices == [("shop/web-0", "BandwidthLimited"), ("shop/web-0", "RanUnlimited")]
+    assert unshaped_seconds(bench) == 30
+
+
+async def test_a_pod_limited_by_the_hook_or_annotated_later_was_never_late(bench):
+    await bench.controller.on_synchronize([sandbox(ingress=None)])
+    await bench.settle()
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
+    for uid in ("u1", "u2"):
+        bench.controller.on_pod_event("MODIFIED", api_pod(uid, ingress="100M", status=STARTED))
+    await bench.settle()
+    assert set(bench.kernel.held) == {("u1", A), ("u2", B)}
+    assert unshaped_seconds(bench) == 0
 
 
 async def test_a_link_that_appears_later_is_looked_at_and_a_flood_of_changes_only_once(bench):

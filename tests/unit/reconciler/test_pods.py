@@ -12,7 +12,7 @@ JSON = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["metadata", "spec", "status", "labels", "annotations", "uid", "name", "namespace", "phase"]
+                ["metadata", "spec", "status", "labels", "annotations", "uid", "name", "namespace", "phase", "state"]
             ),
             inner,
             max_size=6,
@@ -53,6 +53,18 @@ def test_host_network_and_the_end_of_a_pod_are_seen():
     view = from_api(raw)
     assert view.host_network
     assert view.finished
+
+
+def test_the_start_of_the_first_container_is_seen():
+    raw = pod()
+    assert from_api(raw).started_s is None
+    raw["status"]["initContainerStatuses"] = [
+        {"state": {"waiting": {"reason": "PodInitializing"}}},
+        {"state": {"terminated": {"startedAt": "2001-09-09T01:46:40Z"}}},
+        {"state": {"terminated": {"startedAt": "sometime"}}},
+    ]
+    raw["status"]["containerStatuses"] = [{"state": {"running": {"startedAt": "2001-09-09T01:46:50Z"}}}]
+    assert from_api(raw).started_s == 1_000_000_000
 
 
 def test_a_mirror_pod_is_no_concern_of_ours():

@@ -1,0 +1,55 @@
+"""Pods that started while nobody could limit them: who they are, and for how long each ran without its limits. Pure.
+
+The container runtime does not wait for a reconciler that is away (fail-open), so this time is counted and told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from reconciler.report import Notice, Reason
+
+Key = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Latecomers:
+    """Sandboxes, by Pod uid and netns path, that the runtime told of at a connect and not by its hook.
+
+    All times are seconds since the epoch.
+    """
+
+    _found: set[Key] = field(default_factory=set)
+    _limited_at: dict[Key, float] = field(default_factory=dict)
+
+    def found(self, keys: Iterable[Key]) -> None:
+        """These were there before us."""
+        self._found.update(keys)
+
+    def looked_at(self, key: Key, *, newly_limited: bool, now_s: float) -> None:
+        """A sandbox has what it should have. Only the first look counts: limits asked for later are on time."""
+        if key in self._found and newly_limited:
+            self._limited_at[key] = now_s
+        self._found.discard(key)
+
+    def unlimited_s(self, key: Key, started_s: float | None) -> float:
+        """How long a Pod ran without its limits, once: 0 for most. `started_s`: when its first container started."""
+        if started_s is None:
+            # Only the API server knows, and has not been heard yet; or no container has started.
+            return 0.0
+        return max(0.0, self._limited_at.pop(key, started_s) - started_s)
+
+    def forget(self, key: Key) -> None:
+        """The sandbox is gone."""
+        self._found.discard(key)
+        self._limited_at.pop(key, None)
+
+
+def notice(unlimited_s: float) -> Notice:
+    """What the Pod's owner is told."""
+    return Notice(
+        Reason.RAN_UNLIMITED,
+        f"this Pod ran without its limits for {unlimited_s:.0f} s, from the start of its first container until now, as "
+        "no reconciler was connected to the node's container runtime when it started",
+    )

@@ -1,0 +1,115 @@
+"""The API server and etcd gone, frozen, compacted: shaping goes on, and catches up."""
+
+import json
+import time
+
+from tests.cluster import scenario
+from tests.cluster.chaos.lab import LIMIT, OWN, SPACE, Lab
+from tests.cluster.chaos.registry import Outcome, registered
+from tests.cluster.cluster import ClusterError, wait_for
+from tests.cluster.scenario import EGRESS
+
+API = "kube-apiserver"
+SENDER = f"{SPACE}/sender"
+
+
+def _answers(lab: Lab) -> bool:
+    return lab.cluster.kubectl("get", "--raw", "/readyz", check=False, timeout=10).returncode == 0
+
+
+def _until_answers(lab: Lab) -> None:
+    def probe() -> bool:
+        try:
+            return _answers(lab)
+        except ClusterError:
+            return False
+
+    wait_for("the API server", probe, 120)
+
+
+def _catches_up(lab: Lab) -> float:
+    """Seconds until a limit changed now is in force; it is set back after that."""
+    scenario.annotate(lab.cluster, SENDER, f"{EGRESS}=10M")
+    took = lab.until_limited(SENDER, {"egress": 10_000_000})
+    scenario.annotate(lab.cluster, SENDER, f"{EGRESS}={LIMIT}M")
+    lab.until_limited(SENDER, {"egress": LIMIT * 1_000_000})
+    return took
+
+
+def _frozen(lab: Lab, seconds: float) -> Outcome:
+    with lab.metering() as meter:
+        lab.cluster.disturb("freeze", API)
+        try:
+            time.sleep(seconds)
+        finally:
+            lab.cluster.disturb("thaw", API)
+        _until_answers(lab)
+    took = _catches_up(lab)
+    return Outcome(f"{meter}; a limit changed afterwards was in force {took:.1f} s later", (*meter.lost, *meter.low))
+
+
+@registered(
+    "api-frozen", "the API server stops answering for 60 s, its connections half-open, under traffic", seconds=85
+)
+def frozen(lab: Lab) -> Outcome:
+    return _frozen(lab, 60)
+
+
+@registered("api-frozen-long", "the same for 5 minutes", seconds=330)
+def frozen_long(lab: Lab) -> Outcome:
+    return _frozen(lab, 300)
+
+
+@registered(
+    "api-killed",
+    "the API server killed for 20 s, and the reconciler killed meanwhile, under traffic",
+    seconds=40,
+)
+def killed(lab: Lab) -> Outcome:
+    with lab.metering() as meter:
+        lab.cluster.disturb("kill", API)
+        try:
+            time.sleep(5)
+            lab.node().run("pkill", "-9", "-f", "reconciler run")
+            time.sleep(15)
+        finally:
+            lab.cluster.disturb("start", API)
+        _until_answers(lab)
+    lab.reconciler_ready()
+    took = _catches_up(lab)
+    return Outcome(f"{meter}; a limit changed afterwards was in force {took:.1f} s later", (*meter.lost, *meter.low))
+
+
+@registered(
+    "watch-expired",
+    "the reconciler misses a change, as it hangs; etcd is compacted and the API server restarted, so that its watch "
+    "cannot be resumed (410)",
+    seconds=20,
+    quick=True,
+)
+def expired(lab: Lab) -> Outcome:
+    process = lab.node().run("pgrep", "-o", "-f", "reconciler run").stdout.strip()
+    lab.node().run("kill", "-STOP", process)
+    try:
+        scenario.annotate(lab.cluster, SENDER, f"{EGRESS}=10M")
+        for number in range(20):
+            lab.cluster.apply(json.dumps(scenario.pod(f"filler-{number}", namespace=lab.plain) | {"spec": _NOWHERE}))
+        lab.kubectl("-n", lab.plain, "delete", "pod", "--all", "--force", "--grace-period=0")
+        lab.cluster.disturb("compact")
+        lab.cluster.disturb("kill", API)
+        lab.cluster.disturb("start", API)
+        _until_answers(lab)
+    finally:
+        lab.node().run("kill", "-CONT", process)
+    began = time.monotonic()
+    lab.until_limited(SENDER, {"egress": 10_000_000})
+    took = time.monotonic() - began
+    scenario.annotate(lab.cluster, SENDER, f"{EGRESS}={LIMIT}M")
+    lab.until_limited(SENDER, {"egress": LIMIT * 1_000_000})
+    logs = lab.kubectl("-n", OWN, "logs", lab.reconciler(), "--since=90s")
+    gone = "too old resource version" in logs or "Expired" in logs
+    seen = f"the missed change was in force {took:.1f} s after the reconciler ran on"
+    return Outcome(seen, () if gone else ("nothing: but the watch did not expire, so this showed nothing",))
+
+
+_NOWHERE = {"schedulerName": "nobody", "containers": [{"name": "main", "image": scenario.IMAGE}]}

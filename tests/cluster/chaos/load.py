@@ -1,0 +1,144 @@
+"""Many Pods at once and in turn, and kubelet's probes on a Pod whose limit is used up."""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+
+from tests.cluster import scenario, traffic
+from tests.cluster.chaos.lab import SPACE, Lab
+from tests.cluster.chaos.node import wait_for_no_leak
+from tests.cluster.chaos.registry import Outcome, registered
+from tests.cluster.cluster import wait_for
+from tests.cluster.scenario import limits
+
+# What a node of 3 GiB and one emulated CPU carries in a few minutes: a Pod of two containers takes a second of it.
+AT_ONCE = int(os.environ.get("CHAOS_PODS", "50"))
+IN_TURN, WAVES = 10, 5
+TEN = {"ingress": 10_000_000, "egress": 10_000_000}
+
+
+def _many(lab: Lab, names: list[str]) -> None:
+    items = [scenario.pod(name, namespace=SPACE, node=1, annotations=limits("10M", "10M")) for name in names]
+    for item in items:
+        item["metadata"]["labels"] = {"app": "many"}
+    lab.cluster.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+
+
+def _running(lab: Lab) -> int:
+    items = lab.cluster.kubectl_json("-n", SPACE, "get", "pods", "-l", "app=many")["items"]
+    return sum(each["status"].get("phase") == "Running" for each in items)
+
+
+@contextlib.contextmanager
+def _removed(lab: Lab, timeout: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        lab.kubectl("-n", SPACE, "delete", "pods", "-l", "app=many", f"--timeout={timeout}s", timeout=timeout + 10)
+
+
+def _unlimited(lab: Lab) -> list[str]:
+    """Those of the many Pods that the kernel does not hold both limits for."""
+    rows: dict[str, dict[str, int]] = {}
+    for row in json.loads(scenario.observe(lab.cluster, 1, "--json")):
+        rows.setdefault(row["pod"], {})[row["direction"]] = row["bits_per_second"]
+    items = lab.cluster.kubectl_json("-n", SPACE, "get", "pods", "-l", "app=many")["items"]
+    names = [f"{SPACE}/{item['metadata']['name']}" for item in items]
+    return [name for name in names if rows.get(name) != TEN]
+
+
+@registered(
+    "many-at-once",
+    f"{AT_ONCE} limited Pods created at one moment on one node, under traffic (CHAOS_PODS= for another number)",
+    seconds=240,
+)
+def many_at_once(lab: Lab) -> Outcome:
+    before = lab.held()
+    counted = lab.metrics()
+    with _removed(lab, 300), lab.metering() as meter:
+        began = time.monotonic()
+        _many(lab, [f"many-{number}" for number in range(AT_ONCE)])
+        wait_for(f"{AT_ONCE} Pods", lambda: _running(lab) == AT_ONCE, 400, every=2)
+        took, unlimited, now = time.monotonic() - began, _unlimited(lab), lab.metrics()
+    after = wait_for_no_leak(lab, before)
+    name = "ipvlan_bandwidth_sandbox_seconds"
+    hooks, waited = (now[f"{name}_{of}"] - counted[f"{name}_{of}"] for of in ("count", "sum"))
+    lost = [*meter.lost, *before.leaks(after)]
+    if unlimited:
+        lost.append(f"{len(unlimited)} Pods run without their limits, such as {unlimited[0]}")
+    seen = (
+        f"all run and are limited after {took:.0f} s; one waited "
+        f"{waited / max(hooks, 1) * 1000:.0f} ms for its limits, on average; {meter}; before: {before}; after: {after}"
+    )
+    return Outcome(seen, tuple(lost))
+
+
+@registered(
+    "many-in-turn",
+    f"{IN_TURN * WAVES} limited Pods created and deleted, {IN_TURN} at a time",
+    seconds=240,
+)
+def many_in_turn(lab: Lab) -> Outcome:
+    _wave(lab, 0)
+    # After one wave, so that what is allocated once is not taken for a leak.
+    before, began = wait_for_no_leak(lab, lab.held(), 5), time.monotonic()
+    for wave in range(1, WAVES + 1):
+        _wave(lab, wave)
+    took = time.monotonic() - began
+    after = wait_for_no_leak(lab, before)
+    return Outcome(f"{took:.0f} s; before: {before}; after: {after}", before.leaks(after))
+
+
+def _wave(lab: Lab, wave: int) -> None:
+    with _removed(lab, 120):
+        _many(lab, [f"wave-{wave}-{number}" for number in range(IN_TURN)])
+        wait_for(f"wave {wave}", lambda: _running(lab) == IN_TURN, 120, every=1)
+
+
+@registered(
+    "probes",
+    "kubelet probes a Pod every second (liveness and readiness, 1 s to answer) while its 100k are used up both ways",
+    seconds=40,
+    quick=True,
+)
+def probes(lab: Lab) -> Outcome:
+    probe = {"tcpSocket": {"port": 5201}, "periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 1}
+    with lab.pod(
+        "probed",
+        annotations=limits("100k", "100k"),
+        command=["iperf3", "-s"],
+        livenessProbe={**probe, "initialDelaySeconds": 2},
+        readinessProbe=probe,
+    ) as pod:
+        before = _probed(lab)
+        flows = [
+            traffic.start(lab.cluster, pod, f"{SPACE}/far", seconds=86400),
+            traffic.start(lab.cluster, f"{SPACE}/far", pod, seconds=86400),
+        ]
+        time.sleep(30)
+        after = _probed(lab)
+        status = lab.cluster.pod(pod)["status"]["containerStatuses"][0]
+        carried = [flow.end() for flow in flows]
+    passed, failed = (after[result] - before[result] for result in ("successful", "failed"))
+    lost = [f"{failed:.0f} probes failed"] if failed else []
+    if passed < 40:
+        lost.append(f"only {passed:.0f} probes were made in 30 s")
+    if status["restartCount"]:
+        lost.append("kubelet restarted the container")
+    means = " and ".join(f"{flow.mean * 1000:.0f}" for flow in carried)
+    return Outcome(
+        f"{passed:.0f} probes passed, {failed:.0f} failed, while {means} kbit/s were sent and received", tuple(lost)
+    )
+
+
+def _probed(lab: Lab) -> dict[str, float]:
+    """How many probes of that Pod passed and failed so far, as its kubelet counts."""
+    counted = {"successful": 0.0, "failed": 0.0}
+    for line in lab.kubectl("get", "--raw", "/api/v1/nodes/node1/proxy/metrics/probes").splitlines():
+        if line.startswith("prober_probe_total") and 'pod="probed"' in line:
+            for result in counted:
+                if f'result="{result}"' in line:
+                    counted[result] += float(line.rpartition(" ")[2])
+    return counted

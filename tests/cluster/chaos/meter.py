@@ -1,0 +1,159 @@
+"""iperf3 between limited Pods while something goes wrong: no second above the limit."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from tests.cluster import traffic
+from tests.cluster.cluster import Cluster
+from tests.cluster.traffic import Flow
+from tests.steal import machine
+
+# Of 1514 bytes on the link, 1448 are payload of TCP over IPv4.
+WIRE = 1514 / 1448
+ABOVE, BELOW = 1.02, 0.90
+# Where less than this of the machine's CPUs was idle, a flow had less than its limit for want of a CPU.
+IDLE = 0.10
+# A receiver that had to wait for the one CPU of its node reads a little of a second's bytes in the next.
+LATE_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A flow to measure: from one Pod to another (NAMESPACE/NAME), held to a limit in Mbit/s on the link."""
+
+    name: str
+    client: str
+    server: str
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one flow carried."""
+
+    line: Line
+    flow: Flow
+    busy: frozenset[int] = frozenset()
+    """The seconds in or beside which the machine had no CPU left."""
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of each second, the bytes on the link as a share of the limit's."""
+        return tuple(each * WIRE / self.line.limit for each in self.flow.intervals)
+
+    @property
+    def above(self) -> tuple[int, ...]:
+        """The seconds above the limit; what a second brought late does not count against the next."""
+        found, late = [], 0.0
+        for second, share in enumerate(self.shares):
+            if share - late > ABOVE:
+                found.append(second)
+            late = min(LATE_S, max(0.0, 1 - share))
+        return tuple(found)
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """A sentence on the seconds above the limit, and none without any."""
+        above, shares = self.above, (1.0, *self.shares)
+        seconds = ", ".join(f"{shares[each + 1]:.1%} in second {each} after {shares[each]:.1%}" for each in above[:5])
+        return (f"{len(above)} seconds of {self.line.name} above the limit: {seconds}",) if above else ()
+
+    def below(self, floor: float = BELOW) -> tuple[str, ...]:
+        """As `lost`, of seconds that had less than this share, the first apart, in which TCP starts.
+
+        Nor do those count in which the machine was busy: its nodes are processes that wait for a CPU like any other.
+        """
+        least = floor * (1 - self.flow.stolen)
+        counted = [(second, share) for second, share in enumerate(self.shares) if second and second not in self.busy]
+        low = [(second, share) for second, share in counted if share < least]
+        seconds = ", ".join(f"{share:.1%} in second {second}" for second, share in low[:5])
+        return (f"{len(low)} seconds of {self.line.name} below {least:.0%} of the limit: {seconds}",) if low else ()
+
+    def __str__(self) -> str:
+        shares = self.shares or (0.0,)
+        stolen = f", {self.flow.stolen:.0%} of the CPU stolen" if self.flow.stolen >= 0.005 else ""
+        idle = [share for second, share in enumerate(shares) if second and second not in self.busy]
+        busy = len(shares) - 1 - len(idle)
+        apart = f", {busy} s on a busy machine apart" if busy > 0 else ""
+        return (
+            f"{self.line.name}: {len(shares)} s at {min(idle, default=0):.1%} to {max(shares):.1%} of "
+            f"{self.line.limit:g}M{stolen}{apart}"
+        )
+
+
+@dataclass(slots=True)
+class Meter:
+    """The flows of a block; filled when it ends."""
+
+    measured: list[Measured] = field(default_factory=list)
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Every second above the limit."""
+        return tuple(sentence for each in self.measured for sentence in each.lost)
+
+    @property
+    def low(self) -> tuple[str, ...]:
+        """Every second that had less than 90 % of it."""
+        return tuple(sentence for each in self.measured for sentence in each.below())
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.measured))
+
+
+class _Idle(threading.Thread):
+    """Notes how much of the machine's CPUs is idle, twice a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stop_asked = threading.Event()
+        self._samples: list[tuple[float, float]] = []
+
+    def run(self) -> None:
+        before = self._ticks()
+        while not self._stop_asked.wait(0.5):
+            now = self._ticks()
+            idle, total = (after - was for after, was in zip(now, before, strict=True))
+            self._samples.append((time.monotonic(), idle / max(1, total)))
+            before = now
+
+    @staticmethod
+    def _ticks() -> tuple[int, int]:
+        fields = [int(text) for text in machine().split("\n", 1)[0].split()[1:9]]
+        return fields[3], sum(fields)
+
+    def stop(self) -> None:
+        """End it."""
+        self._stop_asked.set()
+        self.join()
+
+    def busy_seconds(self, since: float) -> frozenset[int]:
+        """The seconds from then on, and their neighbours, in which there was next to no idle CPU."""
+        late = [int(at - since) for at, idle in self._samples if idle < IDLE]
+        return frozenset(second + near for second in late for near in (-1, 0, 1))
+
+
+@contextlib.contextmanager
+def metering(cluster: Cluster, lines: Sequence[Line]) -> Iterator[Meter]:
+    """Keep these flows going as long as the block lasts."""
+    meter = Meter()
+    transfers, began, idle = [], [], _Idle()
+    idle.start()
+    try:
+        for line in lines:
+            transfers.append(traffic.start(cluster, line.client, line.server, seconds=86400, first=True))
+            began.append(time.monotonic())
+        # TCP has its rate after this.
+        time.sleep(2)
+        yield meter
+        flows = [transfer.end() for transfer in transfers]
+    finally:
+        idle.stop()
+        for transfer in transfers:
+            transfer.kill()
+    meter.measured = [
+        Measured(line, flow, idle.busy_seconds(since)) for line, flow, since in zip(lines, flows, began, strict=True)
+    ]

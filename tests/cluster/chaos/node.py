@@ -1,0 +1,112 @@
+"""The container runtime restarted, a sandbox lost, a node lost."""
+
+import time
+
+from tests.cluster import traffic
+from tests.cluster.chaos.lab import SPACE, Held, Lab
+from tests.cluster.chaos.meter import WIRE
+from tests.cluster.chaos.registry import Outcome, registered
+from tests.cluster.cluster import ClusterError, wait_for
+from tests.cluster.scenario import limits, sandbox_pid
+
+# A collector looks for what nobody told of this often (reconciler/controller.py).
+COLLECTED_S = 45
+
+
+@registered(
+    "containerd-restarted",
+    "containerd killed (SIGKILL) under traffic; a Pod older than that deleted afterwards",
+    seconds=105,
+)
+def containerd_restarted(lab: Lab) -> Outcome:
+    before = lab.held()
+    with lab.pod("older", annotations=limits("10M", "10M")), lab.metering() as meter:
+        lab.node().run("pkill", "-9", "-x", "containerd")
+        wait_for("containerd", lambda: lab.node().run("ctr", "version", check=False).returncode == 0, 60)
+        wait_for("its plugin again", lambda: lab.metrics().get("ipvlan_bandwidth_runtime_connected") == 1, 60)
+        time.sleep(2)
+    lab.kubectl("-n", SPACE, "delete", "pod", "older", "--ignore-not-found", timeout=90)
+    after = wait_for_no_leak(lab, before)
+    return Outcome(f"{meter}; before: {before}; after: {after}", (*meter.lost, *meter.low, *before.leaks(after)))
+
+
+def wait_for_no_leak(lab: Lab, before: Held, timeout: float = COLLECTED_S) -> Held:
+    """What is held once there is no more of anything than `before`, or at the end of the time."""
+    deadline = time.monotonic() + timeout
+    while before.leaks(after := lab.held()) and time.monotonic() < deadline:
+        time.sleep(2)
+    return after
+
+
+@registered(
+    "sandbox-killed",
+    "a limited Pod's pause process killed: a new sandbox of the same Pod, in a new netns",
+    seconds=65,
+)
+def sandbox_killed(lab: Lab) -> Outcome:
+    server = f"{SPACE}/far"
+    port, to = "5298", traffic.address(lab.cluster, server)
+    command = ["sh", "-c", f"while true; do iperf3 -c {to} -p {port} -t 2 >/dev/null; done"]
+    lab.cluster.enter(server, "iperf3", "-s", "-D", "-p", port)
+    try:
+        with lab.pod("again", annotations=limits(egress="20M"), command=command) as pod:
+            before, first = lab.held(), sandbox_pid(lab.cluster, pod)
+            with traffic.recorded(lab.cluster, 1, 45) as recording:
+                lab.node().run("kill", "-9", first)
+                wait_for("a new sandbox", lambda: sandbox_pid(lab.cluster, pod) not in ("", first), 90)
+                lab.cluster.wait_ready(pod)
+                source = traffic.address(lab.cluster, pod)
+            limits_now, after = lab.limits_of(pod), wait_for_no_leak(lab, before)
+    finally:
+        lab.cluster.node_of(server).run("pkill", "-f", f"^iperf3 -s -D -p {port}", check=False)
+    fastest = recording.fastest_window(source, window_ms=1000) if source in recording.departures else 0.0
+    lost = list(before.leaks(after))
+    if limits_now != {"egress": 20_000_000}:
+        lost.append(f"the new sandbox is limited to {limits_now}")
+    if not 0 < fastest <= 20 * 1.02:
+        lost.append(f"its fastest second, from its first packet on, was {fastest:.1f} Mbit/s of 20")
+    return Outcome(f"fastest second from its first packet on {fastest:.1f} of 20 Mbit/s; {after}", tuple(lost))
+
+
+@registered(
+    "node-lost",
+    "a node loses its power for 70 s and comes back, under traffic on the other one",
+    seconds=240,
+)
+def node_lost(lab: Lab) -> Outcome:
+    with lab.pod("returning", node=2, annotations=limits("10M", "10M")) as pod:
+        with lab.metering("near") as meter, lab.creating_elsewhere(rate=5) as elsewhere, lab.creating(rate=5) as here:
+            lab.cluster.disturb("kill", "node2")
+            try:
+                time.sleep(70)
+            finally:
+                lab.cluster.disturb("start", "node2")
+            began = time.monotonic()
+            wait_for("node 2 Ready again", lambda: _is_ready(lab, "node2"), 120)
+            ready_s = time.monotonic() - began
+        lab.cluster.wait_ready(pod, f"{SPACE}/far", timeout=150)
+        lab.reconciler_ready(2)
+        lab.rolled_out("deployment/webhook")
+        limits_now = lab.limits_of(pod)
+        flow = traffic.measure(lab.cluster, pod, f"{SPACE}/near", seconds=3)
+    refused = [failure.at_s for failure in here.failures]
+    span = f"{min(refused):.0f} s to {max(refused):.0f} s" if refused else "no time"
+    lost = [*meter.lost, *meter.low, *(f"in another namespace: {sentence}" for sentence in elsewhere.lost)]
+    if limits_now != {"ingress": 10_000_000, "egress": 10_000_000} or flow.mean * WIRE > 10 * 1.02:
+        lost.append(f"the node's Pod is limited to {limits_now} afterwards and sent {flow}")
+    seen = (
+        f"{meter}; Ready {ready_s:.0f} s after power came back, its Pod limited as before; {len(refused)} of "
+        f"{here.made + len(refused)} bare Pods were refused ({span}), as one replica of the webhook was on that node; "
+        f"elsewhere {elsewhere}"
+    )
+    return Outcome(seen, tuple(lost))
+
+
+def _is_ready(lab: Lab, name: str) -> bool:
+    try:
+        # Not the condition alone: it stays as it was until somebody says otherwise.
+        lab.node(int(name[-1])).run("true", timeout=10)
+    except ClusterError:
+        return False
+    conditions = lab.cluster.kubectl_json("get", "node", name)["status"]["conditions"]
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)

@@ -1,0 +1,71 @@
+"""The scenarios: what is done to a working installation, and what must not be lost by it.
+
+A scenario is a function of the Lab that gives an Outcome, registered by the decorator below. To add some, write a
+module beside this one and name it in MODULES.
+"""
+
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from tests.cluster.chaos.lab import Lab
+
+MODULES = ("webhook", "reconciler", "control_plane", "node", "load", "authors")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was seen, in a sentence with figures, and what was lost: nothing, where all is well."""
+
+    seen: str
+    lost: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One row of the table."""
+
+    name: str
+    does: str
+    run: Callable[[Lab], Outcome]
+    seconds: int
+    """How long it takes, about."""
+    quick: bool
+    """Whether it is part of `make test` too."""
+
+
+@dataclass(slots=True)
+class _Registry:
+    by_name: dict[str, Scenario] = field(default_factory=dict)
+
+
+_REGISTRY = _Registry()
+
+
+def registered(
+    name: str, does: str, *, seconds: int, quick: bool = False
+) -> Callable[[Callable[[Lab], Outcome]], Callable[[Lab], Outcome]]:
+    """Register a function as the scenario of that name."""
+
+    def register(run: Callable[[Lab], Outcome]) -> Callable[[Lab], Outcome]:
+        if name in _REGISTRY.by_name:
+            raise ValueError(f"there are two scenarios named {name}")
+        _REGISTRY.by_name[name] = Scenario(name, does, run, seconds, quick)
+        return run
+
+    return register
+
+
+def scenarios() -> tuple[Scenario, ...]:
+    """All of them, in the order of MODULES."""
+    for module in MODULES:
+        importlib.import_module(f"tests.cluster.chaos.{module}")
+    return tuple(_REGISTRY.by_name.values())
+
+
+def select(names: Iterable[str]) -> tuple[Scenario, ...]:
+    """Those of these names, `quick` for the quick ones; all for no name. Raises KeyError for a name that none has."""
+    known, wanted = scenarios(), list(names)
+    if unknown := set(wanted) - {each.name for each in known} - {"quick"}:
+        raise KeyError(", ".join(sorted(unknown)))
+    return tuple(each for each in known if not wanted or each.name in wanted or (each.quick and "quick" in wanted))

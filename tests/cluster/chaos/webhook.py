@@ -1,0 +1,64 @@
+"""The webhook rolled and lost: no creation fails that need not, and other namespaces never notice."""
+
+import json
+import time
+
+from tests.cluster import scenario
+from tests.cluster.chaos.lab import OWN, SPACE, Lab
+from tests.cluster.chaos.registry import Outcome, registered
+from tests.cluster.cluster import wait_for
+
+RATE = 50
+
+
+@registered(
+    "webhook-rolled",
+    f"rolling update of the webhook under {RATE} Pod creations a second (as server-side dry runs, which pass admission "
+    "and cost no node)",
+    seconds=35,
+    quick=True,
+)
+def rolled(lab: Lab) -> Outcome:
+    with lab.creating(rate=RATE) as creations:
+        time.sleep(3)
+        lab.kubectl("-n", OWN, "rollout", "restart", "deployment/webhook")
+        lab.rolled_out("deployment/webhook")
+        # The last of the old replicas serves on for a while after the new ones are there.
+        wait_for("the old replicas' end", lambda: len(lab.cluster.pods(OWN, "app.kubernetes.io/name=webhook")) == 2, 60)
+    return Outcome(str(creations), creations.lost)
+
+
+@registered(
+    "webhook-deleted",
+    "both replicas of the webhook killed at once; a Deployment made in an opted-in namespace at that moment, bare Pods "
+    "created there and in another namespace all along",
+    seconds=35,
+    quick=True,
+)
+def deleted(lab: Lab) -> Outcome:
+    name = "during-outage"
+    with lab.creating_elsewhere(rate=5) as elsewhere, lab.creating(rate=5) as here:
+        time.sleep(1)
+        began = time.monotonic()
+        force = ("--force", "--grace-period=0", "--wait=false")
+        lab.kubectl("-n", OWN, "delete", "pod", "-l", "app.kubernetes.io/name=webhook", *force)
+        workload = scenario.deployment(name, namespace=SPACE, annotations=scenario.limits("10M", "10M"))
+        lab.cluster.apply(json.dumps(workload))
+        try:
+            lab.kubectl("-n", SPACE, "rollout", "status", f"deployment/{name}", "--timeout=150s", timeout=160)
+            took = time.monotonic() - began
+            lab.rolled_out("deployment/webhook")
+            pods = scenario.pods_of(lab.cluster, SPACE, name).values()
+            limits = [lab.limits_of(pod) for pod in pods]
+        finally:
+            lab.kubectl("-n", SPACE, "delete", "deployment", name, "--wait=false", check=False)
+    refused = [failure.at_s for failure in here.failures]
+    span = f"{max(refused) - min(refused):.1f} s" if refused else "no time"
+    lost = [f"in another namespace: {sentence}" for sentence in elsewhere.lost]
+    if limits != [{"ingress": 10_000_000, "egress": 10_000_000}] * 2:
+        lost.append(f"the Deployment's Pods are limited to {limits}")
+    seen = (
+        f"the Deployment's Pods ran, limited, {took:.0f} s after; {len(refused)} bare Pods were refused during {span}; "
+        f"elsewhere {elsewhere}"
+    )
+    return Outcome(seen, tuple(lost))

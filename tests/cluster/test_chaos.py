@@ -1,0 +1,24 @@
+"""The quick ones of `make chaos`: what is done to a running installation, and nothing lost."""
+
+import pytest
+
+from tests.cluster.chaos import registry
+from tests.cluster.chaos.lab import Lab
+
+
+@pytest.fixture(scope="module")
+def lab(cluster):
+    lab = Lab(cluster)
+    lab.prepare()
+    yield lab
+    lab.remove()
+
+
+QUICK = [each for each in registry.scenarios() if each.quick]
+
+
+@pytest.mark.parametrize("chosen", QUICK, ids=[each.name for each in QUICK])
+def test_nothing_is_lost_by(lab, chosen):
+    outcome = chosen.run(lab)
+    print(outcome.seen)
+    assert outcome.lost == ()

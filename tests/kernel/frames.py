@@ -1,0 +1,54 @@
+"""`python -m tests.kernel.frames ADDRESS MAC COUNT HOW`: full UDP frames through a packet socket on eth0.
+
+HOW, of which CAP_NET_RAW is enough for all: `plain` says that they are IPv4; `bypass` goes past all of traffic control
+(packet(7), PACKET_QDISC_BYPASS); `unnamed` does not say what they are, and ipvlan does not look (it has no
+header_ops.parse_protocol), so that filters see no IP; `control` has the priority of a node's own control traffic,
+which fq lets go first and never holds back (net/sched/sch_fq.c, fq_classify), and which any kind of socket may have.
+"""
+
+import socket
+import struct
+import sys
+
+ETH_P_IP = 0x0800
+SOL_PACKET, PACKET_QDISC_BYPASS = 263, 20
+TC_PRIO_CONTROL = 7
+PAYLOAD = bytes(1472)
+
+
+def frame(mac: str, source: bytes, address: str) -> bytes:
+    """Ethernet, IPv4 with its checksum, UDP without one."""
+    udp = struct.pack("!HHHH", 5401, 5401, 8 + len(PAYLOAD), 0)
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp) + len(PAYLOAD), 0, 0, 64, socket.IPPROTO_UDP, 0)
+    head += source + socket.inet_aton(address)
+    total = sum(struct.unpack("!10H", head))
+    total = (total & 0xFFFF) + (total >> 16)
+    head = head[:10] + struct.pack("!H", ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF) + head[12:]
+    own = bytes(6)  # ipvlan sends with its master's address, whatever stands here
+    return bytes.fromhex(mac.replace(":", "")) + own + struct.pack("!H", ETH_P_IP) + head + udp + PAYLOAD
+
+
+def main() -> None:
+    address, mac, count, how = sys.argv[1:]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
+        route.connect((address, 9))
+        source = socket.inet_aton(route.getsockname()[0])
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+        if how == "bypass":
+            sender.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
+        if how == "control":
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, TC_PRIO_CONTROL)
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 24)
+        sender.settimeout(1)
+        sender.bind(("eth0", 0 if how == "unnamed" else ETH_P_IP))
+        whole = frame(mac, source, address)
+        for _ in range(int(count)):
+            try:
+                sender.send(whole)
+            except OSError:
+                # The shaper's queue is full: what else would come of it is known by now.
+                continue
+
+
+if __name__ == "__main__":
+    main()

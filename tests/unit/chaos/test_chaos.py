@@ -1,0 +1,84 @@
+"""What `make chaos` judges by: seconds above and below a limit, creations that fail, the table."""
+
+import json
+
+import pytest
+
+from tests.cluster.chaos import registry
+from tests.cluster.chaos.creator import Creations, Failure
+from tests.cluster.chaos.meter import WIRE, Line, Measured
+from tests.cluster.chaos.report import Row, merge, write
+from tests.cluster.traffic import Flow
+
+LINE = Line("egress", "a/b", "a/c", 20)
+
+
+def measured(*shares, busy=(), stolen=0.0):
+    seconds = tuple(share * 20 / WIRE for share in shares)
+    return Measured(LINE, Flow(sum(seconds) / len(seconds), seconds, stolen), frozenset(busy))
+
+
+def test_a_second_above_102_percent_is_lost():
+    assert measured(1, 1.019, 1).lost == ()
+    assert measured(1, 1.0, 1.03).above == (2,)
+    assert "103.0% in second 2 after 100.0%" in measured(1, 1.0, 1.03).lost[0]
+
+
+def test_what_a_second_brought_late_does_not_count_against_the_next_but_a_tenth_at_most():
+    assert measured(1, 0.95, 1.05, 1).above == ()
+    assert measured(1, 0.95, 1.05, 1.05).above == (3,)
+    assert measured(1, 0.5, 1.13).above == (2,)
+
+
+def test_a_second_below_90_percent_is_lost_but_the_first_and_those_of_a_busy_machine():
+    assert measured(0.5, 0.91, 1).below() == ()
+    assert "85.0% in second 1" in measured(1, 0.85, 1).below()[0]
+    assert measured(1, 0.85, 1, busy={1}).below() == ()
+    assert measured(1, 0.85, 1, stolen=0.1).below() == ()
+
+
+def test_the_text_has_the_extremes_of_the_seconds_that_count():
+    assert str(measured(0.5, 0.95, 1.01)) == "egress: 3 s at 95.0% to 101.0% of 20M"
+    assert str(measured(1, 0.3, 0.95, busy={1})) == "egress: 3 s at 95.0% to 100.0% of 20M, 1 s on a busy machine apart"
+
+
+def test_creations_that_fail_are_told_of_with_the_first_ones_words():
+    creations = Creations(made=8, seconds=5)
+    assert creations.lost == ()
+    creations.failures += [Failure(3.0, 0.1, "later"), Failure(1.0, 0.2, "first")]
+    assert creations.lost == ("2 of 10 creations, the first at 1.0 s, after 0.2 s: first",)
+    assert str(creations).startswith("10 creations at 2 a second, 2 failed")
+
+
+def row(name, *lost, day="2026-01-01"):
+    return Row(name, f"does {name}", "seen | it", lost, 1.5, day, "abc")
+
+
+def test_rows_run_again_replace_the_old_ones_and_the_others_stay_in_order(tmp_path):
+    write(tmp_path, [row("a"), row("b", "something")])
+    rows = merge(tmp_path / "chaos.json", {"b": row("b", day="2026-02-02")}, ("b", "c", "a"))
+    assert [(each.name, each.day, each.passed) for each in rows] == [
+        ("b", "2026-02-02", True),
+        ("a", "2026-01-01", True),
+    ]
+
+
+def test_the_table_says_what_was_lost_in_json_and_markdown(tmp_path):
+    write(tmp_path, [row("a"), row("b", "one", "two")])
+    stored = json.loads((tmp_path / "chaos.json").read_text())["scenarios"]
+    assert [(each["name"], each["passed"]) for each in stored] == [("a", True), ("b", False)]
+    lines = (tmp_path / "README.md").read_text().splitlines()
+    assert "| `a`: does a | seen \\| it | nothing | 2 | 2026-01-01 | abc |" in lines
+    assert any("**one; two**" in line for line in lines)
+
+
+def test_scenarios_are_chosen_by_name_and_a_wrong_name_is_said():
+    assert [each.name for each in registry.select(["probes", "webhook-rolled"])] == ["webhook-rolled", "probes"]
+    assert all(each.quick for each in registry.select(["quick"]))
+    assert set(registry.select([])) == set(registry.scenarios())
+    with pytest.raises(KeyError, match="nonsense"):
+        registry.select(["nonsense", "probes"])
+
+
+def test_the_quick_ones_take_about_as_long_as_a_person_waits():
+    assert sum(each.seconds for each in registry.scenarios() if each.quick) <= 240
