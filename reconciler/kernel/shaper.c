@@ -87,7 +87,7 @@ struct state {
   u32 fattest;      // cell of the flow that has had most, of those that heed signals
   u32 fattest_had;
   u32 half_life;    // log2, in units of the flows' clock
-  u32 reserved;
+  u32 reserved[3];  // another layout has another size, as an upgrade copies what has the same (handover.py)
   u64 cells[CELLS];
 };
 
