@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.control_plane import ControlPlane
+from tests.cluster.api_only import ApiOnly
 from webhook.kubeapi import WATCH_SILENCE_S, ApiError, KubeApi
 from webhook.reflector import Reflector
 
@@ -22,8 +22,8 @@ SILENCE_S = 4.0
 
 
 @pytest.fixture
-async def plane(tmp_path: Path) -> AsyncIterator[ControlPlane]:
-    made = ControlPlane(tmp_path)
+async def plane(tmp_path: Path) -> AsyncIterator[ApiOnly]:
+    made = ApiOnly(tmp_path)
     try:
         await asyncio.to_thread(made.start)
         yield made
@@ -31,7 +31,7 @@ async def plane(tmp_path: Path) -> AsyncIterator[ControlPlane]:
         made.kill()
 
 
-async def connected(plane: ControlPlane, silence_s: float = SILENCE_S) -> KubeApi:
+async def connected(plane: ApiOnly, silence_s: float = SILENCE_S) -> KubeApi:
     api = await KubeApi.connect(user_agent="test", environ={"KUBECONFIG": str(plane.kubeconfig)})
     api._watch_silence_s = silence_s
     return api
@@ -73,7 +73,7 @@ async def change(api: KubeApi, name: str, limit: str) -> None:
     await api.patch(f"{PODS}/{name}", {"metadata": {"annotations": {"limit": limit}}})
 
 
-async def test_the_view_is_right_again_after_each_of_what_can_happen_to_an_api_server(plane: ControlPlane) -> None:
+async def test_the_view_is_right_again_after_each_of_what_can_happen_to_an_api_server(plane: ApiOnly) -> None:
     api = await connected(plane)
     await create(api, "a", "100M")
     view = View(api)
@@ -121,7 +121,7 @@ async def test_the_view_is_right_again_after_each_of_what_can_happen_to_an_api_s
 
 
 async def test_a_watch_has_a_bookmark_for_what_others_do_before_it_is_taken_for_silent_and_lists_are_as_asked(
-    plane: ControlPlane,
+    plane: ApiOnly,
 ) -> None:
     api = await connected(plane, WATCH_SILENCE_S / 2)
     for number in range(5):

@@ -25,7 +25,7 @@ def free_port() -> int:
     return port
 
 
-class ControlPlane:
+class ApiOnly:
     """Both processes, and the files that they leave in a folder. `kubeconfig` is an administrator's."""
 
     def __init__(self, folder: Path) -> None:
