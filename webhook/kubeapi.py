@@ -24,9 +24,10 @@ _CONNECT_TIMEOUT_S: Final = 10.0
 _CALL_TIMEOUT_S: Final = 30.0
 # A watch that outlives the time it asked for by this much hangs in a server that answers nothing.
 _WATCH_GRACE_S: Final = 30.0
-# With bookmarks allowed, the API server says something about every minute (KEP-956). A watch without a word for longer
-# than two of them goes to a server that hangs, on a connection that is open at one end only, or from a resourceVersion
-# that the server has yet to reach, as after etcd came back from a backup: such a watch is not refused (tried on 1.37).
+# With bookmarks allowed, the API server says something every minute in which any object of the kind changed, whoever
+# watches it (KEP-956; tried on 1.37). A watch without a word for more than two of them goes to a server that hangs, on
+# a connection that is open at one end only, or from a resourceVersion that the server has yet to reach, as after etcd
+# came back from a backup, which is not refused (tried too). Or nothing happens at all: beginning again costs little.
 WATCH_SILENCE_S: Final = 150.0
 # A dead peer is noticed after 15 + 3 * 10 s of silence, as by client-go's HTTP/2 pings (30 s + 15 s).
 _KEEPALIVE_IDLE_S: Final = 15

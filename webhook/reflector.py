@@ -102,8 +102,10 @@ class Reflector:
             except ApiError as error:
                 self.restarts += 1
                 delay = self._delay_after(error)
-                # 410 is the ordinary end of an old resourceVersion, as after an hour without a connection.
-                level = logging.INFO if error.status == HTTPStatus.GONE else logging.WARNING
+                # 410 is the ordinary end of an old resourceVersion, as after an hour without a connection; silence that
+                # of a cluster in which nothing happens.
+                is_ordinary = error.status == HTTPStatus.GONE or error.reason == "Silent"
+                level = logging.INFO if is_ordinary else logging.WARNING
                 logger.log(level, "watch of %s failed, again in %.1f s: %s", self._path, delay, error)
                 await self._sleep(delay)
 

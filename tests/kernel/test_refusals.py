@@ -109,6 +109,7 @@ def test_notifications_that_overrun_their_buffer_are_told_and_later_ones_are_hea
             shaper.shape(limited.uid, limited.netns, NOTHING)
         assert monitor.read().overrun
         assert monitor.read() == Changes(frozenset())
+        monitor._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 20)
         shaper.shape(limited.uid, limited.netns, BOTH)
         assert monitor.read() == Changes(frozenset({limited.netns}))
     shaper.release(limited.uid, limited.netns)
