@@ -78,7 +78,8 @@ class Measured:
         idle = [share for second, share in enumerate(shares) if second and second not in self.busy]
         head, limit = f"{self.line.name}: {len(shares)} s at", f"{self.line.limit:g}M{stolen}"
         if not idle:
-            return f"{head} no more than {max(shares):.1%} of {limit}; no floor was judged, as the machine was busy all along"
+            why = "no floor was judged, as the machine was busy all along"
+            return f"{head} no more than {max(shares):.1%} of {limit}; {why}"
         busy = len(shares) - 1 - len(idle)
         apart = f", {busy} s on a busy machine apart" if busy else ""
         return f"{head} {min(idle):.1%} to {max(shares):.1%} of {limit}{apart}"
