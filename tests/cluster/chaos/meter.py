@@ -76,12 +76,13 @@ class Measured:
         shares = self.shares or (0.0,)
         stolen = f", {self.flow.stolen:.0%} of the CPU stolen" if self.flow.stolen >= 0.005 else ""
         idle = [share for second, share in enumerate(shares) if second and second not in self.busy]
+        head, limit = f"{self.line.name}: {len(shares)} s at", f"{self.line.limit:g}M{stolen}"
+        if not idle:
+            why = "no floor was judged, as the machine was busy all along"
+            return f"{head} no more than {max(shares):.1%} of {limit}; {why}"
         busy = len(shares) - 1 - len(idle)
-        apart = f", {busy} s on a busy machine apart" if busy > 0 else ""
-        return (
-            f"{self.line.name}: {len(shares)} s at {min(idle, default=0):.1%} to {max(shares):.1%} of "
-            f"{self.line.limit:g}M{stolen}{apart}"
-        )
+        apart = f", {busy} s on a busy machine apart" if busy else ""
+        return f"{head} {min(idle):.1%} to {max(shares):.1%} of {limit}{apart}"
 
 
 @dataclass(slots=True)

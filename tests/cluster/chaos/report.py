@@ -58,7 +58,11 @@ def write(folder: Path, rows: list[Row]) -> None:
     (folder / "chaos.json").write_text(json.dumps(content, indent=1) + "\n")
     lines = [
         " | ".join(
-            ("", *(cell.replace("|", "\\|") for cell in _cells(row)), "")  # a row begins and ends with a bar
+            (
+                "",
+                *(" ".join(cell.replace("|", "\\|").split()) for cell in _cells(row)),
+                "",
+            )  # a row begins and ends with a bar
         ).strip()
         for row in rows
     ]

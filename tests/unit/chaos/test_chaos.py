@@ -42,6 +42,10 @@ def test_the_text_has_the_extremes_of_the_seconds_that_count():
     assert str(measured(1, 0.3, 0.95, busy={1})) == "egress: 3 s at 95.0% to 100.0% of 20M, 1 s on a busy machine apart"
 
 
+def test_the_text_says_when_no_floor_could_be_judged():
+    assert "no more than 100.0% of 20M; no floor was judged" in str(measured(1, 0.3, 0.2, busy={1, 2}))
+
+
 def test_creations_that_fail_are_told_of_with_the_first_ones_words():
     creations = Creations(made=8, seconds=5)
     assert creations.lost == ()
