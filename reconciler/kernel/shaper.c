@@ -13,6 +13,7 @@
 #define TC_ACT_SHOT 2
 #define ETHERTYPE_IPV4 0x0800
 #define ETHERTYPE_IPV6 0x86DD
+#define ETHERTYPE_ARP 0x0806
 
 #define NANOSECONDS_PER_SECOND 1000000000ULL
 #define OWN_STAMP_HORIZON (10 * NANOSECONDS_PER_SECOND) // as fq's own: a later stamp is of another clock
@@ -300,9 +301,14 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   u64 wait = start - now;
   u16 ethertype = bpf_ntohs(skb->protocol);
 
-  // ARP and whatever else cannot be stamped is charged and never waits.
+  // Not IP: charged, and no flow. ARP never waits. On ingress nothing of it can (the helper stamps IP alone), so what
+  // keeps coming is dropped in the end: a packet socket may name its packets as it likes.
   if (ethertype != ETHERTYPE_IPV4 && ethertype != ETHERTYPE_IPV6) {
+    if (wait > most_wait)
+      return drop(held);
     charge(&held->next, start, now, duration);
+    if (!is_ingress && ethertype != ETHERTYPE_ARP)
+      stamp(skb, 0, start, now);
     return pass(held, bytes, skb->gso_segs);
   }
 
