@@ -6,7 +6,7 @@ import pytest
 
 from tests.cluster import certificates, scenario
 
-# make chaos has them rotate for five minutes.
+# The long run is of five minutes: 300.
 SECONDS = float(os.environ.get("IPVLAN_BANDWIDTH_ROTATION_SECONDS", "90"))
 
 
