@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tests.cluster.chaos.lab import Lab
 
-MODULES = ("webhook", "reconciler", "control_plane", "node", "load", "authors")
+MODULES = ("webhook", "certificates", "reconciler", "control_plane", "node", "load", "authors")
 
 
 @dataclass(frozen=True, slots=True)
