@@ -11,6 +11,8 @@ export PATH := $(PATH):/usr/sbin:/sbin
 FUZZ_SECONDS ?= 60
 # Of Debian's releases: bullseye, bookworm, trixie, and sid's.
 KERNELS ?= 5.10 6.1 6.12 newest
+# What depends on the kernel's version; the others are about our own steps, and take half an hour more for each kernel.
+KERNEL_TESTS ?= rates queue parallel versions lifecycle monitor
 # The functional core: no I/O, and every branch tested.
 PURE := webhook/contract.py,webhook/advice.py,webhook/admission.py,webhook/policy.py,webhook/jsonpatch.py,webhook/review.py,webhook/budget.py,reconciler/model.py,reconciler/plan.py,$\
 	reconciler/slots.py,reconciler/patience.py,reconciler/bypass.py,reconciler/requirements.py,reconciler/pods.py,reconciler/intent.py,reconciler/report.py,reconciler/sandboxes.py,reconciler/latecomers.py,$\
@@ -24,6 +26,7 @@ help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  KERNELS=\"5.10 newest\"     only these kernels in test-kernels"
+	@echo "  KERNEL_TESTS=\"drift\"      only tests/kernel/test_drift.py in test-kernels"
 	@echo "  MULTUS=/path/to/multus    the real Multus on the nodes, in place of the suite's stand-in"
 	@echo "  EXTRA_CNI_BIN=/dir        further CNI plugins on the nodes"
 
@@ -64,10 +67,10 @@ fuzz: setup ## looks for what breaks the webhook, for a minute; FUZZ_SECONDS=360
 test-kernel: setup ## the shaper on real ipvlan, in user-mode-linux
 	$(PYTHON) -m tests.kernel
 
-test-kernels: setup ## the same on Debian's kernels 5.10 to the newest, in QEMU (emulated, 4 CPUs, some 8 minutes each)
+test-kernels: setup ## the shaper's of these tests on Debian's kernels 5.10 to the newest, in QEMU (emulated, 4 CPUs, some 8 minutes each)
 	@tests/setup/system.sh qemu-system-x86 xz-utils debian-archive-keyring
 	@tests/setup/kernels.sh $(KERNELS)
-	$(PYTHON) -m tests.kernel $(addprefix --kernel ,$(KERNELS))
+	$(PYTHON) -m tests.kernel $(addprefix --kernel ,$(KERNELS)) $(KERNEL_TESTS:%=tests/kernel/test_%.py)
 
 test-cluster: setup-cluster ## a real two-node cluster
 	$(BIN)/pytest tests/cluster
