@@ -9,7 +9,7 @@ from typing import Final
 
 from reconciler.model import LimitEntry
 
-_LIMIT: Final = struct.Struct("=QQQQQQQIII4x40s")
+_LIMIT: Final = struct.Struct("=QQQQQQQIIII40s")
 _COUNTERS: Final = struct.Struct("=QQQQQ")
 LIMIT_BYTES: Final = _LIMIT.size
 STATE_BYTES: Final = 5 * 8 + 10 * 8 + 6 * 4 + 4096 * 8
@@ -26,6 +26,7 @@ MINIMUM_MOST_HAD_BYTES: Final = 1 << 17
 MOST_HAD_BITS: Final = 16
 SPARSE_BYTES: Final = 1 << 12
 SPARSE_NS: Final = 1_000_000
+MINIMUM_BORROWED_SHIFT: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Timing:
     shift: int
     unit_shift: int
     sparse_had: int
+    borrowed_shift: int
     target_ns: int
     interval_ns: int
     cap_ns: int
@@ -62,7 +64,8 @@ def timing(bits_per_second: int) -> Timing:
     150 ms, or 8 full packets where that is longer; with very many flows than four packets of each, and never a second.
 
     What a flow has had is counted in units of 2**unit_shift bytes, of which 16 bits hold all that the rate can bring. A
-    sparse flow has had at most 1 ms of the rate lately, or 4 KiB.
+    sparse flow has had at most 1 ms of the rate lately, or 4 KiB. 2**borrowed_shift ns of the rate may go ahead of the
+    queue: 17 ms, or about what CoDel lets wait where that is longer, as 17 ms of 100 kbit/s are two pings.
     """
     packet_ns = FULL_PACKET_BYTES * 8 * 10**9 // bits_per_second
     byte_numerator = 8 * 10**9
@@ -78,6 +81,7 @@ def timing(bits_per_second: int) -> Timing:
         shift=shift,
         unit_shift=unit_shift,
         sparse_had=max(SPARSE_BYTES, bits_per_second * SPARSE_NS // 8 // 10**9) >> unit_shift,
+        borrowed_shift=max(MINIMUM_BORROWED_SHIFT, target_ns.bit_length() - 1),
         target_ns=target_ns,
         interval_ns=max(MINIMUM_INTERVAL_NS, INTERVAL_TARGETS * target_ns),
         cap_ns=max(MINIMUM_CAP_NS, CAP_PACKETS * packet_ns),
@@ -98,13 +102,14 @@ def encode_limit(entry: LimitEntry) -> bytes:
         figures.shift,
         figures.unit_shift,
         figures.sparse_had,
+        figures.borrowed_shift,
         entry.pod_uid.encode(),
     )
 
 
 def decode_limit(value: bytes) -> LimitEntry | None:
     """What an entry of the limits map says; None for one that is empty."""
-    bits_per_second, generation, _, _, _, _, netns_inode, _, _, _, pod_uid = _LIMIT.unpack(value)
+    bits_per_second, generation, _, _, _, _, netns_inode, _, _, _, _, pod_uid = _LIMIT.unpack(value)
     if not generation:
         return None
     return LimitEntry(bits_per_second, generation, pod_uid.rstrip(b"\0").decode("ascii", "replace"), netns_inode)

@@ -29,9 +29,8 @@
 #define MANY_BYTES (64 * 1024)     // and shrinks when it had more than this
 #define SPARSE_SHARE 4             // a flow is sparse when it had at most 1/4 of what the fattest had
 #define ALWAYS_SPARSE_BYTES 1024   // a flow of so little is sparse in any case, and may overtake a packet of its own
-#define BORROWED_SHIFT 24          // so much of the rate (2^24 ns, 17 ms) may go ahead of packets that have their stamps,
-#define SMALL_BYTES 512            // half of it packets larger than this,
-#define FULL_BYTES 1514            // and those one after the other
+#define SMALL_BYTES 512            // of what may go ahead of packets that have their stamps, half is kept for such ones;
+#define FULL_BYTES 1514            // larger ones go one after the other
 #define STUBBORN_SIGNALS 16        // so many signals, and the queue is still long: who gets the next has a strike;
 #define STUBBORN_STRIKES 8         // with so many it heeds none
 #define MOST_STRIKES 15
@@ -54,7 +53,7 @@ struct limit {
   u32 shift;
   u32 unit_shift; // flows are counted in units of 2^unit_shift bytes
   u32 sparse_had; // a sparse flow has had at most so many units
-  u32 reserved;
+  u32 borrowed_shift; // 2^borrowed_shift ns of the rate may go ahead of packets that have their stamps
   char pod_uid[40];
 };
 
@@ -245,7 +244,8 @@ static __always_inline int over_allowance(u32 had, u32 allowance, u32 chance) {
 
 // Packets on the express timeline leave in addition to those of the shared one that have their stamps already: it is
 // paid back after `wait`. So what leaves in addition is bounded, however long the queue of the shared one: by a timeline
-// on which a packet takes the longer the longer that queue is (a leaky bucket, ITU-T I.371's GCRA, of 2^24 ns in `wait`).
+// on which a packet takes the longer the longer that queue is (a leaky bucket, ITU-T I.371's GCRA, of 2^borrowed_shift ns
+// in `wait`).
 static __always_inline int may_borrow(const struct limit *limit, const struct state *state, u64 wait, u64 bytes,
                                       u64 express, u64 now) {
   u64 used = state->borrowed > now ? state->borrowed - now : 0;
@@ -254,9 +254,9 @@ static __always_inline int may_borrow(const struct limit *limit, const struct st
   return used <= wait / 2 && express - now <= wire_time_ns(limit, FULL_BYTES, now);
 }
 
-static __always_inline void borrow(struct state *state, u64 wait, u64 duration, u64 now) {
+static __always_inline void borrow(const struct limit *limit, struct state *state, u64 wait, u64 duration, u64 now) {
   u64 start = state->borrowed > now ? state->borrowed : now;
-  charge(&state->borrowed, start, now, (duration * (wait >> (BORROWED_SHIFT - 4))) >> 4);
+  charge(&state->borrowed, start, now, (duration * (wait >> (limit->borrowed_shift - 4))) >> 4);
 }
 
 static __always_inline int drop(struct state *state) {
@@ -350,7 +350,7 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     if ((had <= sparse_had || had <= always) && !overtakes && express < start &&
         may_borrow(limit, held, wait, bytes, express, now)) {
       held->cells[index] = CELL(tag, strikes, had, express_clock);
-      borrow(held, wait, duration, now);
+      borrow(limit, held, wait, duration, now);
       charge(&held->express_next, express, now, duration);
       charge(&held->next, start, now, duration);
       stamp(skb, is_ingress, express, now);

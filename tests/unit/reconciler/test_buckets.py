@@ -48,6 +48,15 @@ def test_the_shapers_products_fit_64_bits(rate: int) -> None:
     assert most_times * 4 * 1514 * 1477 << longest_half_life < 1 << 64
     assert most_times * figures.target_ns < 1 << 64
     assert 10 + figures.unit_shift < 64
+    longest_packet_ns = (1 << 16) * 8 * 10**9 // rate
+    assert longest_packet_ns * (longest_wait_ns >> (figures.borrowed_shift - 4)) < 1 << 64
+
+
+@given(rates)
+def test_a_few_small_packets_may_always_go_ahead_and_at_ordinary_rates_no_more_than_17_ms(rate: int) -> None:
+    ahead_ns = 1 << buckets.timing(rate).borrowed_shift
+    assert ahead_ns * rate / 8e9 >= 512
+    assert ahead_ns == 1 << 24 or rate < 10**6
 
 
 @given(rates, st.integers(1, 1 << 63), st.integers(0, 1 << 63))
