@@ -93,12 +93,14 @@ async def serve(settings: Settings, api: Api, stop: asyncio.Event) -> None:
             background = [
                 tasks.create_task(namespaces.run()),
                 tasks.create_task(_follow_sync(namespaces, readiness)),
-                tasks.create_task(_keep_certified(settings, api, admission, metrics, readiness)),
             ]
+            certified = tasks.create_task(_keep_certified(settings, api, admission, metrics, readiness))
             await stop.wait()
             logger.info("draining for %.1f s", settings.drain_s)
             readiness.draining = True
             await asyncio.sleep(settings.drain_s)
+            # What lingers shakes no hands any more: the certificates are those of its successors, whose settings may differ.
+            certified.cancel()
             await admission.drain(settings.linger_s)
             for task in background:
                 task.cancel()

@@ -89,8 +89,7 @@ def replicas(cluster: Cluster) -> dict[str, int]:
     """The webhook's Pods, and how often the container of each restarted."""
     return {
         pod["metadata"]["name"]: pod["status"]["containerStatuses"][0]["restartCount"]
-        for pod in cluster.pods(OWN, "app.kubernetes.io/name=webhook")
-        if "deletionTimestamp" not in pod["metadata"]
+        for pod in scenario.webhooks(cluster)
     }
 
 
@@ -133,7 +132,7 @@ class _Watched:
 def _watching(cluster: Cluster) -> Iterator[_Watched]:
     """Look at Secret and caBundle every second, and shake hands with each replica, trusting the bundle last seen."""
     watched = _Watched()
-    addresses = [pod["status"]["podIP"] for pod in cluster.pods(OWN, "app.kubernetes.io/name=webhook")]
+    addresses = [pod["status"]["podIP"] for pod in scenario.webhooks(cluster)]
     client = cluster.node(1).popen("python3", str(HERE / "node" / "handshakes.py"))
     stop = threading.Event()
 

@@ -120,7 +120,7 @@ class ControlPlane:
 
     def add_configuration(self) -> dict[str, Any]:
         """Ours, from the manifests."""
-        (ours,) = yaml.safe_load_all((layout.PROJECT / "manifests" / "webhook-configuration.yaml").read_text())
+        (ours,) = yaml.safe_load_all((layout.PROJECT / "manifests" / "base" / "webhook-configuration.yaml").read_text())
         return self.post(CONFIGURATIONS, ours)
 
     def run_webhook(self, name: str, port: int, *arguments: str) -> Path:

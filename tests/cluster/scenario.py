@@ -1,6 +1,7 @@
 """What the demo and the product's tests set up on the embedded cluster: the installation, namespaces, Pods."""
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ LABEL = "ipvlan-bandwidth.io/network"
 NETWORK = "kube-system.ipvlan"
 INGRESS, EGRESS = "kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth"
 IMAGE = "localhost/tools:1"
+# Of the webhook's Deployment, and of its --drain-seconds.
+WEBHOOKS, DRAIN_S = 2, 5.0
 
 
 def install(cluster: Cluster) -> None:
@@ -24,16 +27,22 @@ def install(cluster: Cluster) -> None:
 
 
 def roll_out_webhook(cluster: Cluster) -> None:
-    """Wait until the webhook's replicas are those of its Deployment as it is now, and the ones before are gone."""
+    """Wait until the webhook's replicas are those of its Deployment as it is now, and the certificates theirs alone.
+
+    The ones before linger on the connections that API servers keep, and leave the certificates alone then.
+    """
     status = ("rollout", "status", "deployment/webhook", "--timeout=150s")
     done = cluster.kubectl("-n", OWN, *status, check=False, timeout=160)
     if done.returncode != 0:
         raise ClusterError(f"the webhook is not ready:\n{done.stdout}{done.stderr}\n{story(cluster)}")
+    wait_for("the webhook's old replicas to be told to end", lambda: len(webhooks(cluster)) == WEBHOOKS, 60)
+    time.sleep(DRAIN_S + 2)
 
-    def alone() -> bool:
-        return len(cluster.pods(OWN, "app.kubernetes.io/name=webhook")) == 2
 
-    wait_for("the webhook's old replicas to be gone", alone, 60)
+def webhooks(cluster: Cluster) -> list[Any]:
+    """The webhook's Pods, but for those that were told to end."""
+    found = cluster.pods(OWN, "app.kubernetes.io/name=webhook")
+    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
 
 def story(cluster: Cluster) -> str:

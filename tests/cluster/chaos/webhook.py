@@ -24,7 +24,9 @@ def rolled(lab: Lab) -> Outcome:
         lab.kubectl("-n", OWN, "rollout", "restart", "deployment/webhook")
         lab.rolled_out("deployment/webhook")
         # The last of the old replicas serves on for a while after the new ones are there.
-        wait_for("the old replicas' end", lambda: len(lab.cluster.pods(OWN, "app.kubernetes.io/name=webhook")) == 2, 60)
+        wait_for(
+            "the old replicas' end", lambda: len(lab.cluster.pods(OWN, "app.kubernetes.io/name=webhook")) == 2, 120
+        )
     return Outcome(str(creations), creations.lost)
 
 

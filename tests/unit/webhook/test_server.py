@@ -180,6 +180,19 @@ async def test_a_drain_is_unready_but_still_answers_and_sends_connections_away()
             await server_.post(review(GOOD))
 
 
+async def test_what_lingers_on_open_connections_leaves_the_certificates_to_its_successors() -> None:
+    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    async with running(api, linger_s=0.5, recheck_s=0.02) as server_:
+        await server_.ready()
+        await server_.post(review(GOOD))  # the client keeps the connection
+        server_.stop.set()
+        await asyncio.sleep(0.1)
+        api.objects.pop(SECRET)
+        api.changed(SECRET, "DELETED")
+        await server_.task
+        assert SECRET not in api.objects
+
+
 @pytest.fixture
 def root_logger() -> Iterator[None]:
     """Puts logging back as it was: the command sets it up for a process of its own."""
