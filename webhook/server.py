@@ -99,7 +99,7 @@ async def serve(settings: Settings, api: Api, stop: asyncio.Event) -> None:
             logger.info("draining for %.1f s", settings.drain_s)
             readiness.draining = True
             await asyncio.sleep(settings.drain_s)
-            # What lingers shakes no hands any more: the certificates are those of its successors, whose settings may differ.
+            # What lingers shakes no hands: the certificates are its successors', whose settings may differ.
             certified.cancel()
             await admission.drain(settings.linger_s)
             for task in background:
