@@ -69,7 +69,7 @@ def inject_the_ca(cluster):
 def served(cluster):
     """The serial numbers of the certificates that the replicas serve."""
     script = "import ssl, sys; print(*(ssl.get_server_certificate((a, 8443)) for a in sys.argv[1:]), sep='')"
-    addresses = [pod["status"]["podIP"] for pod in cluster.pods(OWN, "app.kubernetes.io/name=webhook")]
+    addresses = [pod["status"]["podIP"] for pod in scenario.webhooks(cluster)]
     text = cluster.node(1).run("python3", "-c", script, *addresses).stdout
     return {certificate.serial_number for certificate in x509.load_pem_x509_certificates(text.encode())}
 
