@@ -24,9 +24,9 @@ from reconciler.loading import RETRY_S, Loading
 from reconciler.metrics import Metrics
 from reconciler.nri.messages import PodSandbox
 from reconciler.pods import PodView
-from reconciler.ports import Key, Monitor, Shaper, Tell
+from reconciler.ports import Monitor, Shaper, Tell
 from reconciler.report import NOTHING, Applied, Notice, Reason, report
-from reconciler.sandboxes import Sandbox, Sandboxes
+from reconciler.sandboxes import Key, Sandbox, Sandboxes
 from reconciler.settling import Settling
 from reconciler.shaping import NetnsGoneError, PodCounters, ShapingError
 from webhook.contract import Limits

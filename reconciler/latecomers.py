@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from reconciler.report import Notice, Reason
-
-Key = tuple[str, str]
+from reconciler.sandboxes import Key
 
 
 @dataclass(slots=True)

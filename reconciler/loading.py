@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from prometheus_client import Counter
 
-from reconciler.ports import Key, Shaper
+from reconciler.ports import Shaper
 from reconciler.report import Notice, Reason
+from reconciler.sandboxes import Key
 from reconciler.shaping import ShapingError
 
 RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)

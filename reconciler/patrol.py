@@ -12,9 +12,9 @@ from typing import Protocol
 
 from reconciler.bypass import Sample, Traffic, unshaped
 from reconciler.pods import PodView
-from reconciler.ports import Key, Tell
+from reconciler.ports import Tell
 from reconciler.report import Notice, Reason
-from reconciler.sandboxes import Sandbox
+from reconciler.sandboxes import Key, Sandbox
 
 AUDIT_S = 1.5
 PERIOD_S = 6.0

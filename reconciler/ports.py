@@ -9,11 +9,9 @@ from reconciler.bypass import Sample
 from reconciler.counters import PodCounters
 from reconciler.pods import PodView
 from reconciler.report import Notice
+from reconciler.sandboxes import Key
 from reconciler.shaping import Outcome
 from webhook.contract import Limits
-
-Key = tuple[str, str]
-"""A Pod's uid and the path of its netns."""
 
 
 class Shaper(Protocol):

@@ -13,6 +13,9 @@ from reconciler import pods
 from reconciler.nri.messages import PodSandbox
 from reconciler.pods import PodView
 
+Key = tuple[str, str]
+"""A Pod's uid and the path of its netns."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
@@ -36,7 +39,7 @@ class Sandbox:
         return cls(pod.id, view, pod.netns_path)
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> Key:
         """The Pod's uid and the netns: what the kernel's slot belongs to."""
         return self.pod.uid, self.netns_path
 

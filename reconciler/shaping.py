@@ -38,9 +38,10 @@ from reconciler.model import (
     covered,
 )
 from reconciler.plan import plan
+from reconciler.sandboxes import Key
 from reconciler.slots import Assignment, NoFreeSlotError, SlotTable, Tenant
 from reconciler.steps import ClearLimit, Plan, Step, WriteLimit
-from reconciler.survey import Key, Survey, survey
+from reconciler.survey import Survey, survey
 from webhook.contract import Direction, Limits
 
 __all__ = [

@@ -17,12 +17,11 @@ from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import observe_links
 from reconciler.kernel.program import Program
 from reconciler.model import ObservedLink
+from reconciler.sandboxes import Key
 from reconciler.slots import Tenant
 from webhook.contract import Direction, Limits, Quantity
 
 _LOG: Final = logging.getLogger(__name__)
-Key = tuple[str, str]
-"""A Pod's uid, and the path of its netns."""
 
 
 @dataclass(frozen=True, slots=True)

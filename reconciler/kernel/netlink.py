@@ -8,7 +8,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -98,11 +98,10 @@ class Netlink:
         answers = [data for _, data in self._answers(self._sequence) if data]
         return _decoded(message, answers[-1]) if answers else None
 
-    def dump(self, message: Any, message_type: int, *, only: Collection[int] = ()) -> list[Any]:
+    def dump(self, message: Any, message_type: int) -> list[Any]:
         """All objects that the kernel lists, as messages of the class of `message`. Raises NetlinkError.
 
         What changed while it was listed may be missing or old, which the kernel tells (NLM_F_DUMP_INTR): listed again.
-        `only` are the attributes to decode, by number: a link has fifty, and decoding them is most of the work.
         """
         for _ in range(_DUMP_TRIES):
             self._send(self._encoded(message, message_type, NLM_F_REQUEST | NLM_F_DUMP))
@@ -112,8 +111,7 @@ class Netlink:
                 if data:
                     listed.append(data)
             if not flags & _NLM_F_DUMP_INTR:
-                fixed_bytes = _HEADER.size + struct.calcsize(f"={''.join(kind for _, kind in message.fields)}")
-                return [_decoded(message, trimmed(data, fixed_bytes, only) if only else data) for data in listed]
+                return [_decoded(message, data) for data in listed]
         raise NetlinkError(errno.EBUSY, f"what is listed changed each of {_DUMP_TRIES} times")
 
     def _encoded(self, message: Any, message_type: int, flags: int) -> bytes:
@@ -176,22 +174,6 @@ def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
             return
         yield message_type, flags, sequence, data[offset : offset + length]
         offset += (length + 3) & ~3
-
-
-def trimmed(message: bytes, fixed_bytes: int, only: Collection[int]) -> bytes:
-    """A message without the attributes (after its fixed part) whose numbers are not among these."""
-    kept = [message[4:fixed_bytes]]
-    offset = fixed_bytes
-    while offset + 4 <= len(message):
-        length, kind = struct.unpack_from("=HH", message, offset)
-        if length < 4:  # noqa: PLR2004 - the header of an attribute
-            break
-        end = offset + ((length + 3) & ~3)
-        if kind & 0x3FFF in only:
-            kept.append(message[offset:end])
-        offset = end
-    body = b"".join(kept)
-    return struct.pack("=I", 4 + len(body)) + body
 
 
 def _raise_for(message: bytes, flags: int) -> None:

@@ -7,7 +7,7 @@ import pytest
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from reconciler.kernel.errors import NetlinkError
-from reconciler.kernel.netlink import Netlink, trimmed
+from reconciler.kernel.netlink import Netlink
 
 DONE, ERROR, NEWLINK = 3, 2, 16
 INTERRUPTED = 0x10
@@ -106,21 +106,3 @@ def test_requests_sent_together_are_one_datagram_and_each_has_its_end():
 def test_requests_sent_together_whose_end_nobody_tells_are_an_error():
     with pytest.raises(NetlinkError, match="did not answer"):
         Netlink(Kernel(ended(1), TimeoutError())).request_all((ifinfmsg(), 16, 0), (ifinfmsg(), 16, 0))
-
-
-def attribute(kind, data):
-    return struct.pack("=HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
-
-
-def test_a_message_keeps_the_attributes_that_are_asked_for_whole_and_in_order():
-    fixed = bytes(12)
-    wanted = attribute(3, b"eth0\0") + attribute(0x8000 | 18, attribute(1, b"ipvlan\0"))
-    whole = struct.pack("=I", 0) + fixed + attribute(1, b"abc") + wanted[:12] + attribute(7, b"") + wanted[12:]
-    kept = trimmed(whole, 16, {3, 18})
-    assert kept[16:] == wanted
-    assert kept[4:16] == fixed
-    assert struct.unpack_from("=I", kept) == (len(kept),)
-
-
-def test_a_message_whose_attributes_are_cut_off_is_no_loop():
-    assert trimmed(bytes(16) + struct.pack("=HH", 0, 3) + b"x", 16, {3}) == struct.pack("=I", 16) + bytes(12)
