@@ -12,7 +12,7 @@ FUZZ_SECONDS ?= 60
 # Of Debian's releases: bullseye, bookworm, trixie, and sid's.
 KERNELS ?= 5.10 6.1 6.12 newest
 # What depends on the kernel's version; the others are about our own steps, and take half an hour more for each kernel.
-KERNEL_TESTS ?= rates queue parallel versions lifecycle monitor
+KERNEL_TESTS ?= rates queue splitting parallel versions lifecycle monitor
 # The functional core: no I/O, and every branch tested.
 PURE := webhook/contract.py,webhook/advice.py,webhook/admission.py,webhook/policy.py,webhook/jsonpatch.py,webhook/review.py,webhook/budget.py,reconciler/model.py,reconciler/plan.py,$\
 	reconciler/slots.py,reconciler/patience.py,reconciler/bypass.py,reconciler/requirements.py,reconciler/pods.py,reconciler/intent.py,reconciler/report.py,reconciler/sandboxes.py,reconciler/latecomers.py,$\

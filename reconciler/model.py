@@ -4,7 +4,7 @@ Pure values, with no I/O. Rates are bits per second. Class ids are those of the 
 n, 2n+1 for ingress (see `reconciler/kernel/shaper.c`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -17,6 +17,8 @@ COORDINATOR_VETH: Final = "veth0"
 """What Spiderpool's coordinator adds for Service, node and overlay traffic."""
 FQ_HANDLE: Final = 0x1BD0_0000
 """Handle `1bd0:` of the root fq that the project makes: by it we know our own."""
+SPLITTER_HANDLE: Final = 0x1BD3_0000
+"""Handle `1bd3:` of the root that splits packets, with an fq below it: see Splitting."""
 EGRESS_PRIORITY: Final = 1
 """The shaper sees what leaves before any other filter could let it pass."""
 INGRESS_PRIORITY: Final = 0xFFF0
@@ -33,6 +35,12 @@ GSO_BURST_NS: Final = 2_000_000
 keeps only two or three of them in the queue, and a machine that stalls for longer than they last loses that time ..."""
 GSO_LEAST_BYTES: Final = 2 * 1514
 """... or two full packets, where that is more."""
+LINK_HEADER_BYTES: Final = 14
+"""Of Ethernet, which ipvlan and veth are."""
+VLAN_TAGS_BYTES: Final = 8
+"""Of two VLAN tags, by which a packet may be longer than MTU and header."""
+SPLIT_BELOW: Final = 100_000_000
+"""Ingress limits below this, in bits per second: a packet of 64 KiB would take more than 5 ms of it."""
 FILTER_NAME_PREFIX: Final = "ipvlan-bandwidth:"
 
 
@@ -41,7 +49,7 @@ class Link:
     """A network interface. `kind` is the kernel's (`ipvlan`, `veth`, `ifb`, ...), `mode` that of an ipvlan slave.
 
     `gso_max_bytes` is the largest packet that TCP hands to it, to be cut into segments later, and `tso_max_bytes` the
-    most that its driver lets that be.
+    most that its driver lets that be; `mtu` is without the link's header.
     """
 
     name: str
@@ -50,23 +58,39 @@ class Link:
     is_up: bool = True
     gso_max_bytes: int = GSO_DEFAULT_BYTES
     tso_max_bytes: int = GSO_DEFAULT_BYTES
+    mtu: int = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Splitting:
+    """What the root of the ifb does with packets that GRO has merged, or a sender on this node never cut.
+
+    Such a packet has one stamp, and at 1 Mbit/s its 64 KiB take half a second: it would come as one burst. Above
+    `size_bytes` it is cut into its segments (a tbf that is too fast to hold anything back), and these, all of the same
+    stamp, leave no faster than `flow_bytes_per_second` (an fq below it).
+    """
+
+    size_bytes: int
+    flow_bytes_per_second: int
 
 
 @dataclass(frozen=True, slots=True)
 class Qdisc:
     """A root qdisc. Handle 0 is the kernel's default for the link.
 
-    `is_intact`: if it is ours, whether its bounds are still those that we gave it.
+    `is_intact`: if it is ours, whether its bounds are still those that we gave it. `splitting`: if it is ours, and one
+    that splits.
     """
 
     kind: str
     handle: int
     is_intact: bool = True
+    splitting: Splitting | None = None
 
     @property
     def is_ours(self) -> bool:
         """Whether the project made it."""
-        return self.kind == "fq" and self.handle == FQ_HANDLE
+        return (self.kind, self.handle) in {("fq", FQ_HANDLE), ("tbf", SPLITTER_HANDLE)}
 
     @property
     def is_foreign(self) -> bool:
@@ -207,3 +231,15 @@ def gso_max_bytes(bits_per_second: int) -> int:
     """How large a packet may be at a rate, in bytes, so that sending it in one piece is no burst to speak of."""
     burst = bits_per_second * GSO_BURST_NS // (8 * 10**9)
     return min(max(burst, GSO_LEAST_BYTES), GSO_DEFAULT_BYTES)
+
+
+def splitting(bits_per_second: int, links: Iterable[Link]) -> Splitting | None:
+    """What the ifb's root needs at an ingress limit; None where packets may come as they are.
+
+    Packets that cannot be split must fit, or they would be dropped: those of the largest MTU. The segments of a packet
+    leave at 5/4 of the limit, so that a flow can make up for a late timer.
+    """
+    if bits_per_second >= SPLIT_BELOW:
+        return None
+    largest = max((link.mtu for link in links), default=0) + LINK_HEADER_BYTES + VLAN_TAGS_BYTES
+    return Splitting(max(GSO_LEAST_BYTES, largest), bits_per_second * 5 // 4 // 8)

@@ -6,7 +6,7 @@ is ours, so a reconciler that dies between any two of them is taken up where it 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reconciler.model import (
     GSO_DEFAULT_BYTES,
@@ -20,22 +20,25 @@ from reconciler.model import (
     ObservedShaping,
     Problem,
     ProblemKind,
+    Qdisc,
+    Splitting,
     class_id,
     covered,
     gso_max_bytes,
+    splitting,
 )
 from reconciler.steps import (
-    AddRootFq,
     AttachRedirect,
     AttachShaper,
     ClearLimit,
     CreateIfb,
     DeleteClsact,
     DeleteIfb,
-    DeleteRootFq,
+    DeleteRoot,
     DetachFilter,
     Plan,
     SetGsoMaxBytes,
+    SetRoot,
     SetUp,
     Step,
     WriteLimit,
@@ -63,7 +66,10 @@ def plan(desired: DesiredShaping, observed: ObservedShaping) -> Plan:
         steps += _writes(desired, observed)
     with_ifb = any(want.ingress for want in wants.values())
     if with_ifb:
-        steps += _ifb_steps(desired, ifb or ObservedLink(Link(IFB_NAME, "ifb", is_up=False)), is_new=ifb is None)
+        wanted = _splitting(desired, targets, ifb)
+        steps += _ifb_steps(
+            desired, ifb or ObservedLink(Link(IFB_NAME, "ifb", is_up=False)), wanted, is_new=ifb is None
+        )
     for target in observed.links:
         if (target is ifb and ifb_is_ours) or target.is_stray_ifb:
             continue
@@ -179,12 +185,28 @@ def _beside_ours(name: str, direction: Direction) -> Problem:
     return Problem(ProblemKind.CONFLICT, message)
 
 
-def _ifb_steps(desired: DesiredShaping, ifb: ObservedLink, *, is_new: bool) -> Iterator[Step]:
+def _splitting(
+    desired: DesiredShaping, targets: tuple[ObservedLink, ...], ifb: ObservedLink | None
+) -> Splitting | None:
+    """What the ifb should split. Never less than it lets pass now: what waits in it already would be stuck for good."""
+    wanted = splitting(desired.limits[Direction.INGRESS].bits_per_second, (target.link for target in targets))
+    held = ifb.root.splitting if ifb and ifb.root.is_intact else None
+    if wanted is None or held is None or held.size_bytes <= wanted.size_bytes:
+        return wanted
+    return replace(wanted, size_bytes=held.size_bytes)
+
+
+def _is_as_wanted(root: Qdisc, wanted: Splitting | None = None) -> bool:
+    return root.is_ours and root.is_intact and root.splitting == wanted
+
+
+def _ifb_steps(desired: DesiredShaping, ifb: ObservedLink, wanted: Splitting | None, *, is_new: bool) -> Iterator[Step]:
     """Shaper and fq first, up last: an ifb that is up shapes."""
     if is_new:
         yield CreateIfb()
-    if not ifb.root.is_ours or not ifb.root.is_intact:
-        yield AddRootFq(IFB_NAME)
+    if not _is_as_wanted(ifb.root, wanted):
+        altered = ifb.root.kind == "tbf" and not ifb.root.is_intact
+        yield SetRoot(IFB_NAME, wanted, afresh=altered and wanted is not None)
     yield from _shaper_step(desired, ifb, Direction.INGRESS)
     if not ifb.link.is_up:
         yield SetUp(IFB_NAME)
@@ -211,13 +233,13 @@ def _losses(target: ObservedLink, want: _Wants) -> Iterator[Step]:
             if not (want.egress if held.hook is Direction.EGRESS else want.ingress):
                 yield DetachFilter(name, held.hook, held.handle)
     if target.root.is_ours and not want.pacing:
-        yield DeleteRootFq(name)
+        yield DeleteRoot(name, target.root.handle)
 
 
 def _gains(desired: DesiredShaping, target: ObservedLink, want: _Wants) -> Iterator[Step]:
     name = target.link.name
-    if want.pacing and not (target.root.is_ours and target.root.is_intact):
-        yield AddRootFq(name)
+    if want.pacing and not _is_as_wanted(target.root):
+        yield SetRoot(name)
     if want.egress:
         of_the_limit = gso_max_bytes(desired.limits[Direction.EGRESS].bits_per_second)
         size_bytes = min(of_the_limit, target.link.tso_max_bytes)  # the kernel refuses more

@@ -29,6 +29,7 @@ from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import observe_links
 from reconciler.kernel.program import Program
 from reconciler.model import (
+    LINK_HEADER_BYTES,
     DesiredShaping,
     LimitEntry,
     ObservedShaping,
@@ -60,8 +61,6 @@ __all__ = [
     "inspect",
 ]
 
-LINK_HEADER_BYTES: Final = 14
-"""Of Ethernet, which ipvlan and veth are."""
 _LOG: Final = logging.getLogger(__name__)
 
 

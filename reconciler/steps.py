@@ -5,7 +5,7 @@ As a string each says what it does, for events and logs.
 
 from dataclasses import dataclass
 
-from reconciler.model import IFB_NAME, LimitEntry, Problem
+from reconciler.model import IFB_NAME, LimitEntry, Problem, Splitting
 from webhook.contract import Direction
 
 
@@ -51,13 +51,23 @@ class SetUp:
 
 
 @dataclass(frozen=True, slots=True)
-class AddRootFq:
-    """Make our fq the root qdisc of a link, or give the one that is there its bounds back."""
+class SetRoot:
+    """Make our fq the root qdisc of a link, below what splits packets if that is wanted.
+
+    What is there already gets its bounds back, and keeps the packets that wait in it; where the other of both kinds is,
+    they are lost. So they are `afresh`: packets longer than what a tbf's bounds become would be stuck in it for good.
+    """
 
     link: str
+    splitting: Splitting | None = None
+    afresh: bool = False
 
     def __str__(self) -> str:
-        return f"set fq on {self.link}"
+        wanted = self.splitting
+        if wanted is None:
+            return f"set fq on {self.link}"
+        rate = wanted.flow_bytes_per_second * 8
+        return f"set fq of {rate} bit/s a flow on {self.link}, behind a tbf that splits above {wanted.size_bytes} bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +139,14 @@ class DeleteClsact:
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteRootFq:
-    """Delete our root fq: the link's default comes back."""
+class DeleteRoot:
+    """Delete our root qdisc: the link's default comes back."""
 
     link: str
+    handle: int
 
     def __str__(self) -> str:
-        return f"delete fq from {self.link}"
+        return f"delete our root qdisc from {self.link}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +164,13 @@ Step = (
     | ClearLimit
     | CreateIfb
     | SetUp
-    | AddRootFq
+    | SetRoot
     | SetGsoMaxBytes
     | AttachShaper
     | AttachRedirect
     | DetachFilter
     | DeleteClsact
-    | DeleteRootFq
+    | DeleteRoot
     | DeleteIfb
 )
 """All that the project ever does to the kernel."""

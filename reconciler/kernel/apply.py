@@ -1,27 +1,35 @@
 """The only place that changes the kernel's network configuration: one function for each step."""
 
 import errno
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from reconciler.kernel.attributes import FQ_BOUNDS, MIRRED_EGRESS_REDIRECT, TC_ACT_STOLEN, TrafficControlMessage
+from reconciler.kernel.attributes import (
+    FQ_BOUNDS,
+    MIRRED_EGRESS_REDIRECT,
+    TC_ACT_STOLEN,
+    TrafficControlMessage,
+    paced_bounds,
+    splitter_parameters,
+)
 from reconciler.kernel.errors import KernelLacksError, NetlinkError, ShapingError, StepFailedError
 from reconciler.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink
-from reconciler.kernel.observe import PARENTS, TC_H_CLSACT, TC_H_ROOT, link_index
-from reconciler.model import EGRESS_PRIORITY, FQ_HANDLE, IFB_NAME, INGRESS_PRIORITY
+from reconciler.kernel.observe import BELOW_SPLITTER, PARENTS, TC_H_CLSACT, TC_H_ROOT, link_index
+from reconciler.model import EGRESS_PRIORITY, FQ_HANDLE, IFB_NAME, INGRESS_PRIORITY, SPLITTER_HANDLE
 from reconciler.steps import (
-    AddRootFq,
     AttachRedirect,
     AttachShaper,
     ClearLimit,
     CreateIfb,
     DeleteClsact,
     DeleteIfb,
-    DeleteRootFq,
+    DeleteRoot,
     DetachFilter,
     SetGsoMaxBytes,
+    SetRoot,
     SetUp,
     Step,
     WriteLimit,
@@ -42,7 +50,7 @@ _ADDR_GEN_MODE_NONE: Final = 1
 _BPF_DIRECT_ACTION: Final = 1
 
 _LACKING: Final = {
-    AddRootFq: "CONFIG_NET_SCH_FQ (module sch_fq)",
+    SetRoot: "CONFIG_NET_SCH_FQ and CONFIG_NET_SCH_TBF (modules sch_fq, sch_tbf)",
     AttachShaper: "CONFIG_NET_CLS_BPF (module cls_bpf)",
     AttachRedirect: "CONFIG_NET_CLS_MATCHALL and CONFIG_NET_ACT_MIRRED (modules cls_matchall, act_mirred)",
     CreateIfb: "CONFIG_IFB (module ifb)",
@@ -91,10 +99,10 @@ def _apply(  # noqa: C901 - one case a step
             message = _link(netlink, name)
             message["attrs"] = [("IFLA_GSO_MAX_SIZE", size_bytes)]
             netlink.request(message, RTM_NEWLINK)
-        case AddRootFq(link=name):
-            netlink.request(_fq(link_index(netlink, name)), RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE)
-        case DeleteRootFq(link=name):
-            message = _traffic_control(link_index(netlink, name), TC_H_ROOT, FQ_HANDLE, "fq")
+        case SetRoot(link=name):
+            _set_root(netlink, link_index(netlink, name), step)
+        case DeleteRoot(link=name, handle=handle):
+            message = _traffic_control(link_index(netlink, name), TC_H_ROOT, handle)
             _ignoring_absence(netlink, message, RTM_DELQDISC)
         case DeleteClsact(link=name):
             _ignoring_absence(netlink, _clsact(link_index(netlink, name)), RTM_DELQDISC)
@@ -175,12 +183,12 @@ def _create_ifb(netlink: Netlink) -> None:
         raise not_told
 
 
-def _traffic_control(index: int, parent: int, handle: int, kind: str) -> TrafficControlMessage:
+def _traffic_control(index: int, parent: int, handle: int, kind: str | None = None) -> TrafficControlMessage:
     message = TrafficControlMessage()
     message["index"] = index
     message["parent"] = parent
     message["handle"] = handle
-    message["attrs"] = [("TCA_KIND", kind)]
+    message["attrs"] = [("TCA_KIND", kind)] if kind else []
     return message
 
 
@@ -188,9 +196,26 @@ def _clsact(index: int) -> TrafficControlMessage:
     return _traffic_control(index, TC_H_CLSACT, _CLSACT_HANDLE, "clsact")
 
 
-def _fq(index: int) -> TrafficControlMessage:
-    message = _traffic_control(index, TC_H_ROOT, FQ_HANDLE, "fq")
-    message["attrs"].append(("TCA_OPTIONS", {"attrs": list(FQ_BOUNDS.items())}))
+def _set_root(netlink: Netlink, index: int, step: SetRoot) -> None:
+    """What comes between the first qdisc and the second is lost, so both are made in one system call."""
+    flags = NLM_F_CREATE | NLM_F_REPLACE
+    if step.splitting is None:
+        fq = _qdisc(index, TC_H_ROOT, FQ_HANDLE, "fq", FQ_BOUNDS)
+        netlink.request(fq, RTM_NEWQDISC, flags)
+        return
+    if step.afresh:
+        _ignoring_absence(netlink, _traffic_control(index, TC_H_ROOT, SPLITTER_HANDLE), RTM_DELQDISC)
+    parameters = {"TCA_TBF_PARMS": splitter_parameters(step.splitting.size_bytes)}
+    tbf = _qdisc(index, TC_H_ROOT, SPLITTER_HANDLE, "tbf", parameters)
+    fq = _qdisc(index, *BELOW_SPLITTER, "fq", paced_bounds(step.splitting.flow_bytes_per_second))
+    for failed in netlink.request_all((tbf, RTM_NEWQDISC, flags), (fq, RTM_NEWQDISC, flags)):
+        if failed is not None:
+            raise failed
+
+
+def _qdisc(index: int, parent: int, handle: int, kind: str, options: Mapping[str, Any]) -> TrafficControlMessage:
+    message = _traffic_control(index, parent, handle, kind)
+    message["attrs"].append(("TCA_OPTIONS", {"attrs": list(options.items())}))
     return message
 
 

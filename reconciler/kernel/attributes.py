@@ -1,7 +1,7 @@
 """Netlink messages of traffic control as the project needs them, where pyroute2's own lack something.
 
-pyroute2 0.9.7 has no fq (options are ignored), and decodes of a bpf filter only the old attributes. From the kernel's
-uapi/linux/pkt_sched.h and pkt_cls.h.
+pyroute2 0.9.7 has no fq (options are ignored), of a tbf it sends tables that nothing reads, and of a bpf filter it
+decodes only the old attributes. From the kernel's uapi/linux/pkt_sched.h and pkt_cls.h.
 """
 
 import struct
@@ -22,10 +22,15 @@ FQ_BOUNDS: Final[Mapping[str, int]] = {
 reach: packets (that of all and that of one flow), and how far a stamp may lie ahead: 1 hour, in microseconds. At
 1 kbit/s one GSO packet of 64 KiB takes nine minutes. No flow has a rate of its own (bytes per second; all bits: none).
 """
+FQ_MAX_RATE: Final = "TCA_FQ_FLOW_MAX_RATE"
+
+SPLITTER_BYTES_PER_SECOND: Final = 4_000_000_000
+"""The tbf that splits holds nothing back: 32 Gbit/s, and split are only limits far below."""
 LINK_ATTRIBUTES: Final = 16 + 16
 """Where the attributes of a link's message begin: after the headers of netlink and of the link (struct ifinfomsg)."""
 TC_ATTRIBUTES: Final = 16 + 20
 """Likewise of a qdisc's or filter's (struct tcmsg)."""
+_LINKLAYER_ETHERNET: Final = 1
 TC_ACT_STOLEN: Final = 4
 MIRRED_EGRESS_REDIRECT: Final = 1
 """tc_mirred(8): a packet leaves by another interface, and no copy of it stays."""
@@ -53,6 +58,51 @@ class FqOptions(nla):  # type: ignore[misc] # pyroute2 ships no types
         ("TCA_FQ_HORIZON", "uint32"),
         ("TCA_FQ_HORIZON_DROP", "uint8"),
     )
+
+
+def paced_bounds(flow_bytes_per_second: int) -> dict[str, int]:
+    """Of an fq below a tbf that splits: likewise, but no flow is faster than this.
+
+    No rate is too low for fq to space packets that have no stamp by their length: above the threshold it would hold
+    back one of them in thirty for as long as a quantum of 3 kB takes.
+    """
+    return {**FQ_BOUNDS, FQ_MAX_RATE: flow_bytes_per_second, "TCA_FQ_LOW_RATE_THRESHOLD": 0xFFFFFFFF}
+
+
+def splitter_parameters(size_bytes: int) -> dict[str, int]:
+    """A tbf's, to split what is longer than this. What is longer than its burst it never lets pass (tbf_dequeue).
+
+    The burst is a time, in units of 64 ns (PSCHED_SHIFT). `limit` is of the qdisc it makes below itself, in whose place
+    ours comes; it is where the size is read back, as the burst is rounded.
+    """
+    burst = -(-size_bytes * 10**9 // SPLITTER_BYTES_PER_SECOND // 64)
+    return {"linklayer": _LINKLAYER_ETHERNET, "rate": SPLITTER_BYTES_PER_SECOND, "limit": size_bytes, "buffer": burst}
+
+
+class _TbfOptions(nla):  # type: ignore[misc] # pyroute2 ships no types
+    """TCA_OPTIONS of tbf. That the link layer is named spares the tables of rates that older kernels want."""
+
+    nla_flags = NLA_F_NESTED
+    nla_map = (("TCA_TBF_UNSPEC", "none"), ("TCA_TBF_PARMS", "parms"))
+
+    class parms(nla):  # type: ignore[misc] # noqa: N801 - pyroute2 finds it by this name
+        fields = (
+            ("cell_log", "B"),
+            ("linklayer", "B"),
+            ("overhead", "H"),
+            ("cell_align", "h"),
+            ("mpu", "H"),
+            ("rate", "I"),
+            ("peak_cell_log", "B"),
+            ("peak_linklayer", "B"),
+            ("peak_overhead", "H"),
+            ("peak_cell_align", "h"),
+            ("peak_mpu", "H"),
+            ("peak", "I"),
+            ("limit", "I"),
+            ("buffer", "I"),
+            ("mtu", "I"),
+        )
 
 
 class BpfOptions(nla):  # type: ignore[misc] # pyroute2 ships no types
@@ -119,7 +169,7 @@ class MatchallOptions(nla):  # type: ignore[misc] # pyroute2 ships no types
     actions = _Actions
 
 
-_OPTIONS: Final = {"fq": FqOptions, "bpf": BpfOptions, "matchall": MatchallOptions}
+_OPTIONS: Final = {"fq": FqOptions, "tbf": _TbfOptions, "bpf": BpfOptions, "matchall": MatchallOptions}
 
 
 class TrafficControlMessage(tcmsg):  # type: ignore[misc] # pyroute2 ships no types

@@ -1,24 +1,38 @@
 """What a network namespace holds: links, root qdiscs and filters, as the nouns of `reconciler.model`."""
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from reconciler.kernel.attributes import (
     FQ_BOUNDS,
+    FQ_MAX_RATE,
     LINK_ATTRIBUTES,
     MIRRED_EGRESS_REDIRECT,
     TC_ACT_STOLEN,
     RawLink,
     RawTrafficControl,
     TrafficControlMessage,
+    paced_bounds,
     raw_attributes,
+    splitter_parameters,
 )
 from reconciler.kernel.errors import NetlinkError
 from reconciler.kernel.netlink import Netlink
-from reconciler.model import COORDINATOR_VETH, GSO_DEFAULT_BYTES, IFB_NAME, Filter, Link, ObservedLink, Qdisc
+from reconciler.model import (
+    COORDINATOR_VETH,
+    GSO_DEFAULT_BYTES,
+    IFB_NAME,
+    SPLITTER_HANDLE,
+    Filter,
+    Link,
+    ObservedLink,
+    Qdisc,
+    Splitting,
+)
 from webhook.contract import Direction
 
 RTM_GETLINK: Final = 18
@@ -26,6 +40,8 @@ RTM_GETQDISC: Final = 38
 RTM_GETTFILTER: Final = 46
 TC_H_ROOT: Final = 0xFFFFFFFF
 TC_H_CLSACT: Final = 0xFFFFFFF1
+BELOW_SPLITTER: Final = (SPLITTER_HANDLE | 1, 0x1BD4_0000)
+"""Parent and handle of the fq below our tbf, whose one class is 1."""
 PARENTS: Final = {Direction.INGRESS: 0xFFFFFFF2, Direction.EGRESS: 0xFFFFFFF3}
 _IFF_UP: Final = 1
 _IFLA_IFNAME: Final = 3
@@ -48,7 +64,8 @@ def observe_links(netlink: Netlink) -> tuple[ObservedLink, ...]:
     links = {message["index"]: _link(_decoded(message, ifinfmsg)) for message in _relevant(_dump_links(netlink))}
     netlink.link_indexes = {link.name: index for index, link in links.items()}
     names = {index: link.name for index, link in links.items()}
-    roots: dict[int, Qdisc] = {}
+    roots: dict[int, Any] = {}
+    paced: dict[int, Any] = {}
     classifiers: dict[int, str] = {}
     for raw in netlink.dump(RawTrafficControl(), RTM_GETQDISC):
         if raw["index"] not in links:
@@ -58,11 +75,13 @@ def observe_links(netlink: Netlink) -> tuple[ObservedLink, ...]:
         if kind in _CLASSIFIERS:
             classifiers[message["index"]] = kind
         elif message["parent"] == TC_H_ROOT:
-            roots[message["index"]] = Qdisc(kind, message["handle"], is_intact=_is_intact(kind, message))
+            roots[message["index"]] = message
+        elif (message["parent"], message["handle"]) == BELOW_SPLITTER:
+            paced[message["index"]] = message
     return tuple(
         ObservedLink(
             link,
-            roots.get(index, Qdisc("noqueue", 0)),
+            _root(roots.get(index), paced.get(index)),
             classifiers.get(index),
             _filters(netlink, index, names) if classifiers.get(index) == "clsact" else (),
         )
@@ -124,15 +143,32 @@ def _link(message: Any) -> Link:
         is_up=bool(message["flags"] & _IFF_UP),
         gso_max_bytes=message.get_attr("IFLA_GSO_MAX_SIZE") or GSO_DEFAULT_BYTES,
         tso_max_bytes=message.get_attr("IFLA_TSO_MAX_SIZE") or GSO_DEFAULT_BYTES,  # told since Linux 5.19
+        mtu=message.get_attr("IFLA_MTU") or 0,
     )
 
 
-def _is_intact(kind: str, message: Any) -> bool:
-    """Whether an fq has the bounds that we give it. What a kernel does not tell, it does not have (horizon: 5.8)."""
+def _root(message: Any, below: Any) -> Qdisc:
+    """A root qdisc, and what is in the place of the fq below it if it is ours and splits."""
+    if message is None:
+        return Qdisc("noqueue", 0)
+    root = Qdisc(message.get_attr("TCA_KIND"), message["handle"])
     options = message.get_attr("TCA_OPTIONS")
-    if kind != "fq" or not options:
-        return True
-    return all(options.get_attr(name) in {None, bound} for name, bound in FQ_BOUNDS.items())
+    if not root.is_ours or not options:
+        return root
+    if root.kind == "fq":
+        return replace(root, is_intact=_has_bounds(options, FQ_BOUNDS))
+    parameters = options.get_attr("TCA_TBF_PARMS")
+    wanted = splitter_parameters(parameters["limit"])
+    fq = below.get_attr("TCA_OPTIONS") if below is not None and below.get_attr("TCA_KIND") == "fq" else None
+    if not fq or any(parameters[name] != value for name, value in wanted.items()):
+        return replace(root, is_intact=False)
+    rate = fq.get_attr(FQ_MAX_RATE)
+    return replace(root, is_intact=_has_bounds(fq, paced_bounds(rate)), splitting=Splitting(parameters["limit"], rate))
+
+
+def _has_bounds(options: Any, bounds: Mapping[str, int]) -> bool:
+    """Whether an fq has the bounds that we give it. What a kernel does not tell, it does not have (horizon: 5.8)."""
+    return all(options.get_attr(name) in {None, bound} for name, bound in bounds.items())
 
 
 def _filters(netlink: Netlink, index: int, names: dict[int, str]) -> tuple[Filter, ...]:

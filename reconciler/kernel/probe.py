@@ -18,13 +18,14 @@ from reconciler.kernel.compile import BPF_FUNC_SKB_SET_TSTAMP
 from reconciler.kernel.errors import KernelLacksError, NetlinkError, ShapingError
 from reconciler.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink
 from reconciler.kernel.observe import PARENTS, TC_H_CLSACT, link_index
-from reconciler.model import HANDLE_CLSACT_FOREIGN
+from reconciler.model import GSO_LEAST_BYTES, HANDLE_CLSACT_FOREIGN, Splitting
 from reconciler.requirements import Feature
-from reconciler.steps import AddRootFq, AttachRedirect, CreateIfb
+from reconciler.steps import AttachRedirect, CreateIfb, SetRoot
 from webhook.contract import Direction
 
 _JIT: Final = Path("/proc/sys/net/core/bpf_jit_enable")
 _LINK: Final = "lo"
+_SPLITTING: Final = Splitting(GSO_LEAST_BYTES, 1000)
 _PASS: Final = bytes.fromhex("0600000000000000")
 """A classic BPF program that returns 0: matches nothing."""
 _ETH_P_ALL_BIG_ENDIAN: Final = 0x0300
@@ -52,7 +53,8 @@ def probe() -> dict[Feature, str]:
 
         attempt(Feature.IPVLAN, lambda: _ipvlan(netlink))
         has_ifb = attempt(Feature.IFB, lambda: apply(CreateIfb(), netlink, None))
-        attempt(Feature.FQ, lambda: apply(AddRootFq(_LINK), netlink, None))
+        if attempt(Feature.FQ, lambda: apply(SetRoot(_LINK), netlink, None)):
+            attempt(Feature.TBF, lambda: apply(SetRoot(_LINK, _SPLITTING), netlink, None))
         if attempt(Feature.CLSACT, lambda: _clsact(netlink, index)):
             attempt(Feature.CLS_BPF, lambda: _classic_program(netlink, index))
             if has_ifb:  # to redirect to

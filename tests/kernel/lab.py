@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -203,9 +203,10 @@ class Packet(NamedTuple):
     length: int
 
 
-def sniffed(client: Pod, server: Pod, *, seconds: int) -> list[Packet]:
-    """The packets of a TCP transfer."""
-    with Module(server, "tests.kernel.sniff", client.address, str(seconds + 2)) as sniffer:
+def sniffed(client: Pod, server: Pod, *, seconds: int, link: str = "") -> list[Packet]:
+    """The packets of a TCP transfer; on one link of the server's, as they leave by it (the ifb) or before any limit."""
+    links = (link,) if link else ()
+    with Module(server, "tests.kernel.sniff", client.address, str(seconds + 2), *links) as sniffer:
         transfer(client, server, seconds=seconds)
         packets = [Packet(*(int(text) for text in line.split())) for line in sniffer.lines()]
     assert packets, "nothing was seen"
@@ -214,8 +215,13 @@ def sniffed(client: Pod, server: Pod, *, seconds: int) -> list[Packet]:
 
 def largest_window(client: Pod, server: Pod, *, window_seconds: float, seconds: float) -> float:
     """The most that a window of time carried from client to server, in Mbit/s on the wire, from the first packet on."""
-    packets = [(packet.at, packet.wire_bytes) for packet in sniffed(client, server, seconds=int(seconds))]
-    return stats.largest_window(packets, int(window_seconds * 1e9), STALL_NS)
+    return largest_window_of(sniffed(client, server, seconds=int(seconds)), window_seconds)
+
+
+def largest_window_of(packets: Iterable[Packet], window_seconds: float) -> float:
+    """Likewise, of packets that were sniffed."""
+    seen = [(packet.at, packet.wire_bytes) for packet in packets]
+    return stats.largest_window(seen, int(window_seconds * 1e9), STALL_NS)
 
 
 class Module:

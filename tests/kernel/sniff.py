@@ -1,4 +1,4 @@
-"""`python -m tests.kernel.sniff ADDRESS SECONDS`: time (ns), wire size and length of each packet from an address.
+"""`python -m tests.kernel.sniff ADDRESS SECONDS [LINK]`: time (ns), wire size and length of packets from an address.
 
 On the wire, segments that are joined in one packet had headers of their own.
 """
@@ -27,6 +27,8 @@ def main() -> None:
         sniffer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
         sniffer.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         sniffer.settimeout(0.5)
+        if sys.argv[3:]:
+            sniffer.bind((sys.argv[3], 0x0003))
         print("ready", flush=True)
         while time.monotonic() < deadline:
             try:

@@ -43,31 +43,48 @@ def state(pod: Pod) -> set[str]:
 
 
 CHANGES = {
-    "the root qdisc deleted": ["tc qdisc del dev eth0 root"],
-    "the ifb's root qdisc deleted": ["tc qdisc del dev vethbw0 root"],
-    "fq with another bound": ["tc qdisc change dev eth0 root fq limit 100"],
-    "fq with another bound of each flow": ["tc qdisc change dev vethbw0 root fq flow_limit 10"],
-    "fq with a horizon": ["tc qdisc change dev eth0 root fq horizon 1ms"],
-    "clsact deleted": ["tc qdisc del dev eth0 clsact"],
-    "the ifb's clsact deleted": ["tc qdisc del dev vethbw0 clsact"],
-    "the shaper detached": ["tc filter del dev eth0 egress"],
-    "the redirection deleted": ["tc filter del dev eth0 ingress"],
-    "the redirection made a copy": ["tc actions change action mirred egress mirror dev vethbw0 index INDEX"],
-    "the ifb deleted": ["ip link del vethbw0"],
-    "the ifb set down": ["ip link set vethbw0 down"],
-    "the ifb renamed": ["ip link set vethbw0 down; ip link set vethbw0 name mine; ip link set mine up"],
-    "all flushed": ["ip link del vethbw0; tc qdisc del dev eth0 clsact; tc qdisc del dev eth0 root"],
+    "the root qdisc deleted": "tc qdisc del dev eth0 root",
+    "the ifb's root qdisc deleted": "tc qdisc del dev vethbw0 root",
+    "fq with another bound": "tc qdisc change dev eth0 root fq limit 100",
+    "fq with another bound of each flow": "tc qdisc change dev vethbw0 root fq flow_limit 10",
+    "fq with a horizon": "tc qdisc change dev eth0 root fq horizon 1ms",
+    "clsact deleted": "tc qdisc del dev eth0 clsact",
+    "the ifb's clsact deleted": "tc qdisc del dev vethbw0 clsact",
+    "the shaper detached": "tc filter del dev eth0 egress",
+    "the redirection deleted": "tc filter del dev eth0 ingress",
+    "the redirection made a copy": "tc actions change action mirred egress mirror dev vethbw0 index INDEX",
+    "the ifb deleted": "ip link del vethbw0",
+    "the ifb set down": "ip link set vethbw0 down",
+    "the ifb renamed": "ip link set vethbw0 down; ip link set vethbw0 name mine; ip link set mine up",
+    "all flushed": "ip link del vethbw0; tc qdisc del dev eth0 clsact; tc qdisc del dev eth0 root",
 }
 
 
-@pytest.mark.parametrize("commands", CHANGES.values(), ids=CHANGES)
-def test_what_somebody_changed_is_put_back_within_a_second(node: Node, limited: Pod, commands: list[str]) -> None:
-    node.start(limited, **BOTH)
+SPLITTERS_CHANGES = {
+    "what splits deleted": "tc qdisc del dev vethbw0 root",
+    "what splits with another bound": "tc qdisc change dev vethbw0 root tbf rate 1gbit burst 64kb limit 1mb",
+    "the fq below it deleted": "tc qdisc del dev vethbw0 parent 1bd3:1",
+    "the fq below it replaced": "tc qdisc replace dev vethbw0 parent 1bd3:1 handle 7: pfifo limit 10",
+    "the fq below it with another rate": "tc qdisc change dev vethbw0 parent 1bd3:1 handle 1bd4: fq maxrate 1gbit",
+}
+
+
+@pytest.mark.parametrize("command", CHANGES.values(), ids=CHANGES)
+def test_what_somebody_changed_is_put_back_within_a_second(node: Node, limited: Pod, command: str) -> None:
+    put_back(node, limited, command, BOTH)
+
+
+@pytest.mark.parametrize("command", SPLITTERS_CHANGES.values(), ids=SPLITTERS_CHANGES)
+def test_what_somebody_changed_of_what_splits_packets_is_put_back(node: Node, limited: Pod, command: str) -> None:
+    put_back(node, limited, command, {"ingress": "20M"})
+
+
+def put_back(node: Node, limited: Pod, command: str, wanted: dict[str, str]) -> None:
+    node.start(limited, **wanted)
     before = state(limited)
     lab.sleep(0.5)
     began = time.monotonic()
-    for command in commands:
-        change(limited, command)
+    change(limited, command)
     done = time.monotonic()
     told = node.wait(limited, "BandwidthRepaired", since=began)
     lab.sleep(0.5)
@@ -200,7 +217,7 @@ def test_a_pod_with_a_great_many_links_keeps_its_limits_and_gets_them_back(node:
     limited.run("sh", "-ec", f"printf '{links}' | ip -batch -")
     lab.sleep(SECOND)
     began = time.monotonic()
-    limited.run("sh", "-ec", CHANGES["all flushed"][0])
+    limited.run("sh", "-ec", CHANGES["all flushed"])
     told = node.wait(limited, "BandwidthRepaired", since=began)
     print(f"REPAIRED among {2 * MOST_LINKS} links after {told.at - began:.2f} s")
     lab.sleep(SECOND)

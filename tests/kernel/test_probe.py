@@ -53,7 +53,7 @@ def test_missing_modules_are_named() -> None:
     lab.run("/run/modprobe", "-a", "sch_ingress", "ifb")
     assert set(probe()) - optional() == {Feature.IPVLAN, Feature.FQ, Feature.CLS_BPF, Feature.REDIRECT}
     lab.run("/run/modprobe", "-a", "cls_matchall", "sch_fq", "cls_bpf", "ipvlan")
-    assert set(probe()) - optional() == {Feature.REDIRECT}
+    assert set(probe()) - optional() == {Feature.TBF, Feature.REDIRECT}
 
 
 def test_trying_loads_what_is_needed(no_modules: None) -> None:  # noqa: ARG001 - until the fixture's end

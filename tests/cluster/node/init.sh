@@ -25,7 +25,8 @@ mount --bind /opt/cluster/node/cpuinfo /proc/cpuinfo
 mount --make-rshared /
 
 hostname "$NODE"
-modprobe -a overlay ipvlan veth ifb bridge br_netfilter sch_fq sch_ingress cls_bpf cls_matchall act_mirred \
+modprobe -a overlay ipvlan veth ifb bridge br_netfilter sch_fq sch_tbf sch_ingress cls_bpf cls_matchall \
+  act_mirred \
   iptable_filter iptable_nat iptable_mangle ip6table_filter ip6table_mangle \
   xt_mark xt_connmark xt_conntrack xt_comment xt_multiport
 # Packets that the kernel leaves to its thread must not wait for what kubelet does: here is one CPU for all.

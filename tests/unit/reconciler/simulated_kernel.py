@@ -54,20 +54,27 @@ def simulate(observed: ObservedShaping, step: Step) -> ObservedShaping:  # noqa:
                 return replace(held, link=replace(held.link, gso_max_bytes=size))
 
             return _changed(observed, name, with_gso)
-        case steps.AddRootFq(link=name):
+        case steps.SetRoot(link=name, splitting=splitting, afresh=afresh):
 
-            def with_fq(held: ObservedLink) -> ObservedLink:
+            def with_root(held: ObservedLink) -> ObservedLink:
                 assert not held.root.is_foreign
-                return replace(held, root=Qdisc("fq", model.FQ_HANDLE))
+                if splitting is None:
+                    return replace(held, root=Qdisc("fq", model.FQ_HANDLE))
+                if held.root.kind == "tbf" and not afresh:
+                    let_pass = held.root.splitting
+                    assert let_pass is not None
+                    assert let_pass.size_bytes <= splitting.size_bytes, "packets would be stuck"
+                return replace(held, root=Qdisc("tbf", model.SPLITTER_HANDLE, splitting=splitting))
 
-            return _changed(observed, name, with_fq)
-        case steps.DeleteRootFq(link=name):
+            return _changed(observed, name, with_root)
+        case steps.DeleteRoot(link=name, handle=handle):
 
-            def without_fq(held: ObservedLink) -> ObservedLink:
+            def without_root(held: ObservedLink) -> ObservedLink:
                 assert held.root.is_ours
+                assert held.root.handle == handle
                 return replace(held, root=Qdisc("noqueue", 0))
 
-            return _changed(observed, name, without_fq)
+            return _changed(observed, name, without_root)
         case steps.DeleteClsact(link=name):
 
             def without_clsact(held: ObservedLink) -> ObservedLink:

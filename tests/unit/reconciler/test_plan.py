@@ -13,6 +13,7 @@ from reconciler.model import (
     HANDLE_CLSACT_OURS,
     IFB_NAME,
     INGRESS_PRIORITY,
+    SPLITTER_HANDLE,
     DesiredShaping,
     Filter,
     LimitEntry,
@@ -21,15 +22,16 @@ from reconciler.model import (
     ObservedShaping,
     ProblemKind,
     Qdisc,
+    Splitting,
 )
 from reconciler.plan import plan
 from reconciler.steps import (
-    AddRootFq,
     AttachShaper,
     ClearLimit,
     DeleteClsact,
     DeleteIfb,
     SetGsoMaxBytes,
+    SetRoot,
     WriteLimit,
 )
 from tests.unit.reconciler.simulated_kernel import FILTER_NAME, PROGRAM_ID, simulate
@@ -56,6 +58,10 @@ roots = st.sampled_from(
         Qdisc("pfifo_fast", 0),
         Qdisc("fq", FQ_HANDLE),
         Qdisc("fq", FQ_HANDLE, is_intact=False),
+        Qdisc("tbf", SPLITTER_HANDLE, splitting=Splitting(3028, 156_250)),
+        Qdisc("tbf", SPLITTER_HANDLE, splitting=Splitting(9022, 156_250)),
+        Qdisc("tbf", SPLITTER_HANDLE, is_intact=False),
+        Qdisc("tbf", SPLITTER_HANDLE, is_intact=False, splitting=Splitting(60_000, 156_250)),
         Qdisc("tbf", 1 << 16),
         Qdisc("fq", 5 << 16),
     ]
@@ -103,7 +109,8 @@ def observed_links(draw: st.DrawFn, link: Link) -> ObservedLink:
         }
         filters = [*ours.values(), *foreign.values()]
     gso, tso = draw(st.sampled_from([(65536, 65536), (25000, 65536), (62780, 62780), (25000, 62780)]))
-    state = replace(link, is_up=draw(st.booleans()), gso_max_bytes=gso, tso_max_bytes=tso)
+    mtu = draw(st.sampled_from([1500, 9000]))
+    state = replace(link, is_up=draw(st.booleans()), gso_max_bytes=gso, tso_max_bytes=tso, mtu=mtu)
     return ObservedLink(state, draw(roots), classifier, tuple(filters))
 
 
@@ -190,6 +197,29 @@ def test_another_rate_is_one_write() -> None:
     shaped = after(BOTH, ObservedShaping((SLAVE,)))
     faster = replace(BOTH, limits={**BOTH.limits, Direction.INGRESS: entry(200_000_000)})
     assert plan(faster, shaped).steps == (WriteLimit(3, Direction.INGRESS, entry(200_000_000)),)
+
+
+def test_a_low_rate_of_ingress_splits_packets_and_another_low_rate_changes_that_in_place() -> None:
+    shaped = after(desired(Direction.INGRESS, bits_per_second=10_000_000), ObservedShaping((SLAVE,)))
+    slower = desired(Direction.INGRESS, bits_per_second=1_000_000)
+    assert plan(slower, shaped).steps == (
+        WriteLimit(3, Direction.INGRESS, entry(1_000_000)),
+        SetRoot(IFB_NAME, Splitting(3028, 156_250)),
+    )
+    assert plan(desired(Direction.INGRESS), shaped).steps[1:] == (SetRoot(IFB_NAME),)
+
+
+def test_packets_of_the_largest_mtu_fit_and_those_that_wait_are_never_too_long_for_what_comes() -> None:
+    jumbo = ObservedLink(Link("eth1", "ipvlan", "l2", mtu=9000))
+    slow = desired(Direction.INGRESS, bits_per_second=1_000_000)
+    shaped = after(slow, ObservedShaping((SLAVE, jumbo)))
+    (ifb,) = [held for held in shaped.links if held.link.name == IFB_NAME]
+    assert ifb.root.splitting == Splitting(9022, 156_250)
+    usual = replace(shaped, links=tuple(replace(held, link=replace(held.link, mtu=1500)) for held in shaped.links))
+    assert plan(slow, usual).steps == ()
+    altered = replace(ifb, root=Qdisc("tbf", SPLITTER_HANDLE, is_intact=False, splitting=Splitting(60_000, 1)))
+    tampered = replace(shaped, links=(SLAVE, jumbo, altered))
+    assert SetRoot(IFB_NAME, Splitting(9022, 156_250), afresh=True) in plan(slow, tampered).steps
 
 
 def test_egress_and_ingress_of_a_slot_have_their_own_class_ids() -> None:
@@ -281,7 +311,7 @@ def test_what_somebody_changed_in_place_is_put_back() -> None:
     bounds = replace(
         shaped, links=tuple(replace(held, root=Qdisc("fq", FQ_HANDLE, is_intact=False)) for held in shaped.links)
     )
-    assert {type(step) for step in plan(BOTH, bounds).steps} == {AddRootFq}
+    assert {type(step) for step in plan(BOTH, bounds).steps} == {SetRoot}
     figures = replace(shaped, limits={each: replace(entry(), is_exact=False) for each in Direction})
     assert {type(step) for step in plan(BOTH, figures).steps} == {WriteLimit}
     large = replace(

@@ -1,0 +1,67 @@
+"""Packets that come merged are cut into their segments where one of them would be a burst by itself."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from reconciler.model import IFB_NAME, SPLIT_BELOW
+from reconciler.shaping import Shaper
+from reconciler.steps import SetRoot
+from tests.kernel import lab
+from tests.kernel.lab import Pod, limits
+
+FAST, SLOW = "200M", "20M"
+
+
+def test_below_100m_packets_are_cut_and_no_100_ms_carry_much_more_than_the_limit(
+    shaper: Shaper, limited: Pod, peer: Pod
+) -> None:
+    shaper.shape(limited.uid, limited.netns, limits(ingress="10M"))
+    packets = lab.sniffed(peer, limited, seconds=5, link=IFB_NAME)
+    longest, window = max(packet.length for packet in packets), lab.largest_window_of(packets, 0.1)
+    print(f"SPLIT the longest packet {longest} bytes, the largest window of 100 ms {window:.2f} Mbit/s")
+    assert longest <= 2 * 1514
+    assert window <= 10 * 5 / 4  # segments leave no faster than that; whole packets of 64 KiB make it 15
+
+
+def test_from_100m_on_packets_come_as_they_are(shaper: Shaper, limited: Pod, peer: Pod) -> None:
+    shaper.shape(limited.uid, limited.netns, limits(ingress=str(SPLIT_BELOW)))
+    assert max(packet.length for packet in lab.sniffed(peer, limited, seconds=3, link=IFB_NAME)) > 2 * 1514
+
+
+def test_a_transfer_goes_on_when_its_limit_passes_100m_either_way(shaper: Shaper, limited: Pod, peer: Pod) -> None:
+    shaper.shape(limited.uid, limited.netns, limits(ingress=FAST))
+    with lab.serving(limited), lab.background(peer, limited, seconds=16) as result:
+        for wanted in (SLOW, FAST, SLOW):
+            lab.sleep(4)
+            shaper.shape(limited.uid, limited.netns, limits(ingress=wanted))
+        measured = result()
+    print(f"PASSED 100M: {measured.seconds}, stolen {measured.stolen:.2f}")
+    slow = measured.seconds[5:7] + measured.seconds[13:15]
+    assert max(slow) <= 20
+    assert min(slow) >= 17 * (1 - measured.stolen)
+    assert min(measured.seconds[9:11]) >= 100 * (1 - measured.stolen)
+
+
+@pytest.fixture
+def jumbo(wire: None) -> Iterator[None]:  # noqa: ARG001 - the order of set-up
+    """The nodes' cards take packets of 9000 bytes."""
+    for node in lab.NODES:
+        lab.run("ip", "link", "set", node, "mtu", "9000")
+    yield
+    for node in lab.NODES:
+        lab.run("ip", "link", "set", node, "mtu", "1500")
+
+
+@pytest.mark.usefixtures("jumbo")
+def test_large_packets_that_nobody_can_cut_pass_if_the_mtu_lets_them(shaper: Shaper, limited: Pod, peer: Pod) -> None:
+    ping = ("ping", "-n", "-c", "1", "-W", "2", "-M", "do", "-s", "8000", limited.address)
+    for pod in (limited, peer):
+        pod.run("ip", "link", "set", "eth0", "mtu", "1500")
+    shaper.shape(limited.uid, limited.netns, limits(ingress="10M"))
+    for pod in (limited, peer):
+        pod.run("ip", "link", "set", "eth0", "mtu", "9000")
+    assert [type(step) for step in shaper.shape(limited.uid, limited.netns, limits(ingress="10M")).steps] == [SetRoot]
+    assert "1 received" in peer.run(*ping)
+    limited.run("ip", "link", "set", "eth0", "mtu", "1500")  # packets of 9000 may be on their way
+    assert shaper.shape(limited.uid, limited.netns, limits(ingress="10M")).steps == ()
