@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 import signal
 import time
@@ -51,7 +52,7 @@ async def run(settings: Settings) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    turn = await take_turn(stopping)
+    turn = await take_turn(stopping, settings.nri_socket.parent)
     if turn is None:
         return
     metrics = Metrics()
@@ -147,5 +148,5 @@ async def run(settings: Settings) -> None:
         await api.close()
         monitor.close()
         executor.shutdown(wait=False, cancel_futures=True)
-        turn.close()
+        os.close(turn)
     log.info("stopped; limits stay in force")

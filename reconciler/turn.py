@@ -1,39 +1,50 @@
 """One reconciler a node: a second one waits until the first has ended, however that ends.
 
 Two would each give a free slot to another Pod, and each would repair what the other does. In an update that overlaps,
-the second is loaded by the time the first is gone. The sign is a name in the abstract namespace of Unix sockets
-(unix(7)), which is the network namespace's, here the host's, and which the kernel takes back with the process.
+the second is loaded by the time the first is gone. The sign is a lock (flock(2)) on the folder of the runtime's socket:
+the kernel takes it back with the process, nothing is left behind, and only who can open the host's folder can hold it.
 """
 
 import asyncio
-import errno
+import fcntl
 import logging
-import socket
+import os
+from pathlib import Path
 from typing import Final
 
-NAME: Final = "ipvlan-bandwidth-reconciler"
+from reconciler.kernel.errors import ShapingError
+
 _LOG: Final = logging.getLogger(__name__)
 _ASK_AGAIN_S: Final = 0.1
 
 
-async def take_turn(stopping: asyncio.Event, *, name: str = NAME) -> socket.socket | None:
-    """Wait for the turn. Close what is returned to give it back; None when `stopping` was set before it came."""
+async def take_turn(stopping: asyncio.Event, folder: Path) -> int | None:
+    """Wait for the turn. Close what is returned to give it back; None when `stopping` was set before it came.
+
+    Raises ShapingError when the folder can be neither opened nor made.
+    """
+    held = _opened(folder)
     told = False
     while not stopping.is_set():
-        holder = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            holder.bind(f"\0{name}")
-        except OSError as error:
-            holder.close()
-            if error.errno != errno.EADDRINUSE:
-                raise
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not told:
+                _LOG.warning("another reconciler works on this node: waiting for its end")
+                told = True
         else:
-            return holder
-        if not told:
-            _LOG.warning("another reconciler works on this node: waiting for its end")
-            told = True
+            return held
         try:
             await asyncio.wait_for(stopping.wait(), _ASK_AGAIN_S)
         except TimeoutError:
             continue
+    os.close(held)
     return None
+
+
+def _opened(folder: Path) -> int:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ShapingError(f"cannot open {folder}, the folder of --nri-socket: {error.strerror}") from error

@@ -2,59 +2,62 @@
 
 import asyncio
 import logging
+import os
 import sys
-import uuid
 from asyncio.subprocess import PIPE
+from pathlib import Path
 
 import pytest
 
+from reconciler.kernel.errors import ShapingError
 from reconciler.turn import take_turn
 
 HOLDER = """
-import asyncio, sys
+import asyncio, pathlib, sys
 from reconciler.turn import take_turn
-held = asyncio.run(take_turn(asyncio.Event(), name=sys.argv[1]))
+held = asyncio.run(take_turn(asyncio.Event(), pathlib.Path(sys.argv[1])))
 print("mine", flush=True)
 sys.stdin.read()
 """
 
 
-@pytest.fixture
-def name() -> str:
-    return f"test-{uuid.uuid4()}"
-
-
 async def test_the_second_waits_says_so_once_and_works_when_the_first_was_killed(
-    name: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = await asyncio.create_subprocess_exec(sys.executable, "-c", HOLDER, name, stdin=PIPE, stdout=PIPE)
+    first = await asyncio.create_subprocess_exec(sys.executable, "-c", HOLDER, str(tmp_path), stdin=PIPE, stdout=PIPE)
     assert first.stdout is not None
     assert await first.stdout.readline() == b"mine\n"
     with caplog.at_level(logging.WARNING):
-        second = asyncio.create_task(take_turn(asyncio.Event(), name=name))
+        second = asyncio.create_task(take_turn(asyncio.Event(), tmp_path))
         done, _ = await asyncio.wait({second}, timeout=0.35)
         assert not done
         first.kill()
         await first.communicate()
         held = await second
     assert held is not None
-    held.close()
+    os.close(held)
     assert caplog.messages == ["another reconciler works on this node: waiting for its end"]
 
 
-async def test_one_that_is_told_to_stop_while_it_waits_stops(name: str) -> None:
+async def test_one_that_is_told_to_stop_while_it_waits_stops(tmp_path: Path) -> None:
     stopping = asyncio.Event()
-    held = await take_turn(stopping, name=name)
+    held = await take_turn(stopping, tmp_path)
     assert held is not None
-    second = asyncio.create_task(take_turn(stopping, name=name))
+    second = asyncio.create_task(take_turn(stopping, tmp_path))
     await asyncio.sleep(0)
     stopping.set()
     assert await second is None
-    held.close()
+    os.close(held)
 
 
-async def test_the_turn_comes_again_when_it_was_given_back(name: str) -> None:
+async def test_the_turn_comes_again_when_it_was_given_back(tmp_path: Path) -> None:
     for _ in range(2):
-        held = await take_turn(asyncio.Event(), name=name)
+        held = await take_turn(asyncio.Event(), tmp_path)
         assert held is not None
-        held.close()
+        os.close(held)
+
+
+async def test_a_folder_that_cannot_be_is_an_error_for_people(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ShapingError, match=r"file/nri, the folder of --nri-socket: Not a directory"):
+        await take_turn(asyncio.Event(), tmp_path / "file" / "nri")
