@@ -86,6 +86,7 @@ async def run(settings: Settings) -> None:
         params={"fieldSelector": f"spec.nodeName={settings.node}"},
         on_sync=controller.on_pods,
         on_event=controller.on_pod_event,
+        on_restart=metrics.watch_restarts.inc,
     )
     runtime = NriPlugin(controller, socket_path=str(settings.nri_socket))
 
@@ -106,7 +107,6 @@ async def run(settings: Settings) -> None:
         metrics.pods.show(await controller.counters(), patrol.unshaped())
         for state, count in zip(("wanted", "shaped", "failed"), controller.wanted(), strict=True):
             metrics.wanted.labels(state=state).set(count)
-        metrics.watch_restarts.set(reflector.restarts)
         metrics.connected.set(runtime.connected)
 
     def on_changes(heard: Changes) -> None:

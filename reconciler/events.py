@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from reconciler.pods import PodView
 from reconciler.report import Notice
+from webhook.budget import Budget
 from webhook.kubeapi import ApiError
 
 COMPONENT = "ipvlan-bandwidth"
@@ -22,6 +22,9 @@ COMPONENT = "ipvlan-bandwidth"
 MESSAGE_BYTES = 1024
 NAME_LENGTH = 200
 NODE_EVENTS_NAMESPACE = "default"
+# Of one reason and Pod, so that no Pod floods the API server, and one that has its shaping repaired all the time still
+# hears that its limit changed.
+AT_ONCE, PERIOD_S = 20, 30.0
 
 log = logging.getLogger(__name__)
 
@@ -72,29 +75,6 @@ def _event(
     }
 
 
-@dataclass(slots=True)
-class Budget:
-    """How many events of one reason one Pod may still cause: a token bucket, so that no Pod floods the API server.
-
-    `burst` events at once, then one every `period_s` seconds. Each reason has its own: a Pod that has its shaping
-    repaired all the time still hears that its limit changed.
-    """
-
-    burst: int = 20
-    period_s: float = 30.0
-    _tokens: float = 20.0
-    _at_s: float = 0.0
-
-    def take(self, now_s: float) -> bool:
-        """Take one token; False when there is none."""
-        self._tokens = min(float(self.burst), self._tokens + (now_s - self._at_s) / self.period_s)
-        self._at_s = now_s
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
-
-
 class Events:
     """Posts events in the background."""
 
@@ -118,8 +98,10 @@ class Events:
 
     def tell(self, pod: PodView, notice: Notice) -> None:
         """Log a notice, and queue its event; neither when the Pod has had too many of the kind."""
-        now_s = self._monotonic()
-        if not self._budgets.setdefault(pod.uid, {}).setdefault(notice.reason, Budget(_at_s=now_s)).take(now_s):
+        budgets = self._budgets.setdefault(pod.uid, {})
+        if notice.reason not in budgets:
+            budgets[notice.reason] = Budget(AT_ONCE, PERIOD_S, self._monotonic)
+        if not budgets[notice.reason].take():
             self._dropped()
             return
         level = logging.INFO if notice.type == "Normal" else logging.WARNING

@@ -47,7 +47,7 @@ class Metrics:
         self.events_dropped = Counter(
             PREFIX + "events_dropped", "Events that were not posted to the API server.", registry=self.registry
         )
-        self.watch_restarts = Gauge(
+        self.watch_restarts = Counter(
             PREFIX + "watch_restarts", "Times that the watch on Pods was started again.", registry=self.registry
         )
         self.connected = Gauge(

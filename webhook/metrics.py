@@ -1,6 +1,5 @@
 """What the webhook counts, for Prometheus, in a registry of its own."""
 
-from collections.abc import Callable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -13,9 +12,9 @@ _BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
 
 
 class Metrics:
-    """The webhook's counters and gauges; `watch_restarts` is asked at each scrape."""
+    """The webhook's counters and gauges."""
 
-    def __init__(self, watch_restarts: Callable[[], int] = lambda: 0) -> None:
+    def __init__(self) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._admissions = Counter(
@@ -52,11 +51,11 @@ class Metrics:
             ["change"],
             registry=self._registry,
         )
-        Gauge(
+        self.watch_restarts = Counter(
             "ipvlan_bandwidth_namespace_watch_restarts",
             "How often the list or watch of Namespaces failed and began again.",
             registry=self._registry,
-        ).set_function(watch_restarts)
+        )
 
     def admitted(self, operation: str, outcome: str, reasons: tuple[str, ...], seconds: float) -> None:
         """Count one answered request."""

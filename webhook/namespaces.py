@@ -5,6 +5,7 @@ the webhook by its own view of them, which may be ahead of ours by a moment: a N
 """
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -17,24 +18,27 @@ PATH: Final = "/api/v1/namespaces"
 
 
 class Namespaces:
-    """The policies of the labelled Namespaces. `run` keeps them true; until `synced` each costs a GET."""
+    """The policies of the labelled Namespaces. `run` keeps them true; until `synced` each costs a GET.
 
-    def __init__(self, api: ListAndWatch) -> None:
+    `on_restart` is told of each list or watch that failed.
+    """
+
+    def __init__(self, api: ListAndWatch, on_restart: Callable[[], None] = lambda: None) -> None:
         self._api = api
         self._policies: dict[str, Policy] = {}
         self._reflector = Reflector(
-            api, PATH, params={"labelSelector": NETWORK_LABEL}, on_sync=self._sync, on_event=self._event
+            api,
+            PATH,
+            params={"labelSelector": NETWORK_LABEL},
+            on_sync=self._sync,
+            on_event=self._event,
+            on_restart=on_restart,
         )
 
     @property
     def synced(self) -> asyncio.Event:
         """Set after the first complete list."""
         return self._reflector.synced
-
-    @property
-    def restarts(self) -> int:
-        """How often list or watch failed so far."""
-        return self._reflector.restarts
 
     def __len__(self) -> int:
         return len(self._policies)

@@ -62,8 +62,8 @@ class Reflector:
     client-go does, so that they cost etcd nothing: at first whatever version the API server has in memory, later one
     that is no older than what was seen; the newest only where the server does not know that (KEP-2340).
 
-    `synced` is set after the first list, and stays set. `restarts` counts lists and watches that failed.
-    `clock` gives seconds, monotonic; `uniform` a random number from 0 to 1.
+    `synced` is set after the first list, and stays set. `restarts` counts lists and watches that failed,
+    and `on_restart` is told of each. `clock` gives seconds, monotonic; `uniform` a random number from 0 to 1.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class Reflector:
         params: Mapping[str, str],
         on_sync: Callable[[list[dict[str, Any]]], None],
         on_event: Callable[[str, dict[str, Any]], None],
+        on_restart: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         uniform: Callable[[], float] = random.random,
@@ -85,6 +86,7 @@ class Reflector:
         self._params = dict(params)
         self._on_sync = on_sync
         self._on_event = on_event
+        self._on_restart = on_restart
         self._clock = clock
         self._sleep = sleep
         self._uniform = uniform
@@ -101,6 +103,7 @@ class Reflector:
                 await self._watch()
             except ApiError as error:
                 self.restarts += 1
+                self._on_restart()
                 delay = self._delay_after(error)
                 # 410 is the ordinary end of an old resourceVersion, as after an hour without a connection; silence that
                 # of a cluster in which nothing happens.

@@ -82,8 +82,8 @@ async def _run(settings: Settings) -> None:
 
 async def serve(settings: Settings, api: Api, stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then drain. Raises OSError in an ExceptionGroup when a port cannot be had."""
-    namespaces = Namespaces(api)
-    metrics = Metrics(lambda: namespaces.restarts)
+    metrics = Metrics()
+    namespaces = Namespaces(api, metrics.watch_restarts.inc)
     readiness = Readiness((_NAMESPACES, _CERTIFICATE))
     admission = BoundedServer(Admission(namespaces, metrics, readiness).handle)
     health = BoundedServer(Health(readiness, metrics).handle)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from reconciler.events import Budget, Events, body
+from reconciler.events import Events, body
 from reconciler.pods import PodView
 from reconciler.report import Notice
 from webhook.kubeapi import ApiError
@@ -148,11 +148,3 @@ async def test_an_event_on_the_node_is_where_describe_looks_for_it():
     assert path == "/api/v1/namespaces/default/events"
     assert event["involvedObject"] == {"apiVersion": "v1", "kind": "Node", "name": "node1", "uid": "node1"}
     assert event["metadata"] == {"name": "node1.abc", "namespace": "default"}
-
-
-def test_a_budget_refills_with_time_and_no_further_than_its_burst():
-    budget = Budget(burst=2, period_s=10.0, _tokens=2.0)
-    assert [budget.take(0), budget.take(0), budget.take(0)] == [True, True, False]
-    assert budget.take(10)
-    assert not budget.take(10)
-    assert [budget.take(1000), budget.take(1000), budget.take(1000)] == [True, True, False]

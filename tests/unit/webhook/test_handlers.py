@@ -50,7 +50,7 @@ async def test_admissions_are_counted_by_operation_outcome_and_reason(up: Runnin
     assert f'{counted}"refused",reason="InvalidBandwidth"}} 1.0' in text
     assert 'ipvlan_bandwidth_admissions_total{operation="",outcome="error",reason="400"} 1.0' in text
     assert "ipvlan_bandwidth_admission_duration_seconds_count 2.0" in text
-    assert "ipvlan_bandwidth_namespace_watch_restarts 0.0" in text
+    assert "ipvlan_bandwidth_namespace_watch_restarts_total 0.0" in text
     (expiry,) = [line for line in text.splitlines() if line.startswith("ipvlan_bandwidth_certificate_expiry")]
     assert float(expiry.split()[1]) > 1.7e9
 

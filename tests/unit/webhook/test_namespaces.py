@@ -79,8 +79,3 @@ async def test_changes_and_removals_of_the_label_are_followed() -> None:
         assert await namespaces.policy_of("shop") == Policy()
         await tell(api, "DELETED", namespace("never-seen"))
         assert len(namespaces) == 1
-
-
-async def test_failures_of_the_watch_are_counted() -> None:
-    async with running(FakeApi()) as namespaces:
-        assert namespaces.restarts == 0

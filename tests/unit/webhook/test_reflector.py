@@ -55,6 +55,7 @@ class Script:
         self.asked: list[Mapping[str, str]] = []
         self.listed: list[Mapping[str, str]] = []
         self.seen: list[str] = []
+        self.told: list[float] = []
         self.open = 0
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> Json:
@@ -101,6 +102,7 @@ class Script:
             params={"fieldSelector": "spec.nodeName=n"},
             on_sync=lambda items: self.seen.append("sync " + ",".join(each["metadata"]["name"] for each in items)),
             on_event=lambda kind, each: self.seen.append(f"{kind} {each['metadata']['name']}"),
+            on_restart=lambda: self.told.append(self.now),
             clock=lambda: self.now,
             sleep=self.sleep,
             uniform=lambda: uniform,
@@ -291,7 +293,7 @@ async def test_a_server_that_ends_each_watch_at_once_is_not_asked_in_a_loop() ->
     script = Script([listed(7), listed(8)], [Watch(seconds=0.1) for _ in range(5)])
     reflector = await script.play()
     assert script.slept == [0.5, 1.0, 2.0, 4.0, 8.0]
-    assert reflector.restarts == 5
+    assert reflector.restarts == len(script.told) == 5
 
 
 async def test_an_answer_that_is_no_list_is_tried_again() -> None:
