@@ -13,6 +13,7 @@ from pathlib import Path
 from pythonjsonlogger.json import JsonFormatter
 
 NETNS_FOLDER = Path("/run/netns")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m reconciler",
         description="Keeps the bandwidth of this node's Pods on ipvlan at what their annotations say.",
     )
-    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    parser.add_argument("--log-level", default="info", choices=LOG_LEVELS, help="what is logged [%(default)s]")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run on a node, as the DaemonSet does")
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--listen", default="", help="address for probes and metrics [all]")
     run.add_argument("--port", type=int, default=9745, help="port for probes and metrics [%(default)s]")
     run.add_argument("--slots", type=_slots, default=256, help="the most Pods limited at once [%(default)s]")
+    run.add_argument("--log-level", default=argparse.SUPPRESS, choices=LOG_LEVELS, help="what is logged [info]")
     run.set_defaults(call=_run)
 
     observe = commands.add_parser("observe", help="print what the kernel holds for each limited Pod of this node")

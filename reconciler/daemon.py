@@ -27,7 +27,7 @@ from reconciler.metrics import Metrics
 from reconciler.nri.transport import NriPlugin
 from reconciler.patrol import Patrol
 from reconciler.runtime_check import RuntimeCheck
-from reconciler.shaping import Shaper
+from reconciler.shaping import Shaper, ShapingError
 from reconciler.turn import take_turn
 from webhook.kubeapi import KubeApi
 from webhook.reflector import Reflector
@@ -120,7 +120,7 @@ async def run(settings: Settings) -> None:
         access_log=None,
     )
     await runner.setup()
-    await web.TCPSite(runner, settings.host, settings.port).start()
+    await _listen(runner, settings)
     log.info("started", extra={"node": settings.node, "slots": settings.slots})
     try:
         async with asyncio.TaskGroup() as group:
@@ -150,3 +150,12 @@ async def run(settings: Settings) -> None:
         executor.shutdown(wait=False, cancel_futures=True)
         os.close(turn)
     log.info("stopped; limits stay in force")
+
+
+async def _listen(runner: web.AppRunner, settings: Settings) -> None:
+    try:
+        await web.TCPSite(runner, settings.host, settings.port).start()
+    except OSError as error:
+        where = f"port {settings.port}" + (f" of {settings.host}" if settings.host else "")
+        reason = f"cannot listen on {where} for probes and metrics: {error.strerror}"
+        raise ShapingError(f"{reason}; --port and --listen name another") from error

@@ -41,8 +41,8 @@ class KernelCheck:
                 log.warning("cannot find out what the kernel offers", extra={"error": str(error)})
             else:
                 self._tell(found)
-            if not any(lack.is_vital for lack in self._lacks):
-                return
+                if not any(lack.is_vital for lack in found):
+                    return
             await self._sleep(AGAIN_S)
 
     def why_not_ready(self) -> str | None:

@@ -7,6 +7,7 @@ is ours, so a reconciler that dies between any two of them is taken up where it 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Final
 
 from reconciler.model import (
     GSO_DEFAULT_BYTES,
@@ -44,6 +45,9 @@ from reconciler.steps import (
     WriteLimit,
 )
 from webhook.contract import Direction
+
+MUCH_LOWER: Final = 4
+"""A limit lowered by more than this: the few packets that wait would take more than a tenth of a second."""
 
 
 def plan(desired: DesiredShaping, observed: ObservedShaping) -> Plan:
@@ -200,13 +204,20 @@ def _is_as_wanted(root: Qdisc, wanted: Splitting | None = None) -> bool:
     return root.is_ours and root.is_intact and root.splitting == wanted
 
 
+def _must_go(root: Qdisc, wanted: Splitting) -> bool:
+    """Whether what waits in a tbf must be lost: it may not fit, or be of so high a limit that it would take long."""
+    if root.kind != "tbf":
+        return False
+    held = root.splitting
+    return not root.is_intact or held is None or held.flow_bytes_per_second > MUCH_LOWER * wanted.flow_bytes_per_second
+
+
 def _ifb_steps(desired: DesiredShaping, ifb: ObservedLink, wanted: Splitting | None, *, is_new: bool) -> Iterator[Step]:
     """Shaper and fq first, up last: an ifb that is up shapes."""
     if is_new:
         yield CreateIfb()
     if not _is_as_wanted(ifb.root, wanted):
-        altered = ifb.root.kind == "tbf" and not ifb.root.is_intact
-        yield SetRoot(IFB_NAME, wanted, afresh=altered and wanted is not None)
+        yield SetRoot(IFB_NAME, wanted, afresh=wanted is not None and _must_go(ifb.root, wanted))
     yield from _shaper_step(desired, ifb, Direction.INGRESS)
     if not ifb.link.is_up:
         yield SetUp(IFB_NAME)

@@ -19,7 +19,7 @@ from reconciler.kernel.program import Program
 from reconciler.model import ObservedLink
 from reconciler.sandboxes import Key
 from reconciler.slots import Tenant
-from webhook.contract import Direction, Limits, Quantity
+from webhook.contract import MAXIMUM_BITS_PER_SECOND, MINIMUM_BITS_PER_SECOND, Direction, Limits, Quantity
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -76,7 +76,9 @@ def _limits(pod_uid: str, links: Iterable[ObservedLink], programs: Mapping[int, 
             continue
         program = programs.get(held.program_id)
         entry = program.read_limit(held.class_id) if program else None
-        if entry is not None and entry.pod_uid == pod_uid:
+        # A rate that none can be, which somebody else wrote, is no limit.
+        is_rate = entry and MINIMUM_BITS_PER_SECOND <= entry.bits_per_second <= MAXIMUM_BITS_PER_SECOND
+        if entry is not None and is_rate and entry.pod_uid == pod_uid:
             direction = Direction.INGRESS if held.class_id % 2 else Direction.EGRESS
             rates[direction.value] = Quantity(entry.bits_per_second)
     return Limits(**rates)

@@ -197,18 +197,18 @@ def _clsact(index: int) -> TrafficControlMessage:
 
 
 def _set_root(netlink: Netlink, index: int, step: SetRoot) -> None:
-    """What comes between the first qdisc and the second is lost, so both are made in one system call."""
+    """Both qdiscs in one system call: between the two, packets leave without their stamps."""
     flags = NLM_F_CREATE | NLM_F_REPLACE
     if step.splitting is None:
         fq = _qdisc(index, TC_H_ROOT, FQ_HANDLE, "fq", FQ_BOUNDS)
         netlink.request(fq, RTM_NEWQDISC, flags)
         return
-    if step.afresh:
-        _ignoring_absence(netlink, _traffic_control(index, TC_H_ROOT, SPLITTER_HANDLE), RTM_DELQDISC)
     parameters = {"TCA_TBF_PARMS": splitter_parameters(step.splitting.size_bytes)}
     tbf = _qdisc(index, TC_H_ROOT, SPLITTER_HANDLE, "tbf", parameters)
     fq = _qdisc(index, *BELOW_SPLITTER, "fq", paced_bounds(step.splitting.flow_bytes_per_second))
-    for failed in netlink.request_all((tbf, RTM_NEWQDISC, flags), (fq, RTM_NEWQDISC, flags)):
+    removed = [(_traffic_control(index, TC_H_ROOT, SPLITTER_HANDLE), RTM_DELQDISC, 0)] if step.afresh else []
+    *_, no_tbf, no_fq = netlink.request_all(*removed, (tbf, RTM_NEWQDISC, flags), (fq, RTM_NEWQDISC, flags))
+    for failed in (no_tbf, no_fq):
         if failed is not None:
             raise failed
 

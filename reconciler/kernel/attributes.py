@@ -17,10 +17,13 @@ FQ_BOUNDS: Final[Mapping[str, int]] = {
     "TCA_FQ_FLOW_PLIMIT": 1 << 20,
     "TCA_FQ_HORIZON": 3_600_000_000,
     "TCA_FQ_FLOW_MAX_RATE": 0xFFFFFFFF,
+    "TCA_FQ_ORPHAN_MASK": 0xFFFF,
 }
 """fq must never drop what the shaper has admitted. The shaper bounds the queue by time, so fq's own bounds are out of
 reach: packets (that of all and that of one flow), and how far a stamp may lie ahead: 1 hour, in microseconds. At
 1 kbit/s one GSO packet of 64 KiB takes nine minutes. No flow has a rate of its own (bytes per second; all bits: none).
+Packets from a wire have no socket, and their flow is their hash: of the 10 bits that are the default, a ping would
+share one with one of 64 bulk flows every sixteenth time, and wait for that one's next packet. 16 bits are 8 MB at most.
 """
 FQ_MAX_RATE: Final = "TCA_FQ_FLOW_MAX_RATE"
 

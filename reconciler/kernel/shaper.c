@@ -95,10 +95,9 @@ BPF_ARRAY(limits, struct limit, ENTRIES);
 BPF_ARRAY(state, struct state, ENTRIES);
 
 // Time of `bytes` on the wire, in ns. The product stays below 2^60: bytes below 2^20, multiplier below 2^40. A fraction
-// of a nanosecond is rounded up as often as it is large (the dither is a hash of the time), so no rate drifts.
-static __always_inline u64 wire_time_ns(const struct limit *limit, u64 bytes, u64 now) {
-  u64 dither = (now * 0x9E3779B97F4A7C15ULL) >> (64 - limit->shift);
-  return (bytes * limit->multiplier + dither) >> limit->shift;
+// of a nanosecond is rounded up as often as it is large (`noise` is a hash of the time), so no rate drifts.
+static __always_inline u64 wire_time_ns(const struct limit *limit, u64 bytes, u64 noise) {
+  return (bytes * limit->multiplier + (noise >> (64 - limit->shift))) >> limit->shift;
 }
 
 // What is left of `had` after a time: halves every half-life, by straight lines between.
@@ -247,11 +246,11 @@ static __always_inline int over_allowance(u32 had, u32 allowance, u32 chance) {
 // on which a packet takes the longer the longer that queue is (a leaky bucket, ITU-T I.371's GCRA, of 2^borrowed_shift ns
 // in `wait`).
 static __always_inline int may_borrow(const struct limit *limit, const struct state *state, u64 wait, u64 bytes,
-                                      u64 express, u64 now) {
+                                      u64 express, u64 now, u64 noise) {
   u64 used = state->borrowed > now ? state->borrowed - now : 0;
   if (bytes <= SMALL_BYTES)
     return used <= wait;
-  return used <= wait / 2 && express - now <= wire_time_ns(limit, FULL_BYTES, now);
+  return used <= wait / 2 && express - now <= wire_time_ns(limit, FULL_BYTES, noise);
 }
 
 static __always_inline void borrow(const struct limit *limit, struct state *state, u64 wait, u64 duration, u64 now) {
@@ -291,8 +290,9 @@ int SHAPER_NAME(struct __sk_buff *skb) {
 
   int is_ingress = bucket & 1;
   u64 now = bpf_ktime_get_ns();
+  u64 noise = now * 0x9E3779B97F4A7C15ULL;
   u64 bytes = skb->wire_len;
-  u64 duration = wire_time_ns(limit, bytes, now);
+  u64 duration = wire_time_ns(limit, bytes, noise);
   // Further ahead than this rate could bring it: the timeline is that of a much lower rate, which was raised since.
   u64 most_wait = limit->cap_ns > MOST_WAIT ? limit->cap_ns : MOST_WAIT;
   if (held->next > now + most_wait + 2 * limit->interval_ns)
@@ -324,7 +324,7 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   u32 index = cell_of(held, hash, clock, half_life, express_clock) & (CELLS - 1);
   u64 cell = held->cells[index];
   u32 strikes = STRIKES(cell);
-  u32 chance = (u32)(now * 0x9E3779B97F4A7C15ULL >> 32);
+  u32 chance = (u32)(noise >> 32);
   // Rounded by chance, as often up as the rest is large: small packets count neither for more nor for less.
   u32 units = (u32)((bytes + (chance & ((1U << limit->unit_shift) - 1))) >> limit->unit_shift);
   chance >>= 16;
@@ -348,7 +348,7 @@ int SHAPER_NAME(struct __sk_buff *skb) {
       sparse_had = share;
     int overtakes = had > always && is_ahead(express_clock, LEAVES(cell));
     if ((had <= sparse_had || had <= always) && !overtakes && express < start &&
-        may_borrow(limit, held, wait, bytes, express, now)) {
+        may_borrow(limit, held, wait, bytes, express, now, noise)) {
       held->cells[index] = CELL(tag, strikes, had, express_clock);
       borrow(limit, held, wait, duration, now);
       charge(&held->express_next, express, now, duration);
@@ -389,7 +389,7 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     strikes += 1;
   if (is_due || (chance < early && had * 2 >= fattest_had)) {
     if (!bpf_skb_ecn_set_ce(skb)) {
-      if (is_due)
+      if (is_due) // the strike counts; what the flow had does not change by a packet that never leaves
         held->cells[index] = CELL(tag, strikes, HAD(cell), LEAVES(cell));
       return drop(held);
     }

@@ -13,6 +13,7 @@ from webhook.contract import Quantity
 SECTIONS = ("accuracy", "latency", "fairness", "change", "cost")
 SET_UP_SECONDS = 3.5
 UNLOADED_SECONDS = 2
+PROBED_SECONDS = 8
 WINDOWED_SECONDS = 1
 BATCH_SECONDS = 180
 BOOT_SECONDS = 14
@@ -119,9 +120,8 @@ def _latency() -> Iterator[Cell]:
     def cell(limit: str, count: int, direction: str, shaper: str, kind: str = "cubic") -> Cell:
         pace = bits(limit) * 95 // 100 if shaper == "paced" else 0
         case = f"{limit} {count} flow{'s' if count > 1 else ''}{'' if kind == 'cubic' else ' ' + kind.upper()}"
-        return Cell(
-            "latency", case, direction, shaper, limit, (Flows("bulk", count, kind, 10, pace),), 3, 8, probed=True
-        )
+        flows = Flows("bulk", count, kind, 10, pace)
+        return Cell("latency", case, direction, shaper, limit, (flows,), 3, PROBED_SECONDS, probed=True)
 
     for shaper in ("ours", "cake", "htb_fq_codel", "tbf", "tbf_cni", "edt_fifo", "edt_no_fq", "paced"):
         yield cell("100M", 8, "ingress", shaper)

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.bench import cells
-from tests.bench.cells import CATALOGUE, Cell
+from tests.bench.cells import CATALOGUE, PROBED_SECONDS, Cell
+from tests.bench.probe import PAGE_BYTES
 from tests.bench.stats import PACKET_BITS, TCP_SHARE, UDP_SHARE
 
 Results = Mapping[str, Mapping[str, Any]]
 NOT_MEASURED = "not measured"
 FEW_FLOWS = "100M 8 flows"
-PAGE_BITS, PROBED_SECONDS = 80_000, 8
 MANY_FLOWS = ("10M 64 flows", "100M 64 flows", "1G 64 flows", "100M 1000 flows")
 
 
@@ -148,7 +148,7 @@ def _above(what: str, ours: Any, cake: Any, share: float) -> Verdict:
 def with_fetches(result: Mapping[str, Any]) -> float:
     """Goodput in Mbit/s with what the probing fetches carried: the sooner they are answered, the more there are."""
     fetches = result["probes"]["fetch"]
-    return float(result["goodput"]) + (fetches["count"] - fetches["lost"]) * PAGE_BITS / PROBED_SECONDS / 1e6
+    return float(result["goodput"]) + (fetches["count"] - fetches["lost"]) * PAGE_BYTES * 8 / PROBED_SECONDS / 1e6
 
 
 def ratio(result: Mapping[str, Any]) -> float:

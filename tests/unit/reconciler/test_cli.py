@@ -42,3 +42,10 @@ def test_observe_and_clean_of_an_empty_node(tmp_path, capsys):
     assert main(["observe", "--json", "--netns-folder", str(tmp_path), "--node", ""]) == 0
     assert json.loads(capsys.readouterr().out) == []
     assert main(["clean", "--netns-folder", str(tmp_path)]) == 0
+
+
+def test_the_log_level_may_follow_the_command_as_arguments_of_a_container_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["run", "--log-level", "debug", "--node", ""]) == 2
+    assert "which node is this" in capsys.readouterr().err

@@ -201,11 +201,13 @@ def test_another_rate_is_one_write() -> None:
 
 def test_a_low_rate_of_ingress_splits_packets_and_another_low_rate_changes_that_in_place() -> None:
     shaped = after(desired(Direction.INGRESS, bits_per_second=10_000_000), ObservedShaping((SLAVE,)))
-    slower = desired(Direction.INGRESS, bits_per_second=1_000_000)
+    slower = desired(Direction.INGRESS, bits_per_second=4_000_000)
     assert plan(slower, shaped).steps == (
-        WriteLimit(3, Direction.INGRESS, entry(1_000_000)),
-        SetRoot(IFB_NAME, Splitting(3028, 156_250)),
+        WriteLimit(3, Direction.INGRESS, entry(4_000_000)),
+        SetRoot(IFB_NAME, Splitting(3028, 625_000)),
     )
+    much_slower = desired(Direction.INGRESS, bits_per_second=1_000_000)
+    assert plan(much_slower, shaped).steps[1:] == (SetRoot(IFB_NAME, Splitting(3028, 156_250), afresh=True),)
     assert plan(desired(Direction.INGRESS), shaped).steps[1:] == (SetRoot(IFB_NAME),)
 
 
