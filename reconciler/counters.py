@@ -35,13 +35,18 @@ class PodCounters:
 
     @property
     def limits(self) -> Limits:
-        """The limits in force; a rate that none can be, which somebody else wrote, is no limit."""
-        rates = {
-            direction.value: Quantity(held.bits_per_second)
-            for direction, held in self.directions.items()
-            if MINIMUM_BITS_PER_SECOND <= held.bits_per_second <= MAXIMUM_BITS_PER_SECOND
-        }
-        return Limits(**rates)
+        """The limits in force."""
+        return in_force({direction: held.bits_per_second for direction, held in self.directions.items()})
+
+
+def in_force(rates: Mapping[Direction, int]) -> Limits:
+    """Of what the limits map holds, in bits per second: what can be no rate, as somebody else wrote it, is no limit."""
+    possible = {
+        direction.value: Quantity(rate)
+        for direction, rate in rates.items()
+        if MINIMUM_BITS_PER_SECOND <= rate <= MAXIMUM_BITS_PER_SECOND
+    }
+    return Limits(**possible)
 
 
 def limits_of(program: Program, slot: int) -> dict[Direction, LimitEntry]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from os import fstat
 from typing import Final
 
+from reconciler.counters import in_force
 from reconciler.kernel import netns
 from reconciler.kernel.errors import NetnsGoneError
 from reconciler.kernel.netlink import Netlink
@@ -19,7 +20,7 @@ from reconciler.kernel.program import Program
 from reconciler.model import ObservedLink
 from reconciler.sandboxes import Key
 from reconciler.slots import Tenant
-from webhook.contract import MAXIMUM_BITS_PER_SECOND, MINIMUM_BITS_PER_SECOND, Direction, Limits, Quantity
+from webhook.contract import Direction, Limits
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -69,16 +70,14 @@ def _program_ids(links: Iterable[ObservedLink]) -> set[int]:
 
 def _limits(pod_uid: str, links: Iterable[ObservedLink], programs: Mapping[int, Program | None]) -> Limits:
     """What the filters find in their programs' maps."""
-    rates: dict[str, Quantity] = {}
+    rates: dict[Direction, int] = {}
     for link in links:
         held = link.ours(Direction.EGRESS)
         if held is None or held.class_id is None or held.program_id is None:
             continue
         program = programs.get(held.program_id)
         entry = program.read_limit(held.class_id) if program else None
-        # A rate that none can be, which somebody else wrote, is no limit.
-        is_rate = entry and MINIMUM_BITS_PER_SECOND <= entry.bits_per_second <= MAXIMUM_BITS_PER_SECOND
-        if entry is not None and is_rate and entry.pod_uid == pod_uid:
+        if entry is not None and entry.pod_uid == pod_uid:
             direction = Direction.INGRESS if held.class_id % 2 else Direction.EGRESS
-            rates[direction.value] = Quantity(entry.bits_per_second)
-    return Limits(**rates)
+            rates[direction] = entry.bits_per_second
+    return in_force(rates)
