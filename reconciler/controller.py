@@ -101,8 +101,13 @@ class Controller:
         if not sandbox.netns_path:
             return
         self._sandboxes.add(sandbox)
-        await self._look(sandbox)
+        if not await self._look(sandbox):
+            self._latecomers.found([sandbox.key])
         self._metrics.hook_seconds.observe(self._monotonic() - began)
+
+    def on_late(self, pod: PodSandbox) -> None:
+        """The runtime waits no longer for `on_run`, so containers start while it goes on."""
+        self._latecomers.found([Sandbox.told(pod).key])
 
     async def on_stop(self, pod: PodSandbox) -> None:
         """The containers of a sandbox have ended; its network goes next."""
@@ -123,8 +128,10 @@ class Controller:
     def on_pods(self, items: Iterable[Mapping[str, Any]]) -> None:
         """The complete list of this node's Pods."""
         before, self._views = self._views, {v.uid: v for item in items if (v := pods.from_api(item))}
-        for uid in self._views.keys() | before.keys():
-            if self._views.get(uid) != before.get(uid):
+        for uid in before.keys() - self._views.keys():
+            self._is_gone(before[uid])
+        for uid, view in self._views.items():
+            if before.get(uid) != view:
                 self.look_at(uid)
 
     def on_pod_event(self, kind: str, pod: Mapping[str, Any]) -> None:
@@ -134,9 +141,8 @@ class Controller:
             return
         if kind == "DELETED":
             self._views.pop(view.uid, None)
-            self._events.forget(view.uid)
-            return
-        if self._views.get(view.uid) != view:
+            self._is_gone(view)
+        elif self._views.get(view.uid) != view:
             self._views[view.uid] = view
             self.look_at(view.uid)
 
@@ -201,7 +207,7 @@ class Controller:
         return [sandbox for sandbox in self._sandboxes if self._applied.get(sandbox.key, NOTHING).limits]
 
     def view(self, sandbox: Sandbox) -> PodView:
-        """A Pod as the API server tells of it, or as the runtime did when it started."""
+        """A Pod as the API server tells of it, or as it is known without."""
         return self._views.get(sandbox.pod.uid, sandbox.pod)
 
     async def visit(self, sandbox: Sandbox, *, thorough: bool) -> Sample | None:
@@ -248,39 +254,47 @@ class Controller:
         shaper = await self._loading.load(lambda: [sandbox.key for sandbox in self._sandboxes])
         log.info("the BPF program is in force", extra={"adopted": shaper.adopted})
         for counted in await self._in_kernel(shaper.counters):
-            limits = counted.limits
-            self._last_good[counted.pod_uid] = limits
             if counted.netns_path is not None:
-                self._applied[(counted.pod_uid, counted.netns_path)] = Applied(limits)
+                self._adopt((counted.pod_uid, counted.netns_path), counted.limits)
         for key, limits in shaper.found.items():
             self._unsure.add(key)
-            if limits:
-                self._applied[key] = Applied(limits)
-                self._last_good[key[0]] = limits
+            self._adopt(key, limits)
         self._loading.finish(shaper)
         for sandbox in self._sandboxes:
             self.look_at(sandbox.pod.uid)
 
-    async def _look(self, sandbox: Sandbox) -> None:
-        """Compare what one sandbox should have with what it has, and make it so."""
+    def _adopt(self, key: Key, limits: Limits) -> None:
+        """These limits were found in force: as changes while a Pod runs are known to the API server only, they stay."""
+        if limits and self._sandboxes.adopt(key, limits):
+            self._applied[key], self._last_good[key[0]] = Applied(limits), limits
+
+    async def _look(self, sandbox: Sandbox) -> bool:
+        """Compare what one sandbox should have with what it has, and make it so. False if it has not what it should."""
+        if not self._loading.done:  # every Pod is looked at when it is
+            asked = intent(self.view(sandbox), Limits())
+            if not asked.limits and not asked.notices:
+                return True
+            if self._loading.trouble:
+                self._told_once(sandbox, self.view(sandbox), self._loading.trouble)
+                return False
         shaper = await self._loading.shaper()
         async with self._kernel:
             view = self.view(sandbox)
             wanted = intent(view, self._last_good.get(view.uid, Limits()))
             before = self._applied.get(sandbox.key, NOTHING)
             if sandbox not in self._sandboxes:  # let go while this waited
-                return
+                return True
             unsure = sandbox.key in self._failures or sandbox.key in self._unsure
             if not wanted.limits and not before.limits and not wanted.notices and not unsure:
                 self._latecomers.forget(sandbox.key)
-                return
+                return True
             try:
                 outcome = await self._run(shaper.shape, view.uid, sandbox.netns_path, wanted.limits)
             except NetnsGoneError:
-                return
+                return True
             except ShapingError as error:
                 self._failed(sandbox, view, error)
-                return
+                return False
             self._failures.pop(sandbox.key, None)
             self._unsure.discard(sandbox.key)
             await self._ears.listen(sandbox.netns_path)
@@ -298,6 +312,7 @@ class Controller:
             if notice.reason == Reason.REPAIRED:
                 self._metrics.repairs.inc()
             self._events.tell(view, notice)
+        return True
 
     def _tell_latecomer(self, sandbox: Sandbox, view: PodView) -> None:
         unlimited_s = self._latecomers.unlimited_s(sandbox.key, view.started_s)
@@ -306,28 +321,48 @@ class Controller:
             self._events.tell(view, latecomers.notice(unlimited_s))
 
     async def _release(self, sandbox: Sandbox) -> None:
-        shaper = await self._loading.shaper()
-        async with self._kernel:
-            self._ears.ignore(sandbox.netns_path)
-            try:
-                await self._run(shaper.release, *sandbox.key)
-            except ShapingError as error:
-                log.warning("cannot take the shaping off a Pod that is gone", extra={"error": str(error)})
-            self._applied.pop(sandbox.key, None)
-            self._latecomers.forget(sandbox.key)
-            self._failures.pop(sandbox.key, None)
-            self._unsure.discard(sandbox.key)
-            if not self._sandboxes.of(sandbox.pod.uid):
-                self._last_good.pop(sandbox.pod.uid, None)
-                self._settling.forget(sandbox.pod.uid)
+        if self._loading.done:
+            shaper = await self._loading.shaper()
+            async with self._kernel:
+                self._ears.ignore(sandbox.netns_path)
+                try:
+                    await self._run(shaper.release, *sandbox.key)
+                except ShapingError as error:
+                    log.warning("cannot take the shaping off a Pod that is gone", extra={"error": str(error)})
+                self._let_go(sandbox)
+        else:  # the runtime waits for this; what the kernel may hold for it is freed by the collector
+            self._let_go(sandbox)
+
+    def _let_go(self, sandbox: Sandbox) -> None:
+        self._applied.pop(sandbox.key, None)
+        self._latecomers.forget(sandbox.key)
+        self._failures.pop(sandbox.key, None)
+        self._unsure.discard(sandbox.key)
+        uid = sandbox.pod.uid
+        if not self._sandboxes.of(uid):
+            self._last_good.pop(uid, None)
+            self._settling.forget(uid)
+            if uid not in self._views:
+                self._events.forget(uid)
+
+    def _is_gone(self, view: PodView) -> None:
+        """The API server no longer knows a Pod. Its sandboxes may last a while, as it was last."""
+        self._sandboxes.learn(view)
+        if not self._sandboxes.of(view.uid):
+            self._events.forget(view.uid)
+
+    def _told_once(self, sandbox: Sandbox, view: PodView, why: str) -> int:
+        """Tell a Pod that it is not limited, the first time; gives how often it failed before."""
+        count = self._failures.get(sandbox.key, 0)
+        self._failures[sandbox.key] = count + 1
+        if count == 0:
+            self._events.tell(view, Notice(Reason.FAILED, f"this Pod is not limited as asked: {why}"))
+        return count
 
     def _failed(self, sandbox: Sandbox, view: PodView, error: ShapingError) -> None:
         """Tell once, try again with backoff."""
-        count = self._failures.get(sandbox.key, 0)
-        self._failures[sandbox.key] = count + 1
+        count = self._told_once(sandbox, view, str(error))
         self._metrics.errors.labels(kind=type(error).__name__).inc()
-        if count == 0:
-            self._events.tell(view, Notice(Reason.FAILED, f"this Pod is not limited as asked: {error}"))
         if sandbox.key not in self._retrying:  # one that changes all the time is looked at, and fails, in between
             self._retrying.add(sandbox.key)
             self._spawn(self._again(sandbox, RETRY_S[min(count, len(RETRY_S) - 1)]))

@@ -1,10 +1,12 @@
 """Pods that started while nobody could limit them: who they are, and for how long each ran without its limits. Pure.
 
-The container runtime does not wait for a reconciler that is away (fail-open), so this time is counted and told.
+The container runtime does not wait for a reconciler that is away or takes too long (fail-open), so this time is counted
+and told.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -14,7 +16,7 @@ from reconciler.sandboxes import Key
 
 @dataclass(slots=True)
 class Latecomers:
-    """Sandboxes, by Pod uid and netns path, that the runtime told of at a connect and not by its hook.
+    """Sandboxes, by Pod uid and netns path, that were not limited before the runtime went on to start containers.
 
     All times are seconds since the epoch.
     """
@@ -23,7 +25,7 @@ class Latecomers:
     _limited_at: dict[Key, float] = field(default_factory=dict)
 
     def found(self, keys: Iterable[Key]) -> None:
-        """These were there before us."""
+        """These may have started, and without the limits that they ask for."""
         self._found.update(keys)
 
     def looked_at(self, key: Key, *, newly_limited: bool, now_s: float) -> None:
@@ -49,6 +51,6 @@ def notice(unlimited_s: float) -> Notice:
     """What the Pod's owner is told."""
     return Notice(
         Reason.RAN_UNLIMITED,
-        f"this Pod ran without its limits for {unlimited_s:.0f} s, from the start of its first container until now, as "
-        "no reconciler was connected to the node's container runtime when it started",
+        f"this Pod ran without its limits for {math.ceil(unlimited_s)} s, from the start of its first container, as it "
+        "started while the node's reconciler was away or could not limit it",
     )

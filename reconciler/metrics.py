@@ -41,7 +41,7 @@ class Metrics:
         )
         self.unshaped_seconds = Counter(
             PREFIX + "unshaped_seconds",
-            "Seconds that Pods ran without their limits, as they started while no reconciler was there.",
+            "Seconds that Pods ran without their limits, as they started before they could be limited.",
             registry=self.registry,
         )
         self.events_dropped = Counter(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -13,9 +13,9 @@ from webhook.contract import (
     MANAGED_LABEL,
     MIRROR_ANNOTATION,
     Direction,
+    Limits,
+    Quantity,
 )
-
-_FINISHED_PHASES = frozenset({"Succeeded", "Failed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,6 @@ class PodView:
     ingress: str | None = None
     egress: str | None = None
     host_network: bool = False
-    finished: bool = False
     started_s: float | None = None
 
     @property
@@ -66,7 +65,6 @@ def from_api(pod: Any) -> PodView | None:
         labels=_mapping(metadata.get("labels")),
         annotations=annotations,
         host_network=_mapping(pod.get("spec")).get("hostNetwork") is True,
-        finished=_mapping(pod.get("status")).get("phase") in _FINISHED_PHASES,
         started_s=_started(_mapping(pod.get("status"))),
     )
 
@@ -81,9 +79,12 @@ def from_runtime(
     netns_path: str,
 ) -> PodView:
     """Read a Pod as the runtime tells of it; one without a network namespace of its own is on the host's."""
-    return _view(
-        uid, namespace, name, labels=labels, annotations=annotations, host_network=not netns_path, finished=False
-    )
+    return _view(uid, namespace, name, labels=labels, annotations=annotations, host_network=not netns_path)
+
+
+def asking(view: PodView, limits: Limits) -> PodView:
+    """The Pod as if it was admitted with annotations for these limits."""
+    return replace(view, managed=True, ingress=_written(limits.ingress), egress=_written(limits.egress))
 
 
 def _view(
@@ -94,7 +95,6 @@ def _view(
     labels: Mapping[str, Any],
     annotations: Mapping[str, Any],
     host_network: bool,
-    finished: bool,
     started_s: float | None = None,
 ) -> PodView:
     return PodView(
@@ -105,7 +105,6 @@ def _view(
         ingress=_text(annotations.get(INGRESS_ANNOTATION)),
         egress=_text(annotations.get(EGRESS_ANNOTATION)),
         host_network=host_network,
-        finished=finished,
         started_s=started_s,
     )
 
@@ -129,6 +128,10 @@ def _seconds(rfc3339: str) -> float | None:
         return datetime.strptime(rfc3339, "%Y-%m-%dT%H:%M:%S%z").timestamp()
     except ValueError:
         return None
+
+
+def _written(limit: Quantity | None) -> str | None:
+    return None if limit is None else str(limit)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -84,6 +84,8 @@ def report(before: Applied, after: Applied, steps: Iterable[str]) -> tuple[Notic
 def _change(before: Applied, after: Applied, steps: tuple[str, ...]) -> tuple[Notice, ...]:
     where = ", ".join(after.interfaces)
     limited = f"limited to {describe(after.limits)} on {where}"
+    if after.notices:
+        limited += ", but for what the warnings beside this say"
     if before.limits != after.limits:
         if not before.limits:
             return (Notice(Reason.LIMITED, limited),) if steps else ()

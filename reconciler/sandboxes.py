@@ -6,12 +6,13 @@ A Pod can have several sandboxes in its life, and two at once while one is torn 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from reconciler import pods
 from reconciler.nri.messages import PodSandbox
 from reconciler.pods import PodView
+from webhook.contract import Limits
 
 Key = tuple[str, str]
 """A Pod's uid and the path of its netns."""
@@ -19,7 +20,10 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """One sandbox: its id at the runtime, the Pod as the runtime knows it, and the path of its netns."""
+    """One sandbox: its id at the runtime, the path of its netns, and the Pod as it is known without the API server.
+
+    That is as the runtime told of it when it began, unless something newer was learnt: see `Sandboxes`.
+    """
 
     id: str
     pod: PodView
@@ -60,10 +64,25 @@ class Sandboxes:
         return self._by_id.pop(sandbox_id, None)
 
     def replace(self, sandboxes: Iterable[Sandbox]) -> tuple[Sandbox, ...]:
-        """Take the runtime's full list; gives those that are gone."""
+        """Take the runtime's full list; gives those that are gone. What was learnt of the others stays."""
         before = self._by_id
-        self._by_id = {sandbox.id: sandbox for sandbox in sandboxes if sandbox.netns_path}
+        self._by_id = {sandbox.id: before.get(sandbox.id, sandbox) for sandbox in sandboxes if sandbox.netns_path}
         return tuple(sandbox for sandbox in before.values() if sandbox.id not in self._by_id)
+
+    def learn(self, view: PodView) -> None:
+        """Keep the API server's last word of a Pod that it tells of no longer, for as long as its sandboxes last."""
+        for sandbox in self.of(view.uid):
+            self._by_id[sandbox.id] = replace(sandbox, pod=view)
+
+    def adopt(self, key: Key, limits: Limits) -> bool:
+        """Limits were found in the kernel: that is what was asked for last, and newer than the runtime's word.
+
+        False if there is no such sandbox.
+        """
+        adopting = [sandbox for sandbox in self.of(key[0]) if sandbox.key == key]
+        for sandbox in adopting:
+            self._by_id[sandbox.id] = replace(sandbox, pod=pods.asking(sandbox.pod, limits))
+        return bool(adopting)
 
     def of(self, uid: str) -> tuple[Sandbox, ...]:
         """All sandboxes of a Pod, the oldest first."""

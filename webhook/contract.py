@@ -22,7 +22,6 @@ from webhook.advice import counts_bytes, likely_meanings
 INGRESS_ANNOTATION: Final = "kubernetes.io/ingress-bandwidth"
 EGRESS_ANNOTATION: Final = "kubernetes.io/egress-bandwidth"
 DEFAULT_NETWORK_ANNOTATION: Final = "v1.multus-cni.io/default-network"
-NETWORK_STATUS_ANNOTATION: Final = "k8s.v1.cni.cncf.io/network-status"
 MIRROR_ANNOTATION: Final = "kubernetes.io/config.mirror"
 NETWORK_LABEL: Final = "ipvlan-bandwidth.io/network"
 MANAGED_LABEL: Final = "ipvlan-bandwidth.io/managed"
@@ -77,14 +76,6 @@ class InvalidQuantity(ValueError):  # noqa: N818 - it names a value, as the mess
         super().__init__(f"{quoted(text)} {reason}" + (f"; {advice}" if advice else ""))
 
 
-class InvalidLimits(ValueError):  # noqa: N818 - as InvalidQuantity
-    """Annotations that do not read. `problems` has one sentence for each bad annotation, and names it."""
-
-    def __init__(self, problems: tuple[str, ...]) -> None:
-        self.problems = problems
-        super().__init__("; ".join(problems))
-
-
 @dataclass(frozen=True, slots=True, order=True)
 class Quantity:
     """A rate in whole bits per second, from 1k to 1P inclusive. As a string: its normal form, equal for equal rates."""
@@ -122,23 +113,6 @@ class Limits:
 
     ingress: Quantity | None = None
     egress: Quantity | None = None
-
-    @classmethod
-    def from_annotations(cls, annotations: Mapping[str, str]) -> Self:
-        """The limits that a Pod's annotations ask for. Raises InvalidLimits, which tells all that is wrong at once."""
-        read: dict[str, Quantity] = {}
-        problems: list[str] = []
-        for direction in Direction:
-            text = annotations.get(direction.annotation)
-            if text is None:
-                continue
-            try:
-                read[direction.value] = Quantity.parse(text)
-            except InvalidQuantity as error:
-                problems.append(f"annotation {direction.annotation}: {error}")
-        if problems:
-            raise InvalidLimits(tuple(problems))
-        return cls(ingress=read.get("ingress"), egress=read.get("egress"))
 
     def get(self, direction: Direction) -> Quantity | None:
         """The limit of one direction, if it has one."""

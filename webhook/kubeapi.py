@@ -18,7 +18,6 @@ from typing import Any, Final, Self
 import aiohttp
 
 SERVICE_ACCOUNT_FOLDER: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-MERGE_PATCH: Final = "application/merge-patch+json"
 
 _CONNECT_TIMEOUT_S: Final = 10.0
 _CALL_TIMEOUT_S: Final = 30.0
@@ -159,16 +158,9 @@ class KubeApi:
         """Replace an object; status 409, `Conflict`, when its `metadata.resourceVersion` is no longer the body's."""
         return await self._call("PUT", path, None, body)
 
-    async def patch(
-        self,
-        path: str,
-        body: Mapping[str, Any] | list[Any],
-        *,
-        content_type: str = MERGE_PATCH,
-        params: Mapping[str, str] | None = None,
-    ) -> dict[str, Any]:
+    async def patch(self, path: str, body: Mapping[str, Any], *, content_type: str) -> dict[str, Any]:
         """Patch an object; `content_type` says in which of the API's patch languages the body is."""
-        return await self._call("PATCH", path, params, body, content_type)
+        return await self._call("PATCH", path, None, body, content_type)
 
     async def watch(self, path: str, params: Mapping[str, str]) -> AsyncGenerator[dict[str, Any]]:
         """The events of one watch connection, as `{"type": ..., "object": ...}`, until the server ends it.

@@ -20,10 +20,9 @@ class NoSlotLeftError(ShapingError):
 
 
 class KernelLacksError(ShapingError):
-    """The kernel has not what shaping needs. `option` is the configuration option or module."""
+    """The kernel has not what shaping needs. `option` is the kernel's configuration option or module."""
 
     def __init__(self, option: str, message: str) -> None:
-        self.option = option
         super().__init__(f"{message}; the node's kernel needs {option}")
 
 

@@ -41,7 +41,7 @@ class PodSandbox:
 
     `netns_path` is "" for a hostNetwork Pod, and for a sandbox whose network namespace is gone: containerd 2.4 leaves
     it out once the path no longer exists (internal/cri/nri/nri_api_linux.go, GetLinuxNamespaces), so at removal, and
-    for stopped sandboxes in the replay. `pid` is the pause process's, in the host's numbering.
+    for stopped sandboxes in the replay.
     """
 
     id: str
@@ -51,7 +51,6 @@ class PodSandbox:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     netns_path: str = ""
-    pid: int = 0
 
     @classmethod
     def decode(cls, data: bytes) -> "PodSandbox":
@@ -67,7 +66,6 @@ class PodSandbox:
             labels=fields.text_map(5),
             annotations=fields.text_map(6),
             netns_path=next((each.text(2) for each in namespaces if each.text(1) == "network"), ""),
-            pid=fields.integer(9),
         )
 
 
@@ -77,14 +75,13 @@ class Configure:
 
     runtime_name: str
     runtime_version: str
-    nri_version: str
     request_timeout_ms: int
 
     @classmethod
     def decode(cls, data: bytes) -> "Configure":
         """Raises ProtocolError."""
         fields = Fields(data)
-        return cls(fields.text(2), fields.text(3), fields.text(6), fields.integer(5))
+        return cls(fields.text(2), fields.text(3), fields.integer(5))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ hooks from the runtime. Configure may overtake the answer to RegisterPlugin, sin
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from reconciler.nri.errors import ProtocolError
@@ -55,7 +55,7 @@ class Configured:
 
 @dataclass(frozen=True, slots=True)
 class Synchronized:
-    """The replay is whole: all Pods of the node. To be answered, by `accept` or `refuse` with `stream`.
+    """The replay is whole: all Pods of the node. To be answered, by `accept` with `stream`.
 
     `deadline_ns` is how long the answer may take: four fifths of what the runtime waits before it drops the plugin.
     """
@@ -86,7 +86,7 @@ Event = Registered | RegistrationRefused | Configured | Synchronized | PodEvent 
 class Plugin:
     """The state of one connection; a new connection needs a new one.
 
-    After each call of `register`, `feed`, `accept` and `refuse`, send what `take_outgoing` returns.
+    After each call of `register`, `feed` and `accept`, send what `take_outgoing` returns.
     """
 
     def __init__(self, name: str, index: str, hooks: Iterable[Hook]) -> None:
@@ -128,11 +128,6 @@ class Plugin:
     def accept(self, stream: int) -> None:
         """Answer the call of that stream: all is well, go on. Raises ValueError for a stream that waits for none."""
         self._answer(stream, self._take_unanswered(stream))
-
-    def refuse(self, stream: int, message: str) -> None:
-        """Answer with an error: RunPodSandbox then fails, and kubelet tries again. Raises ValueError as `accept`."""
-        response = self._take_unanswered(stream)
-        self._answer(stream, replace(response, payload=b"", code=Code.FAILED_PRECONDITION, message=message))
 
     def take_outgoing(self) -> bytes:
         """What is to be sent now, b"" for nothing; each byte is handed out once."""

@@ -122,11 +122,6 @@ def message_field(number: int, value: bytes) -> bytes:
     return _varint(number << 3 | _Wire.LENGTH_DELIMITED) + _varint(len(value)) + value
 
 
-def text_map_field(number: int, items: dict[str, str]) -> bytes:
-    """A map<string, string>."""
-    return b"".join(message_field(number, text_field(1, key) + text_field(2, items[key])) for key in items)
-
-
 def _varint(value: int) -> bytes:
     encoded = bytearray()
     while value > 0x7F:  # noqa: PLR2004 - the seven bits a byte of a varint carries

@@ -1,6 +1,6 @@
 """The plugin on the runtime's Unix socket: connects, registers, calls the handler, and connects again after an end.
 
-Whatever goes wrong on this side, the Pod starts (fail-open), unless the caller's `verdict` says otherwise.
+Whatever goes wrong on this side, the Pod starts (fail-open): an add-on that has failed must not stop a node.
 """
 
 import asyncio
@@ -47,21 +47,14 @@ class Handler(Protocol):
     async def on_run(self, pod: PodSandbox, /) -> None:
         """The Pod's network stands, and none of its containers has started."""
 
+    def on_late(self, pod: PodSandbox, /) -> None:
+        """`on_run` is at work past its deadline: the runtime goes on, and starts the Pod's containers."""
+
     async def on_stop(self, pod: PodSandbox, /) -> None:
         """The Pod's containers have ended; its network is about to be taken down."""
 
     async def on_remove(self, pod: PodSandbox, /) -> None:
         """The sandbox is gone, its network namespace too."""
-
-
-Verdict = Callable[[Hook | None, Exception], str | None]
-"""Decides after a handler's error (TimeoutError: its deadline has passed): None to let the Pod start, or the reason to
-answer the runtime with. The hook is None for the replay."""
-
-
-def fail_open(_hook: Hook | None, _error: Exception) -> str | None:
-    """Let every Pod start: an add-on that has failed must not stop a node."""
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +79,8 @@ class _RefusedError(Exception):
     """The runtime does not want the plugin."""
 
 
-_Handling = asyncio.Task[Exception | None]
-"""A handler at work; its result is its error."""
+_Handling = asyncio.Task[None]
+"""A handler at work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,20 +113,16 @@ class NriPlugin:
         socket_path: str = DEFAULT_SOCKET,
         name: str = PLUGIN_NAME,
         index: str = PLUGIN_INDEX,
-        on_connected: Callable[[bool], None] = lambda _connected: None,
-        verdict: Verdict = fail_open,
         timing: Timing = Timing(),
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         fraction: Callable[[], float] = random.random,
     ) -> None:
-        """`on_connected` hears each change of `connected`; `sleep` and `fraction` (0 to 1) make the wait in between."""
+        """`sleep` and `fraction` (0 to 1) make the wait between connections."""
         self.connected = False
         self._handler = handler
         self._socket_path = socket_path
         self._name = name
         self._index = index
-        self._on_connected = on_connected
-        self._verdict = verdict
         self._timing = timing
         self._sleep = sleep
         self._fraction = fraction
@@ -155,10 +144,10 @@ class NriPlugin:
                 if self.connected or reason != told:
                     logger.warning("NRI at %s: %s; connecting again", self._socket_path, reason)
                     told = reason
-                self._set_connected(connected=False)
+                self.connected = False
                 await self._sleep(self._timing.delay_seconds(failures, self._fraction()))
         finally:
-            self._set_connected(connected=False)
+            self.connected = False
             running = list(self._tasks)
             for task in running:
                 task.cancel()
@@ -232,8 +221,8 @@ class NriPlugin:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _call(self, event: Synchronized | PodEvent, before: Sequence[_Handling]) -> Exception | None:
-        """Runs the handler. Returns its error rather than raising it: nobody may be waiting any more."""
+    async def _call(self, event: Synchronized | PodEvent, before: Sequence[_Handling]) -> None:
+        """Runs the handler. Logs its error rather than raising it: nobody may be waiting any more."""
         if before:
             await asyncio.wait(before)
         try:
@@ -246,10 +235,8 @@ class NriPlugin:
                     await self._handler.on_stop(event.pod)
                 case _:
                     await self._handler.on_remove(event.pod)
-        except Exception as error:  # the Pod is to start whatever the handler does
+        except Exception:  # the Pod is to start whatever the handler does
             logger.exception("NRI: %s failed", _describe(event))
-            return error
-        return None
 
     async def _answer(self, event: Synchronized | PodEvent, handling: _Handling, connection: _Connection) -> None:
         """Answers the runtime when the handler is done, or at the deadline."""
@@ -257,25 +244,12 @@ class NriPlugin:
         await asyncio.wait({handling}, timeout=deadline_seconds)
         if not handling.done():
             logger.warning("NRI: %s takes longer than %.3f s: going on", _describe(event), deadline_seconds)
-            error: Exception | None = TimeoutError(f"not done within {deadline_seconds:.3f} s")
-        elif handling.cancelled():
-            error = RuntimeError("the handler was cancelled")
-        else:
-            error = handling.result()
-        hook = event.hook if isinstance(event, PodEvent) else None
-        refusal = self._verdict(hook, error) if error else None
-        if refusal is None:
-            connection.plugin.accept(event.stream)
-        else:
-            connection.plugin.refuse(event.stream, refusal)
+            if isinstance(event, PodEvent) and event.hook is Hook.RUN_POD_SANDBOX:
+                self._handler.on_late(event.pod)
+        connection.plugin.accept(event.stream)
         connection.send()
-        if hook is None and refusal is None and connection.keep():
-            self._set_connected(connected=True)
-
-    def _set_connected(self, *, connected: bool) -> None:
-        if connected != self.connected:
-            self.connected = connected
-            self._on_connected(connected)
+        if isinstance(event, Synchronized) and connection.keep():
+            self.connected = True
 
 
 def _describe(event: Synchronized | PodEvent) -> str:

@@ -29,7 +29,6 @@ class Code(IntEnum):
     """Status codes of gRPC that this side sends or expects (google.golang.org/grpc/codes)."""
 
     OK = 0
-    FAILED_PRECONDITION = 9
     UNIMPLEMENTED = 12
 
 

@@ -142,7 +142,6 @@ def _sandbox(pod: Pod, limits: dict[str, str]) -> PodSandbox:
         labels=MANAGED,
         annotations=_annotations(limits),
         netns_path=pod.netns,
-        pid=1,
     )
 
 

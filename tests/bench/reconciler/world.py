@@ -64,7 +64,6 @@ class Pod:
             labels=LABELS,
             annotations=annotations(rate),
             netns_path=self.netns,
-            pid=self.number + 1,
         )
 
 

@@ -288,8 +288,8 @@ def test_the_example_opts_in_to_the_network_that_both_variants_define() -> None:
         assert label == f"{network['namespace']}.{network['name']}"
     annotations = one("Deployment", "test", test)["spec"]["template"]["metadata"]["annotations"]
     assert contract.DEFAULT_NETWORK_ANNOTATION not in annotations, "the webhook injects it"
-    limits = contract.Limits.from_annotations(annotations)
-    assert (str(limits.ingress), str(limits.egress)) == ("100M", "100M")
+    limits = [contract.Quantity.parse(annotations[direction.annotation]) for direction in contract.Direction]
+    assert [str(limit) for limit in limits] == ["100M", "100M"]
 
 
 def test_the_spiderpool_example_chains_ipvlan_and_coordinator_with_a_pool_that_exists() -> None:

@@ -4,17 +4,23 @@ It follows containerd/nri v0.12.3, pkg/adaptation/plugin.go. The cluster's tests
 """
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from reconciler.nri.messages import PLUGIN_SERVICE, PodSandbox
 from reconciler.nri.mux import MAX_SENT_PAYLOAD_BYTES, PLUGIN_CONNECTION, RUNTIME_CONNECTION, Demultiplexer
-from reconciler.nri.protobuf import integer_field, message_field, text_field, text_map_field
+from reconciler.nri.protobuf import integer_field, message_field, text_field
 from reconciler.nri.ttrpc import Assembler, Message, MessageType, Request, Response
 
 
 def frame(connection: int, data: bytes) -> bytes:
     """One frame whatever its size: a runtime's frames are as large as its messages."""
     return struct.pack(">II", connection, len(data)) + data
+
+
+def text_map_field(number: int, items: Mapping[str, str]) -> bytes:
+    """A map<string, string>."""
+    return b"".join(message_field(number, text_field(1, key) + text_field(2, items[key])) for key in items)
 
 
 def pod_bytes(pod: PodSandbox) -> bytes:
@@ -27,11 +33,10 @@ def pod_bytes(pod: PodSandbox) -> bytes:
         + text_field(2, pod.name)
         + text_field(3, pod.uid)
         + text_field(4, pod.namespace)
-        + text_map_field(5, dict(pod.labels))
-        + text_map_field(6, dict(pod.annotations))
+        + text_map_field(5, pod.labels)
+        + text_map_field(6, pod.annotations)
         + text_field(7, "runc")
         + message_field(8, text_field(3, "/kubepods/burstable") + namespaces)
-        + integer_field(9, pod.pid)
         + text_field(10, "172.16.0.7")
     )
 

@@ -38,6 +38,9 @@ class Recorder:
     async def on_run(self, pod: PodSandbox) -> None:
         await self._hear("run", pod.name)
 
+    def on_late(self, pod: PodSandbox) -> None:
+        self.heard.append(("late", pod.name))
+
     async def on_stop(self, pod: PodSandbox) -> None:
         await self._hear("stop", pod.name)
 

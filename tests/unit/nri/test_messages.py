@@ -22,9 +22,7 @@ from reconciler.nri.protobuf import Fields, integer_field, message_field, text_f
 from tests.unit.nri.runtime_side import configure_request, pod_bytes, pod_request, synchronize_request
 
 maps = st.dictionaries(st.text(), st.text(), max_size=4)
-pods = st.builds(
-    PodSandbox, st.text(), st.text(), st.text(), st.text(), maps, maps, st.text(), pid=st.integers(0, 2**32 - 1)
-)
+pods = st.builds(PodSandbox, st.text(), st.text(), st.text(), st.text(), maps, maps, st.text())
 
 
 @given(pods)
@@ -72,7 +70,7 @@ def test_fields_of_another_wire_type_are_skipped_in_the_replay() -> None:
 
 
 def test_configure_tells_who_the_runtime_is_and_how_long_it_waits() -> None:
-    assert Configure.decode(configure_request()) == Configure("containerd", "v2.4.2", "v0.12.3", 2000)
+    assert Configure.decode(configure_request()) == Configure("containerd", "v2.4.2", 2000)
 
 
 def test_the_registration_names_the_plugin_and_its_place() -> None:

@@ -27,7 +27,7 @@ from reconciler.nri.ttrpc import Message, MessageType, Request, Response
 from tests.unit.nri.runtime_side import RuntimeSide, configure_request, frame, pod_request, synchronize_request
 
 DEADLINE_NS = 1_600_000_000
-POD = PodSandbox("sandbox", "test-0", "uid-0", "default", {"app": "test"}, {"a/b": "c"}, "/run/netns/x", 42)
+POD = PodSandbox("sandbox", "test-0", "uid-0", "default", {"app": "test"}, {"a/b": "c"}, "/run/netns/x")
 OTHER = PodSandbox("sandbox-1", "test-1", "uid-1", "default")
 
 
@@ -55,7 +55,7 @@ def whole_life(runtime: RuntimeSide) -> bytes:
 
 
 WHOLE_LIFE: list[Event] = [
-    Configured(Configure("containerd", "v2.4.2", "v0.12.3", 2000)),
+    Configured(Configure("containerd", "v2.4.2", 2000)),
     Registered(),
     Synchronized(5, DEADLINE_NS, (POD, OTHER)),
     PodEvent(7, DEADLINE_NS, Hook.RUN_POD_SANDBOX, POD),
@@ -136,20 +136,6 @@ def test_a_hook_that_is_accepted_is_answered_with_nothing() -> None:
     assert runtime.responses(plugin.take_outgoing()) == {1: Response()}
 
 
-def test_a_hook_that_is_refused_is_answered_with_the_reason() -> None:
-    plugin, runtime = new_plugin(), RuntimeSide()
-    plugin.feed(runtime.call("RunPodSandbox", pod_request(POD)))
-    plugin.refuse(1, "no slot is free")
-    assert runtime.responses(plugin.take_outgoing()) == {1: Response(code=9, message="no slot is free")}
-
-
-def test_a_long_refusal_arrives_whole_in_frames_that_the_runtime_can_read() -> None:
-    plugin, runtime = new_plugin(), RuntimeSide()
-    plugin.feed(runtime.call("RunPodSandbox", pod_request(POD)))
-    plugin.refuse(1, "x" * 10_000)
-    assert runtime.responses(plugin.take_outgoing())[1].message == "x" * 10_000
-
-
 def test_calls_may_be_answered_in_another_order_but_each_only_once() -> None:
     plugin, runtime = new_plugin(), RuntimeSide()
     plugin.feed(runtime.call("RunPodSandbox", pod_request(POD)) + runtime.call("RunPodSandbox", pod_request(OTHER)))
@@ -158,8 +144,6 @@ def test_calls_may_be_answered_in_another_order_but_each_only_once() -> None:
     assert list(runtime.responses(plugin.take_outgoing())) == [3, 1]
     with pytest.raises(ValueError, match="stream 1"):
         plugin.accept(1)
-    with pytest.raises(ValueError, match="stream 3"):
-        plugin.refuse(3, "late")
 
 
 def test_a_second_replay_starts_afresh() -> None:

@@ -13,8 +13,8 @@ from reconciler.nri.protobuf import (
     scan,
     signed,
     text_field,
-    text_map_field,
 )
+from tests.unit.nri.runtime_side import text_map_field
 
 numbers = st.integers(1, 2**29 - 1)
 

@@ -9,8 +9,8 @@ from reconciler.controller import Controller
 from reconciler.metrics import Metrics
 from reconciler.model import Problem, ProblemKind
 from reconciler.nri.messages import PodSandbox
-from reconciler.shaping import NetnsGoneError, Outcome, ShapingError
-from webhook.contract import Limits, Quantity
+from reconciler.shaping import DirectionCounters, NetnsGoneError, Outcome, PodCounters, ShapingError
+from webhook.contract import Direction, Limits, Quantity
 
 A, B = "/run/netns/a", "/run/netns/b"
 M20, M100 = Quantity(20_000_000), Quantity(100_000_000)
@@ -123,7 +123,6 @@ def sandbox(ident="s1", uid="u1", path=A, *, ingress="100M", egress=None, manage
             if text
         },
         netns_path=path,
-        pid=1,
     )
 
 
@@ -398,6 +397,22 @@ async def test_a_pod_never_admitted_is_told_of_and_not_limited(bench):
     assert bench.told.notices == [("shop/web-0", "NotManaged")]
 
 
+async def test_a_pod_that_the_api_server_no_longer_has_is_as_it_was_last_until_its_sandbox_ends(bench):
+    await bench.controller.on_run(sandbox())
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
+    bench.controller.on_pods([api_pod("u1", ingress="20M"), api_pod("u2", ingress="20M")])
+    await bench.settle()
+    bench.controller.on_pods([api_pod("u1", ingress="20M")])
+    bench.controller.on_pod_event("DELETED", api_pod("u1", ingress="20M"))
+    for uid in ("u1", "u2"):
+        bench.controller.look_at(uid)
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M20), ("u2", B): Limits(ingress=M20)}
+    await bench.controller.on_stop(sandbox())
+    await bench.controller.on_stop(sandbox("s2", uid="u2", path=B))
+    assert bench.told.notices[-2:] == [("u1", "forgotten"), ("u2", "forgotten")]
+
+
 async def test_a_deleted_pod_is_forgotten_by_the_events(bench):
     bench.controller.on_pod_event("ADDED", api_pod(ingress="20M"))
     bench.controller.on_pod_event("DELETED", api_pod(ingress="20M"))
@@ -455,7 +470,37 @@ async def test_what_is_left_of_a_limit_that_nobody_wants_any_more_is_taken_away_
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([sandbox(ingress=None), sandbox("s2", uid="u2", path=B, ingress=None)])
     await bench.settle()
-    assert bench.kernel.calls == [("u1", A, Limits())]
+    # A limit may have been added while the Pod ran, which the API server knows and the runtime does not.
+    assert bench.kernel.held == {("u1", A): limits}
+    bench.controller.on_pods([api_pod("u1"), api_pod("u2")])
+    await bench.settle()
+    assert bench.kernel.calls[-1] == ("u1", A, Limits())
+    assert {uid for uid, _, _ in bench.kernel.calls} == {"u1"}
+    run.cancel()
+
+
+@pytest.mark.parametrize("by_an_older_program", [True, False])
+async def test_limits_changed_while_the_pod_ran_outlast_a_restart_while_the_api_server_is_away(by_an_older_program):
+    bench = Bench()
+    bench.kernel.held = {("u1", A): Limits(egress=M20)}
+    if by_an_older_program:
+        bench.kernel.found = bench.kernel.held
+    else:
+        figures = DirectionCounters(20_000_000, bytes=0, packets=0, drops=0, marks=0)
+        bench.kernel.counters = lambda: [
+            PodCounters("u1", A, {Direction.EGRESS: figures}),
+            PodCounters("u2", None, {Direction.EGRESS: figures}),
+        ]
+    run = asyncio.create_task(bench.controller.run())
+    for _ in range(2):
+        await bench.controller.on_synchronize([sandbox(ingress="100M")])
+        await bench.settle()
+        assert bench.kernel.held == {("u1", A): Limits(egress=M20)}
+    assert bench.told.notices == []
+    bench.controller.on_pods([api_pod(ingress="20M")])
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
+    assert bench.told.notices == [("shop/web-0", "BandwidthChanged")]
     run.cancel()
 
 
@@ -512,34 +557,63 @@ async def test_replays_one_after_the_other_as_of_a_runtime_that_dies_again_and_a
     assert len(bench.kernel.calls) <= len(pods) + 1
 
 
-async def test_a_pod_that_starts_while_the_program_loads_is_limited_when_it_is_loaded():
-    bench = Bench(start_failures=[ShapingError("not yet")])
-    loaded = bench.gate = asyncio.Event()
+async def test_a_pod_that_starts_while_the_program_loads_waits_for_it_and_others_do_not():
+    bench = Bench()
     run = asyncio.create_task(bench.controller.run())
-    await bench.controller.on_synchronize([])
     hook = asyncio.create_task(bench.controller.on_run(sandbox()))
+    stopped = asyncio.create_task(bench.controller.on_run(sandbox("s2", uid="u2", path=B)))
     await bench.settle()
+    await bench.controller.on_run(sandbox("s3", uid="u3", path="/run/netns/c", ingress=None))
+    await bench.controller.on_stop(sandbox("s2", uid="u2", path=B))
     assert not hook.done()
     assert bench.kernel.held == {}
-    loaded.set()
-    await hook
+    await bench.controller.on_synchronize([sandbox()])
+    await asyncio.gather(hook, stopped)
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
     run.cancel()
 
 
-async def test_a_pod_that_ends_while_the_program_loads_is_not_limited_when_it_is_loaded():
-    bench = Bench(start_failures=[ShapingError("not yet")])
+async def test_no_pod_waits_for_a_program_that_cannot_be_loaded_and_each_is_limited_and_told_when_it_can():
+    bench = Bench(start_failures=[ShapingError("no sch_fq")])
     loaded = bench.gate = asyncio.Event()
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([])
-    hook = asyncio.create_task(bench.controller.on_run(sandbox()))
     await bench.settle()
-    stop = asyncio.create_task(bench.controller.on_stop(sandbox()))
-    await bench.settle()
+    for _ in range(2):
+        await bench.controller.on_run(sandbox())
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
+    await bench.controller.on_stop(sandbox("s2", uid="u2", path=B))
+    assert bench.kernel.held == {}
+    assert bench.controller.wanted() == (1, 0, 1)
     loaded.set()
-    await asyncio.gather(hook, stop)
-    assert bench.kernel.calls == []
+    await bench.settle()
+    bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
+    assert [reason for who, reason in bench.told.notices if who == "shop/web-0"] == [
+        "BandwidthFailed",
+        "BandwidthFailed",
+        "BandwidthLimited",
+        "RanUnlimited",
+    ]
+    assert unshaped_seconds(bench) == 30
     run.cancel()
+
+
+async def test_a_pod_whose_hook_failed_or_took_too_long_ran_unlimited(bench):
+    bench.kernel.failing[A] = [ShapingError("no such module")]
+    await bench.controller.on_run(sandbox())
+    async with bench.controller._kernel:
+        hook = asyncio.create_task(bench.controller.on_run(sandbox("s2", uid="u2", path=B)))
+        await bench.settle()
+        bench.controller.on_late(sandbox("s2", uid="u2", path=B))
+    await hook
+    await bench.settle()
+    for uid in ("u1", "u2"):
+        bench.controller.on_pod_event("MODIFIED", api_pod(uid, ingress="100M", status=STARTED))
+    await bench.settle()
+    assert [reason for _, reason in bench.told.notices].count("RanUnlimited") == 2
+    assert unshaped_seconds(bench) == 60
 
 
 async def test_a_kernel_that_cannot_shape_yet_is_tried_again_and_pods_wait_for_it():

@@ -43,6 +43,6 @@ def test_a_sandbox_that_is_gone_is_forgotten():
 
 
 def test_the_owner_is_told_for_how_long_and_why():
-    told = notice(30.4)
+    told = notice(29.4)
     assert (told.reason, told.type) == ("RanUnlimited", "Warning")
     assert "for 30 s" in told.message

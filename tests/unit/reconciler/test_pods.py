@@ -1,10 +1,12 @@
 """A Pod is read from any JSON without a crash."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.pods import PodView, from_api, from_runtime
-from webhook.contract import Direction
+from reconciler.intent import Intent, intent
+from reconciler.pods import PodView, asking, from_api, from_runtime
+from webhook.contract import Direction, Limits, Quantity
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -46,13 +48,16 @@ def test_a_pod_without_annotations_asks_for_nothing():
     assert not view.annotated
 
 
-def test_host_network_and_the_end_of_a_pod_are_seen():
+def test_host_network_is_seen():
     raw = pod()
     raw["spec"]["hostNetwork"] = True
-    raw["status"]["phase"] = "Succeeded"
-    view = from_api(raw)
-    assert view.host_network
-    assert view.finished
+    assert from_api(raw).host_network
+
+
+@pytest.mark.parametrize("limits", [Limits(ingress=Quantity(1_500_000)), Limits(egress=Quantity(1234))])
+def test_a_pod_can_be_seen_as_asking_for_limits_that_were_found(limits):
+    view = asking(from_api(pod()), limits)
+    assert intent(view, Limits()) == Intent(limits)
 
 
 def test_the_start_of_the_first_container_is_seen():

@@ -2,6 +2,7 @@
 
 from reconciler.pods import PodView
 from reconciler.sandboxes import Sandbox, Sandboxes
+from webhook.contract import Limits, Quantity
 
 
 def sandbox(ident, uid="u1", path="/run/netns/a"):
@@ -31,6 +32,20 @@ def test_a_full_list_tells_who_is_gone():
     assert table.replace([one, two]) == ()
     assert table.replace([two, sandbox("s3", path="")]) == (one,)
     assert list(table) == [two]
+
+
+def test_what_was_learnt_of_a_pod_stays_whatever_the_runtime_tells_again():
+    table = Sandboxes()
+    first, second, other = sandbox("s1"), sandbox("s2", path="/run/netns/b"), sandbox("s3", uid="u2")
+    table.replace([first, second, other])
+    assert table.adopt(first.key, Limits(egress=Quantity(5000)))
+    assert not table.adopt(("u9", "/run/netns/a"), Limits(egress=Quantity(5000)))
+    assert table.replace([first, second, other]) == ()
+    assert [each.pod.egress for each in table] == ["5k", None, None]
+    last = PodView("u1", "shop", "web-0", managed=True, ingress="1M")
+    table.learn(last)
+    assert [each.pod for each in table] == [last, last, other.pod]
+    assert [each.netns_path for each in table.of("u1")] == ["/run/netns/a", "/run/netns/b"]
 
 
 def test_a_sandbox_is_found_by_its_netns():

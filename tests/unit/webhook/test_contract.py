@@ -11,10 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webhook.contract import (
-    EGRESS_ANNOTATION,
-    INGRESS_ANNOTATION,
     Direction,
-    InvalidLimits,
     InvalidQuantity,
     Limits,
     Quantity,
@@ -256,27 +253,12 @@ def test_quantities_compare_by_their_rate() -> None:
 
 def test_each_limit_may_stand_alone_or_be_absent() -> None:
     megabit = Quantity(1_000_000)
-    ingress = Limits.from_annotations({INGRESS_ANNOTATION: "1M", "other": "x"})
-    egress = Limits.from_annotations({EGRESS_ANNOTATION: "1M"})
-    assert ingress == Limits(ingress=megabit)
+    ingress, egress = Limits(ingress=megabit), Limits(egress=megabit)
+    assert (ingress.get(Direction.INGRESS), ingress.get(Direction.EGRESS)) == (megabit, None)
     assert (egress.get(Direction.INGRESS), egress.get(Direction.EGRESS)) == (None, megabit)
     assert ingress
     assert egress
-    assert not Limits.from_annotations({})
-
-
-def test_bad_annotations_are_all_told_at_once_and_by_name() -> None:
-    with pytest.raises(InvalidLimits) as caught:
-        Limits.from_annotations({INGRESS_ANNOTATION: "100m", EGRESS_ANNOTATION: ""})
-    ingress, egress = caught.value.problems
-    assert ingress.startswith('annotation kubernetes.io/ingress-bandwidth: "100m" is 0.1 bit/s')
-    assert egress.startswith('annotation kubernetes.io/egress-bandwidth: "" is empty')
-    assert str(caught.value) == f"{ingress}; {egress}"
-
-
-def test_a_good_annotation_does_not_hide_a_bad_one() -> None:
-    with pytest.raises(InvalidLimits, match="egress-bandwidth"):
-        Limits.from_annotations({INGRESS_ANNOTATION: "1M", EGRESS_ANNOTATION: "x"})
+    assert not Limits()
 
 
 def test_the_contract_needs_the_standard_library_alone() -> None:

@@ -68,12 +68,8 @@ async def test_each_call_is_the_request_that_the_api_has_for_it(start: Start) ->
     assert (created["method"], created["type"], created["body"]) == ("POST", "application/json", {"a": 1})
     replaced = await api.replace("/api/v1/x/y", {"a": 2})
     assert (replaced["method"], replaced["path"], replaced["body"]) == ("PUT", "/api/v1/x/y", {"a": 2})
-    patched = await api.patch("/api/v1/x/y", {"a": 3})
+    patched = await api.patch("/api/v1/x/y", {"a": 3}, content_type="application/merge-patch+json")
     assert (patched["method"], patched["type"]) == ("PATCH", "application/merge-patch+json")
-    applied = await api.patch(
-        "/api/v1/x/y", [{"op": "test"}], content_type="application/json-patch+json", params={"fieldManager": "m"}
-    )
-    assert (applied["type"], applied["path"]) == ("application/json-patch+json", "/api/v1/x/y?fieldManager=m")
     assert (got["agent"], got["authorization"]) == ("t/1", "Bearer secret")
 
 
