@@ -18,15 +18,14 @@ from reconciler import latecomers, pods
 from reconciler.bypass import Sample
 from reconciler.due import Due, Urgency
 from reconciler.ears import Ears
-from reconciler.intent import intent
-from reconciler.latecomers import Latecomers
+from reconciler.known import Known
 from reconciler.loading import RETRY_S, Loading
 from reconciler.metrics import Metrics
 from reconciler.nri.messages import PodSandbox
 from reconciler.pods import PodView
 from reconciler.ports import Monitor, Shaper, Tell
-from reconciler.report import NOTHING, Applied, Notice, Reason, report
-from reconciler.sandboxes import Key, Sandbox, Sandboxes
+from reconciler.report import Applied, Notice, Reason, report
+from reconciler.sandboxes import Key, Sandbox
 from reconciler.settling import Settling
 from reconciler.shaping import NetnsGoneError, PodCounters, ShapingError
 from webhook.contract import Limits
@@ -59,12 +58,8 @@ class Controller:
             sleep=sleep,
         )
         self._starting: asyncio.Task[None] | None = None
-        self._sandboxes = Sandboxes()
-        self._views: dict[str, PodView] = {}
-        self._latecomers = Latecomers()
-        self._applied: dict[Key, Applied] = {}
-        self._last_good: dict[str, Limits] = {}
-        self._failures: dict[Key, int] = {}
+        self._known = Known()
+        self._sandboxes = self._known.sandboxes
         self._retrying: set[Key] = set()
         self._due = Due()
         self._settling = Settling(
@@ -75,8 +70,6 @@ class Controller:
             monotonic=monotonic,
         )
         self._ears = Ears(monitor, self._run)
-        self._unsure: set[Key] = set()
-        """Those that the kernel may hold something for, whether limits are wanted or not."""
         self._kernel = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
 
@@ -86,7 +79,8 @@ class Controller:
         """The runtime tells all its Pods, after every connect. All NRI calls of the node wait meanwhile: be quick."""
         for gone in self._sandboxes.replace(map(Sandbox.told, sandboxes)):
             self._spawn(self._release(gone))
-        self._latecomers.found(sandbox.key for sandbox in self._sandboxes if sandbox.key not in self._applied)
+        late = (sandbox.key for sandbox in self._sandboxes if not self._known.applied(sandbox).limits)
+        self._known.latecomers.found(late)
         log.info("synchronized with the container runtime", extra={"sandboxes": len(list(self._sandboxes))})
         if self._starting is None:
             self._starting = self._spawn(self._begin())
@@ -102,12 +96,12 @@ class Controller:
             return
         self._sandboxes.add(sandbox)
         if not await self._look(sandbox):
-            self._latecomers.found([sandbox.key])
+            self._known.latecomers.found([sandbox.key])
         self._metrics.hook_seconds.observe(self._monotonic() - began)
 
     def on_late(self, pod: PodSandbox) -> None:
         """The runtime waits no longer for `on_run`, so containers start while it goes on."""
-        self._latecomers.found([Sandbox.told(pod).key])
+        self._known.latecomers.found([Sandbox.told(pod).key])
 
     async def on_stop(self, pod: PodSandbox) -> None:
         """The containers of a sandbox have ended; its network goes next."""
@@ -127,12 +121,11 @@ class Controller:
 
     def on_pods(self, items: Iterable[Mapping[str, Any]]) -> None:
         """The complete list of this node's Pods."""
-        before, self._views = self._views, {v.uid: v for item in items if (v := pods.from_api(item))}
-        for uid in before.keys() - self._views.keys():
-            self._is_gone(before[uid])
-        for uid, view in self._views.items():
-            if before.get(uid) != view:
-                self.look_at(uid)
+        changed, gone = self._known.listed(view for item in items if (view := pods.from_api(item)))
+        for uid in gone:
+            self._forget_events(uid)
+        for uid in changed:
+            self.look_at(uid)
 
     def on_pod_event(self, kind: str, pod: Mapping[str, Any]) -> None:
         """One Pod was ADDED, MODIFIED or DELETED."""
@@ -140,10 +133,9 @@ class Controller:
         if view is None:
             return
         if kind == "DELETED":
-            self._views.pop(view.uid, None)
-            self._is_gone(view)
-        elif self._views.get(view.uid) != view:
-            self._views[view.uid] = view
+            self._known.deleted(view)
+            self._forget_events(view.uid)
+        elif self._known.seen(view):
             self.look_at(view.uid)
 
     # -- the kernel --------------------------------------------------------------------------------------------------
@@ -204,17 +196,17 @@ class Controller:
 
     def limited(self) -> list[Sandbox]:
         """The sandboxes that have limits now."""
-        return [sandbox for sandbox in self._sandboxes if self._applied.get(sandbox.key, NOTHING).limits]
+        return self._known.limited()
 
     def view(self, sandbox: Sandbox) -> PodView:
         """A Pod as the API server tells of it, or as it is known without."""
-        return self._views.get(sandbox.pod.uid, sandbox.pod)
+        return self._known.view(sandbox)
 
     async def visit(self, sandbox: Sandbox, *, thorough: bool) -> Sample | None:
         """What a Pod has sent past its egress limit so far, None where that cannot be told. Thorough: look at it."""
         if thorough:
             await self._look(sandbox)
-        applied = self._applied.get(sandbox.key, NOTHING)
+        applied = self._known.applied(sandbox)
         if applied.limits.egress is None or applied.in_conflict:
             return None
         try:
@@ -243,9 +235,7 @@ class Controller:
 
     def wanted(self) -> tuple[int, int, int]:
         """How many sandboxes ask for a limit, have it, and failed to get it."""
-        asking = [s.key for s in self._sandboxes if self._intent_of(s)]
-        shaped = sum(1 for key in asking if self._applied.get(key, NOTHING).limits)
-        return len(asking), shaped, sum(1 for key in asking if key in self._failures)
+        return self._known.wanted()
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -255,70 +245,58 @@ class Controller:
         log.info("the BPF program is in force", extra={"adopted": shaper.adopted})
         for counted in await self._in_kernel(shaper.counters):
             if counted.netns_path is not None:
-                self._adopt((counted.pod_uid, counted.netns_path), counted.limits)
+                self._known.adopt((counted.pod_uid, counted.netns_path), counted.limits)
         for key, limits in shaper.found.items():
-            self._unsure.add(key)
-            self._adopt(key, limits)
+            self._known.doubt(key)
+            self._known.adopt(key, limits)
         self._loading.finish(shaper)
         for sandbox in self._sandboxes:
             self.look_at(sandbox.pod.uid)
 
-    def _adopt(self, key: Key, limits: Limits) -> None:
-        """These limits were found in force: as changes while a Pod runs are known to the API server only, they stay."""
-        if limits and self._sandboxes.adopt(key, limits):
-            self._applied[key], self._last_good[key[0]] = Applied(limits), limits
-
     async def _look(self, sandbox: Sandbox) -> bool:
         """Compare what one sandbox should have with what it has, and make it so. False if it has not what it should."""
         if not self._loading.done:  # every Pod is looked at when it is
-            asked = intent(self.view(sandbox), Limits())
+            asked = self._known.intent(sandbox)
             if not asked.limits and not asked.notices:
                 return True
             if self._loading.trouble:
-                self._told_once(sandbox, self.view(sandbox), self._loading.trouble)
+                self._told_once(sandbox, self._loading.trouble)
                 return False
         shaper = await self._loading.shaper()
         async with self._kernel:
-            view = self.view(sandbox)
-            wanted = intent(view, self._last_good.get(view.uid, Limits()))
-            before = self._applied.get(sandbox.key, NOTHING)
             if sandbox not in self._sandboxes:  # let go while this waited
                 return True
-            unsure = sandbox.key in self._failures or sandbox.key in self._unsure
-            if not wanted.limits and not before.limits and not wanted.notices and not unsure:
-                self._latecomers.forget(sandbox.key)
+            view, wanted, before = self.view(sandbox), self._known.intent(sandbox), self._known.applied(sandbox)
+            if not wanted.limits and not wanted.notices and self._known.is_settled(sandbox):
+                self._known.latecomers.forget(sandbox.key)
                 return True
             try:
                 outcome = await self._run(shaper.shape, view.uid, sandbox.netns_path, wanted.limits)
             except NetnsGoneError:
+                log.info("a Pod's network namespace is gone", extra={"pod": str(view), "netns": sandbox.netns_path})
                 return True
             except ShapingError as error:
-                self._failed(sandbox, view, error)
+                self._failed(sandbox, error)
                 return False
-            self._failures.pop(sandbox.key, None)
-            self._unsure.discard(sandbox.key)
             await self._ears.listen(sandbox.netns_path)
         problems = tuple(Notice(problem.kind, problem.message) for problem in outcome.problems)
         # On another network than ipvlan nothing is in force, and a Pod that was never admitted is nobody's concern.
         on_ipvlan = bool(outcome.interfaces)
         in_force = wanted.limits if on_ipvlan else Limits()
         after = Applied(in_force, outcome.interfaces, (*(wanted.notices if on_ipvlan else ()), *problems))
-        # An interface may be gone for a moment only: the last good limits are those that were wanted last.
-        self._applied[sandbox.key], self._last_good[view.uid] = after, wanted.limits
-        newly_limited = bool(in_force) and not before.limits
-        self._latecomers.looked_at(sandbox.key, newly_limited=newly_limited, now_s=self._now())
-        self._tell_latecomer(sandbox, view)
-        for notice in report(before, after, [str(step) for step in outcome.steps]):
-            if notice.reason == Reason.REPAIRED:
-                self._metrics.repairs.inc()
-            self._events.tell(view, notice)
+        self._known.succeeded(sandbox, wanted.limits, after, self._now())
+        self._tell(sandbox, view, report(before, after, [str(step) for step in outcome.steps]))
         return True
 
-    def _tell_latecomer(self, sandbox: Sandbox, view: PodView) -> None:
-        unlimited_s = self._latecomers.unlimited_s(sandbox.key, view.started_s)
+    def _tell(self, sandbox: Sandbox, view: PodView, notices: Iterable[Notice]) -> None:
+        unlimited_s = self._known.latecomers.unlimited_s(sandbox.key, view.started_s)
         if unlimited_s:
             self._metrics.unshaped_seconds.inc(unlimited_s)
             self._events.tell(view, latecomers.notice(unlimited_s))
+        for notice in notices:
+            if notice.reason == Reason.REPAIRED:
+                self._metrics.repairs.inc()
+            self._events.tell(view, notice)
 
     async def _release(self, sandbox: Sandbox) -> None:
         if self._loading.done:
@@ -334,34 +312,26 @@ class Controller:
             self._let_go(sandbox)
 
     def _let_go(self, sandbox: Sandbox) -> None:
-        self._applied.pop(sandbox.key, None)
-        self._latecomers.forget(sandbox.key)
-        self._failures.pop(sandbox.key, None)
-        self._unsure.discard(sandbox.key)
-        uid = sandbox.pod.uid
-        if not self._sandboxes.of(uid):
-            self._last_good.pop(uid, None)
-            self._settling.forget(uid)
-            if uid not in self._views:
-                self._events.forget(uid)
+        self._known.forget(sandbox)
+        if not self._sandboxes.of(sandbox.pod.uid):
+            self._settling.forget(sandbox.pod.uid)
+            self._forget_events(sandbox.pod.uid)
 
-    def _is_gone(self, view: PodView) -> None:
-        """The API server no longer knows a Pod. Its sandboxes may last a while, as it was last."""
-        self._sandboxes.learn(view)
-        if not self._sandboxes.of(view.uid):
-            self._events.forget(view.uid)
+    def _forget_events(self, uid: str) -> None:
+        if not self._known.has(uid):
+            self._events.forget(uid)
 
-    def _told_once(self, sandbox: Sandbox, view: PodView, why: str) -> int:
+    def _told_once(self, sandbox: Sandbox, why: str) -> int:
         """Tell a Pod that it is not limited, the first time; gives how often it failed before."""
-        count = self._failures.get(sandbox.key, 0)
-        self._failures[sandbox.key] = count + 1
+        count = self._known.failed(sandbox)
         if count == 0:
-            self._events.tell(view, Notice(Reason.FAILED, f"this Pod is not limited as asked: {why}"))
+            notice = Notice(Reason.FAILED, f"this Pod is not limited as asked: {why}")
+            self._events.tell(self.view(sandbox), notice)
         return count
 
-    def _failed(self, sandbox: Sandbox, view: PodView, error: ShapingError) -> None:
+    def _failed(self, sandbox: Sandbox, error: ShapingError) -> None:
         """Tell once, try again with backoff."""
-        count = self._told_once(sandbox, view, str(error))
+        count = self._told_once(sandbox, str(error))
         self._metrics.errors.labels(kind=type(error).__name__).inc()
         if sandbox.key not in self._retrying:  # one that changes all the time is looked at, and fails, in between
             self._retrying.add(sandbox.key)
@@ -375,10 +345,6 @@ class Controller:
     def _look_at_all(self) -> None:
         for sandbox in self._sandboxes:
             self.look_at(sandbox.pod.uid, Urgency.PERHAPS)
-
-    def _intent_of(self, sandbox: Sandbox) -> Limits:
-        view = self.view(sandbox)
-        return intent(view, self._last_good.get(view.uid, Limits())).limits
 
     async def _in_kernel(self, call: Callable[..., T], *args: Any) -> T:
         async with self._kernel:

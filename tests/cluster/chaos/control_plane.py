@@ -1,13 +1,15 @@
 """The API server and etcd gone, frozen, compacted: shaping goes on, and catches up."""
 
 import json
+import re
+import sys
 import time
 
 from tests.cluster import scenario
 from tests.cluster.chaos.lab import LIMIT, OWN, SPACE, Lab
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import ClusterError, wait_for
-from tests.cluster.scenario import EGRESS
+from tests.cluster.scenario import EGRESS, INGRESS
 
 API = "kube-apiserver"
 SENDER = f"{SPACE}/sender"
@@ -62,22 +64,40 @@ def frozen_long(lab: Lab) -> Outcome:
 
 @registered(
     "api-killed",
-    "the API server killed for 20 s, and the reconciler killed meanwhile, under traffic",
-    seconds=40,
+    "the API server killed for 20 s, and the reconciler killed meanwhile, under traffic, after limits had changed",
+    seconds=50,
 )
 def killed(lab: Lab) -> Outcome:
+    changed = {"egress": LIMIT * 1_000_000, "ingress": 7_000_000}
+    scenario.annotate(lab.cluster, SENDER, f"{INGRESS}=7M")
+    lab.until_limited(SENDER, changed)
+    address = lab.cluster.pod(f"{OWN}/{lab.reconciler()}")["status"]["podIP"]
     with lab.metering() as meter:
         lab.cluster.disturb("kill", API)
         try:
             time.sleep(5)
             lab.node().run("pkill", "-9", "-f", "reconciler run")
             time.sleep(15)
+            kept = _limits_by_node(lab, address)
         finally:
             lab.cluster.disturb("start", API)
         _until_answers(lab)
     lab.reconciler_ready()
+    scenario.annotate(lab.cluster, SENDER, f"{INGRESS}-")
     took = _catches_up(lab)
-    return Outcome(f"{meter}; a limit changed afterwards was in force {took:.1f} s later", (*meter.lost, *meter.low))
+    undone = () if kept == changed else (f"a limit that had changed: {kept} instead of {changed}",)
+    seen = f"{meter}; limits that had changed stayed; a limit changed afterwards was in force {took:.1f} s later"
+    return Outcome(seen, (*meter.lost, *meter.low, *undone))
+
+
+def _limits_by_node(lab: Lab, address: str) -> dict[str, float]:
+    """The sender's limits in bit/s by direction, as the reconciler tells them on its node, without the API server."""
+    program = f"import urllib.request as u; print(u.urlopen('http://{address}:9745/metrics').read().decode())"
+    page = lab.node().run(sys.executable, "-c", program).stdout
+    space, name = SENDER.split("/")
+    labels = rf'direction="(\w+)",namespace="{space}",pod="{name}"'
+    row = rf"^ipvlan_bandwidth_limit_bits_per_second{{{labels}}} (\S+)$"
+    return {direction: float(rate) for direction, rate in re.findall(row, page, re.MULTILINE)}
 
 
 @registered(

@@ -1,0 +1,111 @@
+"""What is known of this node's Pods: by the runtime, the API server and the kernel, and what came of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from reconciler.intent import Intent, intent
+from reconciler.latecomers import Latecomers
+from reconciler.pods import PodView
+from reconciler.report import NOTHING, Applied
+from reconciler.sandboxes import Key, Sandbox, Sandboxes
+from webhook.contract import Limits
+
+
+@dataclass(slots=True)
+class Known:
+    """Sandboxes by the runtime's word, Pods by the API server's, and for each sandbox what is in force."""
+
+    sandboxes: Sandboxes = field(default_factory=Sandboxes)
+    latecomers: Latecomers = field(default_factory=Latecomers)
+    _views: dict[str, PodView] = field(default_factory=dict)
+    _applied: dict[Key, Applied] = field(default_factory=dict)
+    _last_good: dict[str, Limits] = field(default_factory=dict)
+    _failures: dict[Key, int] = field(default_factory=dict)
+    _unsure: set[Key] = field(default_factory=set)
+    """Those that the kernel may hold something for, whether limits are wanted or not."""
+
+    def listed(self, views: Iterable[PodView]) -> tuple[list[str], list[str]]:
+        """The API server's full list. Gives the uids of Pods that are new or changed, and of those that are gone."""
+        before, self._views = self._views, {view.uid: view for view in views}
+        gone = [uid for uid in before if uid not in self._views]
+        for uid in gone:
+            self.sandboxes.learn(before[uid])
+        return [uid for uid, view in self._views.items() if before.get(uid) != view], gone
+
+    def seen(self, view: PodView) -> bool:
+        """The API server tells of a Pod. Whether that is news."""
+        news = self._views.get(view.uid) != view
+        self._views[view.uid] = view
+        return news
+
+    def deleted(self, view: PodView) -> None:
+        """The API server no longer knows a Pod. Its sandboxes may last a while: it is as it was last."""
+        self._views.pop(view.uid, None)
+        self.sandboxes.learn(view)
+
+    def view(self, sandbox: Sandbox) -> PodView:
+        """A Pod as the API server tells of it, or as it is known without."""
+        return self._views.get(sandbox.pod.uid, sandbox.pod)
+
+    def intent(self, sandbox: Sandbox) -> Intent:
+        """What a sandbox should have."""
+        return intent(self.view(sandbox), self._last_good.get(sandbox.pod.uid, Limits()))
+
+    def applied(self, sandbox: Sandbox) -> Applied:
+        """What is in force for a sandbox."""
+        return self._applied.get(sandbox.key, NOTHING)
+
+    def adopt(self, key: Key, limits: Limits) -> None:
+        """These were found in force. They stay until the API server says otherwise, which alone knows of changes."""
+        if limits and self.sandboxes.adopt(key, limits):
+            self._applied[key], self._last_good[key[0]] = Applied(limits), limits
+
+    def doubt(self, key: Key) -> None:
+        """The kernel may hold something for this sandbox."""
+        self._unsure.add(key)
+
+    def is_settled(self, sandbox: Sandbox) -> bool:
+        """Whether nothing was in force, nothing failed, and the kernel holds nothing that is not known."""
+        in_doubt = sandbox.key in self._failures or sandbox.key in self._unsure
+        return not self.applied(sandbox).limits and not in_doubt
+
+    def failed(self, sandbox: Sandbox) -> int:
+        """A sandbox could not be given what it should have. How often that has happened before, one after the other."""
+        count = self._failures.get(sandbox.key, 0)
+        self._failures[sandbox.key] = count + 1
+        return count
+
+    def succeeded(self, sandbox: Sandbox, wanted: Limits, after: Applied, now_s: float) -> None:
+        """A sandbox has what it should have: `after`; `now_s` in seconds since the epoch."""
+        newly_limited = bool(after.limits) and not self.applied(sandbox).limits
+        self.latecomers.looked_at(sandbox.key, newly_limited=newly_limited, now_s=now_s)
+        self._failures.pop(sandbox.key, None)
+        self._unsure.discard(sandbox.key)
+        self._applied[sandbox.key] = after
+        # An interface may be gone for a moment only: the last good limits are those that were wanted last.
+        self._last_good[sandbox.pod.uid] = wanted
+
+    def forget(self, sandbox: Sandbox) -> None:
+        """A sandbox was let go."""
+        self._applied.pop(sandbox.key, None)
+        self._failures.pop(sandbox.key, None)
+        self._unsure.discard(sandbox.key)
+        self.latecomers.forget(sandbox.key)
+        if not self.sandboxes.of(sandbox.pod.uid):
+            self._last_good.pop(sandbox.pod.uid, None)
+
+    def has(self, uid: str) -> bool:
+        """Whether a Pod is known to anyone."""
+        return uid in self._views or bool(self.sandboxes.of(uid))
+
+    def limited(self) -> list[Sandbox]:
+        """The sandboxes that have limits now."""
+        return [sandbox for sandbox in self.sandboxes if self.applied(sandbox).limits]
+
+    def wanted(self) -> tuple[int, int, int]:
+        """How many sandboxes ask for a limit, have it, and failed to get it."""
+        asking = [sandbox for sandbox in self.sandboxes if self.intent(sandbox).limits]
+        shaped = sum(1 for sandbox in asking if self.applied(sandbox).limits)
+        return len(asking), shaped, sum(1 for sandbox in asking if sandbox.key in self._failures)
