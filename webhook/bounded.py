@@ -3,7 +3,7 @@
 aiohttp reads HTTP and asyncio does TLS; here are the connections under them. With TLS each costs some 300 kB, nearly
 all of it asyncio's buffers, and a server that takes any number of them is out of memory when a stranger opens a
 thousand. At the bound, the one that is missed least makes room: a silent one before one that asked, the longest idle of
-those, and never one that has a request under way.
+those, then the one whose request has been coming for longest, and never one that waits for its answer.
 
 On HTTP/1.1 a server cannot say that it is about to close an idle connection, and Go's client does not repeat a POST
 that met the end of one: the admission fails. API servers speak HTTP/1.1 to webhooks that are Services, always
@@ -138,7 +138,7 @@ class BoundedServer:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Keep account of which connections have a request under way."""
-        self._connections.asks(request.protocol)
+        self._connections.asks(request)
         try:
             return await self._handler(request)
         finally:
@@ -154,7 +154,8 @@ class _Connections:
         self._handshakes: dict[asyncio.Task[None], None] = {}
         # In the order of their last answers.
         self._idle: dict[web.RequestHandler, None] = {}
-        self._busy: set[web.RequestHandler] = set()
+        # In the order in which their requests began.
+        self._busy: dict[web.RequestHandler, web.BaseRequest] = {}
 
     @property
     def number(self) -> int:
@@ -174,12 +175,12 @@ class _Connections:
         for task in self._handshakes:
             task.cancel()
 
-    def asks(self, connection: web.RequestHandler) -> None:
-        self._idle.pop(connection, None)
-        self._busy.add(connection)
+    def asks(self, request: web.BaseRequest) -> None:
+        self._idle.pop(request.protocol, None)
+        self._busy[request.protocol] = request
 
     def answered(self, connection: web.RequestHandler) -> None:
-        self._busy.discard(connection)
+        self._busy.pop(connection, None)
         self._idle[connection] = None
         if len(self._idle) > self._most:
             self._forget_closed()
@@ -188,7 +189,7 @@ class _Connections:
         """Return when there may be one more; at the bound, end the connection that is missed least."""
         while self.number >= self._most:
             self._end_one()
-            # The loop takes a few rounds to see it gone. When all are busy, one of them is not before long.
+            # The loop takes a few rounds to see it gone. When all wait for answers, one of them has it before long.
             await asyncio.sleep(0.001)
 
     def _end_one(self) -> None:
@@ -201,6 +202,8 @@ class _Connections:
             return
         if least is None:
             least = next(iter(self._idle), None)
+        if least is None:
+            least = next((each for each, request in self._busy.items() if not request.content.is_eof()), None)
         if least is not None and least.transport is not None:
             least.transport.abort()
 

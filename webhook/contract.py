@@ -160,7 +160,7 @@ def _exact(text: str) -> Fraction | _Fault:
     if not text.strip():
         return _Fault("is empty", f"{_WRITE}; {_OMIT}")
     if len(text) > MAXIMUM_LENGTH:
-        return _Fault(f"is {len(text)} characters long, more than the maximum of {MAXIMUM_LENGTH}", _WRITE)
+        return _Fault(f"is longer than the maximum of {MAXIMUM_LENGTH} characters", _WRITE)
     if not text.isascii():
         foreign = next(character for character in text if not character.isascii())
         name = unicodedata.name(foreign, f"U+{ord(foreign):04X}")

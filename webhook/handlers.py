@@ -5,40 +5,23 @@ servers repeat a request that is answered by 503 and `Retry-After`, within the w
 (k8s.io/client-go, rest/with_retry.go).
 """
 
-import asyncio
 import json
 import logging
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Final
 
 from aiohttp import web
 
+from webhook.bodies import Bodies, NoReview
 from webhook.contract import quoted
 from webhook.kubeapi import ApiError
 from webhook.metrics import CONTENT_TYPE, Metrics
 from webhook.namespaces import Namespaces
-from webhook.review import InvalidReview, Outcome, Reviewed, namespace_of, parsed, respond
-
-# A review of an UPDATE carries two Pods, and an API server takes no request over 3 MiB.
-LARGEST_REVIEW_BYTES: Final = 8 * 2**20
-# All bodies that are being received or answered: a hundred senders of the largest would fill the memory.
-ALL_BODIES_BYTES: Final = 32 * 2**20
-# An API server waits no longer than `timeoutSeconds` for an answer, 5 by our manifest and at most 30.
-BODY_S: Final = 10.0
-
-_TOO_LARGE: Final = f"an AdmissionReview of more than {LARGEST_REVIEW_BYTES} bytes"
+from webhook.policy import Policy
+from webhook.review import InvalidReview, Outcome, Reviewed, asked, parsed, respond
 
 logger = logging.getLogger(__name__)
-
-
-class NoReview(Exception):  # noqa: N818 - it names the request
-    """A request that is not read to its end, or not at all: the HTTP status, and as a string why."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 class Readiness:
@@ -79,7 +62,7 @@ class Admission:
         self._metrics = metrics
         self._readiness = readiness
         self._clock = clock
-        self._held_bytes = 0
+        self._bodies = Bodies()
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """The HTTPS side."""
@@ -94,60 +77,30 @@ class Admission:
         return response
 
     async def _mutate(self, request: web.BaseRequest) -> web.Response:
-        body = bytearray()
         try:
-            await self._read(request, body)
-            response = await self._answer(body)
+            return await self._answer(request)
         except NoReview as error:
             response = self._wrong(error.status, str(error))
             # What of its body is still to come is not worth reading.
             response.force_close()
+            return response
         except InvalidReview as error:
-            response = self._wrong(400, str(error))
+            return self._wrong(400, str(error))
         except ApiError as error:
             # Refusing for good would blame the author; after an error it is tried again.
-            response = self._wrong(503, f"cannot read the Pod's Namespace just now, try again: {error}")
+            return self._wrong(503, f"cannot read the Pod's Namespace just now, try again: {error}")
         except Exception:
             logger.exception("defect while answering an AdmissionReview")
-            response = self._wrong(500, "a defect in the webhook, please report it: its log has the details")
-        finally:
-            self._held_bytes -= len(body)
-        return response
+            return self._wrong(500, "a defect in the webhook, please report it: its log has the details")
 
-    async def _read(self, request: web.BaseRequest, body: bytearray) -> None:
-        """Receive the body, into `body` as it comes, so that the caller can account for it. Raises NoReview."""
-        if request.content_type != "application/json":
-            raise NoReview(415, f"expected Content-Type application/json, got {request.content_type}")
-        if (coding := request.headers.get("Content-Encoding", "identity")) != "identity":
-            raise NoReview(415, f"expected no Content-Encoding, got {quoted(coding)}")
-        if (request.content_length or 0) > LARGEST_REVIEW_BYTES:
-            raise NoReview(413, _TOO_LARGE)
-        try:
-            if request.content.is_eof():
-                # It came with the head, as that of most Pods does: a timer would cost a tenth of the admission.
-                self._take(request.content.read_nowait(), body)
-                return
-            async with asyncio.timeout(BODY_S):
-                async for chunk in request.content.iter_any():
-                    self._take(chunk, body)
-        except TimeoutError as error:
-            raise NoReview(408, f"the request's body did not come within {BODY_S:g} s") from error
-        except (ConnectionError, web.RequestPayloadError) as error:
-            raise NoReview(400, "the request's body breaks off") from error
-
-    def _take(self, chunk: bytes, body: bytearray) -> None:
-        body += chunk
-        self._held_bytes += len(chunk)
-        if len(body) > LARGEST_REVIEW_BYTES:
-            raise NoReview(413, _TOO_LARGE)
-        if self._held_bytes > ALL_BODIES_BYTES:
-            raise NoReview(503, "too many large AdmissionReviews at once, try again")
-
-    async def _answer(self, body: bytearray) -> web.Response:
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        body = await self._bodies.read(request)
         begun = self._clock()
-        review = parsed(body)
-        policy = await self._namespaces.policy_of(namespace_of(review))
-        reviewed = respond(review, lambda _: policy)
+        question = asked(parsed(body))
+        # What it was read from may take megabytes: nothing of it is kept while the Namespace is asked for.
+        del body
+        policy = await self._namespaces.policy_of(question.namespace) if question.needs_policy else Policy()
+        reviewed = respond(question, policy)
         self._metrics.admitted(reviewed.operation, reviewed.outcome, reviewed.reasons, self._clock() - begun)
         _log(reviewed)
         return web.Response(body=json.dumps(reviewed.response).encode(), content_type="application/json")

@@ -15,6 +15,10 @@ from webhook.policy import Policy
 from webhook.reflector import ListAndWatch, Reflector
 
 PATH: Final = "/api/v1/namespaces"
+# The API server waits `timeoutSeconds` for an admission, 5 by our manifest, and should hear why there is none.
+ASK_S: Final = 4.0
+# At once: anybody can send reviews of Pods in Namespaces that are not opted in, and each costs a GET.
+MOST_ASKED: Final = 16
 
 
 class Namespaces:
@@ -26,6 +30,7 @@ class Namespaces:
     def __init__(self, api: ListAndWatch, on_restart: Callable[[], None] = lambda: None) -> None:
         self._api = api
         self._policies: dict[str, Policy] = {}
+        self._asking = asyncio.Semaphore(MOST_ASKED)
         self._reflector = Reflector(
             api,
             PATH,
@@ -54,7 +59,10 @@ class Namespaces:
             return known
         try:
             # Not kept: whatever it says, the watch will say it too, and in the right order with what comes after.
-            return _policy(await self._api.get(f"{PATH}/{namespace}"))
+            async with asyncio.timeout(ASK_S), self._asking:
+                return _policy(await self._api.get(f"{PATH}/{namespace}"))
+        except TimeoutError as error:
+            raise ApiError(0, "Timeout", f"no answer from the API server within {ASK_S:g} s") from error
         except ApiError as error:
             if error.status == HTTPStatus.NOT_FOUND:
                 return Policy()

@@ -7,14 +7,21 @@ in a sentence of bounded length, and nothing that a stranger chose freely become
 
 import base64
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
 from webhook import admission
 from webhook.admission import Decision, Pod
-from webhook.contract import quoted
+from webhook.contract import (
+    DEFAULT_NETWORK_ANNOTATION,
+    MANAGED_LABEL,
+    MAXIMUM_LENGTH,
+    MIRROR_ANNOTATION,
+    Direction,
+    quoted,
+)
 from webhook.policy import DNS_LABEL, Policy
 
 API_VERSION: Final = "admission.k8s.io/v1"
@@ -26,6 +33,12 @@ MOST_VALUES: Final = 400_000
 _VALUES_BEGIN: Final = (b",", b"[", b"{")
 _OPERATIONS: Final = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
 _LONGEST_UID: Final = 256  # API servers' have 36 characters
+_LONGEST_VALUE: Final = 2 * MAXIMUM_LENGTH
+_ANNOTATIONS: Final = (
+    *(direction.annotation for direction in Direction),
+    DEFAULT_NETWORK_ANNOTATION,
+    MIRROR_ANNOTATION,
+)
 _LONGEST_NAME: Final = 253  # as in Kubernetes, which validates names after admission only
 
 
@@ -39,6 +52,26 @@ class Outcome(StrEnum):
     ALLOWED = "allowed"
     MUTATED = "mutated"
     REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What an AdmissionReview asks, of bounded size when it needs the policy, as it is kept until that is known.
+
+    `pod` is None where the answer is yes whatever the Pod, `old` where it is being created.
+    """
+
+    uid: str
+    operation: str
+    namespace: str  # a DNS label
+    name: str = ""  # the Pod's, or its generateName and "*"
+    pod: Pod | None = None
+    old: Pod | None = None
+
+    @property
+    def needs_policy(self) -> bool:
+        """Whether the answer depends on the Namespace: a running Pod's network never changes."""
+        return self.pod is not None and self.old is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +109,8 @@ def parsed(body: bytes | bytearray) -> Any:
         raise InvalidReview("the request's body is no JSON that can be read: it has too long a number") from error
 
 
-def namespace_of(review: object) -> str:
-    """The namespace whose policy `respond` may ask for, a DNS label. Raises InvalidReview."""
-    namespace = string_at(_request(review), "namespace", "request")
-    if DNS_LABEL.fullmatch(namespace) is None:
-        raise InvalidReview(f"request.namespace should be the name of a Namespace, and is {quoted(namespace)}")
-    return namespace
-
-
-def respond(review: object, policy_for: Callable[[str], Policy]) -> Reviewed:
-    """The answer to an AdmissionReview. Raises InvalidReview for a document that is none, or not of a Pod."""
+def asked(review: object) -> Question:
+    """What an AdmissionReview asks. Raises InvalidReview for a document that is none, or not of a Pod."""
     request = _request(review)
     uid = string_at(request, "uid", "request")
     if len(uid) > _LONGEST_UID:
@@ -95,22 +120,32 @@ def respond(review: object, policy_for: Callable[[str], Policy]) -> Reviewed:
         raise InvalidReview(
             f"request.operation should be CREATE, UPDATE, DELETE or CONNECT, and is {quoted(operation)}"
         )
-    namespace = namespace_of(review)
+    namespace = string_at(request, "namespace", "request")
+    if DNS_LABEL.fullmatch(namespace) is None:
+        raise InvalidReview(f"request.namespace should be the name of a Namespace, and is {quoted(namespace)}")
     subresource = string_at(request, "subResource", "request") if request.get("subResource") is not None else ""
-    name, decision = "", Decision()
+    question = Question(uid, operation, namespace)
     # A subresource's object may be of another kind, and a deletion has none: neither changes a limit.
-    if operation in {"CREATE", "UPDATE"} and not subresource:
-        _check_kind(request)
-        pod = object_at(request, "object", "request")
-        name = name_of(pod, "request.object")
-        old = pod_of(object_at(request, "oldObject", "request"), "request.oldObject") if operation == "UPDATE" else None
-        decision = admission.review(pod_of(pod, "request.object"), old, policy_for(namespace))
+    if operation in {"DELETE", "CONNECT"} or subresource:
+        return question
+    _check_kind(request)
+    document = object_at(request, "object", "request")
+    name, pod = name_of(document, "request.object"), pod_of(document, "request.object")
+    if operation == "CREATE":
+        return replace(question, name=name, pod=_essence(pod))
+    old = pod_of(object_at(request, "oldObject", "request"), "request.oldObject")
+    return replace(question, name=name, pod=pod, old=old)
+
+
+def respond(question: Question, policy: Policy) -> Reviewed:
+    """The answer to what an AdmissionReview asks; `policy` is its namespace's, and counts if `needs_policy`."""
+    decision = admission.review(question.pod, question.old, policy) if question.pod is not None else Decision()
     return Reviewed(
-        response={"apiVersion": API_VERSION, "kind": KIND, "response": {"uid": uid, **answer(decision)}},
+        response={"apiVersion": API_VERSION, "kind": KIND, "response": {"uid": question.uid, **answer(decision)}},
         outcome=_outcome(decision),
-        operation=operation,
-        namespace=namespace,
-        pod=name,
+        operation=question.operation,
+        namespace=question.namespace,
+        pod=question.name,
         reasons=tuple(dict.fromkeys(problem.reason.value for problem in decision.problems)),
         message=decision.message,
     )
@@ -181,6 +216,19 @@ def strings_at(parent: Mapping[str, Any], key: str, where: str) -> Mapping[str, 
         if not isinstance(text, str):
             raise InvalidReview(f"{where}.{key}[{quoted(name)}] should be a string (in quotes), and is {_kind(text)}")
     return value
+
+
+def _essence(pod: Pod) -> Pod:
+    """A Pod that is being created, with what admission looks at in its maps and no more: a longer text is no limit."""
+    return replace(
+        pod,
+        annotations=_kept(pod.annotations, _ANNOTATIONS),
+        labels=_kept(pod.labels, (MANAGED_LABEL,)),
+    )
+
+
+def _kept(values: Mapping[str, str] | None, keys: Iterable[str]) -> Mapping[str, str] | None:
+    return None if values is None else {key: values[key][:_LONGEST_VALUE] for key in keys if key in values}
 
 
 def _outcome(decision: Decision) -> Outcome:

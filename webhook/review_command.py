@@ -16,7 +16,18 @@ from webhook import admission
 from webhook.contract import NETWORK_LABEL, quoted
 from webhook.jsonpatch import Operation, unescape
 from webhook.policy import Policy
-from webhook.review import KIND, InvalidReview, Outcome, name_of, object_at, pod_of, respond, string_at, strings_at
+from webhook.review import (
+    KIND,
+    InvalidReview,
+    Outcome,
+    asked,
+    name_of,
+    object_at,
+    pod_of,
+    respond,
+    string_at,
+    strings_at,
+)
 
 OK: Final = 0
 REFUSED: Final = 1
@@ -124,7 +135,8 @@ def _flat(document: Any, depth: int) -> Iterator[dict[str, Any]]:
 def _answer(document: dict[str, Any], labels: Labels) -> tuple[str, bool]:
     """What to print for one Pod or AdmissionReview, and whether it is refused."""
     if document["kind"] == KIND:
-        reviewed = respond(document, labels.policy)
+        question = asked(document)
+        reviewed = respond(question, labels.policy(question.namespace))
         return json.dumps(reviewed.response, indent=2) + "\n", reviewed.outcome is Outcome.REFUSED
     pod = pod_of(document, "Pod")
     metadata = object_at(document, "metadata", "Pod")

@@ -12,7 +12,7 @@ from typing import Any, Final
 from tests.unit.webhook.json_patch import applied
 from webhook.contract import MAXIMUM_BITS_PER_SECOND, MINIMUM_BITS_PER_SECOND, InvalidQuantity, Quantity
 from webhook.policy import Policy
-from webhook.review import InvalidReview, Outcome, Reviewed, parsed, respond
+from webhook.review import InvalidReview, Outcome, Reviewed, asked, parsed, respond
 
 LONGEST_SENTENCE: Final = 500
 # Generous, as the machine may be busy: what is looked for takes seconds, or for ever.
@@ -104,4 +104,5 @@ def _check_answers(review: Any, label: str | None) -> None:
 
 
 def _answered(review: Any, label: str | None) -> Reviewed:
-    return respond(review, lambda namespace: Policy.from_label(namespace, label))
+    question = asked(review)
+    return respond(question, Policy.from_label(question.namespace, label))

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fuzz import properties
 from webhook.policy import Policy
-from webhook.review import InvalidReview, parsed, respond
+from webhook.review import InvalidReview, asked, parsed, respond
 
 CORPUS = Path(__file__).parents[2] / "fuzz" / "corpus"
 QUANTITIES = sorted((CORPUS / "quantity").iterdir())
@@ -27,9 +27,8 @@ def test_the_corpus_of_reviews_reaches_every_outcome() -> None:
     outcomes = set()
     for file in REVIEWS:
         try:
-            reviewed = respond(
-                parsed(properties.body_of(file.read_bytes())), lambda name: Policy.from_label(name, "a.b")
-            )
+            question = asked(parsed(properties.body_of(file.read_bytes())))
+            reviewed = respond(question, Policy.from_label(question.namespace, "a.b"))
             outcomes.add(reviewed.outcome.value)
         except InvalidReview:
             outcomes.add("invalid")

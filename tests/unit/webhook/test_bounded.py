@@ -72,22 +72,49 @@ async def test_at_the_bound_the_one_that_asked_longest_ago_makes_room(monkeypatc
             each.writer.close()
 
 
-async def test_a_connection_with_a_request_under_way_is_never_ended_and_a_new_one_waits(
+async def test_a_connection_that_waits_for_its_answer_is_never_ended_and_a_new_one_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    body = json.dumps(review(GOOD, where="slow")).encode()
     async with bounded(monkeypatch, Bounds(connections=2)) as up:
+        answers, get = asyncio.Event(), up.api.get
+
+        async def slowly(path: str) -> dict[str, Any]:
+            await answers.wait()
+            return await get(path)
+
+        monkeypatch.setattr(up.api, "get", slowly)
         busy = [await Raw.to(up) for _ in range(2)]
         for each in busy:
-            each.writer.write(REQUEST[:-1])
+            each.writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
             await each.writer.drain()
         await asyncio.sleep(0.05)
         waiting = asyncio.create_task(Raw.to(up))
         await asyncio.sleep(0.05)
         assert not waiting.done()
-        assert await busy[0].status_after(REQUEST[-1:]) == 200
+        answers.set()
+        for each in busy:
+            assert await each.status_after() == 200
         await admitted(await waiting)
-        assert await busy[1].status_after(REQUEST[-1:]) == 200
         for each in (*busy, waiting.result()):
+            each.writer.close()
+
+
+async def test_at_the_bound_the_request_that_has_been_coming_for_longest_makes_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with bounded(monkeypatch, Bounds(connections=3)) as up:
+        slow = [await Raw.to(up) for _ in range(3)]
+        for each in slow:
+            each.writer.write(REQUEST[:-1])
+            await each.writer.drain()
+            await asyncio.sleep(0.02)
+        late = await Raw.to(up)
+        await admitted(late)
+        await slow[0].is_closed()
+        for each in slow[1:]:
+            assert await each.status_after(REQUEST[-1:]) == 200
+        for each in (*slow, late):
             each.writer.close()
 
 

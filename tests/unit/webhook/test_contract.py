@@ -129,7 +129,7 @@ def test_the_bounds_are_inclusive_and_apply_after_rounding_up(text: str) -> None
         ("1e999999999", "exponent out of range"),
         ("2E6024865272343", "exponent out of range"),
         ("1e-100", "exponent out of range"),
-        ("1" * 65, "65 characters long, more than the maximum of 64"),
+        ("1" * 65, "longer than the maximum of 64 characters"),
         ("", "is empty"),
         (" \t", "is empty"),
         ("NaN", "does not start with a number"),

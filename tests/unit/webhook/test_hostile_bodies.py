@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.webhook.fake_api import FakeApi, namespace
 from tests.unit.webhook.running_server import GOOD, HEAD, REFUSED, Raw, Running, review, running
-from webhook import handlers
+from webhook import bodies
 from webhook.review import MOST_VALUES, InvalidReview, parsed
 
 CHUNK = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
@@ -135,27 +135,29 @@ async def test_a_body_that_says_it_is_too_large_is_not_read_at_all(up: Running) 
 
 async def test_a_body_that_turns_out_too_large_is_read_no_further(up: Running) -> None:
     raw = await Raw.to(up)
-    chunks = handlers.LARGEST_REVIEW_BYTES // 0x10000 + 1  # and no end
+    chunks = bodies.LARGEST_REVIEW_BYTES // 0x10000 + 1  # and no end
     assert await raw.status_after(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *[CHUNK] * chunks) == 413
     await raw.is_closed()
 
 
-async def test_all_bodies_together_are_bounded_and_an_api_server_is_asked_to_come_again(
+async def test_at_the_bound_of_all_bodies_the_largest_that_is_still_coming_makes_room(
     up: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handlers, "ALL_BODIES_BYTES", 0x18000)
-    first, second = await Raw.to(up), await Raw.to(up)
-    first.writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNK)
-    await first.writer.drain()
-    await asyncio.sleep(0.1)
-    assert await second.status_after(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNK) == 503
-    assert b"Retry-After: 1\r\n" in await second.reader.readuntil(b"\r\n\r\n")
-    first.writer.write(b"0\r\n\r\n")
-    assert int((await first.reader.readuntil(b"\r\n")).split()[1]) == 400  # a body of spaces
-    for raw in (first, second):
+    monkeypatch.setattr(bodies, "ALL_BODIES_BYTES", 0x48000)
+    large, small, good = await Raw.to(up), await Raw.to(up), await Raw.to(up)
+    for raw, chunks in ((large, 3), (small, 1), (good, 1)):
+        raw.writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks * CHUNK)
+        await raw.writer.drain()
+        await asyncio.sleep(0.1)
+    assert await good.status_after(b"%x\r\n%s\r\n0\r\n\r\n" % (len(GOOD_BODY), GOOD_BODY)) == 200
+    assert int((await large.reader.readuntil(b"\r\n")).split()[1]) == 503
+    assert b"Retry-After: 1\r\n" in await large.reader.readuntil(b"\r\n\r\n")
+    small.writer.write(b"0\r\n\r\n")
+    assert int((await small.reader.readuntil(b"\r\n")).split()[1]) == 400  # a body of spaces
+    last = await Raw.to(up)
+    assert await last.status_after(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *[CHUNK] * 6) == 503
+    for raw in (large, small, good, last):
         raw.writer.close()
-    await asyncio.gather(*(raw.is_closed() for raw in (first, second)))
-    assert (await up.answer_to(GOOD_BODY + b" " * 0xFF00))["allowed"]  # what was held is free again
 
 
 async def test_a_compressed_body_is_not_unpacked(up: Running) -> None:
@@ -165,7 +167,7 @@ async def test_a_compressed_body_is_not_unpacked(up: Running) -> None:
 
 
 async def test_a_body_that_comes_too_slowly_is_given_up(up: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "BODY_S", 0.1)
+    monkeypatch.setattr(bodies, "BODY_S", 0.1)
     raw = await Raw.to(up)
     assert await raw.status_after(HEAD + b"Content-Length: 100\r\n\r\n{") == 408
     assert b"did not come within 0.1 s" in await raw.reader.read()
@@ -208,7 +210,7 @@ async def test_what_is_no_http_is_a_client_error(up: Running, head: bytes) -> No
 
 @pytest.mark.parametrize("piece", [b"[],", b"1.5,", b'{"":{"":{"":0}}},'])
 def test_no_body_takes_much_more_memory_than_its_own_size(piece: bytes) -> None:
-    body = b"[" + piece * (handlers.LARGEST_REVIEW_BYTES // len(piece)) + b"0]"
+    body = b"[" + piece * (bodies.LARGEST_REVIEW_BYTES // len(piece)) + b"0]"
     values = sum(piece.count(beginning) for beginning in (b",", b"[", b"{"))
     at_the_bound = b"[" + piece * (MOST_VALUES // values - 1) + b"0]"
     tracemalloc.start()

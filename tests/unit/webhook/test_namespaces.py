@@ -67,6 +67,25 @@ async def test_a_namespace_that_cannot_be_asked_for_is_an_error() -> None:
             await namespaces.policy_of("new")
 
 
+async def test_an_api_server_that_says_nothing_is_an_error_in_time_for_the_admission(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("webhook.namespaces.ASK_S", 0.05)
+    api = FakeApi()
+    asked: list[str] = []
+
+    async def silent(path: str) -> dict[str, object]:
+        asked.append(path)
+        await asyncio.Event().wait()
+        return {}
+
+    async with running(api) as namespaces:
+        monkeypatch.setattr(api, "get", silent)
+        answers = await asyncio.gather(*(namespaces.policy_of(f"n{n}") for n in range(50)), return_exceptions=True)
+    assert [str(each) for each in answers] == ["no answer from the API server within 0.05 s (Timeout)"] * 50
+    assert len(asked) == 16
+
+
 async def test_changes_and_removals_of_the_label_are_followed() -> None:
     api = FakeApi(namespace("shop", "kube-system.ipvlan"))
     async with running(api) as namespaces:

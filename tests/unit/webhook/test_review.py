@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.webhook.json_patch import applied
 from webhook.contract import DEFAULT_NETWORK_ANNOTATION, EGRESS_ANNOTATION, INGRESS_ANNOTATION, MANAGED_LABEL
 from webhook.policy import Policy
-from webhook.review import InvalidReview, Outcome, Reviewed, namespace_of, parsed, respond
+from webhook.review import InvalidReview, Outcome, Reviewed, asked, parsed, respond
 
 
 def pod(annotations: dict[str, str] | None = None, **metadata: Any) -> dict[str, Any]:
@@ -42,7 +42,8 @@ def review_of(
 
 
 def answered(review: object, label: str | None = "kube-system.ipvlan") -> Reviewed:
-    return respond(review, lambda namespace: Policy.from_label(namespace, label))
+    question = asked(review)
+    return respond(question, Policy.from_label(question.namespace, label))
 
 
 def patch_of(reviewed: Reviewed) -> list[dict[str, Any]]:
@@ -136,8 +137,25 @@ def test_a_pod_that_has_no_name_yet_is_called_by_what_is_known() -> None:
     assert answered(review_of(pod(name=""))).pod == "*"
 
 
-def test_the_namespace_can_be_asked_for_first() -> None:
-    assert namespace_of(review_of(pod())) == "shop"
+def test_only_a_creation_needs_the_policy_of_its_namespace() -> None:
+    questions = [
+        asked(review_of(pod())),
+        asked(review_of(pod(), old=pod(), operation="UPDATE")),
+        asked(review_of(None, old=pod(), operation="DELETE")),
+        asked(review_of(None, subResource="eviction")),
+    ]
+    assert {question.namespace for question in questions} == {"shop"}
+    assert [question.needs_policy for question in questions] == [True, False, False, False]
+
+
+def test_of_a_creation_no_more_is_kept_than_admission_looks_at() -> None:
+    annotations = {INGRESS_ANNOTATION: "1" * 10**6, "other": "x" * 10**6}
+    document = pod(annotations, labels={"a" * 100: "b", MANAGED_LABEL: "c" * 10**6}, name="d" * 10**6)
+    question = asked(review_of(document))
+    assert len(repr(question)) < 2000
+    assert question.pod is not None
+    assert question.pod.annotation(INGRESS_ANNOTATION) is not None
+    assert "is longer than the maximum of 64 characters" in answered(review_of(document)).message
 
 
 def without(path: str) -> dict[str, Any]:
@@ -201,11 +219,6 @@ def test_a_document_of_another_shape_is_told_where_it_differs(review: object, wh
     with pytest.raises(InvalidReview) as caught:
         answered(review)
     assert what in str(caught.value)
-
-
-def test_the_namespace_of_no_review_is_an_error_too() -> None:
-    with pytest.raises(InvalidReview):
-        namespace_of("text")
 
 
 def test_a_body_is_read_as_json() -> None:

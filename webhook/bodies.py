@@ -1,0 +1,93 @@
+"""Receives the bodies of AdmissionReviews: each bounded in size and time, and all of them together.
+
+At the bound the largest that is still coming makes room, so that whoever sends much, or slowly, is in nobody's way.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Final
+
+from aiohttp import web
+
+from webhook.contract import quoted
+
+# A review of an UPDATE carries two Pods, and an API server takes no request over 3 MiB.
+LARGEST_REVIEW_BYTES: Final = 8 * 2**20
+# All bodies that are coming: a hundred senders of the largest would fill the memory.
+ALL_BODIES_BYTES: Final = 32 * 2**20
+# An API server waits no longer than `timeoutSeconds` for an answer, 5 by our manifest and at most 30.
+BODY_S: Final = 10.0
+
+_TOO_LARGE: Final = f"an AdmissionReview of more than {LARGEST_REVIEW_BYTES} bytes"
+
+
+class NoReview(Exception):  # noqa: N818 - it names the request
+    """A request that is not read to its end, or not at all: the HTTP status, and as a string why."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(eq=False, slots=True)
+class _Coming:
+    """A body on its way, and the timer that ends the wait for it."""
+
+    limit: asyncio.Timeout
+    received: bytearray = field(default_factory=bytearray)
+    gave_way: bool = False
+
+    def give_way(self) -> None:
+        """Free the memory now, and have its reader end as soon as it can."""
+        self.gave_way, self.received = True, bytearray()
+        if not self.limit.expired():
+            self.limit.reschedule(asyncio.get_running_loop().time())
+
+
+class Bodies:
+    """All bodies that are on their way."""
+
+    def __init__(self) -> None:
+        self._coming: set[_Coming] = set()
+
+    async def read(self, request: web.BaseRequest) -> bytes | bytearray:
+        """The body of a request. Raises NoReview."""
+        if request.content_type != "application/json":
+            raise NoReview(415, f"expected Content-Type application/json, got {request.content_type}")
+        if (coding := request.headers.get("Content-Encoding", "identity")) != "identity":
+            raise NoReview(415, f"expected no Content-Encoding, got {quoted(coding)}")
+        if (request.content_length or 0) > LARGEST_REVIEW_BYTES:
+            raise NoReview(413, _TOO_LARGE)
+        try:
+            if request.content.is_eof():
+                # It came with the head, as that of most Pods does: a timer would cost a tenth of the admission.
+                return request.content.read_nowait()
+            return await self._receive(request)
+        except (ConnectionError, web.RequestPayloadError) as error:
+            raise NoReview(400, "the request's body breaks off") from error
+
+    async def _receive(self, request: web.BaseRequest) -> bytearray:
+        coming = _Coming(asyncio.timeout(BODY_S))
+        self._coming.add(coming)
+        try:
+            async with coming.limit:
+                async for chunk in request.content.iter_any():
+                    self._take(coming, chunk)
+        except TimeoutError as error:
+            if coming.gave_way:
+                raise NoReview(503, "too many large AdmissionReviews at once, try again") from error
+            raise NoReview(408, f"the request's body did not come within {BODY_S:g} s") from error
+        finally:
+            self._coming.discard(coming)
+        return coming.received
+
+    def _take(self, coming: _Coming, chunk: bytes) -> None:
+        if coming.gave_way:
+            raise TimeoutError
+        coming.received += chunk
+        if len(coming.received) > LARGEST_REVIEW_BYTES:
+            raise NoReview(413, _TOO_LARGE)
+        while sum(len(each.received) for each in self._coming) > ALL_BODIES_BYTES:
+            max(self._coming, key=lambda each: len(each.received)).give_way()
+        if coming.gave_way:
+            raise TimeoutError
