@@ -33,6 +33,8 @@ from webhook.contract import Limits
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+COUNTED_AT_ONCE = 32
+
 
 class Controller:
     """Holds what is known of this node's Pods, and applies it."""
@@ -230,7 +232,10 @@ class Controller:
         if not self.ready:
             return []
         known = {sandbox.key: sandbox.pod for sandbox in self._sandboxes}
-        counted = await self._in_kernel((await self._loading.shaper()).counters)
+        shaper, counted = await self._loading.shaper(), list[PodCounters]()
+        tenants = await self._in_kernel(shaper.tenants)
+        for start in range(0, len(tenants), COUNTED_AT_ONCE):  # a Pod that starts meanwhile waits for one of them
+            counted += await self._in_kernel(shaper.counters, tenants[start : start + COUNTED_AT_ONCE])
         return [(known[key], c) for c in counted if (key := (c.pod_uid, c.netns_path or "")) in known]
 
     def wanted(self) -> tuple[int, int, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import secrets
@@ -14,11 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from aiohttp import web
-
 from reconciler.controller import Controller
 from reconciler.events import Events
-from reconciler.http import application
+from reconciler.http import Pages
 from reconciler.kernel.monitor import Changes, Monitor
 from reconciler.kernel.probe import probe
 from reconciler.kernel_check import KernelCheck
@@ -29,8 +26,12 @@ from reconciler.patrol import Patrol
 from reconciler.runtime_check import RuntimeCheck
 from reconciler.shaping import Shaper, ShapingError
 from reconciler.turn import take_turn
+from webhook.bounded import BoundedServer, Bounds
 from webhook.kubeapi import KubeApi
 from webhook.reflector import Reflector
+
+MOST_CONNECTIONS = 64
+"""For probes and metrics; the port is open to whoever reaches the node."""
 
 log = logging.getLogger(__name__)
 
@@ -115,12 +116,9 @@ async def run(settings: Settings) -> None:
             controller.on_overrun()
 
     listener = Listener(monitor, on_changes)
-    runner = web.AppRunner(
-        application(why_not_ready=why_not_ready, before_scrape=before_scrape, registry=metrics.registry),
-        access_log=None,
-    )
-    await runner.setup()
-    await _listen(runner, settings)
+    pages = Pages(why_not_ready=why_not_ready, before_scrape=before_scrape, registry=metrics.registry)
+    server = BoundedServer(pages.handle, Bounds(connections=MOST_CONNECTIONS, finish_s=5.0))
+    await _listen(server, settings)
     log.info("started", extra={"node": settings.node, "slots": settings.slots})
     try:
         async with asyncio.TaskGroup() as group:
@@ -143,8 +141,7 @@ async def run(settings: Settings) -> None:
                 task.cancel()
     finally:
         listener.close()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(runner.cleanup(), 5)
+        await server.close()
         await api.close()
         monitor.close()
         executor.shutdown(wait=False, cancel_futures=True)
@@ -152,9 +149,9 @@ async def run(settings: Settings) -> None:
     log.info("stopped; limits stay in force")
 
 
-async def _listen(runner: web.AppRunner, settings: Settings) -> None:
+async def _listen(server: BoundedServer, settings: Settings) -> None:
     try:
-        await web.TCPSite(runner, settings.host, settings.port).start()
+        await server.listen(settings.host or None, settings.port)
     except OSError as error:
         where = f"port {settings.port}" + (f" of {settings.host}" if settings.host else "")
         reason = f"cannot listen on {where} for probes and metrics: {error.strerror}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from reconciler.bypass import Sample
@@ -11,6 +11,7 @@ from reconciler.pods import PodView
 from reconciler.report import Notice
 from reconciler.sandboxes import Key
 from reconciler.shaping import Outcome
+from reconciler.slots import Tenant
 from webhook.contract import Limits
 
 
@@ -45,7 +46,11 @@ class Shaper(Protocol):
         """What a Pod has sent past its egress limit so far; None without one."""
         ...
 
-    def counters(self) -> Sequence[PodCounters]:
+    def tenants(self) -> Sequence[Tenant]:
+        """As reconciler.shaping.Shaper."""
+        ...
+
+    def counters(self, tenants: Iterable[Tenant] | None = None) -> Sequence[PodCounters]:
         """What each slot has counted."""
         ...
 

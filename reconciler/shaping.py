@@ -199,11 +199,17 @@ class Shaper:
         """Those whose network namespace is no longer there. Raises ShapingError when that cannot be told."""
         return [key for key in keys if netns.inode(key[1]) is None]
 
-    def counters(self) -> list[PodCounters]:
-        """What the kernel counts, for every Pod that has a slot."""
+    def tenants(self) -> list[Tenant]:
+        """Who has a slot."""
+        return list(self._slots.taken)
+
+    def counters(self, tenants: Iterable[Tenant] | None = None) -> list[PodCounters]:
+        """What the kernel counts for those of them, or of all, that have a slot."""
+        taken = ((tenant, self._slots.taken.get(tenant)) for tenant in tenants or self.tenants())
         return [
             pod_counters(self._program, tenant, assignment.slot, self._paths.get(tenant))
-            for tenant, assignment in self._slots.taken.items()
+            for tenant, assignment in taken
+            if assignment is not None
         ]
 
     def close(self) -> None:

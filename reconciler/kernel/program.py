@@ -128,12 +128,16 @@ class Program:
 
     def read_counters(self, class_id: int) -> buckets.Counters:
         """What the shaper counted in a bucket."""
-        return buckets.decode_counters(self.bpf.lookup(self.state, class_id, buckets.STATE_BYTES))
+        return buckets.decode_counters(self.read_state(class_id))
 
-    def read_queue_ns(self, class_id: int) -> int:
-        """How long a packet that came now would wait in a bucket; the shaper's clock is CLOCK_MONOTONIC."""
-        (free_at,) = _NEXT.unpack_from(self.bpf.lookup(self.state, class_id, buckets.STATE_BYTES), _NEXT_OFFSET)
-        return max(0, int(free_at) - time.monotonic_ns())
+    def read_figures(self, class_id: int) -> tuple[buckets.Counters, int]:
+        """The counters of a bucket, and how many ns a packet that came now would wait in it.
+
+        The shaper's clock is CLOCK_MONOTONIC.
+        """
+        state = self.read_state(class_id)
+        (free_at,) = _NEXT.unpack_from(state, _NEXT_OFFSET)
+        return buckets.decode_counters(state), max(0, int(free_at) - time.monotonic_ns())
 
     def read_state(self, class_id: int) -> bytes:
         """All that the shaper keeps of a bucket."""

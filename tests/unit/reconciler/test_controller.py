@@ -77,7 +77,10 @@ class Kernel:
     def vanished(self, keys):
         return [key for key in keys if key[1] in self.gone]
 
-    def counters(self):
+    def tenants(self):
+        return []
+
+    def counters(self, _tenants=None):
         return []
 
     def sample(self, pod_uid, netns_path, interfaces):
@@ -489,7 +492,7 @@ async def test_limits_changed_while_the_pod_ran_outlast_a_restart_while_the_api_
         bench.kernel.found = bench.kernel.held
     else:
         figures = DirectionCounters(20_000_000, bytes=0, packets=0, drops=0, marks=0)
-        bench.kernel.counters = lambda: [
+        bench.kernel.counters = lambda _tenants=None: [
             PodCounters("u1", A, {Direction.EGRESS: figures}),
             PodCounters("u2", None, {Direction.EGRESS: figures}),
         ]
@@ -560,6 +563,24 @@ async def test_replays_one_after_the_other_as_of_a_runtime_that_dies_again_and_a
         await bench.settle()
     assert len(bench.kernel.held) == len(pods)
     assert len(bench.kernel.calls) <= len(pods) + 1
+
+
+async def test_a_pod_that_starts_while_many_are_counted_waits_for_a_few_of_them(bench):
+    keys = [(f"u{number}", f"/run/netns/{number}") for number in range(100)]
+    batches, hooks = [], []
+
+    def counters(tenants):
+        if not hooks:
+            hooks.append(asyncio.create_task(bench.controller.on_run(sandbox("late", uid="late", path=A))))
+        batches.append((len(tenants), ("late", A) in bench.kernel.held))
+        return [PodCounters(uid, path, {}) for uid, path in tenants]
+
+    for uid, path in keys:
+        await bench.controller.on_run(sandbox(uid, uid=uid, path=path))
+    bench.kernel.tenants, bench.kernel.counters = lambda: keys, counters
+    assert len(await bench.controller.counters()) == 100
+    assert [size for size, _ in batches] == [32, 32, 32, 4]
+    assert batches[1][1] or batches[2][1], "it was limited in between"
 
 
 async def test_a_pod_that_starts_while_the_program_loads_waits_for_it_and_others_do_not():

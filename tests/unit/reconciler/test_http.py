@@ -1,11 +1,13 @@
 """The port for probes and metrics."""
 
+import asyncio
+
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import RawTestServer, TestClient
 from prometheus_client import generate_latest
 
 from reconciler.bypass import Traffic
-from reconciler.http import application
+from reconciler.http import Pages
 from reconciler.metrics import Metrics
 from reconciler.pods import PodView
 from reconciler.shaping import DirectionCounters, PodCounters
@@ -28,8 +30,12 @@ class Node:
     def __init__(self):
         self.reason = "the BPF program is not loaded yet"
         self.metrics = Metrics()
+        self.now_s = 0.0
+        self.scrapes = 0
 
     async def scrape(self):
+        self.scrapes += 1
+        await asyncio.sleep(0.01)
         pod = PodView("u1", "shop", "web-0")
         self.metrics.pods.show([(pod, COUNTED)], [(pod, Traffic(6056, 4))])
 
@@ -41,8 +47,13 @@ def node():
 
 @pytest.fixture
 async def client(node):
-    app = application(why_not_ready=lambda: node.reason, before_scrape=node.scrape, registry=node.metrics.registry)
-    async with TestClient(TestServer(app)) as client:
+    pages = Pages(
+        why_not_ready=lambda: node.reason,
+        before_scrape=node.scrape,
+        registry=node.metrics.registry,
+        monotonic=lambda: node.now_s,
+    )
+    async with TestClient(RawTestServer(pages.handle)) as client:
         yield client
 
 
@@ -52,6 +63,21 @@ async def test_alive_is_not_ready(node, client):
     assert (answer.status, await answer.text()) == (503, "the BPF program is not loaded yet\n")
     node.reason = None
     assert (await client.get("/readyz")).status == 200
+
+
+async def test_other_pages_and_methods_are_told_what_there_is(client):
+    assert (await client.get("/")).status == 404
+    answer = await client.post("/metrics")
+    assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")
+
+
+async def test_however_many_ask_for_the_metrics_the_kernel_is_read_at_most_four_times_a_second(node, client):
+    answers = await asyncio.gather(*(client.get("/metrics") for _ in range(20)))
+    assert {answer.status for answer in answers} == {200}
+    assert node.scrapes == 1
+    node.now_s = 0.25
+    await client.get("/metrics")
+    assert node.scrapes == 2
 
 
 async def test_metrics_name_the_pod_and_the_direction(client):
