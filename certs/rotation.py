@@ -42,6 +42,9 @@ class Kind(StrEnum):
     """Somebody changed the bundle in the webhook's configuration; it was put back."""
 
 
+_DROPPED = "a new CA that was announced is not valid itself: it never signs, and is trusted no longer"
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """What happened to credentials, and why, for people."""
@@ -148,7 +151,7 @@ def _mark(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Chang
     if coming is None:
         return credentials, None
     if validity_fault(coming.authority.certificate, judged.now):
-        return replace(credentials, next=None), Change(Kind.RETIRED, "the new CA's own certificate is not valid now")
+        return replace(credentials, next=None), Change(Kind.RETIRED, _DROPPED)
     if not judged.published and coming.published is not None:
         unknown = replace(credentials, next=replace(coming, published=None))
         return unknown, Change(Kind.PUBLISHED, "the new CA is not in the caBundle any more: its overlap begins again")
@@ -192,7 +195,11 @@ def _certify(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Ch
     fault = _serving_fault(credentials, judged)
     if not fault:
         return credentials, None
-    serving = issue(credentials.authority, judged.names, judged.now, judged.lifetimes.serving)
+    names, held = judged.names, credentials.serving.certificate
+    if _is_issued_by(held, credentials.authority.certificate) and not _expired_or_due(credentials, judged):
+        # Only a name is missing. Those that another replica wants stay, or the two would renew in turn for ever.
+        names = (*names, *sorted(_names(held) - set(names)))
+    serving = issue(credentials.authority, names, judged.now, judged.lifetimes.serving)
     return replace(credentials, serving=serving), Change(Kind.RENEWED, f"the serving certificate {fault}")
 
 
@@ -215,14 +222,23 @@ def _serving_fault(credentials: Credentials, judged: _Judged) -> str:
     certificate = credentials.serving.certificate
     if not _is_issued_by(certificate, credentials.authority.certificate):
         return "is not of the CA in use"
+    if missing := sorted(set(judged.names) - _names(certificate)):
+        return f"does not name {', '.join(missing)}"
+    return _expired_or_due(credentials, judged)
+
+
+def _expired_or_due(credentials: Credentials, judged: _Judged) -> str:
+    certificate = credentials.serving.certificate
+    return validity_fault(certificate, judged.now) or _due(certificate, judged.now, judged.lifetimes.serving)
+
+
+def _names(certificate: x509.Certificate) -> set[str]:
+    """The DNS names that it is for."""
     try:
         alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        held = set(alternatives.get_values_for_type(x509.DNSName))
     except x509.ExtensionNotFound:
-        held = set()
-    if missing := sorted(set(judged.names) - held):
-        return f"does not name {', '.join(missing)}"
-    return validity_fault(certificate, judged.now) or _due(certificate, judged.now, judged.lifetimes.serving)
+        return set()
+    return set(alternatives.get_values_for_type(x509.DNSName))
 
 
 def _is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:

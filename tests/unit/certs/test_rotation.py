@@ -70,6 +70,17 @@ def test_a_certificate_that_lacks_a_name_is_renewed() -> None:
     assert renewal.reasons == ("the serving certificate does not name webhook.elsewhere.svc",)
 
 
+def test_replicas_that_want_different_names_agree_on_all_of_them_until_the_certificate_expires() -> None:
+    mine, theirs = [*NAMES, "a.example"], [*NAMES, "b.example"]
+    credentials = renew(fresh(), names=mine, now=NOW).credentials
+    credentials = renew(credentials, names=theirs, now=NOW).credentials
+    for names in (mine, theirs, NAMES):
+        assert renew(credentials, names=names, now=NOW).reasons == ()
+    later = NOW + 300 * DAY
+    renewed = renew(credentials, names=NAMES, now=later).credentials
+    assert not accepts(renewed.trusted_pem(), renewed.serving.certificate, "a.example", later)
+
+
 def test_a_certificate_without_any_alternative_name_is_renewed() -> None:
     authority = make_authority(NOW, 100 * DAY)
     # A CA's own certificate, self-issued, is the nearest thing at hand that names no host.
