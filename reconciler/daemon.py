@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
 import signal
 import time
@@ -53,9 +52,9 @@ async def run(settings: Settings) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    turn = await take_turn(stopping, settings.nri_socket.parent)
-    if turn is None:
+    if await take_turn(stopping, settings.nri_socket.parent) is None:
         return
+    # The turn ends with the process: the thread that works on the kernel may outlast this function.
     metrics = Metrics()
     api = await KubeApi.connect(user_agent="ipvlan-bandwidth-reconciler")
     events = Events(
@@ -145,7 +144,6 @@ async def run(settings: Settings) -> None:
         await api.close()
         monitor.close()
         executor.shutdown(wait=False, cancel_futures=True)
-        os.close(turn)
     log.info("stopped; limits stay in force")
 
 

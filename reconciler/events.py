@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, Protocol
 
 from reconciler.pods import PodView
@@ -134,8 +135,11 @@ class Events:
             try:
                 await self._api.create(f"/api/v1/namespaces/{event['metadata']['namespace']}/events", event)
             except ApiError as error:
+                if error.status == HTTPStatus.CONFLICT:  # it was posted by a try whose answer was lost
+                    return
                 # Refused for good: the namespace is going, or the event is not to the API server's liking.
-                if 400 <= error.status < 500 and error.status != 429:  # noqa: PLR2004 - HTTP's own numbers
+                is_ours = HTTPStatus.BAD_REQUEST <= error.status < HTTPStatus.INTERNAL_SERVER_ERROR
+                if is_ours and error.status != HTTPStatus.TOO_MANY_REQUESTS:
                     log.info("event refused by the API server", extra={"about": about, "error": str(error)})
                     break
                 await self._sleep(delay_s)

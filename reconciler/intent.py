@@ -44,7 +44,7 @@ def _not_managed() -> Notice:
         Reason.NOT_MANAGED,
         "this Pod has bandwidth annotations and runs on ipvlan, but was never admitted by the ipvlan-bandwidth "
         f"webhook, so it is not limited. Label its namespace with {NETWORK_LABEL}=NAMESPACE.NAME if it is not, "
-        "then create the Pod again",
+        "then create the Pod again, or take its annotations away and set them anew",
     )
 
 

@@ -58,7 +58,7 @@ class KernelCheck:
             log.log(logging.ERROR if lack.is_vital else logging.WARNING, lack.message)
             self._tell_node(Notice(Reason.KERNEL_LACKS, lack.message))
         for feature in before - {lack.feature for lack in found}:
-            self._gauge.labels(feature=feature).set(0)
+            self._gauge.remove(feature)
         if self.why_not_ready() and not any(lack.is_vital for lack in found):
             message = "this node's kernel has all now that bandwidth limits need"
             log.info(message)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from reconciler import pods
-from reconciler.shaping import Inspection, NetnsGoneError, ShapingError, clean, inspect
+from reconciler.shaping import HostNetnsError, Inspection, NetnsGoneError, ShapingError, clean, inspect
 from webhook.contract import Quantity
 from webhook.kubeapi import ApiError, ConfigurationError, KubeApi
 
@@ -76,7 +76,7 @@ def main(folder: Path, *, node: str, as_json: bool) -> int:
     for path in paths or ():
         try:
             found += rows(path, inspect(path), names)
-        except NetnsGoneError:
+        except (NetnsGoneError, HostNetnsError):
             continue
         except ShapingError as error:
             failed = True
@@ -93,7 +93,7 @@ def remove(folder: Path) -> int:
     for path in paths or ():
         try:
             steps = clean(path)
-        except NetnsGoneError:
+        except (NetnsGoneError, HostNetnsError):
             continue
         except ShapingError as error:
             failed = True

@@ -167,7 +167,7 @@ class Shaper:
         tenants = {assignment.slot: tenant for tenant, assignment in self._slots.taken.items()}
         for slot in altered - tenants.keys():
             for direction in Direction:
-                self._program.write_limit(class_id(slot, direction), None)
+                self._do_in_map(ClearLimit(slot, direction))
         return [tenants[slot].pod_uid for slot in sorted(altered & tenants.keys())]
 
     def sample(self, pod_uid: str, netns_path: str, interfaces: Collection[str]) -> Sample | None:

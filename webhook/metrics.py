@@ -1,5 +1,6 @@
 """What the webhook counts, for Prometheus, in a registry of its own."""
 
+import math
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -37,9 +38,11 @@ class Metrics:
         )
         self._authority_expiry = Gauge(
             "ipvlan_bandwidth_ca_expiry_timestamp_seconds",
-            "When the CA that signs expires, in seconds since 1970; 0 where others issue the certificate.",
+            "When the CA that signs expires, in seconds since 1970; NaN where others issue the certificate.",
             registry=self._registry,
         )
+        for unknown in (self._expiry, self._authority_expiry):
+            unknown.set(math.nan)  # 0 would be a certificate that has expired
         self._loads = Counter(
             "ipvlan_bandwidth_certificate_loads",
             "How often this replica began to serve with another certificate.",

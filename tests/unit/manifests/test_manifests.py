@@ -184,7 +184,6 @@ def test_rights_are_exactly_these() -> None:
     }
     reconciler, webhook = "ipvlan-bandwidth-reconciler", "ipvlan-bandwidth-webhook"
     assert rights == {
-        (reconciler, "pods", "get"),
         (reconciler, "pods", "list"),
         (reconciler, "pods", "watch"),
         (reconciler, "events", "create"),

@@ -92,6 +92,14 @@ async def test_an_api_server_that_is_away_is_asked_again():
     assert not dropped
 
 
+async def test_an_event_that_is_there_as_only_the_answer_was_lost_is_posted():
+    api = Api(ApiError(0, "", "reset"), ApiError(409, "AlreadyExists", "it exists"))
+    events, dropped, slept = make(api)
+    events.tell(POD, NOTICE)
+    await drain(events)
+    assert (slept, dropped) == ([1.0], [])
+
+
 async def test_a_refusal_is_final():
     api = Api(ApiError(404, "NotFound", "namespace is gone"))
     events, dropped, slept = make(api)
