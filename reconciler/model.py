@@ -186,12 +186,16 @@ class ObservedShaping:
 
 @dataclass(frozen=True, slots=True)
 class DesiredShaping:
-    """What one network namespace should have. A direction without an entry in `limits` is not limited."""
+    """What one network namespace should have. A direction without an entry in `limits` is not limited.
+
+    `may_split`: whether the kernel has what splits packets; ingress is limited without it too.
+    """
 
     slot: int
     program_id: int
     filter_name: str
     limits: Mapping[Direction, LimitEntry]
+    may_split: bool = True
 
 
 class ProblemKind(StrEnum):

@@ -193,6 +193,8 @@ def _splitting(
     desired: DesiredShaping, targets: tuple[ObservedLink, ...], ifb: ObservedLink | None
 ) -> Splitting | None:
     """What the ifb should split. Never less than it lets pass now: what waits in it already would be stuck for good."""
+    if not desired.may_split:
+        return None
     wanted = splitting(desired.limits[Direction.INGRESS].bits_per_second, (target.link for target in targets))
     held = ifb.root.splitting if ifb and ifb.root.is_intact else None
     if wanted is None or held is None or held.size_bytes <= wanted.size_bytes:

@@ -43,7 +43,13 @@ class Requirement:
 REQUIREMENTS: Final[Mapping[Feature, Requirement]] = {
     Feature.IPVLAN: Requirement("ipvlan interfaces", "CONFIG_IPVLAN", "no Pod can have one to be limited", "ipvlan"),
     Feature.FQ: Requirement("qdisc fq", "CONFIG_NET_SCH_FQ", "no limit can be kept", "sch_fq"),
-    Feature.TBF: Requirement("qdisc tbf", "CONFIG_NET_SCH_TBF", "no ingress limit below 100M can be kept", "sch_tbf"),
+    Feature.TBF: Requirement(
+        "qdisc tbf",
+        "CONFIG_NET_SCH_TBF",
+        "ingress limits below 100M let packets that come merged pass as bursts of up to 64 KiB",
+        "sch_tbf",
+        is_vital=False,
+    ),
     Feature.CLSACT: Requirement("qdisc clsact", "CONFIG_NET_SCH_INGRESS", "no limit can be kept", "sch_ingress"),
     Feature.CLS_BPF: Requirement("BPF filters", "CONFIG_NET_CLS_BPF", "no limit can be kept", "cls_bpf"),
     Feature.IFB: Requirement("ifb interfaces", "CONFIG_IFB", "no ingress limit can be kept", "ifb"),

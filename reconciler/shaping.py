@@ -41,7 +41,7 @@ from reconciler.model import (
 from reconciler.plan import plan
 from reconciler.sandboxes import Key
 from reconciler.slots import Assignment, NoFreeSlotError, SlotTable, Tenant
-from reconciler.steps import ClearLimit, Plan, Step, WriteLimit
+from reconciler.steps import ClearLimit, Plan, SetRoot, Step, WriteLimit
 from reconciler.survey import Survey, survey
 from webhook.contract import Direction, Limits
 
@@ -81,6 +81,7 @@ class Shaper:
         self._slots = slots
         self._paths = {tenant: path for tenant, path in found.paths.items() if tenant in slots.taken}
         self._changes: dict[Tenant, int] = {}
+        self._may_split = True
         self.adopted = adopted
         self.found = found.held
 
@@ -277,7 +278,10 @@ class Shaper:
             for direction in Direction
             if (quantity := limits.get(direction))
         }
-        return DesiredShaping(assignment.slot, self._program.program_id, self._program.attached.filter_name, wanted)
+        attached = self._program.attached
+        return DesiredShaping(
+            assignment.slot, self._program.program_id, attached.filter_name, wanted, may_split=self._may_split
+        )
 
     def _observe(self, tenant: Tenant, netlink: Netlink) -> ObservedShaping:
         assignment = self._slots.taken.get(tenant)
@@ -290,8 +294,15 @@ class Shaper:
     def _do(self, step: Step, netlink: Netlink) -> None:
         if isinstance(step, WriteLimit | ClearLimit):
             self._do_in_map(step)
-        else:
+            return
+        try:
             apply(step, netlink, self._program.attached)
+        except KernelLacksError as error:
+            if not isinstance(step, SetRoot) or step.splitting is None:
+                raise
+            # The kernel check tells the node. Limits go on without; this is looked at again, and planned without.
+            self._may_split = False
+            raise StepFailedError(step, str(error)) from error
 
     def _do_in_map(self, step: WriteLimit | ClearLimit) -> None:
         try:

@@ -89,6 +89,10 @@ def _sender(sender: Pod, receiver: Pod, port: int, flows: Flows, period: tuple[i
     return Task(sender, sends, receiver.address, port, flows, period)
 
 
+SNIFFED_BITS = 10_000_000
+"""Below, one gap that a retransmission fills hands a receiver so much at once that only the wire tells the rate."""
+
+
 def _in(seconds: float) -> int:
     return time.monotonic_ns() + int(seconds * SECOND)
 
@@ -118,12 +122,7 @@ def _loaded(cell: Cell, made: Pods) -> dict[str, Any]:
     mark = first, first + int(cell.seconds * SECOND)
     sniffer = None
     if cell.windowed:
-        inwards = cell.direction == "ingress"
-        device = IFB_NAME if inwards and cell.shaper != "none" else "eth0"
-        watched, source = (made.limited, made.clients[0]) if inwards else (made.clients[0], made.limited)
-        sniffer = Task(
-            watched, load.sniff, device, source.address, begin + cells.WINDOWED_SECONDS * SECOND, mark[1]
-        ).ready()
+        sniffer = _sniffer(cell, made, (begin, begin + cells.WINDOWED_SECONDS * SECOND), mark[1])
     bulk = Bulk(made, cell, begin, mark)
     probes = Probes(made, cell.direction, *mark) if cell.probed else None
     groups = [_group(flows, *group) for flows, group in zip(cell.flows, bulk.done(), strict=True)]
@@ -135,6 +134,14 @@ def _loaded(cell: Cell, made: Pods) -> dict[str, Any]:
         loaded = _summed(probes.times())
         result["probes"] = {kind: stats.added(figures, unloaded[kind]) for kind, figures in loaded.items()}
     return result | {"stolen": steal.share()}
+
+
+def _sniffer(cell: Cell, made: Pods, period: tuple[int, int], read_at_ns: int) -> Task:
+    """Sees the packets of the first client's flows where they have passed the limit."""
+    inwards = cell.direction == "ingress"
+    device = IFB_NAME if inwards and cell.shaper != "none" else "eth0"
+    watched, source = (made.limited, made.clients[0]) if inwards else (made.clients[0], made.limited)
+    return Task(watched, load.sniff, device, source.address, period, read_at_ns).ready()
 
 
 def _group(flows: Flows, arrived: load.Arrivals, sent: load.Sent | None) -> dict[str, Any]:
@@ -157,6 +164,10 @@ def _changed(cell: Cell, made: Pods, shapers: Shapers) -> dict[str, Any]:
     moments = [
         begin + int((cell.warm_seconds + number * cell.seconds) * SECOND) for number in range(len(cell.changes) + 1)
     ]
+    sniffers = [
+        _sniffer(cell, made, (moment, until), moments[-1]) if cells.bits(limit) <= SNIFFED_BITS else None
+        for moment, until, limit in zip(moments, moments[1:], cell.changes, strict=False)
+    ]
     bulk = Bulk(made, cell, begin, (begin, moments[-1]), begin)
     probes = Probes(made, cell.direction, begin, moments[-1])
     done = []
@@ -171,16 +182,21 @@ def _changed(cell: Cell, made: Pods, shapers: Shapers) -> dict[str, Any]:
     changes = []
     before = cell.limit
     series = arrived.series + [0] * ((moments[-1] - begin) // stats.BIN_NS)
-    for moment, at, until, limit in zip(moments, done, moments[1:], cell.changes, strict=False):
+    for moment, at, until, limit, sniffer in zip(moments, done, moments[1:], cell.changes, sniffers, strict=False):
         held = series[-(-(at - begin) // stats.BIN_NS) : (until - begin) // stats.BIN_NS]
         wanted = cells.bits(limit) * stats.TCP_SHARE
         lowered = cells.bits(limit) < cells.bits(before)
+        if sniffer:
+            wire = stats.binned(sniffer.result(), (at - to_monotonic, until - to_monotonic))
+            held_after = stats.settled(wire, cells.bits(limit), lowered=lowered)
+        else:
+            held_after = stats.settled(held, wanted, lowered=lowered)
         changes.append(
             {
                 "from": before,
                 "to": limit,
                 "took": (at - moment) / SECOND,
-                "held_after": _finite(stats.settled(held, wanted, lowered=lowered)),
+                "held_after": _finite(held_after),
                 "carried": sum(held) * 8e9 / (len(held) * stats.BIN_NS) / wanted,
                 "silence": stats.longest_silence(answered, at, until),
             }

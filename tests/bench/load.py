@@ -25,7 +25,8 @@ MOST_EVENTS = 1024
 DATAGRAM = 1472
 WIRE_DATAGRAM = 1514
 UDP_SEGMENT, UDP_GRO = 103, 104
-SO_ATTACH_FILTER, SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_TIMESTAMPNS, SO_MAX_PACING_RATE = 26, 32, 33, 35, 47
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
+SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_TIMESTAMPNS, SO_MAX_PACING_RATE = 32, 33, 35, 47
 _ACCEPT_NOTHING = struct.pack("HBBI", 0x06, 0, 0, 0)  # BPF_RET | BPF_K, 0: a struct sock_filter (linux/filter.h)
 _ABORT = struct.pack("ii", 1, 0)
 _DELIVERED_AT = 192  # of struct tcp_info (uapi/linux/tcp.h)
@@ -215,10 +216,14 @@ def flood(ready: Ready, address: str, port: int, wanted: Flows, period: tuple[in
                 flow.send(payload)
 
 
-def sniff(ready: Ready, device: str, address: str, until_ns: int, read_at_ns: int) -> list[tuple[int, int]]:
-    """Time (ns) and wire size of each TCP packet from an address that a device sees until then.
+def _sleep_until(at_ns: int) -> None:
+    time.sleep(max(0, at_ns - time.monotonic_ns()) / 1e9)
 
-    They are read when all is over: reading them meanwhile would slow the guest down.
+
+def sniff(ready: Ready, device: str, address: str, period: tuple[int, int], read_at_ns: int) -> list[tuple[int, int]]:
+    """Time (ns since the epoch) and wire size of each TCP packet from an address that a device sees in a period.
+
+    The period is in ns of the monotonic clock. They are read when all is over, as that would slow the guest down.
     """
     nothing = ctypes.create_string_buffer(_ACCEPT_NOTHING)
     source = socket.inet_aton(address)
@@ -226,11 +231,15 @@ def sniff(ready: Ready, device: str, address: str, until_ns: int, read_at_ns: in
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(0x0003)) as sniffer:
         sniffer.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 26)
         sniffer.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        deaf = struct.pack("HP", 1, ctypes.addressof(nothing))
+        sniffer.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, deaf)
         sniffer.bind((device, 0x0003))
         ready()
-        time.sleep(max(0, until_ns - time.monotonic_ns()) / 1e9)
-        sniffer.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(nothing)))
-        time.sleep(max(0, read_at_ns - time.monotonic_ns()) / 1e9)
+        _sleep_until(period[0])
+        sniffer.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+        _sleep_until(period[1])
+        sniffer.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, deaf)
+        _sleep_until(read_at_ns)
         sniffer.setblocking(False)
         while True:
             try:

@@ -60,7 +60,8 @@ _ACCURACY = """Goodput as received, after the first seconds; the first second ap
 window of 100 ms on the wire from the first packet on. 100 % of goodput is what a limit lets TCP (or UDP) carry.
 """
 _CHANGES = """Seconds until each window of half a second is within 10 % of what the new limit lets TCP carry (of a
-lowered limit: does not exceed it by 10 %); the share of that which was carried in the 5 s watched; and the longest
+lowered limit: does not exceed it by 10 %; at 1M of what passes on the wire, as a receiver gets what waited behind a
+gap at once); the share of that which was carried in the 5 s watched; and the longest
 silence of a ping, in seconds. "never": not within these 5 s. The guest's CPU may not carry 1G with some shapers.
 """
 

@@ -92,6 +92,17 @@ def largest_window(packets: Sequence[tuple[int, int]], window_ns: int, stall_ns:
     return largest * 8 / (window_ns / 1e9) / 1e6
 
 
+def binned(packets: Sequence[tuple[int, int]], period: tuple[int, int]) -> list[int]:
+    """Bytes in each whole bin of a period, of packets as (time in ns, bytes)."""
+    begin, end = period
+    bins = [0] * ((end - begin) // BIN_NS)
+    for at, size in packets:
+        place = (at - begin) // BIN_NS
+        if 0 <= place < len(bins):
+            bins[place] += size
+    return bins
+
+
 def settled(
     bins: Sequence[int], wanted_bits_per_second: float, *, lowered: bool, window: int = 50, tolerance: float = 0.1
 ) -> float:

@@ -1,6 +1,7 @@
 """Packets that come merged are cut into their segments where one of them would be a burst by itself."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from reconciler.steps import SetRoot
 from tests.kernel import lab
 from tests.kernel.lab import Pod, limits
 
+MODPROBE = Path("/proc/sys/kernel/modprobe")
 FAST, SLOW = "200M", "20M"
 
 
@@ -65,3 +67,27 @@ def test_large_packets_that_nobody_can_cut_pass_if_the_mtu_lets_them(shaper: Sha
     assert "1 received" in peer.run(*ping)
     limited.run("ip", "link", "set", "eth0", "mtu", "1500")  # packets of 9000 may be on their way
     assert shaper.shape(limited.uid, limited.netns, limits(ingress="10M")).steps == ()
+
+
+def test_without_sch_tbf_ingress_and_egress_are_limited_all_the_same(limited: Pod, peer: Pod) -> None:
+    before = MODPROBE.read_text()
+    MODPROBE.write_text("/bin/false")
+    try:
+        lab.sleep(1)  # until the last test's namespaces are gone
+        lab.run("rmmod", "sch_tbf", check=False)
+        assert "sch_tbf" not in Path("/proc/modules").read_text()
+        without = Shaper.start(slots=8)
+        try:
+            outcome = without.shape(limited.uid, limited.netns, limits(ingress="20M", egress="20M"))
+            assert not outcome.problems
+            assert without.shape(limited.uid, limited.netns, limits(ingress="20M", egress="20M")).steps == ()
+            with lab.serving(limited), lab.background(peer, limited, seconds=4) as result:
+                measured = result()
+            print(f"UNSPLIT: {measured.seconds}, stolen {measured.stolen:.2f}")
+            assert max(measured.seconds[1:]) <= 20
+            assert min(measured.seconds[1:]) >= 17 * (1 - measured.stolen)
+        finally:
+            without.release(limited.uid, limited.netns)
+            without.close()
+    finally:
+        MODPROBE.write_text(before)

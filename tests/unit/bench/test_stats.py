@@ -76,3 +76,9 @@ def test_a_rate_that_is_never_reached_does_not_hold() -> None:
 def test_silence_is_counted_to_both_ends() -> None:
     assert stats.longest_silence([2 * 10**9, 1 * 10**9, 9 * 10**9], 0, 5 * 10**9) == 3
     assert stats.longest_silence([], 0, 10**9) == 1
+
+
+def test_packets_are_counted_in_the_bins_of_a_period():
+    ms = 1_000_000
+    packets = [(9 * ms, 1), (10 * ms, 2), (19 * ms, 4), (20 * ms, 8), (40 * ms, 16)]
+    assert stats.binned(packets, (10 * ms, 39 * ms)) == [6, 8]

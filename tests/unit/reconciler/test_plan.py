@@ -211,6 +211,13 @@ def test_a_low_rate_of_ingress_splits_packets_and_another_low_rate_changes_that_
     assert plan(desired(Direction.INGRESS), shaped).steps[1:] == (SetRoot(IFB_NAME),)
 
 
+def test_where_the_kernel_cannot_split_a_low_rate_has_the_root_of_a_high_one() -> None:
+    slow = desired(Direction.INGRESS, bits_per_second=1_000_000)
+    unsplit = replace(slow, may_split=False)
+    assert SetRoot(IFB_NAME) in plan(unsplit, ObservedShaping((SLAVE,))).steps
+    assert plan(unsplit, after(slow, ObservedShaping((SLAVE,)))).steps == (SetRoot(IFB_NAME),)
+
+
 def test_packets_of_the_largest_mtu_fit_and_those_that_wait_are_never_too_long_for_what_comes() -> None:
     jumbo = ObservedLink(Link("eth1", "ipvlan", "l2", mtu=9000))
     slow = desired(Direction.INGRESS, bits_per_second=1_000_000)
