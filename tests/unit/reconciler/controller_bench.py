@@ -1,0 +1,183 @@
+"""A controller at work on a kernel that is only remembered; tests/kernel and tests/cluster have the real one."""
+
+import asyncio
+from concurrent.futures import Executor, Future
+
+from reconciler.controller import Controller
+from reconciler.metrics import Metrics
+from reconciler.nri.messages import PodSandbox
+from reconciler.shaping import Outcome
+from webhook.contract import Limits, Quantity
+
+A, B = "/run/netns/a", "/run/netns/b"
+M20, M100 = Quantity(20_000_000), Quantity(100_000_000)
+
+
+class Inline(Executor):
+    """Runs at once, on the caller's thread."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - handed on
+            future.set_exception(error)
+        return future
+
+
+class Kernel:
+    """Remembers limits by (uid, netns); has `eth0` in every netns."""
+
+    adopted = False
+
+    def __init__(self):
+        self.found = {}
+        self.gone = set()
+        self.held: dict[tuple[str, str], Limits] = {}
+        self.failing: dict[str, list[Exception]] = {}
+        self.interfaces = ("eth0",)
+        self.calls = []
+        self.altered = []
+        self.problems = ()
+        self.audit_failures = []
+
+    def shape(self, pod_uid, netns_path, limits):
+        self.calls.append((pod_uid, netns_path, limits))
+        if self.failing.get(netns_path):
+            raise self.failing[netns_path].pop(0)
+        key = (pod_uid, netns_path)
+        before = self.held.get(key, Limits())
+        self.held[key] = limits
+        return Outcome(
+            steps=("write limits",) if before != limits else (),
+            problems=self.problems,
+            interfaces=self.interfaces,
+        )
+
+    def release(self, pod_uid, netns_path):
+        self.held.pop((pod_uid, netns_path), None)
+
+    def collect(self, live):
+        gone = [key for key in self.held if key not in live]
+        for key in gone:
+            del self.held[key]
+        return len(gone)
+
+    def audit(self):
+        if self.audit_failures:
+            raise self.audit_failures.pop(0)
+        uids, self.altered = self.altered, []
+        return uids
+
+    def vanished(self, keys):
+        return [key for key in keys if key[1] in self.gone]
+
+    def tenants(self):
+        return []
+
+    def counters(self, _tenants=None):
+        return []
+
+    def sample(self, pod_uid, netns_path, interfaces):
+        if self.failing.get(netns_path):
+            raise self.failing[netns_path].pop(0)
+        return pod_uid, netns_path, interfaces
+
+
+class Told:
+    def __init__(self):
+        self.notices = []
+
+    def tell(self, pod, notice):
+        self.notices.append((str(pod), notice.reason))
+
+    def tell_node(self, notice):
+        self.notices.append(("the node", notice.reason))
+
+    def forget(self, uid):
+        self.notices.append((uid, "forgotten"))
+
+
+class Deaf:
+    def watch(self, netns_path):
+        pass
+
+    def unwatch(self, netns_path):
+        pass
+
+
+def raised(error):
+    raise error
+
+
+def sandbox(ident="s1", uid="u1", path=A, *, ingress="100M", egress=None, managed=True):
+    return PodSandbox(
+        id=ident,
+        name="web-0",
+        uid=uid,
+        namespace="shop",
+        labels={"ipvlan-bandwidth.io/managed": "true"} if managed else {},
+        annotations={
+            f"kubernetes.io/{direction}-bandwidth": text
+            for direction, text in (("ingress", ingress), ("egress", egress))
+            if text
+        },
+        netns_path=path,
+    )
+
+
+STARTED = {"containerStatuses": [{"state": {"running": {"startedAt": "2001-09-09T01:46:40Z"}}}]}
+
+
+def api_pod(uid="u1", status=None, **annotations):
+    return {
+        "status": status or {},
+        "metadata": {
+            "uid": uid,
+            "name": "web-0",
+            "namespace": "shop",
+            "labels": {"ipvlan-bandwidth.io/managed": "true"},
+            "annotations": {f"kubernetes.io/{key}-bandwidth": value for key, value in annotations.items()},
+        },
+    }
+
+
+class Bench:
+    """A controller at work on a Kernel; `settle` lets everything that is due happen."""
+
+    def __init__(self, *, start_failures=()):
+        self.kernel, self.told, self.slept, self.metrics = Kernel(), Told(), [], Metrics()
+        self.start_failures = list(start_failures)
+        self.started_with = None
+        self.metrics = Metrics()
+        self.gate = None
+        self.controller = Controller(
+            self._start,
+            monitor=Deaf(),
+            events=self.told,
+            metrics=self.metrics,
+            executor=Inline(),
+            sleep=self._sleep,
+            monotonic=lambda: 0.0,
+            now=lambda: 1_000_000_030.0,
+        )
+
+    def _start(self, keys):
+        if self.start_failures:
+            raise self.start_failures.pop(0)
+        self.started_with = list(keys)
+        return self.kernel
+
+    async def _sleep(self, seconds):
+        self.slept.append(seconds)
+        await asyncio.sleep(0)
+        if self.gate:
+            await self.gate.wait()
+
+    async def settle(self):
+        for _ in range(60):
+            await asyncio.sleep(0)
+
+
+def unshaped_seconds(bench):
+    return bench.metrics.registry.get_sample_value("ipvlan_bandwidth_unshaped_seconds_total")

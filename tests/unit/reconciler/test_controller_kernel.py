@@ -1,0 +1,214 @@
+"""What the kernel tells, refuses and loses."""
+
+import asyncio
+import dataclasses
+
+from reconciler.latecomers import Latecomers
+from reconciler.model import Problem, ProblemKind
+from reconciler.shaping import NetnsGoneError, PodCounters, ShapingError
+from tests.unit.reconciler.controller_bench import (
+    M20,
+    M100,
+    A,
+    B,
+    Bench,
+    api_pod,
+    raised,
+    sandbox,
+)
+from webhook.contract import Limits
+
+
+async def test_a_link_that_appears_later_is_looked_at_and_a_flood_of_changes_only_once(bench):
+    await bench.controller.on_run(sandbox())
+    calls = len(bench.kernel.calls)
+    for _ in range(100):
+        bench.controller.on_netns_changed([A, "/run/netns/unknown"])
+    await bench.settle()
+    assert len(bench.kernel.calls) == calls + 1
+    for _ in range(100):
+        bench.controller.on_overrun()
+    await bench.settle()
+    assert len(bench.kernel.calls) == calls + 2
+    assert bench.slept == [0.1, 0.1]
+
+
+async def test_a_pod_that_keeps_changing_its_network_is_looked_at_each_time_but_ever_later(bench):
+    await bench.controller.on_run(sandbox())
+    calls = len(bench.kernel.calls)
+    for _ in range(6):
+        bench.controller.on_netns_changed([A])
+        await bench.settle()
+    assert len(bench.kernel.calls) == calls + 6
+    assert bench.slept == [0.1, 0.1, 0.2, 0.4, 0.8, 0.8]
+
+
+async def test_a_pod_whose_limits_somebody_wrote_into_the_map_is_looked_at(bench):
+    await bench.controller.on_run(sandbox())
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
+    calls = len(bench.kernel.calls)
+    bench.kernel.altered = ["u2"]
+    bench.kernel.audit_failures = [ShapingError("no memory")]
+    for _ in range(2):
+        await bench.controller.audit()
+    await bench.settle()
+    assert [call[0] for call in bench.kernel.calls[calls:]] == ["u2"]
+
+
+async def test_a_failure_is_told_once_and_tried_again_until_it_works(bench):
+    bench.kernel.failing[A] = [ShapingError("no such module"), ShapingError("no such module")]
+    await bench.controller.on_run(sandbox())
+    assert bench.controller.wanted() == (1, 0, 1)
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
+    assert [reason for _, reason in bench.told.notices] == ["BandwidthFailed", "BandwidthLimited"]
+    assert bench.slept[:2] == [1.0, 2.0]
+    assert bench.controller.wanted() == (1, 1, 0)
+
+
+async def test_a_pod_that_changes_all_the_time_while_it_fails_is_not_tried_again_more_often():
+    bench = Bench()
+    bench.kernel.failing[A] = [ShapingError("no such module")] * 5
+    await bench.controller.on_synchronize([])
+    await bench.settle()
+    waiting = []
+
+    async def wait_for_ever(seconds):
+        waiting.append(seconds)
+        await asyncio.Event().wait()
+
+    bench.controller._sleep = wait_for_ever
+    for _ in range(4):
+        await bench.controller.on_run(sandbox())
+        await bench.settle()
+    assert waiting == [1.0]
+
+
+async def test_an_interface_that_is_gone_for_a_moment_costs_no_last_good_limit(bench):
+    await bench.controller.on_run(sandbox())
+    bench.kernel.interfaces = ()
+    bench.controller.on_netns_changed([A])
+    await bench.settle()
+    bench.kernel.interfaces = ("eth0",)
+    bench.controller.on_pod_event("MODIFIED", api_pod(ingress="100m"))
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
+    assert bench.told.notices[-1] == ("shop/web-0", "InvalidBandwidth")
+
+
+async def test_a_visit_reads_what_went_past_an_egress_limit_and_a_thorough_one_looks_at_the_pod(bench):
+    await bench.controller.on_run(sandbox(egress="20M"))
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
+    limited, only_ingress = bench.controller.limited()
+    calls = len(bench.kernel.calls)
+    assert await bench.controller.visit(limited, thorough=False) == ("u1", A, ("eth0",))
+    assert await bench.controller.visit(only_ingress, thorough=False) is None
+    assert len(bench.kernel.calls) == calls
+    assert await bench.controller.visit(limited, thorough=True) == ("u1", A, ("eth0",))
+    assert len(bench.kernel.calls) == calls + 1
+    bench.kernel.failing[A] = [NetnsGoneError("gone")]
+    assert await bench.controller.visit(limited, thorough=False) is None
+    bench.kernel.problems = (Problem(ProblemKind.CONFLICT, "a tbf"),)
+    assert await bench.controller.visit(limited, thorough=True) is None
+
+
+async def test_a_netns_that_went_meanwhile_is_no_failure(bench):
+    bench.kernel.failing[A] = [NetnsGoneError("gone")]
+    await bench.controller.on_run(sandbox())
+    assert bench.told.notices == []
+
+
+async def test_what_vanished_without_a_word_is_collected(bench):
+    await bench.controller.on_run(sandbox())
+    bench.kernel.held[("u9", B)] = Limits(ingress=M20)
+    task = asyncio.create_task(bench.controller.run_collector())
+    await bench.settle()
+    task.cancel()
+    assert set(bench.kernel.held) == {("u1", A)}
+
+
+async def test_a_sandbox_whose_netns_is_gone_is_forgotten_though_the_runtime_says_nothing(bench):
+    await bench.controller.on_run(sandbox())
+    bench.kernel.gone.add(A)
+    task = asyncio.create_task(bench.controller.run_collector())
+    await bench.settle()
+    task.cancel()
+    assert bench.kernel.held == {}
+    assert bench.controller.wanted() == (0, 0, 0)
+
+
+async def test_a_collector_that_cannot_tell_what_is_gone_frees_nothing_and_goes_on(bench):
+    await bench.controller.on_run(sandbox())
+    answers = [ShapingError("too many open files"), []]
+    bench.kernel.vanished = lambda _: answer if isinstance(answer := answers.pop(0), list) else raised(answer)
+    bench.kernel.held[("u9", B)] = Limits(ingress=M20)
+    task = asyncio.create_task(bench.controller.run_collector())
+    await bench.settle()
+    task.cancel()
+    assert answers == []
+    assert set(bench.kernel.held) == {("u1", A)}
+
+
+async def test_a_sandbox_let_go_while_its_look_waited_is_not_shaped_again(bench):
+    await bench.controller.on_run(sandbox())
+    async with bench.controller._kernel:
+        bench.controller.look_at("u1")
+        await bench.settle()
+        stopping = asyncio.create_task(bench.controller.on_stop(sandbox()))
+        await bench.settle()
+    await stopping
+    await bench.settle()
+    assert bench.kernel.held == {}
+
+
+async def test_a_thousand_pods_in_turn_leave_nothing_in_memory_however_they_come_and_go(bench):
+    for number in range(1000):
+        uid, path = f"u{number}", f"/run/netns/{number}"
+        pod = sandbox(f"s{number}", uid=uid, path=path)
+        told = [("ADDED", api_pod(uid, ingress="20M")), ("MODIFIED", api_pod(uid, ingress="1M"))]
+        if number % 3 == 0:
+            bench.kernel.failing[path] = [(ShapingError, NetnsGoneError)[number % 2]("no")]
+        if number % 5:
+            bench.controller.on_pod_event(*told.pop(0))
+        await bench.controller.on_run(pod)
+        for event in told:
+            bench.controller.on_pod_event(*event)
+        bench.controller.on_netns_changed([path])
+        if number % 2:
+            bench.controller.on_pod_event("DELETED", api_pod(uid))
+        if number % 7:
+            await bench.controller.on_stop(pod)
+            await bench.controller.on_remove(pod)
+        else:
+            bench.kernel.gone.add(path)
+        bench.controller.on_pod_event("DELETED", api_pod(uid))
+    collector = asyncio.create_task(bench.controller.run_collector())
+    for _ in range(100):
+        await bench.settle()
+    collector.cancel()
+    await bench.settle()
+    known = bench.controller._known
+    kept = vars(bench.controller) | {field.name: getattr(known, field.name) for field in dataclasses.fields(known)}
+    held = {name: value for name, value in kept.items() if isinstance(value, dict | set) and value}
+    assert held.keys() <= {"_background"}
+    assert known.latecomers == Latecomers()
+    assert bench.kernel.held == {}
+    assert bench.controller.wanted() == (0, 0, 0)
+
+
+async def test_a_pod_that_starts_while_many_are_counted_waits_for_a_few_of_them(bench):
+    keys = [(f"u{number}", f"/run/netns/{number}") for number in range(100)]
+    batches, hooks = [], []
+
+    def counters(tenants):
+        if not hooks:
+            hooks.append(asyncio.create_task(bench.controller.on_run(sandbox("late", uid="late", path=A))))
+        batches.append((len(tenants), ("late", A) in bench.kernel.held))
+        return [PodCounters(uid, path, {}) for uid, path in tenants]
+
+    for uid, path in keys:
+        await bench.controller.on_run(sandbox(uid, uid=uid, path=path))
+    bench.kernel.tenants, bench.kernel.counters = lambda: keys, counters
+    assert len(await bench.controller.counters()) == 100
+    assert [size for size, _ in batches] == [32, 32, 32, 4]
+    assert batches[1][1] or batches[2][1], "it was limited in between"

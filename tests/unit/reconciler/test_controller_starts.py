@@ -1,0 +1,191 @@
+"""Starts and restarts: what is found in force stays, what waits is limited, who was late is told."""
+
+import asyncio
+
+import pytest
+
+from reconciler.shaping import DirectionCounters, PodCounters, ShapingError
+from tests.unit.reconciler.controller_bench import (
+    M20,
+    M100,
+    STARTED,
+    A,
+    B,
+    Bench,
+    api_pod,
+    sandbox,
+    unshaped_seconds,
+)
+from webhook.contract import Direction, Limits
+
+
+async def test_sandboxes_that_a_replay_no_longer_has_are_let_go(bench):
+    await bench.controller.on_run(sandbox())
+    await bench.controller.on_synchronize([])
+    await bench.settle()
+    assert bench.kernel.held == {}
+
+
+async def test_the_time_that_a_pod_ran_unlimited_as_nobody_was_there_is_counted_and_told_once(bench):
+    await bench.controller.on_synchronize([sandbox()])
+    await bench.settle()
+    assert bench.told.notices == [("shop/web-0", "BandwidthLimited")]
+    for _ in range(2):
+        bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+        await bench.settle()
+    assert bench.told.notices == [("shop/web-0", "BandwidthLimited"), ("shop/web-0", "RanUnlimited")]
+    assert unshaped_seconds(bench) == 30
+
+
+async def test_a_pod_limited_by_the_hook_or_annotated_later_was_never_late(bench):
+    await bench.controller.on_synchronize([sandbox(ingress=None)])
+    await bench.settle()
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
+    for uid in ("u1", "u2"):
+        bench.controller.on_pod_event("MODIFIED", api_pod(uid, ingress="100M", status=STARTED))
+    await bench.settle()
+    assert set(bench.kernel.held) == {("u1", A), ("u2", B)}
+    assert unshaped_seconds(bench) == 0
+
+
+async def test_a_pod_that_the_api_server_no_longer_has_is_as_it_was_last_until_its_sandbox_ends(bench):
+    await bench.controller.on_run(sandbox())
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
+    bench.controller.on_pods([api_pod("u1", ingress="20M"), api_pod("u2", ingress="20M")])
+    await bench.settle()
+    bench.controller.on_pods([api_pod("u1", ingress="20M")])
+    bench.controller.on_pod_event("DELETED", api_pod("u1", ingress="20M"))
+    for uid in ("u1", "u2"):
+        bench.controller.look_at(uid)
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M20), ("u2", B): Limits(ingress=M20)}
+    await bench.controller.on_stop(sandbox())
+    await bench.controller.on_stop(sandbox("s2", uid="u2", path=B))
+    assert bench.told.notices[-2:] == [("u1", "forgotten"), ("u2", "forgotten")]
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(ingress=M20)])
+async def test_what_is_left_of_a_limit_that_nobody_wants_any_more_is_taken_away_after_a_restart(limits):
+    bench = Bench()
+    bench.kernel.found = {("u1", A): limits}
+    bench.kernel.held = {("u1", A): limits}
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([sandbox(ingress=None), sandbox("s2", uid="u2", path=B, ingress=None)])
+    await bench.settle()
+    # A limit may have been added while the Pod ran, which the API server knows and the runtime does not.
+    assert bench.kernel.held == {("u1", A): limits}
+    bench.controller.on_pods([api_pod("u1"), api_pod("u2")])
+    await bench.settle()
+    assert bench.kernel.calls[-1] == ("u1", A, Limits())
+    assert {uid for uid, _, _ in bench.kernel.calls} == {"u1"}
+    run.cancel()
+
+
+@pytest.mark.parametrize("by_an_older_program", [True, False])
+async def test_limits_changed_while_the_pod_ran_outlast_a_restart_while_the_api_server_is_away(by_an_older_program):
+    bench = Bench()
+    bench.kernel.held = {("u1", A): Limits(egress=M20)}
+    if by_an_older_program:
+        bench.kernel.found = bench.kernel.held
+    else:
+        figures = DirectionCounters(20_000_000, bytes=0, packets=0, drops=0, marks=0)
+        bench.kernel.counters = lambda _tenants=None: [
+            PodCounters("u1", A, {Direction.EGRESS: figures}),
+            PodCounters("u2", None, {Direction.EGRESS: figures}),
+        ]
+    run = asyncio.create_task(bench.controller.run())
+    for _ in range(2):
+        await bench.controller.on_synchronize([sandbox(ingress="100M")])
+        await bench.settle()
+        assert bench.kernel.held == {("u1", A): Limits(egress=M20)}
+    assert bench.told.notices == []
+    bench.controller.on_pods([api_pod(ingress="20M")])
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
+    assert bench.told.notices == [("shop/web-0", "BandwidthChanged")]
+    run.cancel()
+
+
+async def test_the_last_good_limit_of_an_older_program_stays_when_the_annotation_turned_bad():
+    bench = Bench()
+    bench.kernel.found = {("u1", A): Limits(ingress=M20)}
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([sandbox(ingress="100m")])
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
+    run.cancel()
+
+
+async def test_a_pod_that_starts_while_the_program_loads_waits_for_it_and_others_do_not():
+    bench = Bench()
+    run = asyncio.create_task(bench.controller.run())
+    hook = asyncio.create_task(bench.controller.on_run(sandbox()))
+    stopped = asyncio.create_task(bench.controller.on_run(sandbox("s2", uid="u2", path=B)))
+    await bench.settle()
+    await bench.controller.on_run(sandbox("s3", uid="u3", path="/run/netns/c", ingress=None))
+    await bench.controller.on_stop(sandbox("s2", uid="u2", path=B))
+    assert not hook.done()
+    assert bench.kernel.held == {}
+    await bench.controller.on_synchronize([sandbox()])
+    await asyncio.gather(hook, stopped)
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
+    run.cancel()
+
+
+async def test_no_pod_waits_for_a_program_that_cannot_be_loaded_and_each_is_limited_and_told_when_it_can():
+    bench = Bench(start_failures=[ShapingError("no sch_fq")])
+    loaded = bench.gate = asyncio.Event()
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([])
+    await bench.settle()
+    for _ in range(2):
+        await bench.controller.on_run(sandbox())
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
+    await bench.controller.on_stop(sandbox("s2", uid="u2", path=B))
+    assert bench.kernel.held == {}
+    assert bench.controller.wanted() == (1, 0, 1)
+    loaded.set()
+    await bench.settle()
+    bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
+    assert [reason for who, reason in bench.told.notices if who == "shop/web-0"] == [
+        "BandwidthFailed",
+        "BandwidthFailed",
+        "BandwidthLimited",
+        "RanUnlimited",
+    ]
+    assert unshaped_seconds(bench) == 30
+    run.cancel()
+
+
+async def test_a_pod_whose_hook_failed_or_took_too_long_ran_unlimited(bench):
+    bench.kernel.failing[A] = [ShapingError("no such module")]
+    await bench.controller.on_run(sandbox())
+    async with bench.controller._kernel:
+        hook = asyncio.create_task(bench.controller.on_run(sandbox("s2", uid="u2", path=B)))
+        await bench.settle()
+        bench.controller.on_late(sandbox("s2", uid="u2", path=B))
+    await hook
+    await bench.settle()
+    for uid in ("u1", "u2"):
+        bench.controller.on_pod_event("MODIFIED", api_pod(uid, ingress="100M", status=STARTED))
+    await bench.settle()
+    assert [reason for _, reason in bench.told.notices].count("RanUnlimited") == 2
+    assert unshaped_seconds(bench) == 60
+
+
+async def test_a_kernel_that_cannot_shape_yet_is_tried_again_and_pods_wait_for_it():
+    bench = Bench(start_failures=[ShapingError("no sch_fq"), ShapingError("no sch_fq")])
+    assert not bench.controller.ready
+    assert await bench.controller.counters() == []
+    assert bench.controller.trouble is None
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([sandbox()])
+    await bench.settle()
+    assert bench.controller.ready
+    assert bench.controller.trouble is None
+    assert bench.told.notices == [("the node", "CannotShape"), ("shop/web-0", "BandwidthLimited")]
+    assert bench.started_with == [("u1", A)]
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
+    run.cancel()
