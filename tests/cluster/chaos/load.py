@@ -78,7 +78,7 @@ def many_at_once(lab: Lab) -> Outcome:
 @registered(
     "many-in-turn",
     f"{IN_TURN * WAVES} limited Pods created and deleted, {IN_TURN} at a time",
-    seconds=240,
+    seconds=480,
 )
 def many_in_turn(lab: Lab) -> Outcome:
     _wave(lab, 0)
