@@ -1,6 +1,6 @@
 """`python -m tests.bench [SECTION or PATTERN ...]`: measures ours beside other shapers; results in tests/bench/results.
 
-Sections: accuracy, latency, fairness, change, cost; a pattern such as 'latency/*/ours' selects cells by name. What is
+Sections: accuracy, latency, fairness, change, cpu, cost; a pattern such as 'latency/*/ours' selects cells. What is
 measured again replaces what was there; tables and plots are made anew from all.
 """
 
@@ -21,12 +21,14 @@ from tests.bench import cells, cost, report
 from tests.bench.cells import Cell
 from tests.bench.guest import RESULT
 from tests.kernel.__main__ import MODULES, machine_copied
-from tests.kernel.guest import GuestLostError
+from tests.kernel.guest import Guest, GuestLostError
+from tests.kernel.qemu import Qemu
 from tests.kernel.uml import UserModeLinux
 
 FOLDER = Path(__file__).parents[2]
 RESULTS = Path(__file__).with_name("results")
 QUICK_RESULTS = FOLDER / "build" / "bench"
+EMULATED_KERNEL = "newest"
 GUEST_MODULES = (*MODULES, "sch_cake", "sch_htb", "sch_fq_codel", "tcp_bbr")
 
 
@@ -63,7 +65,9 @@ def _measure_cells(chosen: list[Cell], store: "Store", *, quick: bool, lock: Pat
     todo = cells.batches(chosen)
     number = failed = 0
     for batch in todo:
-        expected = sum(cell.expected_seconds for cell in batch) + cells.BOOT_SECONDS
+        emulated = batch[0].is_emulated
+        boot = cells.EMULATED_BOOT_SECONDS if emulated else cells.BOOT_SECONDS
+        expected = sum(cell.expected_seconds for cell in batch) + boot
         print(f"{batch[0].section}: {len(batch)} cells in a guest, about {expected:.0f} s", flush=True)
         left = {cell.name for cell in batch}
 
@@ -88,7 +92,13 @@ def _measure_cells(chosen: list[Cell], store: "Store", *, quick: bool, lock: Pat
                     "BENCH_CELLS": ",".join(str(_place(cell)) for cell in batch),
                     "BENCH_QUICK": str(int(quick)),
                 }
-                UserModeLinux(modules=GUEST_MODULES, timeout_seconds=int(2 * expected) + 60).run(
+                timeout = int(2 * expected) + 60
+                guest: Guest = (
+                    Qemu(EMULATED_KERNEL, modules=GUEST_MODULES, timeout_seconds=2 * timeout)
+                    if emulated
+                    else UserModeLinux(modules=GUEST_MODULES, timeout_seconds=timeout)
+                )
+                guest.run(
                     [sys.executable, "-m", "tests.bench.guest"],
                     environment=environment,
                     folder=FOLDER,

@@ -124,6 +124,7 @@ def _loaded(cell: Cell, made: Pods) -> dict[str, Any]:
     if cell.windowed:
         sniffer = _sniffer(cell, made, (begin, begin + cells.WINDOWED_SECONDS * SECOND), mark[1])
     bulk = Bulk(made, cell, begin, mark)
+    busy = _busy_seconds(mark) if cell.is_emulated else None
     probes = Probes(made, cell.direction, *mark) if cell.probed else None
     groups = [_group(flows, *group) for flows, group in zip(cell.flows, bulk.done(), strict=True)]
     result: dict[str, Any] = {"groups": groups, "goodput": sum(group["goodput"] for group in groups)}
@@ -133,7 +134,20 @@ def _loaded(cell: Cell, made: Pods) -> dict[str, Any]:
     if probes:
         loaded = _summed(probes.times())
         result["probes"] = {kind: stats.added(figures, unloaded[kind]) for kind, figures in loaded.items()}
+    if busy is not None:
+        gigabytes = result["goodput"] * cell.seconds / 8e3
+        result["cpu_seconds_a_gigabyte"] = busy / gigabytes
     return result | {"stolen": steal.share()}
+
+
+def _busy_seconds(period: tuple[int, int]) -> float:
+    """The time that all the guest's CPUs together were not idle in a period (ns, monotonic); returns at its end."""
+    idle = []
+    for moment in period:
+        time.sleep(max(0, moment - time.monotonic_ns()) / 1e9)
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+        idle.append((int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK"))  # idle, and idle for input and output
+    return (os.cpu_count() or 1) * (period[1] - period[0]) / SECOND - (idle[1] - idle[0])
 
 
 def _sniffer(cell: Cell, made: Pods, period: tuple[int, int], read_at_ns: int) -> Task:

@@ -59,6 +59,9 @@ pace themselves to 95 % of the limit with no shaper, shows what is the guest's o
 _ACCURACY = """Goodput as received, after the first seconds; the first second apart from its first packet; the largest
 window of 100 ms on the wire from the first packet on. 100 % of goodput is what a limit lets TCP (or UDP) carry.
 """
+_CPU = """In QEMU, emulated, with four CPUs and BPF's JIT: the time that all CPUs together were busy, also with senders
+and receivers, for each gigabyte that was received. An emulated CPU is some ten times slower: the ratios tell.
+"""
 _CHANGES = """Seconds until each window of half a second is within 10 % of what the new limit lets TCP carry (of a
 lowered limit: does not exceed it by 10 %; at 1M of what passes on the wire, as a receiver gets what waited behind a
 gap at once); the share of that which was carried in the 5 s watched; and the longest
@@ -87,6 +90,9 @@ def markdown(results: Results) -> str:
         "## Changes of a limit under a TCP flow\n",
         _CHANGES,
         _changes(results),
+        "## CPU time of a transfer\n",
+        _CPU,
+        _cpu(results),
         "## Cost\n",
         _cost(results),
         "## Verdicts\n",
@@ -105,7 +111,7 @@ def _preface(results: Results) -> str:
         return "Nothing is measured yet.\n"
     dates = sorted({str(result.get("at", ""))[:10] for result in results.values()})
     revisions = sorted({str(result.get("revision", "")) for result in results.values()})
-    measured = [each for name, each in results.items() if name != "cost"]
+    measured = [each for name, each in results.items() if name != "cost" and not name.startswith("cpu/")]
     kernels = sorted({str(each["kernel"]) for each in measured if "kernel" in each})
     most_stolen = 100 * max((each["stolen"] for each in results.values() if "stolen" in each), default=0)
     failed = sorted(name for name, result in results.items() if "error" in result)
@@ -210,6 +216,21 @@ def _changes(results: Results) -> str:
         ]
         rows.append([_name(cell.shaper), cell.direction, *changes])
     return table(("shaper", "limit on", *(f"{before} to {after}" for before, after in steps)), rows)
+
+
+def _cpu(results: Results) -> str:
+    found = _by_case(_found(results, "cpu"))
+    bare = {cell.direction: each["cpu_seconds_a_gigabyte"] for cell, each in found if cell.shaper == "paced"}
+    rows = []
+    for cell, result in found:
+        seconds = result["cpu_seconds_a_gigabyte"]
+        more = f"{100 * (seconds / bare[cell.direction] - 1):+.0f} %" if cell.direction in bare else ""
+        kernel = str(result["kernel"])
+        rows.append(
+            [cell.case, cell.direction, _name(cell.shaper), f"{result['goodput']:.2f}", f"{seconds:.1f}", more, kernel]
+        )
+    head = ("load", "limit on", "shaper", "goodput, Mbit/s", "CPU s a GB", "beside the paced senders", "Linux")
+    return table(head, rows)
 
 
 def _cost(results: Results) -> str:

@@ -28,6 +28,8 @@ def result(cell: cells.Cell, *, share: float = 1.0, wait: float = 0.0) -> dict[s
         for flows in cell.flows
     ]
     made = {"groups": groups, "goodput": share * carried(cell), "kernel": "6.1", "stolen": 0.01}
+    if cell.is_emulated:
+        made["cpu_seconds_a_gigabyte"] = 50.0 + 10 * wait
     if cell.probed:
         probe = {"p50": wait, "p99": 3 * wait, "largest": 4 * wait, **PROBE}
         made["probes"] = {"ping": probe, "dns": probe, "fetch": probe}
@@ -137,3 +139,8 @@ def test_scales_stay_within_their_ends() -> None:
     assert logarithmic(1, 100, 0, 200)(-5) == 0
     assert decades(0.02, 150) == pytest.approx([0.1, 1, 10, 100])
     assert [figure(value) for value in (0.123, 12.34, 1234.5)] == ["0.12", "12.3", "1234"]
+
+
+def test_cpu_time_is_told_beside_that_of_senders_without_a_shaper() -> None:
+    text = report.markdown(results())
+    assert " | 50.0 | -50 % | 6.1 |" in text
