@@ -10,6 +10,7 @@ from reconciler.shaping import Shaper
 from reconciler.steps import SetRoot
 from tests.kernel import lab
 from tests.kernel.lab import Pod, limits
+from webhook.contract import Direction
 
 MODPROBE = Path("/proc/sys/kernel/modprobe")
 FAST, SLOW = "200M", "20M"
@@ -43,6 +44,28 @@ def test_a_transfer_goes_on_when_its_limit_passes_100m_either_way(shaper: Shaper
     assert max(slow) <= 20
     assert min(slow) >= 17 * (1 - measured.stolen)
     assert min(measured.seconds[9:11]) >= 100 * (1 - measured.stolen)
+
+
+def test_among_many_flows_hardly_one_shares_its_place_in_the_qdisc_with_a_bulk_flow(
+    shaper: Shaper, limited: Pod, peer: Pod
+) -> None:
+    """Of packets without a connected socket fq has but a hash, of 10 bits by default: 512 flows have 40 % of that."""
+    shaper.shape(limited.uid, limited.netns, limits(ingress="10M"))
+    udp = "tests.kernel.udp"
+    with (
+        lab.Module(limited, udp, "count", "16"),
+        lab.Module(limited, udp, "echo", "16"),
+        lab.Module(peer, udp, "many", limited.address, "512", "12", "14") as flood,
+    ):
+        flood.go()
+        lab.sleep(3)
+        (counted,) = [pod for pod in shaper.counters() if pod.pod_uid == limited.uid]
+        with lab.Module(peer, udp, "ask", limited.address, "150") as asking:
+            waits = sorted(float(line) for line in asking.lines())
+    queue_ms = counted.directions[Direction.INGRESS].queue_ns / 1e6
+    print(f"SHARED PLACES queue {queue_ms:.0f} ms, a question's answer took {waits[75]:.1f} / {waits[135]:.1f} ms")
+    assert queue_ms > 50
+    assert waits[135] < queue_ms / 2
 
 
 @pytest.fixture

@@ -1,10 +1,13 @@
-"""UDP in a Pod: `python -m tests.kernel.udp flood ADDRESS CPU SECONDS`, `... count SECONDS` and `... times SECONDS`.
+"""UDP in a Pod: `python -m tests.kernel.udp flood ADDRESS CPU SECONDS`, and so on.
 
 flood: as many full packets as one CPU can send, once a line is read; prints how many. count: takes packets, and prints
 the time (ns) and the bytes that eth0 has received by then, four times a second. times: prints for each packet the
-kernel's receive time, and the wall and the monotonic clock when it was read (ns).
+kernel's receive time, and the wall and the monotonic clock when it was read (ns). many ADDRESS FLOWS MBITS SECONDS: as
+many flows of full packets, so much together, once a line is read. echo SECONDS: answers. ask ADDRESS TIMES: asks that,
+each time from another port; prints the ms that each answer took.
 """
 
+import contextlib
 import os
 import socket
 import struct
@@ -13,6 +16,7 @@ import time
 from pathlib import Path
 
 PORT = 5400
+ECHO_PORT = 5401
 PAYLOAD = bytes(1472)  # 1514 bytes on the wire
 SO_TIMESTAMPNS = 35
 SO_SNDBUFFORCE = 32
@@ -60,11 +64,51 @@ def times(seconds: str) -> None:
             print(whole * 10**9 + nanoseconds, time.time_ns(), time.monotonic_ns())
 
 
-def receiver() -> socket.socket:
+def many(address: str, number: str, megabits: str, seconds: str) -> None:
+    senders = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(int(number))]
+    gap_s = (len(PAYLOAD) + 42) * 8 / (float(megabits) * 1e6)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    due = time.monotonic()
+    deadline = due + float(seconds)
+    while due < deadline:
+        for sender in senders:
+            time.sleep(max(0.0, due - time.monotonic()))
+            sender.sendto(PAYLOAD, (address, PORT))
+            due += gap_s
+
+
+def echo(seconds: str) -> None:
+    with receiver(ECHO_PORT) as taken:
+        taken.settimeout(0.2)
+        print("ready", flush=True)
+        deadline = time.monotonic() + float(seconds)
+        while time.monotonic() < deadline:
+            try:
+                asked, source = taken.recvfrom(2048)
+            except TimeoutError:
+                continue
+            taken.sendto(asked, source)
+
+
+def ask(address: str, number: str) -> None:
+    print("ready", flush=True)
+    for _ in range(int(number)):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            asking.settimeout(1)
+            began = time.monotonic()
+            asking.sendto(b"?", (address, ECHO_PORT))
+            with contextlib.suppress(TimeoutError):
+                asking.recv(2048)
+            print(f"{1000 * (time.monotonic() - began):.2f}")
+        time.sleep(0.02)
+
+
+def receiver(port: int = PORT) -> socket.socket:
     made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    made.bind(("", PORT))
+    made.bind(("", port))
     return made
 
 
 if __name__ == "__main__":
-    {"flood": flood, "count": count, "times": times}[sys.argv[1]](*sys.argv[2:])
+    {each.__name__: each for each in (flood, count, times, many, echo, ask)}[sys.argv[1]](*sys.argv[2:])
