@@ -327,15 +327,15 @@ class Controller:
             self._events.forget(uid)
 
     def _told_once(self, sandbox: Sandbox, why: str) -> int:
-        """Tell a Pod that it is not limited, the first time; gives how often it failed before."""
-        count = self._known.failed(sandbox)
-        if count == 0:
+        """Tell a Pod that it is not limited, once for each reason; gives how often it failed before."""
+        count, is_news = self._known.failed(sandbox, why)
+        if is_news:
             notice = Notice(Reason.FAILED, f"this Pod is not limited as asked: {why}")
             self._events.tell(self.view(sandbox), notice)
         return count
 
     def _failed(self, sandbox: Sandbox, error: ShapingError) -> None:
-        """Tell once, try again with backoff."""
+        """Tell, and try again with backoff."""
         count = self._told_once(sandbox, str(error))
         self._metrics.errors.labels(kind=type(error).__name__).inc()
         if sandbox.key not in self._retrying:  # one that changes all the time is looked at, and fails, in between

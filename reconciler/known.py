@@ -22,7 +22,7 @@ class Known:
     _views: dict[str, PodView] = field(default_factory=dict)
     _applied: dict[Key, Applied] = field(default_factory=dict)
     _last_good: dict[str, Limits] = field(default_factory=dict)
-    _failures: dict[Key, int] = field(default_factory=dict)
+    _failures: dict[Key, tuple[int, str]] = field(default_factory=dict)
     _unsure: set[Key] = field(default_factory=set)
     """Those that the kernel may hold something for, whether limits are wanted or not."""
 
@@ -64,18 +64,22 @@ class Known:
 
     def doubt(self, key: Key) -> None:
         """The kernel may hold something for this sandbox."""
-        self._unsure.add(key)
+        if any(sandbox.key == key for sandbox in self.sandboxes.of(key[0])):
+            self._unsure.add(key)
 
     def is_settled(self, sandbox: Sandbox) -> bool:
         """Whether nothing was in force, nothing failed, and the kernel holds nothing that is not known."""
         in_doubt = sandbox.key in self._failures or sandbox.key in self._unsure
         return not self.applied(sandbox).limits and not in_doubt
 
-    def failed(self, sandbox: Sandbox) -> int:
-        """A sandbox could not be given what it should have. How often that has happened before, one after the other."""
-        count = self._failures.get(sandbox.key, 0)
-        self._failures[sandbox.key] = count + 1
-        return count
+    def failed(self, sandbox: Sandbox, why: str) -> tuple[int, bool]:
+        """A sandbox could not be given what it should have.
+
+        Gives how often that has happened before, one after the other, and whether for another reason than now.
+        """
+        count, before = self._failures.get(sandbox.key, (0, ""))
+        self._failures[sandbox.key] = count + 1, why
+        return count, why != before
 
     def succeeded(self, sandbox: Sandbox, wanted: Limits, after: Applied, now_s: float) -> None:
         """A sandbox has what it should have: `after`; `now_s` in seconds since the epoch."""

@@ -66,6 +66,13 @@ async def test_a_failure_is_told_once_and_tried_again_until_it_works(bench):
     assert bench.controller.wanted() == (1, 1, 0)
 
 
+async def test_a_failure_for_another_reason_is_told_again(bench):
+    bench.kernel.failing[A] = [ShapingError("no slot"), ShapingError("no such module"), ShapingError("no such module")]
+    await bench.controller.on_run(sandbox())
+    await bench.settle()
+    assert [reason for _, reason in bench.told.notices] == ["BandwidthFailed", "BandwidthFailed", "BandwidthLimited"]
+
+
 async def test_a_pod_that_changes_all_the_time_while_it_fails_is_not_tried_again_more_often():
     bench = Bench()
     bench.kernel.failing[A] = [ShapingError("no such module")] * 5
