@@ -59,12 +59,13 @@ pace themselves to 95 % of the limit with no shaper, shows what is the guest's o
 _ACCURACY = """Goodput as received, after the first seconds; the first second apart from its first packet; the largest
 window of 100 ms on the wire from the first packet on. 100 % of goodput is what a limit lets TCP (or UDP) carry.
 """
-_CPU = """In QEMU, emulated, with four CPUs and BPF's JIT: the time that all CPUs together were busy, also with senders
-and receivers, for each gigabyte that was received. An emulated CPU is some ten times slower: the ratios tell.
+_CPU = """In QEMU, emulated, with four CPUs and BPF's JIT: the time that the machine's CPUs were busy with it, senders,
+receivers and all else in the guest among that, for each gigabyte received. Emulation takes some ten times as long, so
+the ratios tell.
 """
 _CHANGES = """Seconds until each window of half a second is within 10 % of what the new limit lets TCP carry (of a
-lowered limit: does not exceed it by 10 %; at 1M of what passes on the wire, as a receiver gets what waited behind a
-gap at once); the share of that which was carried in the 5 s watched; and the longest
+lowered limit: does not exceed it by 10 %; at 1M each second of what passes on the wire, as a merged packet lasts half
+a second there, and a receiver gets what waited behind a gap at once); the share of that which was carried in the 5 s watched; and the longest
 silence of a ping, in seconds. "never": not within these 5 s. The guest's CPU may not carry 1G with some shapers.
 """
 

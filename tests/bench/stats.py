@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 LOST_MS = 1000.0
 """What an unanswered probe counts as: the wait after which a resolver asks again."""
 BIN_NS = 10_000_000
+BINS_A_SECOND = 10**9 // BIN_NS
 """Receivers count bytes in bins of this length."""
 TCP_SHARE = 1448 / 1514
 """The share of a limit, which counts whole packets, that TCP over IPv4 with timestamps carries at an MTU of 1500."""
