@@ -147,8 +147,8 @@ def _loaded(cell: Cell, made: Pods) -> dict[str, Any]:
 def _busy_seconds(period: tuple[int, int]) -> float:
     """The time that the machine's CPUs together were busy in a period (ns, monotonic); returns at its end.
 
-    The machine's, as the guest's own account of short sleeps is off by more than a transfer takes; what the guest's CPUs
-    do is nearly all that it has to do.
+    The machine's, as the guest's own account of short sleeps is off by more than a transfer takes; the machine has
+    next to nothing else to do.
     """
     busy = []
     for moment in period:

@@ -65,8 +65,9 @@ the ratios tell.
 """
 _CHANGES = """Seconds until each window of half a second is within 10 % of what the new limit lets TCP carry (of a
 lowered limit: does not exceed it by 10 %; at 1M each second of what passes on the wire, as a merged packet lasts half
-a second there, and a receiver gets what waited behind a gap at once); the share of that which was carried in the 5 s watched; and the longest
-silence of a ping, in seconds. "never": not within these 5 s. The guest's CPU may not carry 1G with some shapers.
+a second there, and a receiver gets what waited behind a gap at once); the share of that which was carried in the 5 s
+watched; and the longest silence of a ping, in seconds. "never": not within these 5 s. The guest's CPU may not carry 1G
+with some shapers.
 """
 
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 LOST_MS = 1000.0
 """What an unanswered probe counts as: the wait after which a resolver asks again."""
 BIN_NS = 10_000_000
-BINS_A_SECOND = 10**9 // BIN_NS
 """Receivers count bytes in bins of this length."""
+BINS_A_SECOND = 10**9 // BIN_NS
 TCP_SHARE = 1448 / 1514
 """The share of a limit, which counts whole packets, that TCP over IPv4 with timestamps carries at an MTU of 1500."""
 UDP_SHARE = 1472 / 1514
@@ -72,7 +72,7 @@ def as_dict(summed: Waits | None) -> dict[str, float] | None:
 
 def first_second(bins: Sequence[int], first_packet: int) -> float:
     """Mbit/s in the second after the first packet, which itself does not count: it need not have waited."""
-    return max(0, sum(bins[: 10**9 // BIN_NS]) - first_packet) * 8 / 1e6
+    return max(0, sum(bins[:BINS_A_SECOND]) - first_packet) * 8 / 1e6
 
 
 def largest_window(packets: Sequence[tuple[int, int]], window_ns: int, stall_ns: int) -> float:
