@@ -78,7 +78,7 @@ test-cluster: setup-cluster ## a real two-node cluster
 chaos: setup-cluster ## bad days on the two-node cluster and what is lost by them; CHAOS="NAME ..." for some, CHAOS=--list names them
 	$(PYTHON) -m tests.cluster.chaos $(CHAOS)
 
-bench: setup ## benchmarks beside other shapers, in 35 minutes; BENCH="latency cost" for some, BENCH=--help for how
+bench: setup ## benchmarks beside other shapers, in 40 minutes; BENCH="latency cost" for some, BENCH=--help for how
 	@tests/setup/system.sh qemu-system-x86 xz-utils debian-archive-keyring
 	@tests/setup/kernels.sh newest
 	$(PYTHON) -m tests.bench $(BENCH)

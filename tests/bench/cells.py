@@ -186,11 +186,12 @@ def _change() -> Iterator[Cell]:
 
 
 def _cpu() -> Iterator[Cell]:
-    for direction in ("ingress", "egress"):
-        for shaper in ("ours", "cake", "tbf", "edt_fifo", "paced"):
-            pace = bits("20M") * 95 // 100 if shaper == "paced" else 0
-            flows = Flows("bulk", 4, bits_per_second=pace)
-            yield Cell("cpu", "20M 4 flows", direction, shaper, "20M", (flows,), 4, 15)
+    for limit in ("20M", "100M"):
+        for direction in ("ingress", "egress"):
+            for shaper in ("ours", "cake", "tbf", "edt_fifo", "paced"):
+                pace = bits(limit) * 95 // 100 if shaper == "paced" else 0
+                flows = Flows("bulk", 4, bits_per_second=pace)
+                yield Cell("cpu", f"{limit} 4 flows", direction, shaper, limit, (flows,), 4, 15)
 
 
 CATALOGUE: tuple[Cell, ...] = (*_accuracy(), *_latency(), *_fairness(), *_change(), *_cpu())

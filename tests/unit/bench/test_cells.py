@@ -38,12 +38,12 @@ def test_batches_keep_the_order_and_are_of_one_section_and_short() -> None:
         assert sum(cell.expected_seconds for cell in batch) <= cells.BATCH_SECONDS
 
 
-def test_all_of_it_takes_less_than_forty_minutes() -> None:
+def test_all_of_it_takes_less_than_forty_five_minutes() -> None:
     boots = sum(
         cells.EMULATED_BOOT_SECONDS if batch[0].is_emulated else cells.BOOT_SECONDS
         for batch in cells.batches(cells.CATALOGUE)
     )
-    assert sum(cell.expected_seconds for cell in cells.CATALOGUE) + boots < 40 * 60
+    assert sum(cell.expected_seconds for cell in cells.CATALOGUE) + boots < 45 * 60
 
 
 def test_the_quick_choice_has_some_of_each_section_and_is_quick() -> None:
