@@ -103,7 +103,8 @@ class Controller:
 
     def on_late(self, pod: PodSandbox) -> None:
         """The runtime waits no longer for `on_run`, so containers start while it goes on."""
-        self._known.latecomers.found([Sandbox.told(pod).key])
+        if pod.netns_path:
+            self._known.latecomers.found([Sandbox.told(pod).key])
 
     async def on_stop(self, pod: PodSandbox) -> None:
         """The containers of a sandbox have ended; its network goes next."""
@@ -263,6 +264,9 @@ class Controller:
         if not self._loading.done:  # every Pod is looked at when it is
             asked = self._known.intent(sandbox)
             if not asked.limits and not asked.notices:
+                return True
+            await self._loading.tried()
+            if sandbox not in self._sandboxes:
                 return True
             if self._loading.trouble:
                 self._told_once(sandbox, self._loading.trouble)

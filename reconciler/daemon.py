@@ -116,7 +116,7 @@ async def run(settings: Settings) -> None:
 
     listener = Listener(monitor, on_changes)
     pages = Pages(why_not_ready=why_not_ready, before_scrape=before_scrape, registry=metrics.registry)
-    server = BoundedServer(pages.handle, Bounds(connections=MOST_CONNECTIONS, finish_s=5.0))
+    server = BoundedServer(pages.handle, Bounds(connections=MOST_CONNECTIONS, finish_s=1.0))
     await _listen(server, settings)
     log.info("started", extra={"node": settings.node, "slots": settings.slots})
     try:

@@ -31,6 +31,7 @@ class Loading:
     ) -> None:
         self._start, self._tell_node, self._errors, self._sleep = start, tell_node, errors, sleep
         self._loaded: asyncio.Future[Shaper] = asyncio.get_running_loop().create_future()
+        self._tried = asyncio.Event()
         self.trouble: str | None = None
         """What was in the way last, while it is not loaded."""
 
@@ -43,10 +44,15 @@ class Loading:
         """The shaper; waits for it."""
         return await asyncio.shield(self._loaded)
 
+    async def tried(self) -> None:
+        """Wait until it is loaded, or could not be at the first try."""
+        await self._tried.wait()
+
     def finish(self, shaper: Shaper) -> None:
         """Let those go on who wait for it."""
         self.trouble = None
         self._loaded.set_result(shaper)
+        self._tried.set()
 
     async def load(self, keys: Callable[[], Sequence[Key]]) -> Shaper:
         """Try until it works, for the sandboxes that there are then."""
@@ -59,6 +65,7 @@ class Loading:
                 if self.trouble != str(error):
                     self.trouble = str(error)
                     self._tell_node(Notice(Reason.CANNOT_START, f"no Pod of this node can be limited: {error}"))
+                self._tried.set()
                 self._errors.labels(kind=type(error).__name__).inc()
                 await self._sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
                 tries += 1

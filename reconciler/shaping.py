@@ -6,7 +6,7 @@ at that moment, so doing it again does nothing, and what somebody else removed c
 
 import logging
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import fstat
 from typing import Final, Self
 
@@ -73,6 +73,10 @@ class Outcome:
     interfaces: tuple[str, ...]
 
 
+class _CannotSplitError(StepFailedError):
+    """The kernel has not what splits packets."""
+
+
 class Shaper:
     """All limited Pods of the node. Holds the program's descriptors, and nothing of any Pod's netns."""
 
@@ -81,7 +85,6 @@ class Shaper:
         self._slots = slots
         self._paths = {tenant: path for tenant, path in found.paths.items() if tenant in slots.taken}
         self._changes: dict[Tenant, int] = {}
-        self._may_split = True
         self.adopted = adopted
         self.found = found.held
 
@@ -206,7 +209,7 @@ class Shaper:
 
     def counters(self, tenants: Iterable[Tenant] | None = None) -> list[PodCounters]:
         """What the kernel counts for those of them, or of all, that have a slot."""
-        taken = ((tenant, self._slots.taken.get(tenant)) for tenant in tenants or self.tenants())
+        taken = ((tenant, self._slots.taken.get(tenant)) for tenant in (self.tenants() if tenants is None else tenants))
         return [
             pod_counters(self._program, tenant, assignment.slot, self._paths.get(tenant))
             for tenant, assignment in taken
@@ -243,6 +246,10 @@ class Shaper:
         done: list[Step] = []
         try:
             observed, planned = self._approach(tenant, netlink, limits, done)
+        except _CannotSplitError as error:
+            # The kernel check tells the node. It is tried anew at each look: the module may be loaded meanwhile.
+            _LOG.info("limiting without splitting packets: %s", error)
+            observed, planned = self._approach(tenant, netlink, limits, done, may_split=False)
         except StepFailedError as error:
             # Between looking and doing somebody else may have changed something: look once more, then give up.
             _LOG.info("looking again after a step failed: %s", error)
@@ -253,11 +260,11 @@ class Shaper:
         return Outcome(tuple(done), planned.problems, names)
 
     def _approach(
-        self, tenant: Tenant, netlink: Netlink, limits: Limits, done: list[Step]
+        self, tenant: Tenant, netlink: Netlink, limits: Limits, done: list[Step], *, may_split: bool = True
     ) -> tuple[ObservedShaping, Plan]:
         """Look, plan, do. The steps that succeed are added to `done`."""
         observed = self._observe(tenant, netlink)
-        planned = plan(self._desired(tenant, limits), observed)
+        planned = plan(replace(self._desired(tenant, limits), may_split=may_split), observed)
         if limits and planned.steps:
             self._hand_over(tenant, observed)
         for step in planned.steps:
@@ -278,10 +285,7 @@ class Shaper:
             for direction in Direction
             if (quantity := limits.get(direction))
         }
-        attached = self._program.attached
-        return DesiredShaping(
-            assignment.slot, self._program.program_id, attached.filter_name, wanted, may_split=self._may_split
-        )
+        return DesiredShaping(assignment.slot, self._program.program_id, self._program.attached.filter_name, wanted)
 
     def _observe(self, tenant: Tenant, netlink: Netlink) -> ObservedShaping:
         assignment = self._slots.taken.get(tenant)
@@ -300,9 +304,7 @@ class Shaper:
         except KernelLacksError as error:
             if not isinstance(step, SetRoot) or step.splitting is None:
                 raise
-            # The kernel check tells the node. Limits go on without; this is looked at again, and planned without.
-            self._may_split = False
-            raise StepFailedError(step, str(error)) from error
+            raise _CannotSplitError(step, str(error)) from error
 
     def _do_in_map(self, step: WriteLimit | ClearLimit) -> None:
         try:

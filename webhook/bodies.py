@@ -19,6 +19,7 @@ ALL_BODIES_BYTES: Final = 32 * 2**20
 BODY_S: Final = 10.0
 
 _TOO_LARGE: Final = f"an AdmissionReview of more than {LARGEST_REVIEW_BYTES} bytes"
+_TOO_MANY: Final = "too many large AdmissionReviews at once, try again"
 
 
 class NoReview(Exception):  # noqa: N818 - it names the request
@@ -63,7 +64,11 @@ class Bodies:
                 # It came with the head, as that of most Pods does: a timer would cost a tenth of the admission.
                 return request.content.read_nowait()
             return await self._receive(request)
-        except (ConnectionError, web.RequestPayloadError) as error:
+        except (
+            OSError,
+            RuntimeError,
+            web.RequestPayloadError,
+        ) as error:  # as aiohttp and TLS tell of a lost connection
             raise NoReview(400, "the request's body breaks off") from error
 
     async def _receive(self, request: web.BaseRequest) -> bytearray:
@@ -75,10 +80,12 @@ class Bodies:
                     self._take(coming, chunk)
         except TimeoutError as error:
             if coming.gave_way:
-                raise NoReview(503, "too many large AdmissionReviews at once, try again") from error
+                raise NoReview(503, _TOO_MANY) from error
             raise NoReview(408, f"the request's body did not come within {BODY_S:g} s") from error
         finally:
             self._coming.discard(coming)
+        if coming.gave_way:  # at its very end
+            raise NoReview(503, _TOO_MANY)
         return coming.received
 
     def _take(self, coming: _Coming, chunk: bytes) -> None:

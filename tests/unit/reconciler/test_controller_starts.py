@@ -159,6 +159,27 @@ async def test_no_pod_waits_for_a_program_that_cannot_be_loaded_and_each_is_limi
     run.cancel()
 
 
+async def test_hooks_and_looks_that_wait_for_the_first_try_go_on_when_that_fails():
+    bench = Bench(start_failures=[ShapingError("no sch_fq")])
+    loaded = bench.gate = asyncio.Event()
+    run = asyncio.create_task(bench.controller.run())
+    hook = asyncio.create_task(bench.controller.on_run(sandbox()))
+    bench.controller.on_pods([api_pod(ingress="100M")])
+    await bench.settle()
+    assert not hook.done()
+    await bench.controller.on_synchronize([sandbox()])
+    await hook
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
+    bench.controller.on_pod_event("ADDED", api_pod("u2", ingress="20M"))
+    await bench.settle()
+    assert bench.kernel.held == {}
+    assert bench.controller.wanted() == (2, 0, 2)
+    loaded.set()
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M100), ("u2", B): Limits(ingress=M20)}
+    run.cancel()
+
+
 async def test_a_pod_whose_hook_failed_or_took_too_long_ran_unlimited(bench):
     bench.kernel.failing[A] = [ShapingError("no such module")]
     await bench.controller.on_run(sandbox())
