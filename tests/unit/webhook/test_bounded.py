@@ -88,9 +88,9 @@ async def test_a_connection_that_waits_for_its_answer_is_never_ended_and_a_new_o
         for each in busy:
             each.writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
             await each.writer.drain()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)
         waiting = asyncio.create_task(Raw.to(up))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)
         assert not waiting.done()
         answers.set()
         for each in busy:
@@ -108,7 +108,7 @@ async def test_at_the_bound_the_request_that_has_been_coming_for_longest_makes_r
         for each in slow:
             each.writer.write(REQUEST[:-1])
             await each.writer.drain()
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.2)
         late = await Raw.to(up)
         await admitted(late)
         await slow[0].is_closed()

@@ -148,7 +148,7 @@ async def test_at_the_bound_of_all_bodies_the_largest_that_is_still_coming_makes
     for raw, chunks in ((large, 3), (small, 1), (good, 1)):
         raw.writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks * CHUNK)
         await raw.writer.drain()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.3)
     assert await good.status_after(b"%x\r\n%s\r\n0\r\n\r\n" % (len(GOOD_BODY), GOOD_BODY)) == 200
     assert int((await large.reader.readuntil(b"\r\n")).split()[1]) == 503
     assert b"Retry-After: 1\r\n" in await large.reader.readuntil(b"\r\n\r\n")
