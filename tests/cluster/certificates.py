@@ -23,7 +23,7 @@ from certs.secret import UnusableSecret, decode
 from tests.cluster import scenario
 from tests.cluster.cluster import Cluster, ClusterError, TimedOut, wait_for
 from tests.cluster.creations import Api, Creating, Creations
-from tests.cluster.layout import HERE
+from tests.cluster.layout import HERE, PROJECT
 from tests.cluster.scenario import OWN
 
 SECRET = f"/api/v1/namespaces/{OWN}/secrets/webhook-certs"
@@ -262,7 +262,7 @@ def _patch_bundle(cluster: Cluster, bundle: str) -> None:
 
 
 def _apply_configuration_again(cluster: Cluster) -> None:
-    file = str(scenario.PROJECT / "manifests" / "base" / "webhook-configuration.yaml")
+    file = str(PROJECT / "manifests" / "base" / "webhook-configuration.yaml")
     cluster.kubectl("delete", "-f", file)
     cluster.kubectl("apply", "-f", file)
 

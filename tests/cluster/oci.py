@@ -67,7 +67,7 @@ def write_archive(target: Path, name: str, content: bytes, command: Iterable[str
         "config": put(json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json"),
         "layers": [layer_descriptor],
     }
-    descriptor = put(json.dumps(manifest).encode(), manifest["mediaType"])  # type: ignore[arg-type]
+    descriptor = put(json.dumps(manifest).encode(), manifest["mediaType"])
     index = {
         "schemaVersion": 2,
         "manifests": [{**descriptor, "annotations": {"io.containerd.image.name": name}}],

@@ -15,7 +15,8 @@ from certs.authority import issue, make_authority, pem_of
 from tests.cluster import scenario
 from tests.cluster.cluster import wait_for
 from tests.cluster.creations import Api, Creating
-from tests.cluster.scenario import OWN, PROJECT
+from tests.cluster.layout import PROJECT
+from tests.cluster.scenario import OWN
 
 SPACE = "cert-manager-shop"
 NAMES = [f"webhook.{OWN}.svc", f"webhook.{OWN}.svc.cluster.local", f"webhook.{OWN}"]

@@ -7,6 +7,7 @@ import pytest
 
 from tests.cluster import scenario, traffic
 from tests.cluster.cluster import wait_for
+from tests.cluster.layout import PROJECT
 from tests.cluster.scenario import (
     EGRESS,
     INGRESS,
@@ -298,18 +299,18 @@ def test_the_manifests_applied_again_change_nothing(installed):
     kinds = "mutatingwebhookconfiguration/ipvlan-bandwidth", "clusterrole/ipvlan-bandwidth-webhook"
     versions = ("get", *kinds, "-o", "jsonpath={.items[*].metadata.resourceVersion}")
     before = installed.kubectl(*versions).stdout
-    installed.kubectl("apply", "-k", str(scenario.PROJECT / "manifests"))
+    installed.kubectl("apply", "-k", str(PROJECT / "manifests"))
     assert installed.kubectl(*versions).stdout == before
     assert before
 
 
 def test_uninstalled_limits_stay_until_clean_takes_them_away(installed, limited, unlimited):
-    installed.kubectl("delete", "-k", str(scenario.PROJECT / "manifests"), timeout=180)
+    installed.kubectl("delete", "-k", str(PROJECT / "manifests"), timeout=180)
     assert traffic.measure(installed, limited[1], unlimited[2], seconds=3).mean <= 96
-    installed.kubectl("apply", "-k", str(scenario.PROJECT / "manifests" / "clean"))
+    installed.kubectl("apply", "-k", str(PROJECT / "manifests" / "clean"))
     wait_for(
         "the limit to go",
         lambda: traffic.measure(installed, limited[1], unlimited[2], seconds=2).mean > 200,
         90,
     )
-    installed.kubectl("delete", "-k", str(scenario.PROJECT / "manifests" / "clean"), timeout=180)
+    installed.kubectl("delete", "-k", str(PROJECT / "manifests" / "clean"), timeout=180)

@@ -5,7 +5,7 @@ Its faster sister is tests/unit/webhook/test_reflector_faults.py; what that one'
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,14 @@ async def plane(tmp_path: Path) -> AsyncIterator[ApiOnly]:
         made.kill()
 
 
-async def connected(plane: ApiOnly, silence_s: float = SILENCE_S) -> KubeApi:
+@asynccontextmanager
+async def connected(plane: ApiOnly, silence_s: float = SILENCE_S) -> AsyncIterator[KubeApi]:
     api = await KubeApi.connect(user_agent="test", environ={"KUBECONFIG": str(plane.kubeconfig)})
     api._watch_silence_s = silence_s
-    return api
+    try:
+        yield api
+    finally:
+        await api.close()
 
 
 class View:
@@ -70,85 +74,84 @@ async def create(api: KubeApi, name: str, limit: str, *, node: str = "mine") -> 
 
 
 async def change(api: KubeApi, name: str, limit: str) -> None:
-    await api.patch(f"{PODS}/{name}", {"metadata": {"annotations": {"limit": limit}}})
+    body = {"metadata": {"annotations": {"limit": limit}}}
+    await api.patch(f"{PODS}/{name}", body, content_type="application/merge-patch+json")
 
 
 async def test_the_view_is_right_again_after_each_of_what_can_happen_to_an_api_server(plane: ApiOnly) -> None:
-    api = await connected(plane)
-    await create(api, "a", "100M")
-    view = View(api)
-    task = asyncio.create_task(view.reflector.run())
-    await until(lambda: view.limits == {"a": "100M"})
+    async with connected(plane) as api:
+        await create(api, "a", "100M")
+        view = View(api)
+        task = asyncio.create_task(view.reflector.run())
+        await until(lambda: view.limits == {"a": "100M"})
 
-    await change(api, "a", "20M")
-    await until(lambda: view.limits == {"a": "20M"})
+        await change(api, "a", "20M")
+        await until(lambda: view.limits == {"a": "20M"})
 
-    plane.kill("kube-apiserver")
-    await until(lambda: view.reflector.restarts > 0)
-    await asyncio.to_thread(plane.start)
-    await change(api, "a", "30M")
-    await until(lambda: view.limits == {"a": "30M"})
+        plane.kill("kube-apiserver")
+        await until(lambda: view.reflector.restarts > 0)
+        await asyncio.to_thread(plane.start)
+        await change(api, "a", "30M")
+        await until(lambda: view.limits == {"a": "30M"})
 
-    plane.stand_still(still=True)
-    restarts = view.reflector.restarts
-    await until(lambda: view.reflector.restarts > restarts)
-    assert view.limits == {"a": "30M"}
-    plane.stand_still(still=False)
-    await change(api, "a", "40M")
-    await until(lambda: view.limits == {"a": "40M"})
+        plane.stand_still(still=True)
+        restarts = view.reflector.restarts
+        await until(lambda: view.reflector.restarts > restarts)
+        assert view.limits == {"a": "30M"}
+        plane.stand_still(still=False)
+        await change(api, "a", "40M")
+        await until(lambda: view.limits == {"a": "40M"})
 
-    plane.kill("kube-apiserver")
-    await asyncio.to_thread(plane.compact)
-    await asyncio.to_thread(plane.start)
-    await create(api, "b", "1M")
-    await until(lambda: view.limits == {"a": "40M", "b": "1M"})
+        plane.kill("kube-apiserver")
+        await asyncio.to_thread(plane.compact)
+        await asyncio.to_thread(plane.start)
+        await create(api, "b", "1M")
+        await until(lambda: view.limits == {"a": "40M", "b": "1M"})
 
-    plane.kill()
-    copy = plane.back_up()
-    await asyncio.to_thread(plane.start)
-    for number in range(20):
-        await change(api, "a", f"{50 + number}M")
-    await until(lambda: view.limits["a"] == "69M")
-    plane.kill()
-    plane.restore(copy)
-    await asyncio.to_thread(plane.start)
-    await until(lambda: view.limits["a"] == "40M")
-    await change(api, "a", "2M")
-    await until(lambda: view.limits["a"] == "2M")
-    print(f"WATCH {view.lists} lists, {view.reflector.restarts} restarts")
-    task.cancel()
-    await api.close()
+        plane.kill()
+        copy = plane.back_up()
+        await asyncio.to_thread(plane.start)
+        for number in range(20):
+            await change(api, "a", f"{50 + number}M")
+        await until(lambda: view.limits["a"] == "69M")
+        plane.kill()
+        plane.restore(copy)
+        await asyncio.to_thread(plane.start)
+        await until(lambda: view.limits["a"] == "40M")
+        await change(api, "a", "2M")
+        await until(lambda: view.limits["a"] == "2M")
+        print(f"WATCH {view.lists} lists, {view.reflector.restarts} restarts")
+        task.cancel()
 
 
 async def test_a_watch_has_a_bookmark_for_what_others_do_before_it_is_taken_for_silent_and_lists_are_as_asked(
     plane: ApiOnly,
 ) -> None:
-    api = await connected(plane, WATCH_SILENCE_S / 2)
-    for number in range(5):
-        await create(api, f"pod-{number}", "1M")
-    of_any_version = await api.get("/api/v1/pods", {**MINE, "resourceVersion": "0", "limit": "500"})
-    version = of_any_version["metadata"]["resourceVersion"]
-    assert len((await api.get("/api/v1/pods", {**MINE, "resourceVersion": version}))["items"]) == 5
-    page = await api.get("/api/v1/pods", {**MINE, "limit": "2"})
-    assert len(page["items"]) == 2
-    rest = await api.get("/api/v1/pods", {**MINE, "limit": "500", "continue": page["metadata"]["continue"]})
-    assert len(rest["items"]) == 3
-    with pytest.raises(ApiError) as caught:
-        await api.get("/api/v1/pods", {**MINE, "resourceVersion": str(int(version) + 1_000_000)})
-    assert caught.value.status == 504
-    await create(api, "elsewhere", "1M", node="another")
-    watch = {**MINE, "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": "300"}
+    async with connected(plane, WATCH_SILENCE_S / 2) as api:
+        for number in range(5):
+            await create(api, f"pod-{number}", "1M")
+        of_any_version = await api.get("/api/v1/pods", {**MINE, "resourceVersion": "0", "limit": "500"})
+        version = of_any_version["metadata"]["resourceVersion"]
+        assert len((await api.get("/api/v1/pods", {**MINE, "resourceVersion": version}))["items"]) == 5
+        page = await api.get("/api/v1/pods", {**MINE, "limit": "2"})
+        assert len(page["items"]) == 2
+        rest = await api.get("/api/v1/pods", {**MINE, "limit": "500", "continue": page["metadata"]["continue"]})
+        assert len(rest["items"]) == 3
+        with pytest.raises(ApiError) as caught:
+            await api.get("/api/v1/pods", {**MINE, "resourceVersion": str(int(version) + 1_000_000)})
+        assert caught.value.status == 504
+        await create(api, "elsewhere", "1M", node="another")
+        watch = {**MINE, "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": "300"}
 
-    async def change_another() -> None:
-        await asyncio.sleep(5)  # what changed before the watch began brings no bookmark
-        await change(api, "elsewhere", "2M")
+        async def change_another() -> None:
+            await asyncio.sleep(5)  # what changed before the watch began brings no bookmark
+            await change(api, "elsewhere", "2M")
 
-    changing = asyncio.create_task(change_another())
-    async with aclosing(api.watch("/api/v1/pods", watch)) as events:
-        kinds = [event["type"] async for event in _first(events, "BOOKMARK")]
-    await changing
-    assert kinds[-1] == "BOOKMARK"
-    await api.close()
+        changing = asyncio.create_task(change_another())
+        async with aclosing(api.watch("/api/v1/pods", watch)) as events:
+            kinds = [event["type"] async for event in _first(events, "BOOKMARK")]
+        await changing
+        assert kinds[-1] == "BOOKMARK"
 
 
 async def _first(events: Any, kind: str) -> AsyncIterator[dict[str, Any]]:

@@ -81,8 +81,8 @@ def next_one(spare: Program, monkeypatch: pytest.MonkeyPatch) -> Callable[[Pod],
     def load(slots: int) -> Program:
         assert slots == SLOTS
         forget(spare)
-        descriptors = [os.dup(each) for each in (spare.descriptor, spare.limits, spare.state)]
-        return Program(spare.bpf, slots, spare.program_id, *descriptors, bytearray(spare.written))
+        program, limits, state = (os.dup(each) for each in (spare.descriptor, spare.limits, spare.state))
+        return Program(spare.bpf, slots, spare.program_id, program, limits, state, bytearray(spare.written))
 
     monkeypatch.setattr(Program, "load", load)
     return lambda pod: Shaper.start(slots=SLOTS, netns_paths=[(pod.uid, pod.netns)])

@@ -105,7 +105,7 @@ def has_address(name: str, number: int) -> bool:
 @pytest.mark.usefixtures("wire")
 def test_a_thousand_pods_in_turn_leave_nothing(node: Shaper) -> None:
     with Monitor() as monitor:
-        begun = None
+        begun = now = None
         for number in range(ROUNDS):
             names = [f"turn-{number}-{each}" for each in range(AT_A_TIME)]
             create(names)

@@ -6,11 +6,11 @@ import time
 
 from tests.cluster import scenario, traffic
 from tests.cluster.chaos.creator import Api
-from tests.cluster.chaos.lab import LIMIT, OWN, PLAIN, SPACE, Lab
+from tests.cluster.chaos.lab import LIMIT, PLAIN, SPACE, Lab
 from tests.cluster.chaos.meter import WIRE
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import wait_for
-from tests.cluster.scenario import EGRESS, INGRESS, limits
+from tests.cluster.scenario import EGRESS, INGRESS, OWN, limits
 
 RATE, SECONDS = 50, 20
 

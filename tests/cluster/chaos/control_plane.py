@@ -6,10 +6,10 @@ import sys
 import time
 
 from tests.cluster import scenario
-from tests.cluster.chaos.lab import LIMIT, OWN, SPACE, Lab
+from tests.cluster.chaos.lab import LIMIT, SPACE, Lab
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import ClusterError, wait_for
-from tests.cluster.scenario import EGRESS, INGRESS
+from tests.cluster.scenario import EGRESS, INGRESS, OWN
 
 API = "kube-apiserver"
 SENDER = f"{SPACE}/sender"

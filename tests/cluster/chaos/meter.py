@@ -62,13 +62,21 @@ class Measured:
         return (f"{len(above)} seconds of {self.line.name} above the limit: {seconds}",) if above else ()
 
     def below(self, floor: float = BELOW) -> tuple[str, ...]:
-        """As `lost`, of seconds that had less than this share, the first apart, in which TCP starts.
+        """As `lost`, of seconds that had less than this share with their better neighbour; not the first, TCP starts.
 
+        With a neighbour: the one CPU of a node, which also starts what was killed, may stall a flow for a moment.
         Nor do those count in which the machine was busy: its nodes are processes that wait for a CPU like any other.
         """
-        least = floor * (1 - self.flow.stolen)
-        counted = [(second, share) for second, share in enumerate(self.shares) if second and second not in self.busy]
-        low = [(second, share) for second, share in counted if share < least]
+        least, shares = floor * (1 - self.flow.stolen), self.shares
+        with_neighbour = [
+            (share + max(shares[max(1, second - 1) : second] + shares[second + 1 : second + 2], default=share)) / 2
+            for second, share in enumerate(shares)
+        ]
+        low = [
+            (second, share)
+            for second, share in enumerate(shares)
+            if second and second not in self.busy and max(share, with_neighbour[second]) < least
+        ]
         seconds = ", ".join(f"{share:.1%} in second {second}" for second, share in low[:5])
         return (f"{len(low)} seconds of {self.line.name} below {least:.0%} of the limit: {seconds}",) if low else ()
 
@@ -98,7 +106,7 @@ class Meter:
 
     @property
     def low(self) -> tuple[str, ...]:
-        """Every second that had less than 90 % of it."""
+        """Every second that had less than 90 % of it, its better neighbour included."""
         return tuple(sentence for each in self.measured for sentence in each.below())
 
     def __str__(self) -> str:

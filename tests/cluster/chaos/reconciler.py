@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from tests.cluster import scenario, traffic
-from tests.cluster.chaos.lab import LIMIT, OWN, SPACE, Lab
+from tests.cluster.chaos.lab import LIMIT, SPACE, Lab
 from tests.cluster.chaos.meter import WIRE
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import wait_for
 from tests.cluster.layout import PROJECT
+from tests.cluster.scenario import OWN
 
 SOURCE = "reconciler/kernel/shaper.c"
 PATCH = {"spec": {"template": {"spec": {"nodeSelector": {"kubernetes.io/hostname": "nowhere"}}}}}

@@ -10,9 +10,9 @@ HEAD = """# What was done to a running installation, and what was lost
 By `make chaos`, on the embedded cluster: two user-mode-linux nodes of one emulated CPU each, with a real API server,
 etcd, kubelet and containerd. Where it says "under traffic", a Pod of 20 Mbit/s sends and another receives all the
 while: shares are bytes on the link of each second, as iperf3 reports them at the receiver. A second above 102 % counts
-as lost, and one below 90 % too, the first apart. What a second lacks may come in the next, a tenth of it at most, as
-the receiver waits for its node's one CPU; and a second in which the machine had no CPU left may be below. [As
-JSON](chaos.json).
+as lost, and one that has less than 90 % with the better of its neighbours too, the first apart. What a second lacks may
+come in the next, a tenth of it at most, as the receiver waits for its node's one CPU; and a second in which the machine
+had no CPU left may be below. [As JSON](chaos.json).
 
 | done | seen | lost | seconds | day | version |
 |---|---|---|---|---|---|
@@ -50,7 +50,7 @@ def merge(path: Path, rows: Mapping[str, Row], order: tuple[str, ...]) -> list[R
 
 def _row(stored: dict[str, object]) -> Row:
     fields = {key: value for key, value in stored.items() if key != "passed"}
-    return Row(**{**fields, "lost": tuple(stored["lost"])})  # type: ignore[arg-type]
+    return Row(**{**fields, "lost": tuple(stored["lost"])})
 
 
 def write(folder: Path, rows: list[Row]) -> None:

@@ -4,9 +4,10 @@ import json
 import time
 
 from tests.cluster import scenario
-from tests.cluster.chaos.lab import OWN, SPACE, Lab
+from tests.cluster.chaos.lab import SPACE, Lab
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import wait_for
+from tests.cluster.scenario import OWN
 
 RATE = 50
 

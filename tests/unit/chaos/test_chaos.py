@@ -32,9 +32,15 @@ def test_what_a_second_brought_late_does_not_count_against_the_next_but_a_tenth_
 
 def test_a_second_below_90_percent_is_lost_but_the_first_and_those_of_a_busy_machine():
     assert measured(0.5, 0.91, 1).below() == ()
-    assert "85.0% in second 1" in measured(1, 0.85, 1).below()[0]
-    assert measured(1, 0.85, 1, busy={1}).below() == ()
-    assert measured(1, 0.85, 1, stolen=0.1).below() == ()
+    assert "75.0% in second 1" in measured(1, 0.75, 1).below()[0]
+    assert measured(1, 0.75, 1, busy={1}).below() == ()
+    assert measured(1, 0.75, 1, stolen=0.1).below() == ()
+
+
+def test_a_moment_without_a_cpu_is_not_lost_but_two_seconds_that_lack_a_little_are():
+    assert measured(1, 0.85, 1).below() == ()
+    assert "2 seconds of egress below 90% of the limit" in measured(1, 0.85, 0.88).below()[0]
+    assert len(measured(1, 0.8).below()) == len(measured(1, 1, 0.7).below()) == 1
 
 
 def test_the_text_has_the_extremes_of_the_seconds_that_count():

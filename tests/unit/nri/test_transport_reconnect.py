@@ -95,6 +95,7 @@ async def test_a_connection_that_breaks_is_told(runtime: Runtime, caplog: pytest
         connection = await runtime.accept()
         connection.side.read(await connection.reader.read(65_536))
         # A socket that is closed with bytes unread resets the connection.
+        assert isinstance(connection.writer.transport, asyncio.ReadTransport)
         connection.writer.transport.pause_reading()
         connection.writer.write(connection.side.call("What"))
         await until(lambda: bytes_unread(connection.writer.get_extra_info("socket")) > 0)

@@ -9,8 +9,8 @@ class DoneError(Exception):
     """The looks are over."""
 
 
-async def told(*connected: bool) -> list[str]:
-    """The reasons told when the looks find this in turn."""
+async def told(*connected: bool) -> list[tuple[str, str, str]]:
+    """The notices told when the looks find this in turn."""
     reasons, looks = [], list(connected)
     state = [True]
 

@@ -45,7 +45,7 @@ class ApiServer:
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True, ssl_context=tls)
         await site.start()
-        assert site._server is not None
+        assert isinstance(site._server, asyncio.Server)
         self.port = site._server.sockets[0].getsockname()[1]
 
     def routes(self, application: web.Application) -> None:
