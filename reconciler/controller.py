@@ -55,7 +55,7 @@ class Controller:
         self._executor, self._sleep, self._monotonic, self._now = executor, sleep, monotonic, now
         self._loading = Loading(
             lambda keys: self._in_kernel(start, keys),
-            tell_node=events.tell_node,
+            tell_node=self._cannot_start,
             errors=metrics.errors,
             sleep=sleep,
         )
@@ -249,10 +249,10 @@ class Controller:
         """Adopt what the kernel holds, or load the program; then look at every Pod."""
         shaper = await self._loading.load(lambda: [sandbox.key for sandbox in self._sandboxes])
         log.info("the BPF program is in force", extra={"adopted": shaper.adopted})
-        for counted in await self._in_kernel(shaper.counters):
-            if counted.netns_path is not None:
-                self._known.adopt((counted.pod_uid, counted.netns_path), counted.limits)
-        for key, limits in shaper.found.items():
+        # The map knows of limits that no filter can be attached for; filters, of those of an older program.
+        counted = await self._in_kernel(shaper.counters)
+        in_map = {(pod.pod_uid, pod.netns_path): pod.limits for pod in counted if pod.netns_path and pod.limits}
+        for key, limits in {**shaper.found, **in_map}.items():
             self._known.doubt(key)
             self._known.adopt(key, limits)
         self._loading.finish(shaper)
@@ -296,6 +296,11 @@ class Controller:
         self._known.succeeded(sandbox, wanted.limits, after, self._now())
         self._tell(sandbox, view, report(before, after, [str(step) for step in outcome.steps]))
         return True
+
+    def _cannot_start(self, notice: Notice) -> None:
+        self._events.tell_node(notice)
+        for sandbox in self._sandboxes:  # each is told of it, too
+            self.look_at(sandbox.pod.uid)
 
     def _tell(self, sandbox: Sandbox, view: PodView, notices: Iterable[Notice]) -> None:
         unlimited_s = self._known.latecomers.unlimited_s(sandbox.key, view.started_s)

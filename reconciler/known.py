@@ -47,7 +47,7 @@ class Known:
 
     def view(self, sandbox: Sandbox) -> PodView:
         """A Pod as the API server tells of it, or as it is known without."""
-        return self._views.get(sandbox.pod.uid, sandbox.pod)
+        return self._views.get(sandbox.pod.uid) or self.sandboxes.current(sandbox).pod
 
     def intent(self, sandbox: Sandbox) -> Intent:
         """What a sandbox should have."""

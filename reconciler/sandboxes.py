@@ -84,6 +84,10 @@ class Sandboxes:
             self._by_id[sandbox.id] = replace(sandbox, pod=pods.asking(sandbox.pod, limits))
         return bool(adopting)
 
+    def current(self, sandbox: Sandbox) -> Sandbox:
+        """A sandbox as it is known by now, for whoever has held it for a while; as given if it is gone."""
+        return self._by_id.get(sandbox.id, sandbox)
+
     def of(self, uid: str) -> tuple[Sandbox, ...]:
         """All sandboxes of a Pod, the oldest first."""
         return tuple(sandbox for sandbox in self._by_id.values() if sandbox.pod.uid == uid)

@@ -20,10 +20,14 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from aiohttp import web
+from aiohttp import web, web_protocol
 from aiohttp.http import HttpProcessingError
 
 logger = logging.getLogger(__name__)
+
+# aiohttp reads 32 requests of a connection ahead of their answers, 16 MB, and has no parameter for it. No client of
+# ours asks before it has its answer (Go's net/http does not, nor does Prometheus, which is written in Go).
+web_protocol.MAX_MSG_QUEUE_SIZE = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,35 @@ async def test_limits_changed_while_the_pod_ran_outlast_a_restart_while_the_api_
     run.cancel()
 
 
+async def test_a_direction_that_could_not_be_attached_is_not_given_up_by_a_restart():
+    bench = Bench()
+    figures = DirectionCounters(20_000_000, bytes=0, packets=0, drops=0, marks=0)
+    both = {Direction.EGRESS: figures, Direction.INGRESS: figures}
+    bench.kernel.counters = lambda _tenants=None: [PodCounters("u1", A, both)]
+    bench.kernel.found = {("u1", A): Limits(egress=M20)}  # of the filters there are
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([sandbox(ingress="100M", egress="100M")])
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M20, egress=M20)}
+    run.cancel()
+
+
+async def test_pods_that_ran_before_are_told_that_the_program_cannot_be_loaded_once_for_each_reason():
+    bench = Bench(start_failures=[ShapingError("no sch_fq"), ShapingError("no sch_fq"), ShapingError("no memory")])
+    bench.gate = asyncio.Event()
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([sandbox()])
+    failed = []
+    for _ in range(3):
+        await bench.settle()
+        failed.append(bench.told.notices.count(("shop/web-0", "BandwidthFailed")))
+        bench.gate.set()
+        bench.gate = asyncio.Event()
+    assert failed == [1, 1, 2]
+    bench.gate.set()
+    run.cancel()
+
+
 async def test_the_last_good_limit_of_an_older_program_stays_when_the_annotation_turned_bad():
     bench = Bench()
     bench.kernel.found = {("u1", A): Limits(ingress=M20)}
@@ -206,7 +235,11 @@ async def test_a_kernel_that_cannot_shape_yet_is_tried_again_and_pods_wait_for_i
     await bench.settle()
     assert bench.controller.ready
     assert bench.controller.trouble is None
-    assert bench.told.notices == [("the node", "CannotShape"), ("shop/web-0", "BandwidthLimited")]
+    assert bench.told.notices == [
+        ("the node", "CannotShape"),
+        ("shop/web-0", "BandwidthFailed"),
+        ("shop/web-0", "BandwidthLimited"),
+    ]
     assert bench.started_with == [("u1", A)]
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
     run.cancel()

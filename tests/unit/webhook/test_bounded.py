@@ -14,9 +14,10 @@ from functools import partial
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from tests.unit.webhook.fake_api import FakeApi, namespace
-from tests.unit.webhook.running_server import GOOD, HEAD, Raw, Running, review, running
+from tests.unit.webhook.running_server import GOOD, HEAD, Raw, Running, free_port, review, running
 from webhook import server
 from webhook.bounded import BoundedServer, Bounds
 
@@ -290,3 +291,26 @@ async def test_no_admission_fails_while_replicas_are_replaced_one_by_one(monkeyp
             await create_pods(0.5)
         client.close()
         assert client.dialled > 10
+
+
+async def test_one_request_of_a_connection_is_read_ahead_of_its_answers_and_all_are_answered() -> None:
+    answer = asyncio.Event()
+
+    async def handler(_: web.BaseRequest) -> web.StreamResponse:
+        await answer.wait()
+        return web.Response()
+
+    here = BoundedServer(handler)
+    port = free_port()
+    await here.listen("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(8 * REQUEST)
+    await writer.drain()
+    await asyncio.sleep(0.2)
+    (connection,) = here._connections._server.connections
+    assert len(connection._messages) == 1
+    answer.set()
+    for _ in range(8):
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+    writer.close()
+    await here.close()

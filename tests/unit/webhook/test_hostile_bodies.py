@@ -140,6 +140,23 @@ async def test_a_body_that_turns_out_too_large_is_read_no_further(up: Running) -
     await raw.is_closed()
 
 
+async def test_at_the_bound_of_all_bodies_those_that_take_long_make_room_for_a_larger_one(
+    up: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "ALL_BODIES_BYTES", 0x48000)
+    strangers = [await Raw.to(up) for _ in range(4)]
+    for raw in strangers:
+        raw.writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNK)
+    await asyncio.sleep(0.5)
+    good = await Raw.to(up)
+    good.writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNK)
+    await asyncio.sleep(0.1)
+    last = b"%x\r\n%s\r\n0\r\n\r\n" % (len(GOOD_BODY), GOOD_BODY)
+    assert await good.status_after(CHUNK, last) == 200
+    for raw in (*strangers, good):
+        raw.writer.close()
+
+
 async def test_at_the_bound_of_all_bodies_the_largest_that_is_still_coming_makes_room(
     up: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
