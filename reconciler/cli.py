@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pythonjsonlogger.json import JsonFormatter
+from webhook.logs import configure_logging
 
 NETNS_FOLDER = Path("/run/netns")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -19,7 +18,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 def main(argv: Sequence[str]) -> int:
     """Run one command; gives the exit status: 0 done, 1 failed, 2 wrong usage."""
     args = _parser().parse_args(argv)
-    _configure_logging(args.log_level)
+    configure_logging(sys.stderr, ("reconciler", "webhook"), args.log_level)
     try:
         return int(args.call(args))
     except KeyboardInterrupt:
@@ -101,18 +100,3 @@ def _slots(text: str) -> int:
     if not 1 <= value <= most:
         raise argparse.ArgumentTypeError(f"must be from 1 to {most}: a filter's class id has 16 bits, a slot takes two")
     return value
-
-
-def _configure_logging(level: str) -> None:
-    """One JSON object a line on standard error, with the time in UTC, as the webhook's."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(
-        JsonFormatter(
-            ["timestamp", "levelname", "name", "message"],
-            rename_fields={"levelname": "level", "name": "logger"},
-            timestamp=True,
-        )
-    )
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    for package in ("reconciler", "webhook"):
-        logging.getLogger(package).setLevel(level.upper())

@@ -9,20 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Protocol
 
 from reconciler.pods import PodView
 from reconciler.report import Notice
 from webhook.budget import Budget
+from webhook.event import Told, event
 from webhook.kubeapi import ApiError
 
-COMPONENT = "ipvlan-bandwidth"
-# The API server refuses an event's note beyond 1024 bytes (k8s.io/kubernetes/pkg/apis/core/validation/events.go).
-MESSAGE_BYTES = 1024
-NAME_LENGTH = 200
-NODE_EVENTS_NAMESPACE = "default"
 # Of one reason and Pod, so that no Pod floods the API server, and one that has its shaping repaired all the time still
 # hears that its limit changed.
 AT_ONCE, PERIOD_S = 20, 30.0
@@ -36,44 +32,6 @@ class EventApi(Protocol):
     async def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """POST a new object."""
         ...
-
-
-def body(pod: PodView, notice: Notice, *, node: str, now: datetime, suffix: str) -> dict[str, Any]:
-    """A core/v1 Event about a Pod; `suffix` makes its name unique."""
-    involved = {"kind": "Pod", "name": pod.name, "namespace": pod.namespace, "uid": pod.uid}
-    return _event(involved, pod.namespace, notice, node=node, now=now, suffix=suffix)
-
-
-def node_body(notice: Notice, *, node: str, now: datetime, suffix: str) -> dict[str, Any]:
-    """A core/v1 Event about this node.
-
-    It belongs to the namespace `default`, as the API server wants it of what has none, and names the node in the place
-    of its uid, as kubelet does: `kubectl describe node` looks for either.
-    """
-    involved = {"kind": "Node", "name": node, "uid": node}
-    return _event(involved, NODE_EVENTS_NAMESPACE, notice, node=node, now=now, suffix=suffix)
-
-
-def _event(
-    involved: Mapping[str, str], namespace: str, notice: Notice, *, node: str, now: datetime, suffix: str
-) -> dict[str, Any]:
-    stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    message = notice.message.encode()[:MESSAGE_BYTES].decode(errors="ignore")
-    return {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"name": f"{involved['name'][:NAME_LENGTH]}.{suffix}", "namespace": namespace},
-        "involvedObject": {"apiVersion": "v1", **involved},
-        "type": notice.type,
-        "reason": notice.reason,
-        "message": message,
-        "source": {"component": COMPONENT, "host": node},
-        "reportingComponent": COMPONENT,
-        "reportingInstance": node,
-        "firstTimestamp": stamp,
-        "lastTimestamp": stamp,
-        "count": 1,
-    }
 
 
 class Events:
@@ -107,11 +65,12 @@ class Events:
             return
         level = logging.INFO if notice.type == "Normal" else logging.WARNING
         log.log(level, notice.message, extra={"pod": str(pod), "pod_uid": pod.uid, "reason": notice.reason})
-        self._hand_over(body(pod, notice, node=self._node, now=self._clock(), suffix=self._suffix()))
+        self._hand_over({"kind": "Pod", "name": pod.name, "namespace": pod.namespace, "uid": pod.uid}, notice)
 
     def tell_node(self, notice: Notice) -> None:
         """Queue an event about this node; who tells it has logged it."""
-        self._hand_over(node_body(notice, node=self._node, now=self._clock(), suffix=self._suffix()))
+        # It names the node in the place of its uid, as kubelet does: `kubectl describe node` looks for either.
+        self._hand_over({"kind": "Node", "name": self._node, "uid": self._node}, notice)
 
     def forget(self, uid: str) -> None:
         """The Pod is gone: so is its budget."""
@@ -122,18 +81,20 @@ class Events:
         while True:
             await self._post(await self._queue.get())
 
-    def _hand_over(self, event: dict[str, Any]) -> None:
+    def _hand_over(self, about: Mapping[str, str], notice: Notice) -> None:
+        told = Told(notice.type, notice.reason, notice.message)
+        by = self._node
         try:
-            self._queue.put_nowait(event)
+            self._queue.put_nowait(event(about, told, instance=by, host=by, now=self._clock(), suffix=self._suffix()))
         except asyncio.QueueFull:
             self._dropped()
 
-    async def _post(self, event: dict[str, Any]) -> None:
-        about = event["involvedObject"]["name"]
+    async def _post(self, body: dict[str, Any]) -> None:
+        about = body["involvedObject"]["name"]
         delay_s = 1.0
         for _ in range(self._tries):
             try:
-                await self._api.create(f"/api/v1/namespaces/{event['metadata']['namespace']}/events", event)
+                await self._api.create(f"/api/v1/namespaces/{body['metadata']['namespace']}/events", body)
             except ApiError as error:
                 if error.status == HTTPStatus.CONFLICT:  # it was posted by a try whose answer was lost
                     return

@@ -13,11 +13,9 @@ from typing import Any, Final, Protocol
 
 from certs.rotation import Change, Kind
 from webhook.budget import Budget
+from webhook.event import Told, event
 from webhook.kubeapi import ApiError
 
-COMPONENT: Final = "ipvlan-bandwidth"
-# The API server refuses an event's note beyond 1024 bytes (k8s.io/kubernetes/pkg/apis/core/validation/events.go).
-MESSAGE_BYTES: Final = 1024
 # Somebody who overwrites the caBundle for ever must not fill etcd: ten at once, then one a minute.
 BURST: Final = 10
 PERIOD_S: Final = 60.0
@@ -81,25 +79,12 @@ class Notices:
 
     def _body(self, change: Change, uid: str) -> dict[str, Any]:
         kind, reason = _EVENTS[change.kind]
-        stamp = self._now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"name": f"{self._deployment}.{secrets.token_hex(8)}", "namespace": self._namespace},
-            "involvedObject": {
-                "apiVersion": "apps/v1",
-                "kind": "Deployment",
-                "name": self._deployment,
-                "namespace": self._namespace,
-                "uid": uid,
-            },
-            "type": kind,
-            "reason": reason,
-            "message": change.text.encode()[:MESSAGE_BYTES].decode(errors="ignore"),
-            "source": {"component": COMPONENT},
-            "reportingComponent": COMPONENT,
-            "reportingInstance": self._deployment,
-            "firstTimestamp": stamp,
-            "lastTimestamp": stamp,
-            "count": 1,
+        about = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "name": self._deployment,
+            "namespace": self._namespace,
+            "uid": uid,
         }
+        told = Told(kind, reason, change.text)
+        return event(about, told, instance=self._deployment, now=self._now(), suffix=secrets.token_hex(8))

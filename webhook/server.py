@@ -13,14 +13,13 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
-from pythonjsonlogger.json import JsonFormatter
-
 from webhook.bounded import BoundedServer
 from webhook.given import Given
 from webhook.handlers import Admission, Health, Readiness
 from webhook.issuing import Api, Issuing
 from webhook.kubeapi import ConfigurationError, KubeApi
 from webhook.listener import Listener
+from webhook.logs import configure_logging
 from webhook.metrics import Metrics
 from webhook.namespaces import Namespaces
 from webhook.settings import Settings, settings_of
@@ -33,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 def main(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT. The exit status: 0 after a drain, 1 when it could not start or go on."""
-    configure_logging(args.log_level)
+    configure_logging(sys.stdout, ("webhook", "certs"), args.log_level)
     status = 0
     try:
         asyncio.run(_run(settings_of(args)))
@@ -51,21 +50,6 @@ def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
             yield from _leaves(error)
         else:
             yield error
-
-
-def configure_logging(level: str) -> None:
-    """One JSON object a line on standard output, with the time in UTC."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(
-        JsonFormatter(
-            ["timestamp", "levelname", "name", "message"],
-            rename_fields={"levelname": "level", "name": "logger"},
-            timestamp=True,
-        )
-    )
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    for package in ("webhook", "certs"):
-        logging.getLogger(package).setLevel(level.upper())
 
 
 async def _run(settings: Settings) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from reconciler.events import Events, body
+from reconciler.events import Events
 from reconciler.pods import PodView
 from reconciler.report import Notice
 from webhook.kubeapi import ApiError
@@ -55,22 +55,6 @@ async def drain(events):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-
-
-def test_an_event_names_the_pod_so_that_describe_finds_it():
-    event = body(POD, NOTICE, node="node1", now=NOW, suffix="abc")
-    assert event["metadata"] == {"name": "web-0.abc", "namespace": "shop"}
-    assert event["involvedObject"]["uid"] == "u1"
-    assert (event["type"], event["reason"], event["lastTimestamp"]) == (
-        "Normal",
-        "BandwidthLimited",
-        "2026-01-02T03:04:05Z",
-    )
-
-
-def test_a_long_message_is_cut_where_the_api_server_would_refuse_it():
-    event = body(POD, Notice("X", "ü" * 2000), node="n", now=NOW, suffix="s")
-    assert len(event["message"].encode()) <= 1024
 
 
 async def test_an_event_is_posted_to_the_pods_namespace():

@@ -1,0 +1,51 @@
+"""A core/v1 Event, as `kubectl describe` shows it: the webhook's and the reconciler's. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+COMPONENT: Final = "ipvlan-bandwidth"
+# The API server refuses an event's note beyond 1024 bytes (k8s.io/kubernetes/pkg/apis/core/validation/events.go).
+MESSAGE_BYTES: Final = 1024
+# Of the name of what an event is about: a name has 253 characters at most, and a suffix has to fit.
+NAME_LENGTH: Final = 200
+
+
+class Told(NamedTuple):
+    """What an event says: its type (Normal, Warning), the reason in a word, the message for people."""
+
+    type: str
+    reason: str
+    message: str
+
+
+def event(
+    about: Mapping[str, str], told: Told, *, instance: str, now: datetime, suffix: str, host: str | None = None
+) -> dict[str, Any]:
+    """An Event about an object; its message is cut to what fits.
+
+    `about` is an ObjectReference with the `uid` by which `kubectl describe` finds it. The event belongs to the namespace
+    of that, or to `default`, as the API server wants it of what has none. `instance` is who tells, on `host` if on one
+    node; `suffix` makes the name unique.
+    """
+    stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{about['name'][:NAME_LENGTH]}.{suffix}",
+            "namespace": about.get("namespace", "default"),
+        },
+        "involvedObject": {"apiVersion": "v1", **about},
+        "type": told.type,
+        "reason": told.reason,
+        "message": told.message.encode()[:MESSAGE_BYTES].decode(errors="ignore"),
+        "source": {"component": COMPONENT} if host is None else {"component": COMPONENT, "host": host},
+        "reportingComponent": COMPONENT,
+        "reportingInstance": instance,
+        "firstTimestamp": stamp,
+        "lastTimestamp": stamp,
+        "count": 1,
+    }
