@@ -26,9 +26,9 @@ def event(
 ) -> dict[str, Any]:
     """An Event about an object; its message is cut to what fits.
 
-    `about` is an ObjectReference with the `uid` by which `kubectl describe` finds it. The event belongs to its namespace,
-    or to `default`, as the API server wants it of what has none. `instance` is who tells, on `host` if on one
-    node; `suffix` makes the name unique.
+    `about` is an ObjectReference with the `uid` by which `kubectl describe` finds it. The event belongs to the same
+    namespace, or to `default`, as the API server wants it of what has none. `instance` is who tells, on `host` if on
+    one node; `suffix` makes the name unique.
     """
     stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
