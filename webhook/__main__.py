@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from webhook import review_command
 
 _REVIEW = """\
-Read an AdmissionReview, a Pod, or a List of a Namespace and Pods from standard input, as JSON or YAML, and print what
-the webhook would answer. No cluster is needed.
+Read manifests (Pods, workloads, Namespaces, Lists of them) or an AdmissionReview from standard input, as JSON or YAML,
+and print what the webhook would answer. No cluster is needed.
 
 examples:
   python3 -m webhook review < pod.yaml
+  kubectl kustomize deploy | python3 -m webhook review
   kubectl get namespace/shop pod/cart -n shop -o yaml | python3 -m webhook review
   python3 -m webhook review --network kube-system.ipvlan < pod.yaml
 """

@@ -1,8 +1,9 @@
 """`python3 -m webhook review`: what the webhook would answer, from standard input, with no cluster.
 
 For authors, CI pipelines and bug reports. An AdmissionReview is answered with the AdmissionReview that the webhook
-would send; a Pod with what would be changed or refused, in words. The policy comes from the Namespaces in the input,
-or from `--network` for a namespace that is not there.
+would send; a Pod, or the Pods of a workload's template, with what would be changed or refused, in words. The policy
+comes from the Namespaces in the input, or from `--network` for a namespace that is not there. What else a manifest has
+in it is passed over.
 """
 
 import argparse
@@ -35,6 +36,8 @@ UNREADABLE: Final = 2
 # As the namespaceSelector in manifests/ has it: the network plugins and the webhook must not wait for the webhook.
 NEVER_OPTED_IN: Final = frozenset({"kube-system", "ipvlan-bandwidth"})
 _DEPTH: Final = 8
+# Where a workload has its template: a Deployment, say, or a resource of somebody else's that is like one; a CronJob.
+_TEMPLATES: Final = (("spec", "template"), ("spec", "jobTemplate", "spec", "template"))
 
 
 class Unreadable(ValueError):  # noqa: N818 - it names the input
@@ -92,9 +95,9 @@ def review_text(text: bytes, *, network: str | None) -> tuple[str, bool]:
         },
         otherwise=network,
     )
-    answers = [_answer(document, labels) for document in documents if document["kind"] != "Namespace"]
+    answers = [answer for document in documents if (answer := _answer(document, labels))]
     if not answers:
-        raise Unreadable("found no Pod and no AdmissionReview in standard input")
+        raise Unreadable("found no Pod, no workload with a template of Pods, and no AdmissionReview in standard input")
     return "".join(printed for printed, _ in answers), any(refused for _, refused in answers)
 
 
@@ -117,7 +120,7 @@ def _load(text: bytes) -> Sequence[Any]:
 
 
 def _flat(document: Any, depth: int) -> Iterator[dict[str, Any]]:
-    """The Pods, Namespaces and AdmissionReviews of a document, also those in Lists."""
+    """The objects of a document, also those in Lists."""
     if document is None:
         return
     kind = document.get("kind") if isinstance(document, dict) else None
@@ -125,23 +128,42 @@ def _flat(document: Any, depth: int) -> Iterator[dict[str, Any]]:
         for item in document["items"]:
             # The items of a PodList that the API server sent have no kind of their own.
             yield from _flat({"kind": kind.removesuffix("List"), **item} if isinstance(item, dict) else item, depth - 1)
-    elif kind in {"Pod", "Namespace", KIND}:
+    elif isinstance(kind, str) and kind != "List":
         yield document
     else:
-        shown = quoted(kind) if isinstance(kind, str) else "none"
-        raise Unreadable(f"kind is {shown}: expected a Pod, an AdmissionReview, or a List of a Namespace and Pods")
+        raise Unreadable(
+            f"kind is {quoted(kind) if kind else 'none'}: expected objects of Kubernetes, or a List of them"
+        )
 
 
-def _answer(document: dict[str, Any], labels: Labels) -> tuple[str, bool]:
-    """What to print for one Pod or AdmissionReview, and whether it is refused."""
-    if document["kind"] == KIND:
+def _template(document: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The template of a workload's Pods; None of what is no workload."""
+    for path in _TEMPLATES:
+        found: Any = document
+        for key in path:
+            found = found.get(key) if isinstance(found, dict) else None
+        if isinstance(found, dict) and isinstance(found.get("spec"), dict) and "containers" in found["spec"]:
+            # A template needs no metadata, and the name there, if there is one, is nobody's.
+            return {"metadata": {}, **found}
+    return None
+
+
+def _answer(document: dict[str, Any], labels: Labels) -> tuple[str, bool] | None:
+    """What to print for an object, and whether it is refused; None of what has no Pods."""
+    kind = document["kind"]
+    if kind == KIND:
         question = asked(document)
         reviewed = respond(question, labels.policy(question.namespace))
         return json.dumps(reviewed.response, indent=2) + "\n", reviewed.outcome is Outcome.REFUSED
-    pod = pod_of(document, "Pod")
-    metadata = object_at(document, "metadata", "Pod")
-    namespace = string_at(metadata, "namespace", "Pod.metadata") if metadata.get("namespace") else "default"
-    title = f"Pod {namespace}/{name_of(document, 'Pod')}"
+    if kind == "Pod":
+        pod = pod_of(document, kind)
+    elif template := _template(document):
+        pod = pod_of(template, f"the template of {kind}")
+    else:
+        return None
+    metadata = object_at(document, "metadata", kind)
+    namespace = string_at(metadata, "namespace", f"{kind}.metadata") if metadata.get("namespace") else "default"
+    title = f"{kind} {namespace}/{name_of(document, kind)}"
     if reason := labels.skips(namespace):
         return f"{title}: not reviewed, as {reason}\n", False
     decision = admission.review(pod, None, labels.policy(namespace))

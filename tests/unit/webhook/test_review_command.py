@@ -105,6 +105,37 @@ class TestPods:
         assert said(text) == f"Pod {name}/cart: not reviewed, as namespace {name} is never opted in\n"
 
 
+DEPLOYMENT = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: cart, namespace: shop}
+spec:
+  template:
+    metadata:
+      annotations: {kubernetes.io/egress-bandwidth: 10m}
+    spec: {containers: []}
+"""
+CRON_JOB = """
+kind: CronJob
+metadata: {name: nightly}
+spec: {jobTemplate: {spec: {template: {spec: {hostNetwork: true, containers: []}}}}}
+"""
+
+
+class TestWorkloads:
+    def test_the_template_of_a_workload_is_reviewed_as_its_pods_will_be_and_other_objects_are_passed_over(self) -> None:
+        printed, refused = review_text(f"{SHOP}---{DEPLOYMENT}---\nkind: Service\n".encode(), network=None)
+        title, problem = printed.splitlines()
+        assert (title, refused) == ("Deployment shop/cart: refused", True)
+        assert problem.endswith('did you mean "10M"?')
+        assert said(f"{SHOP}---{DEPLOYMENT.replace('10m', '10M')}").splitlines()[0] == (
+            "Deployment shop/cart: allowed, with these changes"
+        )
+
+    def test_a_cron_job_has_its_template_within_that_of_its_jobs(self) -> None:
+        assert said(CRON_JOB) == "CronJob default/nightly: allowed, as it is\n"
+
+
 class TestAdmissionReviews:
     def test_an_admission_review_is_answered_as_the_webhook_would(self) -> None:
         printed, refused = review_text(json.dumps(review_of(pod({INGRESS_ANNOTATION: "100m"}))).encode(), network=None)
@@ -122,9 +153,13 @@ class TestAdmissionReviews:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        (b"", "found no Pod and no AdmissionReview"),
-        (b"---\n---\n", "found no Pod and no AdmissionReview"),
-        (SHOP.encode(), "found no Pod and no AdmissionReview"),
+        (b"", "found no Pod, no workload"),
+        (b"---\n---\n", "found no Pod, no workload"),
+        (SHOP.encode(), "found no Pod, no workload"),
+        (b"{kind: List, items: [{kind: Secret}]}", "found no Pod, no workload"),
+        (b"{kind: Deployment, spec: {template: {spec: 5}}}", "found no Pod, no workload"),
+        (b"{kind: Service, spec: {template: {spec: {}}}}", "found no Pod, no workload"),
+        (b"{kind: CronJob, spec: {jobTemplate: 5}}", "found no Pod, no workload"),
         (b"kind: [", "neither JSON nor YAML: while parsing a flow node"),
         (b"\xff\xfe\x00", "neither JSON nor YAML"),
         (b"kind: 2026-02-31", "neither JSON nor YAML: day is out of range"),
@@ -132,10 +167,9 @@ class TestAdmissionReviews:
         (b"{a: " * 5_000, "nested too deeply"),
         (b"text", "kind is none"),
         (b"kind: 5", "kind is none"),
-        (b"kind: Deployment", 'kind is "Deployment": expected a Pod'),
+        (b"kind: ''", "found no Pod, no workload"),
         (b"{kind: List, items: 5}", 'kind is "List"'),
         (b"{kind: List, items: [5]}", "kind is none"),
-        (b"{kind: List, items: [{kind: Secret}]}", 'kind is "Secret"'),
         (b"&a {kind: List, items: [*a]}", 'kind is "List"'),
     ],
 )
@@ -154,6 +188,11 @@ def test_input_that_cannot_be_read_is_told_what_is_wrong(text: bytes, what: str)
         ("{kind: Pod, metadata: {labels: {since: 2026-01-01}}, spec: {}}", "and is a date"),
         ("{kind: Pod}", "Pod.metadata should be an object"),
         ("{kind: Namespace}", "Namespace.metadata should be an object"),
+        ("{kind: Deployment, spec: {template: {spec: {containers: []}}}}", "Deployment.metadata should be an object"),
+        (
+            "{kind: Job, metadata: {}, spec: {template: {metadata: {labels: 5}, spec: {containers: []}}}}",
+            "the template of Job.metadata.labels should be",
+        ),
         ("{kind: AdmissionReview}", "expected apiVersion admission.k8s.io/v1"),
     ],
 )
@@ -169,7 +208,7 @@ class TestCommand:
         [
             (CART, 0, ("Pod shop/cart: allowed", "")),
             (CART.replace("0.1G", "100m"), 1, ("Pod shop/cart: refused", "")),
-            ("kind: Deployment", 2, ("", 'webhook review: kind is "Deployment"')),
+            ("kind: Deployment", 2, ("", "webhook review: found no Pod, no workload with a template")),
             ("{kind: Pod}", 2, ("", "webhook review: Pod.metadata should be an object")),
         ],
     )
