@@ -131,9 +131,8 @@ def _flat(document: Any, depth: int) -> Iterator[dict[str, Any]]:
     elif isinstance(kind, str) and kind != "List":
         yield document
     else:
-        raise Unreadable(
-            f"kind is {quoted(kind) if kind else 'none'}: expected objects of Kubernetes, or a List of them"
-        )
+        shown = quoted(kind) if isinstance(kind, str) else "none"
+        raise Unreadable(f"kind is {shown}: expected objects of Kubernetes, or a List of them")
 
 
 def _template(document: Mapping[str, Any]) -> dict[str, Any] | None:
