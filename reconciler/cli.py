@@ -56,7 +56,7 @@ def _clean(args: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m reconciler",
+        prog="python3 -m reconciler",
         description="Keeps the bandwidth of this node's Pods on ipvlan at what their annotations say.",
     )
     parser.add_argument("--log-level", default="info", choices=LOG_LEVELS, help="what is logged [%(default)s]")

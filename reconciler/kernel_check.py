@@ -10,7 +10,7 @@ from prometheus_client import Gauge
 
 from reconciler.kernel.errors import ShapingError
 from reconciler.report import Notice, Reason
-from reconciler.requirements import Feature, Lack, lacks
+from reconciler.requirements import NEVER_LATER, Feature, Lack, lacks
 
 # Somebody may load the module that is missing.
 AGAIN_S = 60.0
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class KernelCheck:
-    """Tries the kernel at the start, and again until nothing is missing that a limit needs."""
+    """Tries the kernel at the start, and again until nothing is missing that could come."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class KernelCheck:
         self._lacks: tuple[Lack, ...] = ()
 
     async def run(self) -> None:
-        """Try until all that is vital is there. Beside the work on Pods, which does not wait for it."""
+        """Try until all is there that can be. Beside the work on Pods, which does not wait for it."""
         while True:
             try:
                 found = lacks(await asyncio.to_thread(self._probe))
@@ -41,7 +41,7 @@ class KernelCheck:
                 log.warning("cannot find out what the kernel offers", extra={"error": str(error)})
             else:
                 self._tell(found)
-                if not any(lack.is_vital for lack in found):
+                if all(lack.feature in NEVER_LATER for lack in found):
                     return
             await self._sleep(AGAIN_S)
 

@@ -73,6 +73,9 @@ REQUIREMENTS: Final[Mapping[Feature, Requirement]] = {
     ),
 }
 
+# What no module brings while the kernel runs, or brings only to a program that is loaded afterwards.
+NEVER_LATER: Final = frozenset({Feature.SET_TSTAMP, Feature.JIT})
+
 
 @dataclass(frozen=True, slots=True)
 class Lack:

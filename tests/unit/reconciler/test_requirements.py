@@ -85,6 +85,13 @@ async def test_what_limits_can_do_without_is_told_and_no_reason_to_wait():
     assert (bench.told, bench.slept, bench.check.why_not_ready()) == (["KernelLacks"], [], None)
 
 
+async def test_a_module_that_limits_can_do_without_is_no_reason_to_wait_but_looked_for_again():
+    bench = Bench({Feature.TBF: "x"}, {})
+    await bench.check.run()
+    assert (bench.told, bench.slept, bench.reasons) == (["KernelLacks"], [AGAIN_S], [None])
+    assert bench.registry.get_sample_value("lacks", {"feature": "tbf"}) is None
+
+
 async def test_when_nothing_can_be_tried_nothing_is_said_to_be_missing_and_it_is_tried_again():
     bench = Bench(ShapingError("no CAP_SYS_ADMIN"), {Feature.JIT: ""})
     await bench.check.run()
