@@ -37,6 +37,7 @@
 #define EARLY_CHANCE 1024          // of 2^16: a packet is signalled early while the queue is long,
 #define EARLY_CHANCE_LONG 8192     // and while it is twice as long
 #define MOST_WAIT (1 * NANOSECONDS_PER_SECOND) // however many flows there are, unless 8 full packets take longer
+#define MOST_BYTES_SHIFT 19 // of one packet, segments and all: GRO_MAX_SIZE, 8 * 65535, is just below 2^19
 // Four full packets of each flow: 4 * 1514 bytes, times the time over which `had` sums up (a half-life / ln 2), in ns
 // for a half-life of one unit. TCP keeps no fewer in flight without running into retransmission timeouts.
 #define ENTITLED (4 * 1514 * 1477ULL)
@@ -293,9 +294,11 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   u64 noise = now * 0x9E3779B97F4A7C15ULL;
   u64 bytes = skb->wire_len;
   u64 duration = wire_time_ns(limit, bytes, noise);
-  // Further ahead than this rate could bring it: the timeline is that of a much lower rate, which was raised since.
+  // Further ahead than this rate could bring it, with the longest packet as the last of the longest queue: the timeline
+  // is that of a much lower rate, which was raised since.
   u64 most_wait = limit->cap_ns > MOST_WAIT ? limit->cap_ns : MOST_WAIT;
-  if (held->next > now + most_wait + 2 * limit->interval_ns)
+  u64 longest = (limit->multiplier << MOST_BYTES_SHIFT) >> limit->shift;
+  if (held->next > now + most_wait + 2 * limit->interval_ns + longest)
     held->next = held->express_next = now;
   u64 start = held->next > now ? held->next : now;
   u64 wait = start - now;

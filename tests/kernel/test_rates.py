@@ -59,6 +59,24 @@ def test_ingress_carries_what_the_limit_lets_tcp_carry(  # noqa: PLR0917 - fixtu
     assert measured.seconds[0] <= highest * 100 / 96, measured
 
 
+@pytest.mark.parametrize("direction", ["egress", "ingress"])
+@pytest.mark.parametrize(("rate", "bits_per_second"), [("100k", 1e5), ("1M", 1e6)])
+def test_packets_of_64_kib_keep_a_low_limit_however_many_come(  # noqa: PLR0917 - fixtures and figures
+    shaper: Shaper, limited: Pod, peer: Pod, rate: str, bits_per_second: float, direction: str
+) -> None:
+    shaper.shape(limited.uid, limited.netns, limits(**{direction: rate}))
+    sender, receiver = (limited, peer) if direction == "egress" else (peer, limited)
+    with lab.Module(receiver, "tests.kernel.udp", "take", "14") as taking:
+        with lab.Module(sender, "tests.kernel.udp", "segments", receiver.address, "20", "13") as sending:
+            sending.go()
+            sending.lines()
+        carried = lab.carried(taking.lines(), after=0, until=13) * 1e6
+    one_packet = 43 * 1514 * 8 / 13
+    print(f"SEGMENTS {rate} {direction}: {carried / bits_per_second:.3f} of the limit")
+    assert carried <= bits_per_second * 1.01 + one_packet
+    assert carried >= bits_per_second * 0.5
+
+
 def test_a_limit_on_one_side_leaves_the_other_free(shaper: Shaper, limited: Pod, peer: Pod) -> None:
     shaper.shape(limited.uid, limited.netns, limits(egress="10M"))
     assert transfer(peer, limited, seconds=2).goodput > 100

@@ -1,9 +1,11 @@
 """UDP in a Pod: `python -m tests.kernel.udp flood ADDRESS CPU SECONDS`, and so on.
 
 flood: as many full packets as one CPU can send, once a line is read; prints how many. count: takes packets, and prints
-the time (ns) and the bytes that eth0 has received by then, four times a second. times: prints for each packet the
+the time (ns) and the bytes that eth0 has received by then, four times a second. take: likewise, but the bytes on the
+wire of what reached the socket, past an ingress limit. times: prints for each packet the
 kernel's receive time, and the wall and the monotonic clock when it was read (ns). many ADDRESS FLOWS MBITS SECONDS: as
-many flows of full packets, so much together, once a line is read. echo SECONDS: answers. ask ADDRESS TIMES: asks that,
+many flows of full packets, so much together, once a line is read. segments ADDRESS EACH SECONDS: packets of 43 segments
+(UDP_SEGMENT), of four flows, so many a second of each, once a line is read. echo SECONDS: answers. ask ADDRESS TIMES: asks that,
 each time from another port; prints the ms that each answer took.
 """
 
@@ -20,6 +22,8 @@ ECHO_PORT = 5401
 PAYLOAD = bytes(1472)  # 1514 bytes on the wire
 SO_TIMESTAMPNS = 35
 SO_SNDBUFFORCE = 32
+UDP_SEGMENT = 103
+SEGMENTS = 43
 RECEIVED = Path("/sys/class/net/eth0/statistics/rx_bytes")
 
 
@@ -46,6 +50,20 @@ def count(seconds: str) -> None:
         while time.monotonic() < deadline:
             print(time.monotonic_ns(), RECEIVED.read_text().strip())
             time.sleep(0.25)
+
+
+def take(seconds: str) -> None:
+    with receiver() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
+        taken.settimeout(0.05)
+        print("ready", flush=True)
+        deadline, size, told = time.monotonic() + float(seconds), 0, 0.0
+        while time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                size += len(taken.recv(2048)) + 42
+            if time.monotonic() - told >= 0.25:
+                told = time.monotonic()
+                print(time.monotonic_ns(), size)
 
 
 def times(seconds: str) -> None:
@@ -76,6 +94,22 @@ def many(address: str, number: str, megabits: str, seconds: str) -> None:
             time.sleep(max(0.0, due - time.monotonic()))
             sender.sendto(PAYLOAD, (address, PORT))
             due += gap_s
+
+
+def segments(address: str, each: str, seconds: str) -> None:
+    senders = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(4)]
+    for sender in senders:
+        sender.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, len(PAYLOAD))
+        sender.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 1 << 26)
+        sender.setblocking(False)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    deadline = time.monotonic() + float(seconds)
+    while time.monotonic() < deadline:
+        for sender in senders:
+            with contextlib.suppress(OSError):  # as many as fit
+                sender.sendto(SEGMENTS * PAYLOAD, (address, PORT))
+        time.sleep(1 / float(each))
 
 
 def echo(seconds: str) -> None:
@@ -111,4 +145,4 @@ def receiver(port: int = PORT) -> socket.socket:
 
 
 if __name__ == "__main__":
-    {each.__name__: each for each in (flood, count, times, many, echo, ask)}[sys.argv[1]](*sys.argv[2:])
+    {each.__name__: each for each in (flood, count, take, times, many, segments, echo, ask)}[sys.argv[1]](*sys.argv[2:])
