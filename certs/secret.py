@@ -26,6 +26,8 @@ NEXT_KEY: Final = "next.key"
 SERVING_CERTIFICATE: Final = "tls.crt"
 SERVING_KEY: Final = "tls.key"
 ROTATION: Final = "rotation.json"
+# TLS serves with nothing smaller; ours have so many.
+SMALLEST_KEY_BITS: Final = 256
 
 
 class UnusableSecret(ValueError):  # noqa: N818 - says what it is; like the rest of the project's refusals
@@ -78,6 +80,7 @@ def _pair(
 ) -> KeyPair:
     try:
         fits = certificate.public_key() == key.public_key()
+        _ = certificate.subject, certificate.issuer  # are read when they are asked for, and may be damaged
     except (ValueError, UnsupportedAlgorithm):
         fits = False
     if not fits:
@@ -89,7 +92,7 @@ def _certificates(data: Mapping[str, str], name: str) -> list[x509.Certificate]:
     content = _file(data, name)
     try:
         return x509.load_pem_x509_certificates(content)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise UnusableSecret(f"{name} holds no certificate") from error
 
 
@@ -99,8 +102,8 @@ def _key(data: Mapping[str, str], name: str) -> ec.EllipticCurvePrivateKey:
         key = serialization.load_pem_private_key(content, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # a TypeError is an encrypted key
         raise UnusableSecret(f"{name} holds no private key, or an encrypted one") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise UnusableSecret(f"{name} is no ECDSA key")
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.key_size < SMALLEST_KEY_BITS:
+        raise UnusableSecret(f"{name} is no ECDSA key of {SMALLEST_KEY_BITS} bits or more")
     return key
 
 

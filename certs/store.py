@@ -64,7 +64,7 @@ class Published:
         """What can be read of them."""
         found: list[x509.Certificate] = []
         for bundle in self.bundles:
-            with suppress(ValueError):  # somebody else's text
+            with suppress(ValueError, x509.InvalidVersion):  # somebody else's text
                 found += x509.load_pem_x509_certificates(bundle)
         return tuple(dict.fromkeys(found))
 

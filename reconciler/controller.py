@@ -97,7 +97,7 @@ class Controller:
         if not sandbox.netns_path:
             return
         self._sandboxes.add(sandbox)
-        if not await self._look(sandbox):
+        if not await self._look(sandbox, begins=True):
             self._known.latecomers.found([sandbox.key])
         self._metrics.hook_seconds.observe(self._monotonic() - began)
 
@@ -210,7 +210,8 @@ class Controller:
         if thorough:
             await self._look(sandbox)
         applied = self._known.applied(sandbox)
-        if applied.limits.egress is None or applied.in_conflict:
+        # What was adopted has no interfaces until the first look: what those have sent would seem to have gone past.
+        if applied.limits.egress is None or applied.in_conflict or not applied.interfaces:
             return None
         try:
             return await self._in_kernel((await self._loading.shaper()).sample, *sandbox.key, applied.interfaces)
@@ -259,8 +260,11 @@ class Controller:
         for sandbox in self._sandboxes:
             self.look_at(sandbox.pod.uid)
 
-    async def _look(self, sandbox: Sandbox) -> bool:
-        """Compare what one sandbox should have with what it has, and make it so. False if it has not what it should."""
+    async def _look(self, sandbox: Sandbox, *, begins: bool = False) -> bool:
+        """Compare what one sandbox should have with what it has, and make it so. False if it has not what it should.
+
+        `begins`: the runtime waits with its containers, so its netns is there, or else out of sight for good.
+        """
         if not self._loading.done:  # every Pod is looked at when it is
             asked = self._known.intent(sandbox)
             if not asked.limits and not asked.notices:
@@ -281,7 +285,10 @@ class Controller:
                 return True
             try:
                 outcome = await self._run(shaper.shape, view.uid, sandbox.netns_path, wanted.limits)
-            except NetnsGoneError:
+            except NetnsGoneError as error:
+                if begins:
+                    self._failed(sandbox, NetnsGoneError(f"the reconciler does not see its network namespace: {error}"))
+                    return False
                 log.info("a Pod's network namespace is gone", extra={"pod": str(view), "netns": sandbox.netns_path})
                 return True
             except ShapingError as error:

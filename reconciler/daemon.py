@@ -133,6 +133,7 @@ async def run(settings: Settings) -> None:
                     kernel_check.run(),
                     runtime_check.run(),
                     events.run(),
+                    server.accepting(),
                 )
             ]
             await stopping.wait()

@@ -24,7 +24,7 @@ class Inspection:
 
 
 def inspect(netns_path: str) -> Inspection:
-    """What of ours one network namespace holds, read without a Shaper. Raises ShapingError."""
+    """What of ours one network namespace holds, read without a Shaper. Raises ShapingError or OSError."""
     with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
         links = observe_links(netlink)
     touched = tuple(held.link.name for held in links if held.is_touched)
@@ -48,7 +48,7 @@ def inspect(netns_path: str) -> Inspection:
 
 
 def clean(netns_path: str) -> tuple[Step, ...]:
-    """Take all of ours out of one network namespace, without loading a program. Raises ShapingError."""
+    """Take all of ours out of one network namespace, without loading a program. Raises ShapingError or OSError."""
     with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
         planned: Plan = plan(DesiredShaping(0, 0, "", {}), ObservedShaping(observe_links(netlink)))
         for step in planned.steps:

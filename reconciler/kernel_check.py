@@ -37,7 +37,7 @@ class KernelCheck:
         while True:
             try:
                 found = lacks(await asyncio.to_thread(self._probe))
-            except ShapingError as error:
+            except (ShapingError, OSError, RuntimeError) as error:  # out of descriptors, of threads
                 log.warning("cannot find out what the kernel offers", extra={"error": str(error)})
             else:
                 self._tell(found)

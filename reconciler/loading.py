@@ -60,8 +60,11 @@ class Loading:
         while True:
             try:
                 return await self._start(keys())
-            except ShapingError as error:
-                log.error("cannot start shaping on this node", extra={"error": str(error)})
+            except Exception as error:  # whatever it is, the node's Pods are unlimited until it works
+                if isinstance(error, ShapingError | OSError):  # as out of descriptors, memory, processes
+                    log.error("cannot start shaping on this node", extra={"error": str(error)})
+                else:
+                    log.exception("a defect: cannot start shaping on this node")
                 if self.trouble != str(error):
                     self.trouble = str(error)
                     self._tell_node(Notice(Reason.CANNOT_START, f"no Pod of this node can be limited: {error}"))

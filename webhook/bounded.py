@@ -13,6 +13,7 @@ last one is gone.
 """
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -68,6 +69,7 @@ class BoundedServer:
         self._connections = _Connections(self._server, self._bounds.connections)
         self._listening: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def listen(self, host: str | None, port: int, context: ssl.SSLContext | None = None) -> None:
         """Serve on an address, or on all, from now on, by TLS if there is a context for it. Raises OSError."""
@@ -79,7 +81,13 @@ class BoundedServer:
         for listening in self._listening:
             listening.setblocking(False)
             listening.listen(self._bounds.connections)
-            self._accepting.append(loop.create_task(self._accept(listening, context)))
+            task = loop.create_task(self._accept(listening, context))
+            task.add_done_callback(self._on_end)
+            self._accepting.append(task)
+
+    async def accepting(self) -> None:
+        """Wait until no connection is accepted any more, for whoever must not go on then. Raises what ended it."""
+        await asyncio.shield(self._ended)
 
     async def drain(self, longest_s: float) -> None:
         """Take no new connection, and wait until clients have closed all; at most so many seconds.
@@ -109,6 +117,14 @@ class BoundedServer:
             listening.close()
         self._accepting, self._listening = [], []
 
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        if self._ended.done():
+            return
+        if task.cancelled():
+            self._ended.set_result(None)
+        elif (error := task.exception()) is not None:
+            self._ended.set_exception(error)
+
     async def _accept(self, listening: socket.socket, context: ssl.SSLContext | None) -> None:
         loop = asyncio.get_running_loop()
         while True:
@@ -120,7 +136,7 @@ class BoundedServer:
                 continue
             try:
                 await self._connections.room()
-            except asyncio.CancelledError:
+            except BaseException:
                 connection.close()
                 raise
             self._connections.handshake(connection, self._greet(connection, context))
@@ -128,7 +144,7 @@ class BoundedServer:
     async def _greet(self, connection: socket.socket, context: ssl.SSLContext | None) -> None:
         """The handshake, after which aiohttp has the connection."""
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
+            _, protocol = await asyncio.get_running_loop().connect_accepted_socket(
                 self._server,
                 connection,
                 ssl=context,
@@ -139,6 +155,8 @@ class BoundedServer:
             logger.debug("no TLS with a client: %s", error)
             # asyncio's frames hold the error, and it the frames: together they would hold 300 kB for a while.
             error.__traceback__ = None
+        else:
+            self._connections.greeted(protocol, connection)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Keep account of which connections have a request under way."""
@@ -160,6 +178,9 @@ class _Connections:
         self._idle: dict[web.RequestHandler, None] = {}
         # In the order in which their requests began.
         self._busy: dict[web.RequestHandler, web.BaseRequest] = {}
+        # What a connection is ended by. Its transport may be closing already, and wait for ever for a client that
+        # reads nothing: then aiohttp has let go of it, or asyncio has, and `abort` does nothing or fails.
+        self._sockets: dict[web.RequestHandler, socket.socket] = {}
 
     @property
     def number(self) -> int:
@@ -174,6 +195,11 @@ class _Connections:
         task = asyncio.create_task(greeting)
         self._handshakes[task] = None
         task.add_done_callback(over)
+
+    def greeted(self, connection: web.RequestHandler, its_socket: socket.socket) -> None:
+        self._sockets[connection] = its_socket
+        if len(self._sockets) > 2 * self._most:
+            self._forget_closed()
 
     def give_up_handshakes(self) -> None:
         for task in self._handshakes:
@@ -208,12 +234,21 @@ class _Connections:
             least = next(iter(self._idle), None)
         if least is None:
             least = next((each for each, request in self._busy.items() if not request.content.is_eof()), None)
-        if least is not None and least.transport is not None:
-            least.transport.abort()
+        if least is not None:
+            self._end(least)
+
+    def _end(self, connection: web.RequestHandler) -> None:
+        its_socket, transport = self._sockets.get(connection), connection.transport
+        if its_socket is not None:
+            with contextlib.suppress(OSError):  # the client was quicker
+                its_socket.shutdown(socket.SHUT_RDWR)
+        if transport is not None and not transport.is_closing():  # it may have paused reading, and see no end
+            transport.abort()
 
     def _forget_closed(self) -> None:
         established = set(self._server.connections)
         self._idle = {each: None for each in self._idle if each in established}
+        self._sockets = {each: held for each, held in self._sockets.items() if each in established}
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:

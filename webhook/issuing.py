@@ -17,7 +17,7 @@ from certs.store import CredentialStore, StoreBusyError
 from webhook.budget import Budget
 from webhook.certificates import CONFIGURATIONS, KubeBundle, KubeSecret, ReadWrite, secrets_path
 from webhook.kubeapi import ApiError
-from webhook.listener import Listener
+from webhook.listener import Listener, UnusableCertificateError
 from webhook.metrics import Metrics
 from webhook.notices import Notices
 from webhook.reflector import ListAndWatch, Reflector
@@ -82,6 +82,7 @@ class Issuing:
                 params={"fieldSelector": f"metadata.name={name}"},
                 on_sync=lambda _: self._changed.set(),
                 on_event=self._event,
+                spread_s=0,
             )
             for path, name in (
                 (secrets_path(settings.namespace), settings.secret),
@@ -107,7 +108,8 @@ class Issuing:
             self._changes.clear()
             try:
                 held = await self._store.establish(held)
-            except (ApiError, StoreBusyError) as error:
+                await self._listener.use(held.serving.certificate_pem(), held.serving.key_pem())
+            except (ApiError, StoreBusyError, UnusableCertificateError) as error:
                 self._ready(str(error))
                 what = "cannot check certificate and caBundle" if held else "no trusted certificate yet"
                 logger.warning("%s, again in %.1f s: %s", what, delay, error)
@@ -117,7 +119,6 @@ class Issuing:
                 delay = min(delay * 2, _LONGEST_RETRY_S)
                 continue
             delay = _FIRST_RETRY_S
-            await self._listener.use(held.serving.certificate_pem(), held.serving.key_pem())
             self._metrics.trusts(authority_expires_s=held.authority.certificate.not_valid_after_utc.timestamp())
             self._ready("")
             repaired = any(change.kind in _REPAIRS for change in self._changes)

@@ -38,6 +38,7 @@ class Namespaces:
             on_sync=self._sync,
             on_event=self._event,
             on_restart=on_restart,
+            spread_s=0,
         )
 
     @property

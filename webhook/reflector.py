@@ -62,8 +62,9 @@ class Reflector:
     client-go does, so that they cost etcd nothing: at first whatever version the API server has in memory, later one
     that is no older than what was seen; the newest only where the server does not know that (KEP-2340).
 
-    `synced` is set after the first list, and stays set. `restarts` counts lists and watches that failed,
-    and `on_restart` is told of each. `clock` gives seconds, monotonic; `uniform` a random number from 0 to 1.
+    `synced` is set after the first list, and stays set. `restarts` counts lists and watches that failed, and
+    `on_restart` is told of each. `spread_s` is 0 for the few that must not miss what happens meanwhile. `clock` gives
+    seconds, monotonic; `uniform` a random number from 0 to 1.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Reflector:
         on_sync: Callable[[list[dict[str, Any]]], None],
         on_event: Callable[[str, dict[str, Any]], None],
         on_restart: Callable[[], None] = lambda: None,
+        spread_s: float = LIST_SPREAD_S,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         uniform: Callable[[], float] = random.random,
@@ -87,6 +89,7 @@ class Reflector:
         self._on_sync = on_sync
         self._on_event = on_event
         self._on_restart = on_restart
+        self._spread_s = spread_s
         self._clock = clock
         self._sleep = sleep
         self._uniform = uniform
@@ -189,7 +192,7 @@ class Reflector:
         self._failures = min(self._failures + 1, 16)
         if self._is_listed and error.status not in _RESUMABLE_STATUS and error.reason not in _RESUMABLE_REASON:
             self._is_listed = False
-            longest = max(longest, LIST_SPREAD_S)
+            longest = max(longest, self._spread_s)
         return longest * self._uniform()
 
 

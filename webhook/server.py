@@ -77,14 +77,18 @@ async def serve(settings: Settings, api: Api, stop: asyncio.Event) -> None:
             background = [
                 tasks.create_task(namespaces.run()),
                 tasks.create_task(_follow_sync(namespaces, readiness)),
+                # A server that accepts nobody any more is one to be started again.
+                tasks.create_task(admission.accepting()),
+                tasks.create_task(health.accepting()),
             ]
             certified = tasks.create_task(_keep_certified(settings, api, admission, metrics, readiness))
             await stop.wait()
             logger.info("draining for %.1f s", settings.drain_s)
             readiness.draining = True
-            await asyncio.sleep(settings.drain_s)
-            # What lingers shakes no hands: the certificates are its successors', whose settings may differ.
+            # The certificates are its successors', whose settings may differ: who deletes a Secret whose key has leaked
+            # must not have it restored by one that is on its way out.
             certified.cancel()
+            await asyncio.sleep(settings.drain_s)
             await admission.drain(settings.linger_s)
             for task in background:
                 task.cancel()

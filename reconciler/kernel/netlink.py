@@ -26,6 +26,7 @@ _NLM_F_ACK_TLVS: Final = 0x200
 _NLM_F_DUMP_INTR: Final = 0x10
 _NLMSG_ERROR: Final = 2
 _NLMSG_DONE: Final = 3
+_KERNEL: Final = 0  # as a port id (netlink(7))
 _SOL_NETLINK: Final = 270
 _NETLINK_CAP_ACK: Final = 10
 _NETLINK_EXT_ACK: Final = 11
@@ -133,10 +134,12 @@ class Netlink:
         received = 0
         while received < _LARGEST_DUMP_BYTES:
             try:
-                data = self._socket.recv(_RECEIVE_BYTES)
+                data, (sender, _) = self._socket.recvfrom(_RECEIVE_BYTES)
             except OSError as error:
                 raise _silence(error) from error
             received += len(data)
+            if sender != _KERNEL:  # a process of the Pod's may send here as well, and guess what is awaited
+                continue
             for message_type, flags, sequence, message in split(data):
                 if sequence != awaited:
                     continue

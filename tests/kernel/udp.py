@@ -5,8 +5,8 @@ the time (ns) and the bytes that eth0 has received by then, four times a second.
 wire of what reached the socket, past an ingress limit. times: prints for each packet the
 kernel's receive time, and the wall and the monotonic clock when it was read (ns). many ADDRESS FLOWS MBITS SECONDS: as
 many flows of full packets, so much together, once a line is read. segments ADDRESS EACH SECONDS: packets of 43 segments
-(UDP_SEGMENT), of four flows, so many a second of each, once a line is read. echo SECONDS: answers. ask ADDRESS TIMES: asks that,
-each time from another port; prints the ms that each answer took.
+(UDP_SEGMENT), of four flows, so many a second of each, once a line is read. echo SECONDS: answers. ask ADDRESS TIMES:
+asks that, each time from another port; prints the ms that each answer took.
 """
 
 import contextlib

@@ -126,7 +126,7 @@ def test_an_empty_secret_is_unusable() -> None:
                     serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
                 )
             ),
-            "ca.key is no ECDSA key",
+            "ca.key is no ECDSA key of 256 bits or more",
         ),
         (
             "tls.key",

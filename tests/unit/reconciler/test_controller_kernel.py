@@ -120,9 +120,13 @@ async def test_a_visit_reads_what_went_past_an_egress_limit_and_a_thorough_one_l
 
 
 async def test_a_netns_that_went_meanwhile_is_no_failure(bench):
-    bench.kernel.failing[A] = [NetnsGoneError("gone")]
     await bench.controller.on_run(sandbox())
-    assert bench.told.notices == []
+    told = list(bench.told.notices)
+    bench.kernel.failing[A] = [NetnsGoneError("gone")]
+    bench.controller.look_at("u1")
+    await bench.settle()
+    assert bench.kernel.failing[A] == []
+    assert bench.told.notices == told
 
 
 async def test_what_vanished_without_a_word_is_collected(bench):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from reconciler.shaping import DirectionCounters, PodCounters, ShapingError
+from reconciler.shaping import DirectionCounters, NetnsGoneError, PodCounters, ShapingError
 from tests.unit.reconciler.controller_bench import (
     M20,
     M100,
@@ -223,6 +223,27 @@ async def test_a_pod_whose_hook_failed_or_took_too_long_ran_unlimited(bench):
     await bench.settle()
     assert [reason for _, reason in bench.told.notices].count("RanUnlimited") == 2
     assert unshaped_seconds(bench) == 60
+
+
+@pytest.mark.parametrize("failure", [BlockingIOError("fork: try again"), RuntimeError("a defect")])
+async def test_whatever_keeps_the_program_from_loading_is_told_and_tried_again(failure):
+    bench = Bench(start_failures=[failure])
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([sandbox()])
+    await bench.settle()
+    assert bench.controller.ready
+    assert bench.told.notices[0] == ("the node", "CannotShape")
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
+    run.cancel()
+
+
+async def test_a_netns_that_the_reconciler_does_not_see_when_a_pod_starts_is_a_failure(bench):
+    bench.kernel.failing[A] = [NetnsGoneError("no /run/netns/a")]
+    await bench.controller.on_run(sandbox())
+    assert bench.told.notices == [("shop/web-0", "BandwidthFailed")]
+    assert bench.controller.wanted() == (1, 0, 1)
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
 
 
 async def test_a_kernel_that_cannot_shape_yet_is_tried_again_and_pods_wait_for_it():

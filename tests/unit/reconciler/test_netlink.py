@@ -46,11 +46,11 @@ class Kernel:
         if self.full:
             raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    def recv(self, _):
+    def recvfrom(self, _):
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return answer if isinstance(answer, tuple) else (answer, (0, 0))
 
 
 def indexes(kernel):
@@ -75,6 +75,11 @@ def test_a_list_that_never_stands_still_is_an_error_and_not_a_loop():
 
 def test_answers_to_an_earlier_request_are_passed_over():
     assert indexes(Kernel(link(0, 3), done(0), link(1, 7), done(1))) == [7]
+
+
+def test_what_another_process_sends_is_no_answer_of_the_kernel_s():
+    forged = link(1, 9) + done(1)
+    assert indexes(Kernel((forged, (4711, 0)), link(1, 7), (forged, (4711, 0)), done(1))) == [7]
 
 
 @pytest.mark.parametrize(
