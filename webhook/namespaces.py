@@ -5,10 +5,12 @@ the webhook by its own view of them, which may be ahead of ours by a moment: a N
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
+from webhook.budget import Budget
 from webhook.contract import NETWORK_LABEL
 from webhook.kubeapi import ApiError
 from webhook.policy import Policy
@@ -19,6 +21,9 @@ PATH: Final = "/api/v1/namespaces"
 ASK_S: Final = 4.0
 # At once: anybody can send reviews of Pods in Namespaces that are not opted in, and each costs a GET.
 MOST_ASKED: Final = 16
+# And in time: a Namespace is asked for only until the watch tells of its label.
+ASKED_IN_A_BURST: Final = 200
+ASKED_EVERY_S: Final = 0.02
 
 
 class Namespaces:
@@ -31,6 +36,7 @@ class Namespaces:
         self._api = api
         self._policies: dict[str, Policy] = {}
         self._asking = asyncio.Semaphore(MOST_ASKED)
+        self._asked = Budget(ASKED_IN_A_BURST, ASKED_EVERY_S, time.monotonic)
         self._reflector = Reflector(
             api,
             PATH,
@@ -58,6 +64,8 @@ class Namespaces:
         known = self._policies.get(namespace)
         if known is not None:
             return known
+        if not self._asked.take():
+            raise ApiError(0, "Busy", "too many Namespaces that are not known to be opted in are asked for at once")
         try:
             # Not kept: whatever it says, the watch will say it too, and in the right order with what comes after.
             async with asyncio.timeout(ASK_S), self._asking:

@@ -8,6 +8,7 @@ in it is passed over.
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -111,8 +112,14 @@ def _load(text: bytes) -> Sequence[Any]:
         raise Unreadable("standard input is nested too deeply") from error
     import yaml  # noqa: PLC0415 - JSON, as the API server's audit logs have it, does without
 
+    class Loader(yaml.SafeLoader):
+        """Where YAML 1.1 has a text and the API server's reader a number: 1e8."""
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), [*"-+0123456789"]
+    )
     try:
-        return list(yaml.safe_load_all(text))
+        return list(yaml.load_all(text, Loader=Loader))
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise Unreadable(f"standard input is neither JSON nor YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:

@@ -225,6 +225,18 @@ async def test_what_is_no_http_is_a_client_error(up: Running, head: bytes) -> No
     raw.writer.close()
 
 
+@pytest.mark.parametrize("text", [b"1,", b"[{", rb"\",", rb"\\\""])
+def test_what_a_text_holds_is_no_value_and_costs_little(text: bytes) -> None:
+    body = b'{"env": "' + text * (bodies.LARGEST_REVIEW_BYTES // len(text) - 10) + b'"}'
+    tracemalloc.start()
+    try:
+        assert parsed(body)["env"]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 80 * 2**20
+
+
 @pytest.mark.parametrize("piece", [b"[],", b"1.5,", b'{"":{"":{"":0}}},'])
 def test_no_body_takes_much_more_memory_than_its_own_size(piece: bytes) -> None:
     body = b"[" + piece * (bodies.LARGEST_REVIEW_BYTES // len(piece)) + b"0]"

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.webhook.fake_api import NAMESPACES, FakeApi, namespace
 from webhook.kubeapi import ApiError
-from webhook.namespaces import Namespaces
+from webhook.namespaces import ASKED_IN_A_BURST, Namespaces
 from webhook.policy import Policy
 
 
@@ -51,6 +51,22 @@ async def test_a_namespace_that_the_watch_has_not_told_of_is_asked_for() -> None
         api.objects[f"{NAMESPACES}/new"] = namespace("new", "kube-system.ipvlan")
         assert await namespaces.policy_of("new") == Policy("kube-system/ipvlan")
         assert api.calls[-1] == f"GET {NAMESPACES}/new"
+
+
+async def test_the_api_server_is_not_asked_for_whatever_number_of_namespaces_a_stranger_names() -> None:
+    api = FakeApi()
+    async with running(api) as namespaces:
+        before = len(api.calls)
+        for number in range(ASKED_IN_A_BURST):
+            await namespaces.policy_of(f"n{number}")
+        refused = 0
+        for number in range(10 * ASKED_IN_A_BURST):
+            try:
+                await namespaces.policy_of(f"m{number}")
+            except ApiError as error:
+                refused += error.reason == "Busy"
+        assert refused > ASKED_IN_A_BURST
+        assert len(api.calls) - before < 2 * ASKED_IN_A_BURST
 
 
 async def test_a_namespace_that_is_gone_or_has_no_label_decides_nothing() -> None:

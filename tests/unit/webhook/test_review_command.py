@@ -184,6 +184,7 @@ def test_input_that_cannot_be_read_is_told_what_is_wrong(text: bytes, what: str)
     ("text", "what"),
     [
         ("{kind: Pod, metadata: {annotations: {kubernetes.io/ingress-bandwidth: 100}}, spec: {}}", "(in quotes)"),
+        ("{kind: Pod, metadata: {annotations: {kubernetes.io/ingress-bandwidth: 1e8}}, spec: {}}", "and is a number"),
         ("{kind: Pod, metadata: {namespace: 5}, spec: {}}", "Pod.metadata.namespace should be a string"),
         ("{kind: Pod, metadata: {labels: {since: 2026-01-01}}, spec: {}}", "and is a date"),
         ("{kind: Pod}", "Pod.metadata should be an object"),
