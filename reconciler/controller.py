@@ -81,8 +81,7 @@ class Controller:
         """The runtime tells all its Pods, after every connect. All NRI calls of the node wait meanwhile: be quick."""
         for gone in self._sandboxes.replace(map(Sandbox.told, sandboxes)):
             self._spawn(self._release(gone))
-        late = (sandbox.key for sandbox in self._sandboxes if not self._known.applied(sandbox).limits)
-        self._known.latecomers.found(late)
+        self._known.latecomers.found(sandbox.key for sandbox in self._sandboxes if self._known.began_unlimited(sandbox))
         log.info("synchronized with the container runtime", extra={"sandboxes": len(list(self._sandboxes))})
         if self._starting is None:
             self._starting = self._spawn(self._begin())

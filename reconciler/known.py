@@ -57,6 +57,10 @@ class Known:
         """What is in force for a sandbox."""
         return self._applied.get(sandbox.key, NOTHING)
 
+    def began_unlimited(self, sandbox: Sandbox) -> bool:
+        """Whether it asked for a limit when it began, by the runtime's word, and has none in force."""
+        return bool(intent(sandbox.pod, Limits()).limits) and not self.applied(sandbox).limits
+
     def adopt(self, key: Key, limits: Limits) -> None:
         """These were found in force. They stay until the API server says otherwise, which alone knows of changes."""
         if limits and self.sandboxes.adopt(key, limits):

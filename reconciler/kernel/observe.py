@@ -48,7 +48,8 @@ _IFLA_IFNAME: Final = 3
 _IFLA_LINKINFO: Final = 18
 _IFLA_INFO_KIND: Final = 1
 MOST_LINKS: Final = 64
-_KINDS: Final = frozenset({"ipvlan", "veth", "ifb"})
+_IPVLAN: Final = "ipvlan"
+_KINDS: Final = frozenset({_IPVLAN, "veth", "ifb"})
 _NAMES: Final = frozenset({IFB_NAME, COORDINATOR_VETH})
 _IPVLAN_MODES: Final = {0: "l2", 1: "l3", 2: "l3s"}
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP})
@@ -59,7 +60,7 @@ def observe_links(netlink: Netlink) -> tuple[ObservedLink, ...]:
     """The netns' links that may matter, with what traffic control holds on them. Raises NetlinkError.
 
     Those are its ipvlan, veth and ifb links, and whatever has the name of one of ours: at most `MOST_LINKS` of those
-    kinds, the oldest, so that nobody can keep us busy with thousands of them.
+    kinds, ipvlan before others and the oldest of each, so that nobody can keep us busy with thousands of them.
     """
     links = {message["index"]: _link(_decoded(message, ifinfmsg)) for message in _relevant(_dump_links(netlink))}
     netlink.link_indexes = {link.name: index for index, link in links.items()}
@@ -93,7 +94,7 @@ def link_index(netlink: Netlink, name: str) -> int:
     """The index of a link, from the last list if it is there, else from a new one. Raises NetlinkError."""
     if name not in netlink.link_indexes:
         listed = _dump_links(netlink)
-        netlink.link_indexes = {_name_and_kind(message)[0]: message["index"] for message in listed}
+        netlink.link_indexes = {name_and_kind(message)[0]: message["index"] for message in listed}
     if name not in netlink.link_indexes:
         raise NetlinkError(errno.ENODEV, f"no interface {name}")
     return netlink.link_indexes[name]
@@ -103,7 +104,8 @@ def _dump_links(netlink: Netlink) -> list[Any]:
     return netlink.dump(RawLink(), RTM_GETLINK)
 
 
-def _name_and_kind(message: Any) -> tuple[str, str]:
+def name_and_kind(message: Any) -> tuple[str, str]:
+    """The name of a link as it is known everywhere here, whatever its bytes are, and its kind."""
     held = raw_attributes(message.data, LINK_ATTRIBUTES)
     kind = raw_attributes(held.get(_IFLA_LINKINFO, b""), 0).get(_IFLA_INFO_KIND, b"")
     return _text(held.get(_IFLA_IFNAME, b"")), _text(kind)
@@ -115,12 +117,11 @@ def _text(value: str | bytes | None) -> str:
 
 
 def _relevant(messages: Iterable[Any]) -> Iterator[Any]:
-    found = 0
-    for message in sorted(messages, key=lambda message: message["index"]):
-        name, kind = _name_and_kind(message)
-        found += kind in _KINDS
-        if name in _NAMES or (kind in _KINDS and found <= MOST_LINKS):
-            yield message
+    """In the order of their indexes; of more than there may be, ipvlan before others, as it is what is limited."""
+    links = [(message, *name_and_kind(message)) for message in sorted(messages, key=lambda message: message["index"])]
+    counted = sorted((kind != _IPVLAN, number) for number, (_, _, kind) in enumerate(links) if kind in _KINDS)
+    kept = {number for _, number in counted[:MOST_LINKS]}
+    return (message for number, (message, name, _) in enumerate(links) if name in _NAMES or number in kept)
 
 
 def _decoded(raw: Any, kind: type[Any]) -> Any:

@@ -13,9 +13,8 @@ from reconciler.kernel.attributes import (
     raw_attributes,
 )
 from reconciler.kernel.netlink import Netlink
-from reconciler.kernel.observe import RTM_GETLINK, RTM_GETQDISC, TC_H_ROOT
+from reconciler.kernel.observe import RTM_GETLINK, RTM_GETQDISC, TC_H_ROOT, name_and_kind
 
-_IFLA_IFNAME: Final = 3
 _IFLA_MTU: Final = 4
 _IFLA_STATS64: Final = 23
 _STATS64: Final = struct.Struct("=QQQQ")
@@ -30,8 +29,7 @@ def sent(netlink: Netlink, links: Collection[str]) -> tuple[dict[int, Traffic], 
     found, largest_mtu = {}, 0
     for message in netlink.dump(RawLink(), RTM_GETLINK):
         held = raw_attributes(message.data, LINK_ATTRIBUTES)
-        name = held.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
-        if name in links and _IFLA_STATS64 in held:
+        if name_and_kind(message)[0] in links and _IFLA_STATS64 in held:
             _, packets, _, size = _STATS64.unpack_from(held[_IFLA_STATS64])
             found[message["index"]] = Traffic(size, packets)
             largest_mtu = max(largest_mtu, int.from_bytes(held.get(_IFLA_MTU, b""), "little"))

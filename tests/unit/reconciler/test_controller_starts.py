@@ -209,6 +209,17 @@ async def test_hooks_and_looks_that_wait_for_the_first_try_go_on_when_that_fails
     run.cancel()
 
 
+async def test_a_pod_that_was_annotated_later_than_it_began_did_not_run_without_its_limits(bench):
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([sandbox(ingress=None)])
+    bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
+    assert [reason for _, reason in bench.told.notices] == ["BandwidthLimited"]
+    assert unshaped_seconds(bench) == 0
+    run.cancel()
+
+
 async def test_a_pod_whose_hook_failed_or_took_too_long_ran_unlimited(bench):
     bench.kernel.failing[A] = [ShapingError("no such module")]
     await bench.controller.on_run(sandbox())
