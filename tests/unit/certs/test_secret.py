@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +16,7 @@ from certs.authority import issue, make_authority
 from certs.credentials import Credentials, Former, Next
 from certs.rotation import renew
 from certs.secret import UnusableSecret, decode, encode
+from certs.store import Published
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -105,6 +106,23 @@ def test_keys_of_a_kind_that_nobody_knows_are_damage_too() -> None:
     ).replace(p256, unknown)
     with pytest.raises(UnusableSecret, match=r"ca\.key holds no private key, or an encrypted one"):
         decode({**good, "ca.key": b64(pem("PRIVATE KEY", key))})
+
+
+def test_a_version_that_certificates_do_not_have_is_damage_too() -> None:
+    third, eighth = bytes.fromhex("a003020102"), bytes.fromhex("a003020107")
+    certificate = MADE.serving.certificate.public_bytes(serialization.Encoding.DER).replace(third, eighth)
+    damaged = pem("CERTIFICATE", certificate)
+    with pytest.raises(UnusableSecret, match=r"tls\.crt holds no certificate"):
+        decode({**encode(MADE), "tls.crt": b64(damaged)})
+    assert Published((damaged, MADE.authority.certificate_pem()), "1").certificates() == (MADE.authority.certificate,)
+
+
+def test_a_key_that_is_too_small_for_tls_is_damage_too() -> None:
+    small = ec.generate_private_key(ec.SECP192R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    with pytest.raises(UnusableSecret, match=r"tls\.key is no ECDSA key of 256 bits or more"):
+        decode({**encode(MADE), "tls.key": b64(small)})
 
 
 def test_an_empty_secret_is_unusable() -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.unit.webhook.fake_api import CONFIGURATION, FakeApi
 from tests.unit.webhook.running_server import parsed
 from webhook.issuing import Issuing
+from webhook.listener import UnusableCertificateError
 from webhook.metrics import Metrics
 from webhook.settings import settings_of
 
@@ -21,8 +22,11 @@ class Nowhere:
 
     def __init__(self) -> None:
         self.served: set[bytes] = set()
+        self.refusals: list[UnusableCertificateError] = []
 
     async def use(self, chain: bytes, _key: bytes) -> None:
+        if self.refusals:
+            raise self.refusals.pop()
         self.served.add(chain)
 
 
@@ -85,3 +89,12 @@ async def test_where_nothing_can_be_agreed_on_it_waits_longer_each_time(caplog: 
     assert "no trusted certificate yet, again in 0.5 s" in caplog.text
     assert "mutatingwebhookconfigurations/ipvlan-bandwidth not found" in watched.ready[-1]
     assert watched.listener.served == set()
+
+
+async def test_a_certificate_that_tls_cannot_serve_with_is_told_and_looked_at_again() -> None:
+    watched = Watched(FakeApi())
+    watched.listener.refusals.append(UnusableCertificateError("no certificate with its key: EE_KEY_TOO_SMALL"))
+    await watched.run_until(0.52)
+    assert watched.ready[0] == "no certificate with its key: EE_KEY_TOO_SMALL"
+    assert watched.ready[-1] == ""
+    assert len(watched.listener.served) == 1

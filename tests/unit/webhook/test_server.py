@@ -203,6 +203,19 @@ def root_logger() -> Iterator[None]:
     root.setLevel(level)
 
 
+async def test_a_secret_that_is_deleted_after_the_webhook_was_told_to_stop_stays_deleted() -> None:
+    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    async with running(api, drain_s=0.6) as up:
+        await up.ready()
+        up.stop.set()
+        await asyncio.sleep(0.05)
+        del api.objects[SECRET]
+        api.changed(SECRET, "DELETED")
+        await asyncio.sleep(0.4)
+        assert SECRET not in api.objects
+        assert (await up.answer(review(GOOD)))["allowed"]  # what is open, or opened now, is served all the same
+
+
 @pytest.mark.usefixtures("root_logger")
 def test_the_command_serves_until_sigterm_and_exits_0(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
