@@ -79,8 +79,8 @@ class Controller:
 
     async def on_synchronize(self, sandboxes: Sequence[PodSandbox]) -> None:
         """The runtime tells all its Pods, after every connect. All NRI calls of the node wait meanwhile: be quick."""
-        for gone in self._sandboxes.replace(map(Sandbox.told, sandboxes)):
-            self._spawn(self._release(gone))
+        # One after the other, so that a Pod that starts meanwhile waits for one of them and not for all.
+        self._spawn(self._release_all(self._sandboxes.replace(map(Sandbox.told, sandboxes))))
         self._known.latecomers.found(sandbox.key for sandbox in self._sandboxes if self._known.began_unlimited(sandbox))
         log.info("synchronized with the container runtime", extra={"sandboxes": len(list(self._sandboxes))})
         if self._starting is None:
@@ -97,13 +97,14 @@ class Controller:
             return
         self._sandboxes.add(sandbox)
         if not await self._look(sandbox, begins=True):
-            self._known.latecomers.found([sandbox.key])
-        self._metrics.hook_seconds.observe(self._monotonic() - began)
+            self._known.latecomers.found([sandbox.key], since_s=self._now())
+        if self._known.intent(sandbox).limits:
+            self._metrics.hook_seconds.observe(self._monotonic() - began)
 
     def on_late(self, pod: PodSandbox) -> None:
         """The runtime waits no longer for `on_run`, so containers start while it goes on."""
         if pod.netns_path:
-            self._known.latecomers.found([Sandbox.told(pod).key])
+            self._known.latecomers.found([Sandbox.told(pod).key], since_s=self._now())
 
     async def on_stop(self, pod: PodSandbox) -> None:
         """The containers of a sandbox have ended; its network goes next."""
@@ -317,6 +318,10 @@ class Controller:
             if notice.reason == Reason.REPAIRED:
                 self._metrics.repairs.inc()
             self._events.tell(view, notice)
+
+    async def _release_all(self, sandboxes: Iterable[Sandbox]) -> None:
+        for sandbox in sandboxes:
+            await self._release(sandbox)
 
     async def _release(self, sandbox: Sandbox) -> None:
         if self._loading.done:

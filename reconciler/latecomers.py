@@ -21,30 +21,34 @@ class Latecomers:
     All times are seconds since the epoch.
     """
 
-    _found: set[Key] = field(default_factory=set)
-    _limited_at: dict[Key, float] = field(default_factory=dict)
+    _found: dict[Key, float] = field(default_factory=dict)
+    _limited: dict[Key, tuple[float, float]] = field(default_factory=dict)
 
-    def found(self, keys: Iterable[Key]) -> None:
-        """These may have started, and without the limits that they ask for."""
-        self._found.update(keys)
+    def found(self, keys: Iterable[Key], *, since_s: float = 0.0) -> None:
+        """These may have started, and without the limits that they ask for; not before `since_s`.
+
+        A Pod whose sandbox is made anew started long before it.
+        """
+        self._found |= {key: max(since_s, self._found.get(key, 0.0)) for key in keys}
 
     def looked_at(self, key: Key, *, newly_limited: bool, now_s: float) -> None:
         """A sandbox has what it should have. Only the first look counts: limits asked for later are on time."""
-        if key in self._found and newly_limited:
-            self._limited_at[key] = now_s
-        self._found.discard(key)
+        since_s = self._found.pop(key, None)
+        if since_s is not None and newly_limited:
+            self._limited[key] = since_s, now_s
 
     def unlimited_s(self, key: Key, started_s: float | None) -> float:
         """How long a Pod ran without its limits, once: 0 for most. `started_s`: when its first container started."""
         if started_s is None:
             # Only the API server knows, and has not been heard yet; or no container has started.
             return 0.0
-        return max(0.0, self._limited_at.pop(key, started_s) - started_s)
+        since_s, until_s = self._limited.pop(key, (0.0, 0.0))
+        return max(0.0, until_s - max(since_s, started_s))
 
     def forget(self, key: Key) -> None:
         """The sandbox is gone."""
-        self._found.discard(key)
-        self._limited_at.pop(key, None)
+        self._found.pop(key, None)
+        self._limited.pop(key, None)
 
 
 def notice(unlimited_s: float) -> Notice:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Self
@@ -217,15 +218,13 @@ def _adopted_maps(bpf: Bpf, descriptor: int, slots: int | None) -> dict[str, int
     if not info.name.startswith(_function_name(slots) if slots else _FUNCTION_PREFIX):
         return None
     found: dict[str, int] = {}
-    for map_id in info.map_ids:
-        map_descriptor = bpf.map_by_id(map_id)
-        map_info = bpf.map_info(map_descriptor)
-        if _VALUE_BYTES.get(map_info.name) == map_info.value_bytes:
-            found[map_info.name] = map_descriptor
-        else:
-            os.close(map_descriptor)
-    if set(found) == set(MAPS):
-        return found
-    for map_descriptor in found.values():
-        os.close(map_descriptor)
-    return None
+    with ExitStack() as opened:
+        for map_id in info.map_ids:
+            map_descriptor = bpf.map_by_id(map_id)
+            opened.callback(os.close, map_descriptor)
+            map_info = bpf.map_info(map_descriptor)
+            if _VALUE_BYTES.get(map_info.name) == map_info.value_bytes:
+                found[map_info.name] = map_descriptor
+        if set(found) != set(MAPS):
+            return None
+        return {name: os.dup(map_descriptor) for name, map_descriptor in found.items()}

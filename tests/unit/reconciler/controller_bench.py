@@ -126,6 +126,7 @@ def sandbox(ident="s1", uid="u1", path=A, *, ingress="100M", egress=None, manage
     )
 
 
+STARTED_S = 1_000_000_000.0
 STARTED = {"containerStatuses": [{"state": {"running": {"startedAt": "2001-09-09T01:46:40Z"}}}]}
 
 
@@ -149,6 +150,7 @@ class Bench:
         self.kernel, self.told, self.slept, self.metrics = Kernel(), Told(), [], Metrics()
         self.start_failures = list(start_failures)
         self.started_with = None
+        self.now_s = STARTED_S + 30
         self.metrics = Metrics()
         self.gate = None
         self.controller = Controller(
@@ -159,7 +161,7 @@ class Bench:
             executor=Inline(),
             sleep=self._sleep,
             monotonic=lambda: 0.0,
-            now=lambda: 1_000_000_030.0,
+            now=lambda: self.now_s,
         )
 
     def _start(self, keys):

@@ -9,6 +9,7 @@ from tests.unit.reconciler.controller_bench import (
     M20,
     M100,
     STARTED,
+    STARTED_S,
     A,
     B,
     Bench,
@@ -164,6 +165,7 @@ async def test_a_pod_that_starts_while_the_program_loads_waits_for_it_and_others
 async def test_no_pod_waits_for_a_program_that_cannot_be_loaded_and_each_is_limited_and_told_when_it_can():
     bench = Bench(start_failures=[ShapingError("no sch_fq")])
     loaded = bench.gate = asyncio.Event()
+    bench.now_s = STARTED_S
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([])
     await bench.settle()
@@ -173,6 +175,7 @@ async def test_no_pod_waits_for_a_program_that_cannot_be_loaded_and_each_is_limi
     await bench.controller.on_stop(sandbox("s2", uid="u2", path=B))
     assert bench.kernel.held == {}
     assert bench.controller.wanted() == (1, 0, 1)
+    bench.now_s += 30
     loaded.set()
     await bench.settle()
     bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
@@ -221,12 +224,14 @@ async def test_a_pod_that_was_annotated_later_than_it_began_did_not_run_without_
 
 
 async def test_a_pod_whose_hook_failed_or_took_too_long_ran_unlimited(bench):
-    bench.kernel.failing[A] = [ShapingError("no such module")]
+    bench.now_s = STARTED_S
+    bench.kernel.failing[A] = [ShapingError("no such module")] * 2
     await bench.controller.on_run(sandbox())
     async with bench.controller._kernel:
         hook = asyncio.create_task(bench.controller.on_run(sandbox("s2", uid="u2", path=B)))
         await bench.settle()
         bench.controller.on_late(sandbox("s2", uid="u2", path=B))
+        bench.now_s += 30
     await hook
     await bench.settle()
     for uid in ("u1", "u2"):
@@ -275,3 +280,16 @@ async def test_a_kernel_that_cannot_shape_yet_is_tried_again_and_pods_wait_for_i
     assert bench.started_with == [("u1", A)]
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
     run.cancel()
+
+
+async def test_a_pod_that_starts_while_many_are_let_go_waits_for_one_of_them(bench):
+    gone = [sandbox(f"s{number}", uid=f"u{number}", path=f"/run/netns/{number}") for number in range(5)]
+    await bench.controller.on_synchronize(gone)
+    done = []
+    bench.kernel.release = lambda uid, _path: done.append(uid)
+    await bench.controller.on_synchronize([])
+    await asyncio.sleep(0)
+    await bench.controller.on_run(sandbox("new", uid="new", path=A))
+    assert len(done) <= 1
+    await bench.settle()
+    assert len(done) == 5

@@ -46,3 +46,11 @@ def test_the_owner_is_told_for_how_long_and_why():
     told = notice(29.4)
     assert (told.reason, told.type) == ("RanUnlimited", "Warning")
     assert "for 30 s" in told.message
+
+
+def test_a_sandbox_that_is_made_anew_is_counted_from_its_own_beginning():
+    latecomers = Latecomers()
+    latecomers.found([A], since_s=1000.0)
+    latecomers.found([A])
+    latecomers.looked_at(A, newly_limited=True, now_s=1002.0)
+    assert latecomers.unlimited_s(A, 100.0) == 2
