@@ -37,7 +37,7 @@ def test_a_secret_lost_or_damaged_is_restored_and_no_creation_fails(installed):
 
 
 def test_a_ca_bundle_that_somebody_takes_away_is_put_back_and_creations_wait_for_no_longer(installed):
-    # A replica mends ten times at once and then more slowly, and one of the two may have mended all that was damaged before.
+    # A replica mends ten times at once, then more slowly; one of the two may have mended all that was damaged so far.
     installed.kubectl("-n", scenario.OWN, "rollout", "restart", "deployment/webhook")
     scenario.roll_out_webhook(installed)
     outcomes = certificates.lose_the_bundle(installed)
