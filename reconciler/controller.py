@@ -66,7 +66,7 @@ class Controller:
         self._due = Due()
         self._settling = Settling(
             on_settled=lambda uid: self.look_at(uid, Urgency.CHANGED),
-            on_all_settled=self._look_at_all,
+            on_all_settled=lambda: self._look_at_all(Urgency.PERHAPS),
             spawn=self._spawn,
             sleep=sleep,
             monotonic=monotonic,
@@ -86,8 +86,7 @@ class Controller:
         if self._starting is None:
             self._starting = self._spawn(self._begin())
         else:
-            for sandbox in self._sandboxes:
-                self.look_at(sandbox.pod.uid)
+            self._look_at_all()
 
     async def on_run(self, pod: PodSandbox) -> None:
         """A sandbox has its network, and no container of it runs yet: limit it now."""
@@ -257,8 +256,7 @@ class Controller:
             self._known.doubt(key)
             self._known.adopt(key, limits)
         self._loading.finish(shaper)
-        for sandbox in self._sandboxes:
-            self.look_at(sandbox.pod.uid)
+        self._look_at_all()
 
     async def _look(self, sandbox: Sandbox, *, begins: bool = False) -> bool:
         """Compare what one sandbox should have with what it has, and make it so. False if it has not what it should.
@@ -306,8 +304,7 @@ class Controller:
 
     def _cannot_start(self, notice: Notice) -> None:
         self._events.tell_node(notice)
-        for sandbox in self._sandboxes:  # each is told of it, too
-            self.look_at(sandbox.pod.uid)
+        self._look_at_all()  # each is told of it, too
 
     def _tell(self, sandbox: Sandbox, view: PodView, notices: Iterable[Notice]) -> None:
         unlimited_s = self._known.latecomers.unlimited_s(sandbox.key, view.started_s)
@@ -367,9 +364,9 @@ class Controller:
         self._retrying.discard(sandbox.key)
         self.look_at(sandbox.pod.uid)
 
-    def _look_at_all(self) -> None:
+    def _look_at_all(self, urgency: Urgency = Urgency.ASKED) -> None:
         for sandbox in self._sandboxes:
-            self.look_at(sandbox.pod.uid, Urgency.PERHAPS)
+            self.look_at(sandbox.pod.uid, urgency)
 
     async def _in_kernel(self, call: Callable[..., T], *args: Any) -> T:
         async with self._kernel:
