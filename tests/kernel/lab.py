@@ -168,8 +168,9 @@ def client_only(
     assert "error" not in report, report["error"]
     received = report["end"]["sum_received"]["bits_per_second"] / 1e6
     receiver = report.get("server_output_json", report) if "-R" not in arguments else report
-    intervals = receiver["intervals"]
-    seconds_each = tuple(interval["sum"]["bits_per_second"] / 1e6 for interval in intervals)
+    # A receiver's last interval is what was left over, milliseconds long: its rate says nothing.
+    whole = [interval["sum"] for interval in receiver["intervals"] if interval["sum"]["seconds"] > 0.5]
+    seconds_each = tuple(interval["bits_per_second"] / 1e6 for interval in whole)
     # UDP's ends carry no figure of the receiver by flow.
     flows = tuple(end["receiver"]["bits_per_second"] / 1e6 for end in report["end"]["streams"] if "receiver" in end)
     return Transfer(received, seconds_each, stolen, flows)
