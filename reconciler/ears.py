@@ -24,7 +24,7 @@ class Ears:
             return
         try:
             await self._run(self._monitor.watch, netns_path)
-        except (ShapingError, OSError) as error:  # as out of descriptors
+        except ShapingError as error:  # as out of descriptors
             # The limit holds all the same; changes made there by others are found by the patrol, later.
             log.warning("cannot listen to a Pod's netns", extra={"netns": netns_path, "error": str(error)})
         else:

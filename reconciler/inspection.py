@@ -1,14 +1,16 @@
 """Looking into one network namespace, and taking all of ours out of it, whether a reconciler runs or not."""
 
+from contextlib import closing
 from dataclasses import dataclass
 
 from reconciler.counters import PodCounters, limits_of, pod_counters
 from reconciler.kernel import netns
 from reconciler.kernel.apply import apply
+from reconciler.kernel.errors import ShapingError
 from reconciler.kernel.netlink import Netlink
-from reconciler.kernel.observe import observe_links
+from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.program import Program
-from reconciler.model import DesiredShaping, ObservedShaping
+from reconciler.model import DesiredShaping
 from reconciler.plan import plan
 from reconciler.slots import Tenant
 from reconciler.steps import Plan, Step
@@ -24,33 +26,39 @@ class Inspection:
 
 
 def inspect(netns_path: str) -> Inspection:
-    """What of ours one network namespace holds, read without a Shaper. Raises ShapingError or OSError."""
+    """What of ours one network namespace holds, read without a Shaper. Raises ShapingError."""
     with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
-        links = observe_links(netlink)
+        links = observe_netns(netlink).links
     touched = tuple(held.link.name for held in links if held.is_touched)
     for held in links:
         shaper = held.ours(Direction.EGRESS)
         if shaper is None or shaper.program_id is None or shaper.class_id is None:
             continue
-        program = Program.adopt(None, [shaper.program_id])
-        if program is None:
-            continue
         try:
-            slot = shaper.class_id // 2
-            entries = limits_of(program, slot)
-            first = next(iter(entries.values()), None)
-            if first is not None:
-                tenant = Tenant(first.pod_uid, first.netns_inode)
-                return Inspection(touched, pod_counters(program, tenant, slot, netns_path))
-        finally:
-            program.close()
+            counters = _counters(shaper.program_id, shaper.class_id // 2, netns_path)
+        except OSError as error:
+            raise ShapingError(f"cannot read what the shaper counts: {error.strerror}") from error
+        if counters is not None:
+            return Inspection(touched, counters)
     return Inspection(touched, None)
 
 
+def _counters(program_id: int, slot: int, netns_path: str) -> PodCounters | None:
+    """What a program has counted in a slot; None of one that is not ours, or where no limit is. Raises OSError."""
+    program = Program.adopt(None, [program_id])
+    if program is None:
+        return None
+    with closing(program):
+        first = next(iter(limits_of(program, slot).values()), None)
+        if first is None:
+            return None
+        return pod_counters(program, Tenant(first.pod_uid, first.netns_inode), slot, netns_path)
+
+
 def clean(netns_path: str) -> tuple[Step, ...]:
-    """Take all of ours out of one network namespace, without loading a program. Raises ShapingError or OSError."""
+    """Take all of ours out of one network namespace, without loading a program. Raises ShapingError."""
     with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
-        planned: Plan = plan(DesiredShaping(0, 0, "", {}), ObservedShaping(observe_links(netlink)))
+        planned: Plan = plan(DesiredShaping(0, 0, "", {}), observe_netns(netlink))
         for step in planned.steps:
             apply(step, netlink, None)
     return planned.steps

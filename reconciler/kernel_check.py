@@ -37,7 +37,7 @@ class KernelCheck:
         while True:
             try:
                 found = lacks(await asyncio.to_thread(self._probe))
-            except (ShapingError, OSError, RuntimeError) as error:  # out of descriptors, of threads
+            except (ShapingError, RuntimeError) as error:  # RuntimeError: no thread can be started
                 log.warning("cannot find out what the kernel offers", extra={"error": str(error)})
             else:
                 self._tell(found)

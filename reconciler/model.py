@@ -178,10 +178,14 @@ class LimitEntry:
 
 @dataclass(frozen=True, slots=True)
 class ObservedShaping:
-    """What the kernel holds for one network namespace and its slot."""
+    """What the kernel holds for one network namespace and its slot.
+
+    `unseen_ipvlan` is how many ipvlan links there are beside those of `links`, which are too many to look at.
+    """
 
     links: tuple[ObservedLink, ...]
     limits: Mapping[Direction, LimitEntry] = field(default_factory=dict)
+    unseen_ipvlan: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +209,7 @@ class ProblemKind(StrEnum):
     CONFLICT = "Conflict"
     FOREIGN_FILTER = "ForeignFilter"
     L3S_INGRESS = "L3sIngress"
+    TOO_MANY_LINKS = "TooManyInterfaces"
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ def main(folder: Path, *, node: str, as_json: bool) -> int:
             found += rows(path, inspect(path), names)
         except (NetnsGoneError, HostNetnsError):
             continue
-        except (ShapingError, OSError) as error:  # as netlink's; a Pod may do to its netns what it likes
+        except ShapingError as error:  # a Pod may do to its netns what it likes
             failed = True
             sys.stderr.write(f"{path}: {error}\n")
     text = json.dumps([asdict(row) for row in found], indent=2) if as_json else table(found)
@@ -95,7 +95,7 @@ def remove(folder: Path) -> int:
             steps = clean(path)
         except (NetnsGoneError, HostNetnsError):
             continue
-        except (ShapingError, OSError) as error:
+        except ShapingError as error:
             failed = True
             sys.stderr.write(f"{path}: {error}\n")
         else:

@@ -52,10 +52,8 @@ MUCH_LOWER: Final = 4
 
 def plan(desired: DesiredShaping, observed: ObservedShaping) -> Plan:
     """The steps that make what is observed what is desired. Without limits: those that take everything of ours away."""
-    problems: list[Problem] = []
     targets = covered(observed.links) if desired.limits else ()
-    if desired.limits and not targets:
-        problems.append(_no_ipvlan())
+    problems = list(_amount_problems(len(targets), observed.unseen_ipvlan)) if desired.limits else []
     ifb = next((held for held in observed.links if held.link.name == IFB_NAME), None)
     ifb_is_ours = ifb is not None and ifb.link.kind == "ifb"
     limits_ingress = Direction.INGRESS in desired.limits and bool(targets)
@@ -124,12 +122,20 @@ def _writes(desired: DesiredShaping, observed: ObservedShaping) -> Iterator[Step
             yield WriteLimit(desired.slot, direction, entry)
 
 
-def _no_ipvlan() -> Problem:
-    message = (
-        "the Pod has no ipvlan interface, so there is nothing to limit; is its default network an ipvlan one "
-        "(annotation v1.multus-cni.io/default-network)?"
-    )
-    return Problem(ProblemKind.NO_IPVLAN, message)
+def _amount_problems(links: int, unseen: int) -> Iterator[Problem]:
+    """Of too few ipvlan links, or too many."""
+    if not links:
+        message = (
+            "the Pod has no ipvlan interface, so there is nothing to limit; is its default network an ipvlan one "
+            "(annotation v1.multus-cni.io/default-network)?"
+        )
+        yield Problem(ProblemKind.NO_IPVLAN, message)
+    if unseen:
+        message = (
+            f"the Pod has more ipvlan interfaces than are looked at: what {unseen} of them send and receive is not "
+            "limited; delete those that it does not use, and if it makes them itself, drop NET_ADMIN"
+        )
+        yield Problem(ProblemKind.TOO_MANY_LINKS, message)
 
 
 def _ifb_problem(ifb: ObservedLink | None) -> Problem | None:

@@ -26,7 +26,7 @@ from reconciler.kernel.errors import (
     StepFailedError,
 )
 from reconciler.kernel.netlink import Netlink
-from reconciler.kernel.observe import observe_links
+from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.program import Program
 from reconciler.model import (
     LINK_HEADER_BYTES,
@@ -190,7 +190,7 @@ class Shaper:
                 sent, largest_mtu = traffic.sent(netlink, interfaces)
                 queued_after = traffic.queued(netlink)
             except NetlinkError as error:
-                raise ShapingError(f"cannot read what the Pod's links have sent: {error.strerror}") from error
+                raise ShapingError(f"cannot read what the Pod's links have sent: {error.text}") from error
         return sample(
             (assignment.generation, self._changes.get(tenant, 0)),
             charged=(charged, self._charged(assignment)),
@@ -290,10 +290,10 @@ class Shaper:
     def _observe(self, tenant: Tenant, netlink: Netlink) -> ObservedShaping:
         assignment = self._slots.taken.get(tenant)
         try:
-            links = observe_links(netlink)
+            observed = observe_netns(netlink)
         except NetlinkError as error:
-            raise ShapingError(f"cannot list what the Pod's network namespace holds: {error.strerror}") from error
-        return ObservedShaping(links, limits_of(self._program, assignment.slot) if assignment else {})
+            raise ShapingError(f"cannot list what the Pod's network namespace holds: {error.text}") from error
+        return replace(observed, limits=limits_of(self._program, assignment.slot)) if assignment else observed
 
     def _do(self, step: Step, netlink: Netlink) -> None:
         if isinstance(step, WriteLimit | ClearLimit):

@@ -15,7 +15,7 @@ from reconciler.counters import in_force
 from reconciler.kernel import netns
 from reconciler.kernel.errors import NetnsGoneError
 from reconciler.kernel.netlink import Netlink
-from reconciler.kernel.observe import observe_links
+from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.program import Program
 from reconciler.model import ObservedLink
 from reconciler.sandboxes import Key
@@ -47,7 +47,7 @@ def survey(netns_paths: Iterable[Key]) -> Survey:
             try:
                 with netns.opened(path) as descriptor, Netlink.inside(descriptor) as netlink:
                     paths[Tenant(pod_uid, fstat(descriptor).st_ino)] = path
-                    links = observe_links(netlink)
+                    links = observe_netns(netlink).links
             except NetnsGoneError:
                 continue
             except Exception as error:  # noqa: BLE001 - what a Pod does to its netns must cost no other Pod anything

@@ -76,10 +76,9 @@ def apply(step: Step, netlink: Netlink, program: AttachedProgram | None) -> None
     try:
         _apply(step, netlink, program)
     except NetlinkError as error:
-        cause = error.strerror or str(error)
         if error.errno in _UNKNOWN and type(step) in _LACKING:
-            raise KernelLacksError(_LACKING[type(step)], f"{step}: {cause}") from error
-        raise StepFailedError(step, cause) from error
+            raise KernelLacksError(_LACKING[type(step)], f"{step}: {error.text}") from error
+        raise StepFailedError(step, error.text) from error
 
 
 def _apply(  # noqa: C901 - one case a step
@@ -142,7 +141,7 @@ def _attach(netlink: Netlink, step: AttachShaper | AttachRedirect, message: Any,
         hook = Direction.EGRESS if isinstance(step, AttachShaper) else Direction.INGRESS
         _ignoring_absence(netlink, _detaching(message["index"], hook, step.handle), RTM_DELTFILTER)
     if no_clsact is not None and no_clsact.errno in _UNKNOWN:
-        raise KernelLacksError(_LACKING_CLSACT, f"{step}: {no_clsact.strerror}") from no_clsact
+        raise KernelLacksError(_LACKING_CLSACT, f"{step}: {no_clsact.text}") from no_clsact
     for error in (no_clsact, no_filter):
         if error is not None:
             raise error

@@ -9,6 +9,8 @@ import os
 from dataclasses import dataclass
 from typing import Any, Final
 
+from reconciler.kernel.errors import ShapingError
+
 _NAME_BYTES: Final = 16
 _MOST_MAPS: Final = 16
 _BPF_PROG_TYPE_SCHED_CLS: Final = 3
@@ -65,14 +67,22 @@ class MapInfo:
     entries: int
 
 
+def _library() -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL("libbpf.so.1", use_errno=True)
+    except OSError:
+        return ctypes.CDLL("libbpf.so.0", use_errno=True)
+
+
 class Bpf:
     """libbpf, loaded. All methods raise OSError with the kernel's errno; descriptors returned are the caller's."""
 
     def __init__(self) -> None:
+        """Raises ShapingError when the library is not there."""
         try:
-            self._library = ctypes.CDLL("libbpf.so.1", use_errno=True)
-        except OSError:
-            self._library = ctypes.CDLL("libbpf.so.0", use_errno=True)
+            self._library = _library()
+        except OSError as error:
+            raise ShapingError(f"cannot load libbpf: {error}; install Debian's libbpf1") from error
 
     def has_helper(self, helper: int) -> bool:
         """Whether the verifier knows a helper function: it is asked with a program that calls it.

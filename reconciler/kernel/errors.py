@@ -35,5 +35,10 @@ class StepFailedError(ShapingError):
         super().__init__(f"{step}: {cause}")
 
 
-class NetlinkError(OSError):
+class NetlinkError(ShapingError):
     """The kernel's answer to a netlink request: an errno, and its text with that of the extended acknowledgement."""
+
+    def __init__(self, code: int, text: str) -> None:
+        self.errno = code
+        self.text = text
+        super().__init__(f"the kernel's netlink says: {text}")

@@ -78,7 +78,7 @@ class Monitor:
             try:
                 self._paths[_nsid(netlink, descriptor)] = netns_path
             except NetlinkError as error:
-                raise ShapingError(f"cannot give {netns_path} an id to hear from it: {error.strerror}") from error
+                raise ShapingError(f"cannot give {netns_path} an id to hear from it: {error.text}") from error
 
     def unwatch(self, netns_path: str) -> None:
         """Forget a network namespace, whether it was watched or not."""

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from reconciler.kernel import netns
-from reconciler.kernel.errors import NetlinkError
+from reconciler.kernel.errors import NetlinkError, ShapingError
 
 NLM_F_REQUEST: Final = 0x1
 NLM_F_ACK: Final = 0x4
@@ -53,13 +53,17 @@ class Netlink:
 
     @classmethod
     def inside(cls, netns_descriptor: int) -> Self:
-        """In the network namespace of a descriptor. Raises NetnsGoneError."""
+        """In the network namespace of a descriptor. Raises ShapingError."""
         return cls(netns.open_netlink(netns_descriptor))
 
     @classmethod
     def here(cls) -> Self:
-        """In the network namespace of this process."""
-        return cls(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE))
+        """In the network namespace of this process. Raises ShapingError."""
+        try:
+            opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        except OSError as error:  # out of descriptors or memory
+            raise ShapingError(f"cannot open a netlink socket: {error.strerror}") from error
+        return cls(opened)
 
     def __enter__(self) -> Self:
         return self
@@ -165,7 +169,7 @@ def _silence(error: OSError) -> NetlinkError:
     """There is no answer: it did not come in time, or the socket could not hold it (ENOBUFS)."""
     if isinstance(error, TimeoutError):
         return NetlinkError(errno.ETIMEDOUT, f"the kernel did not answer in {_TIMEOUT_SECONDS:g} s")
-    return NetlinkError(error.errno, error.strerror or str(error))
+    return NetlinkError(error.errno or errno.EIO, error.strerror or str(error))
 
 
 def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:

@@ -99,14 +99,7 @@ def _not_opened(path: str, error: OSError) -> ShapingError:
 def open_netlink(descriptor: int, protocol: int = socket.NETLINK_ROUTE) -> socket.socket:
     """A netlink socket inside the network namespace of `descriptor`. Raises ShapingError."""
     opening = _Opening(descriptor, protocol)
-    thread = threading.Thread(target=opening.run, name="setns", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError as error:
-        raise ShapingError(
-            f"cannot enter the network namespace: {error}; is the limit of processes reached?"
-        ) from error
-    thread.join()
+    _run_to_end(threading.Thread(target=opening.run, name="setns", daemon=True))
     if opening.result is None:
         hint = "; give CAP_SYS_ADMIN" if opening.error == errno.EPERM else ""
         raise ShapingError(f"cannot enter the network namespace: {os.strerror(opening.error)}{hint}")
@@ -122,18 +115,28 @@ def open_netlink_in_new() -> socket.socket:
         if libc.unshare(CLONE_NEWNET) != 0:
             result.append(ctypes.get_errno())
             return
-        result.append(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE))
+        try:
+            result.append(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE))
+        except OSError as error:
+            result.append(error.errno or errno.EIO)
 
-    thread = threading.Thread(target=run, name="unshare", daemon=True)
-    thread.start()
-    thread.join()
+    _run_to_end(threading.Thread(target=run, name="unshare", daemon=True))
     match result:
         case [socket.socket() as opened_there]:
             return opened_there
         case [int(code)]:
-            raise ShapingError(f"cannot make a network namespace: {os.strerror(code)}; is CAP_SYS_ADMIN there?")
+            hint = "; give CAP_SYS_ADMIN" if code == errno.EPERM else ""
+            raise ShapingError(f"cannot make a network namespace to try things in: {os.strerror(code)}{hint}")
         case _:
-            raise ShapingError("cannot open a socket in a new network namespace")
+            raise ShapingError("cannot make a network namespace to try things in")
+
+
+def _run_to_end(thread: threading.Thread) -> None:
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise ShapingError(f"cannot enter a network namespace: {error}; is the limit of processes reached?") from error
+    thread.join()
 
 
 class _Opening:

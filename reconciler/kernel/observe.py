@@ -1,7 +1,7 @@
 """What a network namespace holds: links, root qdiscs and filters, as the nouns of `reconciler.model`."""
 
 import errno
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from reconciler.model import (
     Filter,
     Link,
     ObservedLink,
+    ObservedShaping,
     Qdisc,
     Splitting,
 )
@@ -56,13 +57,14 @@ _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL, errno.EOPNOT
 _CLASSIFIERS: Final = frozenset({"clsact", "ingress"})
 
 
-def observe_links(netlink: Netlink) -> tuple[ObservedLink, ...]:
-    """The netns' links that may matter, with what traffic control holds on them. Raises NetlinkError.
+def observe_netns(netlink: Netlink) -> ObservedShaping:
+    """The netns' links that may matter, with what traffic control holds on them; no limits. Raises NetlinkError.
 
     Those are its ipvlan, veth and ifb links, and whatever has the name of one of ours: at most `MOST_LINKS` of those
     kinds, ipvlan before others and the oldest of each, so that nobody can keep us busy with thousands of them.
     """
-    links = {message["index"]: _link(_decoded(message, ifinfmsg)) for message in _relevant(_dump_links(netlink))}
+    relevant, unseen = _relevant(_dump_links(netlink))
+    links = {message["index"]: _link(name, _decoded(message, ifinfmsg)) for message, name in relevant}
     netlink.link_indexes = {link.name: index for index, link in links.items()}
     names = {index: link.name for index, link in links.items()}
     roots: dict[int, Any] = {}
@@ -79,7 +81,7 @@ def observe_links(netlink: Netlink) -> tuple[ObservedLink, ...]:
             roots[message["index"]] = message
         elif (message["parent"], message["handle"]) == BELOW_SPLITTER:
             paced[message["index"]] = message
-    return tuple(
+    observed = (
         ObservedLink(
             link,
             _root(roots.get(index), paced.get(index)),
@@ -88,6 +90,7 @@ def observe_links(netlink: Netlink) -> tuple[ObservedLink, ...]:
         )
         for index, link in links.items()
     )
+    return ObservedShaping(tuple(observed), unseen_ipvlan=unseen)
 
 
 def link_index(netlink: Netlink, name: str) -> int:
@@ -112,16 +115,22 @@ def name_and_kind(message: Any) -> tuple[str, str]:
 
 
 def _text(value: str | bytes | None) -> str:
-    """A name that a Pod may have given, of any bytes."""
-    return value.rstrip(b"\0").decode(errors="backslashreplace") if isinstance(value, bytes) else value or ""
+    """A name that a Pod may have given, of any bytes. No two names become the same, so a backslash becomes two."""
+    if not isinstance(value, bytes):
+        return value or ""
+    return value.rstrip(b"\0").replace(b"\\", rb"\\").decode(errors="backslashreplace")
 
 
-def _relevant(messages: Iterable[Any]) -> Iterator[Any]:
-    """In the order of their indexes; of more than there may be, ipvlan before others, as it is what is limited."""
+def _relevant(messages: Iterable[Any]) -> tuple[list[tuple[Any, str]], int]:
+    """With their names, in the order of their indexes; and how many ipvlan links there are beyond the bound.
+
+    Of more than there may be, ipvlan comes before others, as it is what is limited.
+    """
     links = [(message, *name_and_kind(message)) for message in sorted(messages, key=lambda message: message["index"])]
     counted = sorted((kind != _IPVLAN, number) for number, (_, _, kind) in enumerate(links) if kind in _KINDS)
     kept = {number for _, number in counted[:MOST_LINKS]}
-    return (message for number, (message, name, _) in enumerate(links) if name in _NAMES or number in kept)
+    seen = [(message, name) for number, (message, name, _) in enumerate(links) if name in _NAMES or number in kept]
+    return seen, sum(not is_other for is_other, _ in counted[MOST_LINKS:])
 
 
 def _decoded(raw: Any, kind: type[Any]) -> Any:
@@ -130,7 +139,7 @@ def _decoded(raw: Any, kind: type[Any]) -> Any:
     return message
 
 
-def _link(message: Any) -> Link:
+def _link(name: str, message: Any) -> Link:
     info = message.get_attr("IFLA_LINKINFO")
     kind = (info.get_attr("IFLA_INFO_KIND") if info else None) or ""
     mode = None
@@ -138,7 +147,7 @@ def _link(message: Any) -> Link:
         data = info.get_attr("IFLA_INFO_DATA")
         mode = _IPVLAN_MODES.get(data.get_attr("IFLA_IPVLAN_MODE")) if data else None
     return Link(
-        _text(message.get_attr("IFLA_IFNAME")),
+        name,
         kind,
         mode,
         is_up=bool(message["flags"] & _IFF_UP),

@@ -42,13 +42,12 @@ def probe() -> dict[Feature, str]:
             try:
                 call()
             except KernelLacksError as error:
-                missing[feature] = (
-                    (error.__cause__.strerror or "") if isinstance(error.__cause__, OSError) else str(error)
-                )
+                cause = error.__cause__
+                missing[feature] = cause.text if isinstance(cause, NetlinkError) else str(error)
             except NetlinkError as error:
                 if error.errno not in _ABSENT:
-                    raise ShapingError(f"cannot try {feature}: {error.strerror}") from error
-                missing[feature] = error.strerror or ""
+                    raise ShapingError(f"cannot try {feature}: {error.text}") from error
+                missing[feature] = error.text
             return feature not in missing
 
         attempt(Feature.IPVLAN, lambda: _ipvlan(netlink))

@@ -41,7 +41,7 @@ def machine_stat() -> str:
 
 def run(*command: str, check: bool = True) -> str:
     """Run a tool; its output."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, errors="surrogateescape", check=False, timeout=60)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
     return done.stdout

@@ -228,6 +228,17 @@ def test_a_pod_with_a_great_many_links_keeps_its_limits_and_gets_them_back(node:
     assert [told.notice.reason for told in node.told].count("BandwidthRepaired") <= 2
 
 
+def test_more_ipvlan_links_than_are_looked_at_are_told_of(node: Node, limited: Pod) -> None:
+    node.start(limited, **BOTH)
+    links = "".join(f"link add link eth0 name more{number} type ipvlan mode l2\\n" for number in range(MOST_LINKS))
+    began = time.monotonic()
+    limited.run("sh", "-ec", f"printf '{links}' | ip -batch -")
+    assert "1 of them" in node.wait(limited, "TooManyInterfaces", since=began).notice.message
+    assert limited.run("tc", "filter", "show", "dev", f"more{MOST_LINKS - 2}", "egress")
+    assert not limited.run("tc", "filter", "show", "dev", f"more{MOST_LINKS - 1}", "egress")
+    assert "fq 1bd0: dev eth0" in limited.tc()
+
+
 def test_a_foreign_qdisc_stays_and_when_it_goes_the_conflict_is_over(node: Node, limited: Pod) -> None:
     tbf = "root handle 1: tbf rate 1gbit burst 1m latency 5ms"
     limited.run("sh", "-ec", f"tc qdisc add dev eth0 {tbf}")

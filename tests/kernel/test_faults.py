@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.kernel import netns
 from reconciler.kernel.netlink import Netlink
-from reconciler.kernel.observe import observe_links
+from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.program import Program
 from reconciler.model import IFB_NAME, ObservedLink, class_id
 from reconciler.shaping import Shaper
@@ -91,7 +91,7 @@ def next_one(spare: Program, monkeypatch: pytest.MonkeyPatch) -> Callable[[Pod],
 def held(pod: Pod) -> tuple[ObservedLink, ...]:
     """What the Pod's netns holds, but for which program and slot."""
     with netns.opened(pod.netns) as descriptor, Netlink.inside(descriptor) as netlink:
-        links = observe_links(netlink)
+        links = observe_netns(netlink).links
     return tuple(
         replace(link, filters=tuple(replace(one, program_id=None, class_id=None) for one in link.filters))
         for link in links
@@ -214,7 +214,7 @@ def test_a_limit_that_is_taken_back_while_the_program_changes_is_taken_off(
 def test_a_slots_class_ids_are_the_filters(shaper: Shaper, limited: Pod) -> None:
     shaper.shape(limited.uid, limited.netns, BOTH)
     with netns.opened(limited.netns) as descriptor, Netlink.inside(descriptor) as netlink:
-        links = {link.link.name: link for link in observe_links(netlink)}
+        links = {link.link.name: link for link in observe_netns(netlink).links}
     (slot,) = {link.ours(Direction.EGRESS).class_id // 2 for link in links.values() if link.ours(Direction.EGRESS)}
     assert links["eth0"].ours(Direction.EGRESS).class_id == class_id(slot, Direction.EGRESS)
     assert links[IFB_NAME].ours(Direction.EGRESS).class_id == class_id(slot, Direction.INGRESS)

@@ -98,6 +98,18 @@ def test_a_pod_that_gives_its_interfaces_names_of_any_bytes_is_limited_all_the_s
     shaper.release(limited.uid, limited.netns)
 
 
+def test_links_whose_names_look_the_same_are_each_limited(shaper: Shaper, limited: Pod) -> None:
+    names = (b"e\xff", b"e\\xff", b"e\\\\xff")
+    for name in names:
+        limited.run("ip", "link", "add", "link", "eth0", "name", os.fsdecode(name), "type", "ipvlan", "mode", "l2")
+    outcome = shaper.shape(limited.uid, limited.netns, BOTH)
+    assert set(outcome.interfaces) == {"eth0", r"e\xff", r"e\\xff", r"e\\\\xff"}
+    assert limited.tc().count("ipvlan-bandwidth:") == 2 + len(names)  # on each of them, and on the ifb
+    assert shaper.shape(limited.uid, limited.netns, BOTH).steps == ()
+    shaper.release(limited.uid, limited.netns)
+    assert "ipvlan-bandwidth:" not in limited.tc()
+
+
 def test_notifications_that_overrun_their_buffer_are_told_and_later_ones_are_heard(
     shaper: Shaper, limited: Pod
 ) -> None:

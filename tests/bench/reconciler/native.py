@@ -12,7 +12,7 @@ from os import fstat
 from reconciler.kernel import netns
 from reconciler.kernel.apply import apply
 from reconciler.kernel.netlink import Netlink
-from reconciler.kernel.observe import observe_links
+from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.program import Program
 from reconciler.model import (
     HANDLE_CLSACT_OURS,
@@ -65,7 +65,7 @@ def look(slot: int, pod: Pod, program: Program) -> None:
     """What the Shaper does for a Pod that is as it should be."""
     with netns.opened(pod.netns) as descriptor, Netlink.inside(descriptor) as netlink:
         fstat(descriptor)
-        links = observe_links(netlink)
+        links = observe_netns(netlink).links
     found = {direction: program.read_limit(class_id(slot, direction)) for direction in Direction}
     limits = {direction: held for direction, held in found.items() if held is not None}
     plan(DesiredShaping(slot, program.program_id, program.attached.filter_name, limits), ObservedShaping(links, limits))

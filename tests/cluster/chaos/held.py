@@ -6,7 +6,7 @@ from pathlib import Path
 
 from reconciler.kernel import netns
 from reconciler.kernel.netlink import Netlink
-from reconciler.kernel.observe import observe_links
+from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.program import Program
 from reconciler.model import class_id
 from reconciler.shaping import NetnsGoneError
@@ -32,7 +32,7 @@ def main() -> None:
     for path in namespaces:
         try:
             with netns.opened(str(path)) as descriptor, Netlink.inside(descriptor) as netlink:
-                observed = observe_links(netlink)
+                observed = observe_netns(netlink).links
         except NetnsGoneError:
             continue
         links += len(observed)

@@ -278,6 +278,15 @@ def test_what_is_in_the_way_is_one_conflict_that_says_what_to_do(links: tuple[Ob
     assert "delete it" in problems[0].message or "rename it" in problems[0].message
 
 
+def test_ipvlan_links_too_many_to_look_at_are_told_of_while_a_limit_is_wanted() -> None:
+    kernel = ObservedShaping((SLAVE,), unseen_ipvlan=3)
+    planned = plan(BOTH, kernel)
+    assert [problem.kind for problem in planned.problems] == [ProblemKind.TOO_MANY_LINKS]
+    assert "3 of them" in planned.problems[0].message
+    assert planned.steps == plan(BOTH, ObservedShaping((SLAVE,))).steps
+    assert plan(NOTHING, kernel).problems == ()
+
+
 def test_a_filter_of_others_before_the_redirection_is_told_of_and_both_stay() -> None:
     ahead = Filter(Direction.INGRESS, "matchall", 7, 1)
     kernel = ObservedShaping((replace(SLAVE, classifier="clsact", filters=(ahead,)),))
