@@ -12,12 +12,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Any, TypeVar
+from typing import Any
 
 from reconciler import latecomers, pods
 from reconciler.bypass import Sample
 from reconciler.due import Due, Urgency
 from reconciler.ears import Ears
+from reconciler.kernel_work import KernelWork
 from reconciler.known import Known
 from reconciler.loading import RETRY_S, Loading
 from reconciler.metrics import Metrics
@@ -27,13 +28,11 @@ from reconciler.ports import Monitor, Shaper, Tell
 from reconciler.report import Applied, Notice, Reason, report
 from reconciler.sandboxes import Key, Sandbox
 from reconciler.settling import Settling
-from reconciler.shaping import NetnsGoneError, PodCounters, ShapingError
+from reconciler.shaping import NetnsGoneError, ShapingError
+from reconciler.upkeep import Upkeep
 from webhook.contract import Limits
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-
-COUNTED_AT_ONCE = 32
 
 
 class Controller:
@@ -52,9 +51,10 @@ class Controller:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._events, self._metrics = events, metrics
-        self._executor, self._sleep, self._monotonic, self._now = executor, sleep, monotonic, now
+        self._sleep, self._monotonic, self._now = sleep, monotonic, now
+        self._work = KernelWork(executor)
         self._loading = Loading(
-            lambda keys: self._in_kernel(start, keys),
+            lambda keys: self._work.do(start, keys),
             tell_node=self._cannot_start,
             errors=metrics.errors,
             sleep=sleep,
@@ -71,9 +71,16 @@ class Controller:
             sleep=sleep,
             monotonic=monotonic,
         )
-        self._ears = Ears(monitor, self._run)
-        self._kernel = asyncio.Lock()
+        self._ears = Ears(monitor, self._work.within)
         self._background: set[asyncio.Task[None]] = set()
+        self.upkeep = Upkeep(
+            self._sandboxes,
+            loading=self._loading,
+            work=self._work,
+            forget=self.forget,
+            look_at=self.look_at,
+            sleep=sleep,
+        )
 
     # -- the container runtime ---------------------------------------------------------------------------------------
 
@@ -163,39 +170,6 @@ class Controller:
             for sandbox in self._sandboxes.of(await self._due.next()):
                 await self._look(sandbox)
 
-    async def run_collector(self, period_s: float = 30.0) -> None:
-        """Free, now and then, what Pods that vanished without a word have left.
-
-        A runtime that was started again tells neither the stop nor the removal of a sandbox that is older.
-        """
-        while True:
-            await self._sleep(period_s)
-            shaper = await self._loading.shaper()
-            live = {sandbox.key for sandbox in self._sandboxes}
-            try:
-                vanished = set(await self._run(shaper.vanished, live))
-                for sandbox in self._sandboxes:
-                    if sandbox.key in vanished:
-                        await self.forget(sandbox.id)
-                freed = await self._in_kernel(shaper.collect, live)
-            except ShapingError as error:
-                log.warning("cannot tell which Pods are gone", extra={"error": str(error)})
-                continue
-            if freed:
-                log.info("freed the slots of Pods that are gone", extra={"slots": freed})
-
-    async def audit(self) -> None:
-        """See that the limits map holds what was written, and have the Pods looked at where it does not."""
-        shaper = await self._loading.shaper()
-        try:
-            async with self._kernel:
-                altered = shaper.audit()  # a tenth of a millisecond: to hand it to the other thread costs more
-        except ShapingError as error:
-            log.warning("the limits were not checked", extra={"error": str(error)})
-            return
-        for uid in altered:
-            self.look_at(uid, Urgency.CHANGED)
-
     def limited(self) -> list[Sandbox]:
         """The sandboxes that have limits now."""
         return self._known.limited()
@@ -213,7 +187,7 @@ class Controller:
         if applied.limits.egress is None or applied.in_conflict or not applied.interfaces:
             return None
         try:
-            return await self._in_kernel((await self._loading.shaper()).sample, *sandbox.key, applied.interfaces)
+            return await self._work.do((await self._loading.shaper()).sample, *sandbox.key, applied.interfaces)
         except ShapingError as error:
             log.info("cannot read what a Pod has sent", extra={"pod": str(sandbox.pod), "error": str(error)})
             return None
@@ -228,17 +202,6 @@ class Controller:
         """Why Pods cannot be limited, as far as it is known."""
         return self._loading.trouble
 
-    async def counters(self) -> list[tuple[PodView, PodCounters]]:
-        """What the kernel counted, with the Pods' names, for the metrics."""
-        if not self.ready:
-            return []
-        known = {sandbox.key: sandbox.pod for sandbox in self._sandboxes}
-        shaper, counted = await self._loading.shaper(), list[PodCounters]()
-        tenants = await self._in_kernel(shaper.tenants)
-        for start in range(0, len(tenants), COUNTED_AT_ONCE):  # a Pod that starts meanwhile waits for one of them
-            counted += await self._in_kernel(shaper.counters, tenants[start : start + COUNTED_AT_ONCE])
-        return [(known[key], c) for c in counted if (key := (c.pod_uid, c.netns_path or "")) in known]
-
     def wanted(self) -> tuple[int, int, int]:
         """How many sandboxes ask for a limit, have it, and failed to get it."""
         return self._known.wanted()
@@ -250,7 +213,7 @@ class Controller:
         shaper = await self._loading.load(lambda: [sandbox.key for sandbox in self._sandboxes])
         log.info("the BPF program is in force", extra={"adopted": shaper.adopted})
         # The map knows of limits that no filter can be attached for; filters, of those of an older program.
-        counted = await self._in_kernel(shaper.counters)
+        counted = await self._work.do(shaper.counters)
         in_map = {(pod.pod_uid, pod.netns_path): pod.limits for pod in counted if pod.netns_path and pod.limits}
         for key, limits in {**shaper.found, **in_map}.items():
             self._known.doubt(key)
@@ -274,7 +237,7 @@ class Controller:
                 self._told_once(sandbox, self._loading.trouble)
                 return False
         shaper = await self._loading.shaper()
-        async with self._kernel:
+        async with self._work.turn:
             if sandbox not in self._sandboxes:  # let go while this waited
                 return True
             view, wanted, before = self.view(sandbox), self._known.intent(sandbox), self._known.applied(sandbox)
@@ -282,7 +245,7 @@ class Controller:
                 self._known.latecomers.forget(sandbox.key)
                 return True
             try:
-                outcome = await self._run(shaper.shape, view.uid, sandbox.netns_path, wanted.limits)
+                outcome = await self._work.within(shaper.shape, view.uid, sandbox.netns_path, wanted.limits)
             except NetnsGoneError as error:
                 if begins:
                     self._failed(sandbox, NetnsGoneError(f"the reconciler does not see its network namespace: {error}"))
@@ -323,10 +286,10 @@ class Controller:
     async def _release(self, sandbox: Sandbox) -> None:
         if self._loading.done:
             shaper = await self._loading.shaper()
-            async with self._kernel:
+            async with self._work.turn:
                 self._ears.ignore(sandbox.netns_path)
                 try:
-                    await self._run(shaper.release, *sandbox.key)
+                    await self._work.within(shaper.release, *sandbox.key)
                 except ShapingError as error:
                     log.warning("cannot take the shaping off a Pod that is gone", extra={"error": str(error)})
                 self._let_go(sandbox)
@@ -367,13 +330,6 @@ class Controller:
     def _look_at_all(self, urgency: Urgency = Urgency.ASKED) -> None:
         for sandbox in self._sandboxes:
             self.look_at(sandbox.pod.uid, urgency)
-
-    async def _in_kernel(self, call: Callable[..., T], *args: Any) -> T:
-        async with self._kernel:
-            return await self._run(call, *args)
-
-    async def _run(self, call: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, call, *args)
 
     def _spawn(self, work: Any) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

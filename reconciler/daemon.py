@@ -104,7 +104,7 @@ async def run(settings: Settings) -> None:
         return controller.trouble or "the BPF program is not loaded yet"
 
     async def before_scrape() -> None:
-        metrics.pods.show(await controller.counters(), patrol.unshaped())
+        metrics.pods.show(await controller.upkeep.counters(), patrol.unshaped())
         for state, count in zip(("wanted", "shaped", "failed"), controller.wanted(), strict=True):
             metrics.wanted.labels(state=state).set(count)
         metrics.connected.set(runtime.connected)
@@ -127,8 +127,8 @@ async def run(settings: Settings) -> None:
                     runtime.run(),
                     reflector.run(),
                     controller.run(),
-                    controller.run_collector(),
-                    patrol.run_audits(),
+                    controller.upkeep.run_collector(),
+                    controller.upkeep.run_audits(),
                     patrol.run(),
                     kernel_check.run(),
                     runtime_check.run(),

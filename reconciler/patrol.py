@@ -1,8 +1,8 @@
-"""Sees for itself what nothing tells of: reads the limits back, and goes round the limited Pods.
+"""Sees for itself what nothing tells of: goes round the limited Pods.
 
-The kernel notifies of almost every change (`reconciler.kernel.monitor`), not of writes to a map or another
-`gso_max_size`, and no notification says that a Pod sends past its limit. A visit takes half a millisecond, a thorough
-one some three, so one in `PERIOD_S` is cheap whatever the number of Pods: 250 of them are seen once in 25 minutes.
+The kernel notifies of almost every change (`reconciler.kernel.monitor`), not of another `gso_max_size`, and no
+notification says that a Pod sends past its limit. A visit takes half a millisecond, a thorough one some three, so one
+in `PERIOD_S` is cheap whatever the number of Pods: 250 of them are seen once in 25 minutes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from reconciler.ports import Tell
 from reconciler.report import Notice, Reason
 from reconciler.sandboxes import Key, Sandbox
 
-AUDIT_S = 1.5
 PERIOD_S = 6.0
 THOROUGH_ROUNDS = 4
 """One round in so many is thorough."""
@@ -24,10 +23,6 @@ THOROUGH_ROUNDS = 4
 
 class Visited(Protocol):
     """What the patrol needs of the controller."""
-
-    async def audit(self) -> None:
-        """Put the limits map right where it is not as it was written."""
-        ...
 
     def limited(self) -> list[Sandbox]:
         """The sandboxes that have limits."""
@@ -51,12 +46,6 @@ class Patrol:
         self._rounds = 0
         self._samples: dict[Key, Sample] = {}
         self._unshaped: dict[Key, Traffic] = {}
-
-    async def run_audits(self) -> None:
-        """Read the limits back for ever: one system call for all Pods."""
-        while True:
-            await self._sleep(AUDIT_S)
-            await self._controller.audit()
 
     async def run(self) -> None:
         """Go round for ever."""

@@ -13,7 +13,7 @@ from reconciler.kernel.monitor import Changes, Monitor
 from reconciler.listener import Listener
 from reconciler.metrics import Metrics
 from reconciler.nri.messages import PodSandbox
-from reconciler.patrol import AUDIT_S, Patrol
+from reconciler.patrol import Patrol
 from reconciler.pods import PodView
 from reconciler.report import Notice
 from reconciler.shaping import Shaper
@@ -108,7 +108,7 @@ class Node:
         forever: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
             self.controller.run,
             self.patrol.run,
-            self.patrol.run_audits,
+            self.controller.upkeep.run_audits,
         )
         self._work = [asyncio.create_task(each()) for each in forever]
         await self.controller.on_synchronize([])
@@ -129,8 +129,8 @@ class Node:
 
 
 async def _in_a_hurry(seconds: float) -> None:
-    """The patrol goes round four times as often, so that tests need not wait for it; audits come when they do."""
-    await asyncio.sleep(seconds if seconds == AUDIT_S else seconds / 4)
+    """The patrol goes round four times as often, so that tests need not wait for it."""
+    await asyncio.sleep(seconds / 4)
 
 
 def _sandbox(pod: Pod, limits: dict[str, str]) -> PodSandbox:

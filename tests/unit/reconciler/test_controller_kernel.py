@@ -6,6 +6,7 @@ import dataclasses
 from reconciler.latecomers import Latecomers
 from reconciler.model import Problem, ProblemKind
 from reconciler.shaping import NetnsGoneError, PodCounters, ShapingError
+from reconciler.upkeep import AUDIT_S
 from tests.unit.reconciler.controller_bench import (
     M20,
     M100,
@@ -49,9 +50,10 @@ async def test_a_pod_whose_limits_somebody_wrote_into_the_map_is_looked_at(bench
     calls = len(bench.kernel.calls)
     bench.kernel.altered = ["u2"]
     bench.kernel.audit_failures = [ShapingError("no memory")]
-    for _ in range(2):
-        await bench.controller.audit()
+    task = asyncio.create_task(bench.controller.upkeep.run_audits())
     await bench.settle()
+    task.cancel()
+    assert set(bench.slept) == {AUDIT_S}
     assert [call[0] for call in bench.kernel.calls[calls:]] == ["u2"]
 
 
@@ -132,7 +134,7 @@ async def test_a_netns_that_went_meanwhile_is_no_failure(bench):
 async def test_what_vanished_without_a_word_is_collected(bench):
     await bench.controller.on_run(sandbox())
     bench.kernel.held[("u9", B)] = Limits(ingress=M20)
-    task = asyncio.create_task(bench.controller.run_collector())
+    task = asyncio.create_task(bench.controller.upkeep.run_collector())
     await bench.settle()
     task.cancel()
     assert set(bench.kernel.held) == {("u1", A)}
@@ -141,7 +143,7 @@ async def test_what_vanished_without_a_word_is_collected(bench):
 async def test_a_sandbox_whose_netns_is_gone_is_forgotten_though_the_runtime_says_nothing(bench):
     await bench.controller.on_run(sandbox())
     bench.kernel.gone.add(A)
-    task = asyncio.create_task(bench.controller.run_collector())
+    task = asyncio.create_task(bench.controller.upkeep.run_collector())
     await bench.settle()
     task.cancel()
     assert bench.kernel.held == {}
@@ -153,7 +155,7 @@ async def test_a_collector_that_cannot_tell_what_is_gone_frees_nothing_and_goes_
     answers = [ShapingError("too many open files"), []]
     bench.kernel.vanished = lambda _: answer if isinstance(answer := answers.pop(0), list) else raised(answer)
     bench.kernel.held[("u9", B)] = Limits(ingress=M20)
-    task = asyncio.create_task(bench.controller.run_collector())
+    task = asyncio.create_task(bench.controller.upkeep.run_collector())
     await bench.settle()
     task.cancel()
     assert answers == []
@@ -162,7 +164,7 @@ async def test_a_collector_that_cannot_tell_what_is_gone_frees_nothing_and_goes_
 
 async def test_a_sandbox_let_go_while_its_look_waited_is_not_shaped_again(bench):
     await bench.controller.on_run(sandbox())
-    async with bench.controller._kernel:
+    async with bench.controller._work.turn:
         bench.controller.look_at("u1")
         await bench.settle()
         stopping = asyncio.create_task(bench.controller.on_stop(sandbox()))
@@ -193,7 +195,7 @@ async def test_a_thousand_pods_in_turn_leave_nothing_in_memory_however_they_come
         else:
             bench.kernel.gone.add(path)
         bench.controller.on_pod_event("DELETED", api_pod(uid))
-    collector = asyncio.create_task(bench.controller.run_collector())
+    collector = asyncio.create_task(bench.controller.upkeep.run_collector())
     for _ in range(100):
         await bench.settle()
     collector.cancel()
@@ -220,6 +222,6 @@ async def test_a_pod_that_starts_while_many_are_counted_waits_for_a_few_of_them(
     for uid, path in keys:
         await bench.controller.on_run(sandbox(uid, uid=uid, path=path))
     bench.kernel.tenants, bench.kernel.counters = lambda: keys, counters
-    assert len(await bench.controller.counters()) == 100
+    assert len(await bench.controller.upkeep.counters()) == 100
     assert [size for size, _ in batches] == [32, 32, 32, 4]
     assert batches[1][1] or batches[2][1], "it was limited in between"

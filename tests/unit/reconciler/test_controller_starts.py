@@ -227,7 +227,7 @@ async def test_a_pod_whose_hook_failed_or_took_too_long_ran_unlimited(bench):
     bench.now_s = STARTED_S
     bench.kernel.failing[A] = [ShapingError("no such module")] * 2
     await bench.controller.on_run(sandbox())
-    async with bench.controller._kernel:
+    async with bench.controller._work.turn:
         hook = asyncio.create_task(bench.controller.on_run(sandbox("s2", uid="u2", path=B)))
         await bench.settle()
         bench.controller.on_late(sandbox("s2", uid="u2", path=B))
@@ -265,7 +265,7 @@ async def test_a_netns_that_the_reconciler_does_not_see_when_a_pod_starts_is_a_f
 async def test_a_kernel_that_cannot_shape_yet_is_tried_again_and_pods_wait_for_it():
     bench = Bench(start_failures=[ShapingError("no sch_fq"), ShapingError("no sch_fq")])
     assert not bench.controller.ready
-    assert await bench.controller.counters() == []
+    assert await bench.controller.upkeep.counters() == []
     assert bench.controller.trouble is None
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([sandbox()])

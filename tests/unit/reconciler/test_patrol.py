@@ -3,7 +3,7 @@
 import pytest
 
 from reconciler.bypass import Sample, Traffic
-from reconciler.patrol import AUDIT_S, PERIOD_S, Patrol
+from reconciler.patrol import PERIOD_S, Patrol
 from reconciler.pods import PodView
 from reconciler.sandboxes import Sandbox
 
@@ -18,9 +18,6 @@ class Visited:
     def __init__(self, **samples):
         self.samples = {name: list(each) for name, each in samples.items()}
         self.visits = []
-
-    async def audit(self):
-        self.visits.append("audit")
 
     def limited(self):
         return [sandbox(name) for name in self.samples]
@@ -132,8 +129,3 @@ async def test_it_rests_between_visits():
         await Patrol(visited, events=Told(), sleep=sleep).run()
     assert rests == [PERIOD_S] * 3
     assert visited.visits == ["a", "a"]
-    rests.clear()
-    with pytest.raises(EnoughError):
-        await Patrol(visited, events=Told(), sleep=sleep).run_audits()
-    assert rests == [AUDIT_S] * 3
-    assert visited.visits == ["a", "a", "audit", "audit"]

@@ -1,0 +1,90 @@
+"""What is done for all Pods together, now and then: limits read back, slots freed, counters read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from reconciler.due import Urgency
+from reconciler.kernel_work import KernelWork
+from reconciler.loading import Loading
+from reconciler.pods import PodView
+from reconciler.sandboxes import Sandboxes
+from reconciler.shaping import PodCounters, ShapingError
+
+AUDIT_S = 1.5
+COLLECT_S = 30.0
+COUNTED_AT_ONCE = 32
+
+log = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """Works on what the controller holds; `forget` lets go of a sandbox by its id, `look_at` has a Pod looked at."""
+
+    def __init__(
+        self,
+        sandboxes: Sandboxes,
+        *,
+        loading: Loading,
+        work: KernelWork,
+        forget: Callable[[str], Awaitable[None]],
+        look_at: Callable[[str, Urgency], None],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._sandboxes, self._loading, self._work = sandboxes, loading, work
+        self._forget, self._look_at, self._sleep = forget, look_at, sleep
+
+    async def run_collector(self) -> None:
+        """Free, now and then, what Pods that vanished without a word have left.
+
+        A runtime that was started again tells neither the stop nor the removal of a sandbox that is older.
+        """
+        while True:
+            await self._sleep(COLLECT_S)
+            await self.collect()
+
+    async def run_audits(self) -> None:
+        """Read the limits back for ever: one system call for all Pods."""
+        while True:
+            await self._sleep(AUDIT_S)
+            await self.audit()
+
+    async def collect(self) -> None:
+        """Let go of the sandboxes whose netns is gone, and free the slots that are nobody's."""
+        shaper = await self._loading.shaper()
+        live = {sandbox.key for sandbox in self._sandboxes}
+        try:
+            vanished = set(await self._work.within(shaper.vanished, live))
+            for sandbox in self._sandboxes:
+                if sandbox.key in vanished:
+                    await self._forget(sandbox.id)
+            freed = await self._work.do(shaper.collect, live)
+        except ShapingError as error:
+            log.warning("cannot tell which Pods are gone", extra={"error": str(error)})
+            return
+        if freed:
+            log.info("freed the slots of Pods that are gone", extra={"slots": freed})
+
+    async def audit(self) -> None:
+        """See that the limits map holds what was written, and have the Pods looked at where it does not."""
+        shaper = await self._loading.shaper()
+        try:
+            async with self._work.turn:
+                altered = shaper.audit()  # a tenth of a millisecond: to hand it to the other thread costs more
+        except ShapingError as error:
+            log.warning("the limits were not checked", extra={"error": str(error)})
+            return
+        for uid in altered:
+            self._look_at(uid, Urgency.CHANGED)
+
+    async def counters(self) -> list[tuple[PodView, PodCounters]]:
+        """What the kernel counted, with the Pods' names, for the metrics; nothing before the program is loaded."""
+        if not self._loading.done:
+            return []
+        known = {sandbox.key: sandbox.pod for sandbox in self._sandboxes}
+        shaper, counted = await self._loading.shaper(), list[PodCounters]()
+        tenants = await self._work.do(shaper.tenants)
+        for start in range(0, len(tenants), COUNTED_AT_ONCE):  # a Pod that starts meanwhile waits for one of them
+            counted += await self._work.do(shaper.counters, tenants[start : start + COUNTED_AT_ONCE])
+        return [(known[key], c) for c in counted if (key := (c.pod_uid, c.netns_path or "")) in known]
