@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from reconciler.model import IFB_NAME, DesiredShaping, Link, ObservedLink, ObservedShaping, class_id
 from reconciler.plan import plan
+from tests.unit.reconciler.plans import BOTH, NOTHING, SLAVE, after, desires, kernels
 from tests.unit.reconciler.simulated_kernel import PROGRAM_ID, simulate
-from tests.unit.reconciler.test_plan import BOTH, NOTHING, SLAVE, after, desires, kernels
 from webhook.contract import Direction
 
 OLDER = PROGRAM_ID - 1

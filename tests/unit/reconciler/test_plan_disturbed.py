@@ -1,0 +1,158 @@
+"""What others did to a Pod's network: it stays, it is told of, and what can be limited is."""
+
+from dataclasses import replace
+
+import pytest
+
+from reconciler.model import (
+    EGRESS_PRIORITY,
+    FQ_HANDLE,
+    IFB_NAME,
+    INGRESS_PRIORITY,
+    Filter,
+    Link,
+    ObservedLink,
+    ObservedShaping,
+    ProblemKind,
+    Qdisc,
+)
+from reconciler.plan import plan
+from reconciler.steps import (
+    AttachShaper,
+    DeleteClsact,
+    DeleteIfb,
+    SetGsoMaxBytes,
+    SetRoot,
+    WriteLimit,
+)
+from tests.unit.reconciler.plans import BOTH, NOTHING, SLAVE, after, desired, entry
+from webhook.contract import Direction
+
+
+def test_a_pod_without_ipvlan_is_a_problem_and_loses_what_it_had() -> None:
+    shaped = after(BOTH, ObservedShaping((SLAVE,)))
+    without = replace(shaped, links=tuple(held for held in shaped.links if held.link.name != "eth0"))
+    planned = plan(BOTH, without)
+    assert [problem.kind for problem in planned.problems] == [ProblemKind.NO_IPVLAN]
+    assert after(BOTH, without) == ObservedShaping((), {})
+
+
+def test_an_ingress_limit_in_mode_l3s_is_a_problem_and_egress_is_shaped() -> None:
+    kernel = ObservedShaping((replace(SLAVE, link=Link("eth0", "ipvlan", "l3s")),))
+    planned = plan(BOTH, kernel)
+    assert [problem.kind for problem in planned.problems] == [ProblemKind.L3S_INGRESS]
+    assert [step.class_id for step in planned.steps if isinstance(step, AttachShaper)] == [6]
+
+
+def _intruder(hook: Direction, kind: str) -> ObservedLink:
+    place = EGRESS_PRIORITY if hook is Direction.EGRESS else INGRESS_PRIORITY
+    return replace(SLAVE, classifier="clsact", filters=(Filter(hook, kind, place, 1),))
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        (replace(SLAVE, root=Qdisc("tbf", 1 << 16)),),
+        (_intruder(Direction.EGRESS, "bpf"),),
+        (_intruder(Direction.EGRESS, "matchall"),),
+        (_intruder(Direction.INGRESS, "matchall"),),
+        (replace(SLAVE, classifier="ingress"),),
+        (SLAVE, ObservedLink(Link(IFB_NAME, "dummy"))),
+        (SLAVE, ObservedLink(Link(IFB_NAME, "ifb"), Qdisc("tbf", 1 << 16))),
+        (SLAVE, ObservedLink(Link(IFB_NAME, "ifb"), classifier="ingress")),
+        (SLAVE, replace(_intruder(Direction.EGRESS, "bpf"), link=Link(IFB_NAME, "ifb"))),
+        (SLAVE, replace(_intruder(Direction.EGRESS, "matchall"), link=Link(IFB_NAME, "ifb"))),
+    ],
+)
+def test_what_is_in_the_way_is_one_conflict_that_says_what_to_do(links: tuple[ObservedLink, ...]) -> None:
+    problems = plan(BOTH, ObservedShaping(links)).problems
+    assert [problem.kind for problem in problems] == [ProblemKind.CONFLICT]
+    assert "delete it" in problems[0].message or "rename it" in problems[0].message
+
+
+def test_ipvlan_links_too_many_to_look_at_are_told_of_while_a_limit_is_wanted() -> None:
+    kernel = ObservedShaping((SLAVE,), unseen_ipvlan=3)
+    planned = plan(BOTH, kernel)
+    assert [problem.kind for problem in planned.problems] == [ProblemKind.TOO_MANY_LINKS]
+    assert "3 of them" in planned.problems[0].message
+    assert planned.steps == plan(BOTH, ObservedShaping((SLAVE,))).steps
+    assert plan(NOTHING, kernel).problems == ()
+
+
+def test_a_filter_of_others_before_the_redirection_is_told_of_and_both_stay() -> None:
+    ahead = Filter(Direction.INGRESS, "matchall", 7, 1)
+    kernel = ObservedShaping((replace(SLAVE, classifier="clsact", filters=(ahead,)),))
+    planned = plan(BOTH, kernel)
+    assert [problem.kind for problem in planned.problems] == [ProblemKind.FOREIGN_FILTER]
+    assert "(matchall, priority 7)" in planned.problems[0].message
+    assert after(BOTH, kernel).links[0].ours(Direction.INGRESS)
+    assert plan(desired(Direction.EGRESS), kernel).problems == ()
+
+
+def test_clsact_stays_while_a_foreign_filter_is_on_it() -> None:
+    shaped = after(BOTH, ObservedShaping((SLAVE,)))
+    stranger = Filter(Direction.EGRESS, "bpf", 7, 1)
+    shared = replace(
+        shaped,
+        links=tuple(
+            replace(held, filters=(*held.filters, stranger)) if held.link.name == "eth0" else held
+            for held in shaped.links
+        ),
+    )
+    assert not any(isinstance(step, DeleteClsact) for step in plan(NOTHING, shared).steps)
+    assert any(isinstance(step, DeleteClsact) for step in plan(NOTHING, shaped).steps)
+
+
+def test_a_redirect_that_lost_its_ifb_is_made_anew() -> None:
+    shaped = after(BOTH, ObservedShaping((SLAVE,)))
+    lost = replace(
+        shaped,
+        links=tuple(
+            replace(held, filters=tuple(replace(one, redirects_to=None) for one in held.filters))
+            for held in shaped.links
+            if held.link.name != IFB_NAME
+        ),
+    )
+    assert after(BOTH, lost).links[0].ours(Direction.INGRESS) == shaped.links[0].ours(Direction.INGRESS)
+
+
+def test_what_somebody_changed_in_place_is_put_back() -> None:
+    shaped = after(BOTH, ObservedShaping((SLAVE,)))
+    bounds = replace(
+        shaped, links=tuple(replace(held, root=Qdisc("fq", FQ_HANDLE, is_intact=False)) for held in shaped.links)
+    )
+    assert {type(step) for step in plan(BOTH, bounds).steps} == {SetRoot}
+    figures = replace(shaped, limits={each: replace(entry(), is_exact=False) for each in Direction})
+    assert {type(step) for step in plan(BOTH, figures).steps} == {WriteLimit}
+    large = replace(
+        shaped, links=tuple(replace(held, link=replace(held.link, gso_max_bytes=60_000)) for held in shaped.links)
+    )
+    assert plan(BOTH, large).steps == (SetGsoMaxBytes("eth0", 25_000),)
+
+
+def test_an_ifb_that_somebody_renamed_is_made_anew_and_the_old_one_goes_last() -> None:
+    shaped = after(BOTH, ObservedShaping((SLAVE,)))
+    renamed = replace(
+        shaped,
+        links=tuple(
+            replace(
+                held,
+                link=replace(held.link, name="mine" if held.link.name == IFB_NAME else held.link.name),
+                filters=tuple(replace(one, redirects_to=one.redirects_to and "mine") for one in held.filters),
+            )
+            for held in shaped.links
+        ),
+    )
+    assert plan(BOTH, renamed).steps[-1] == DeleteIfb("mine")
+    assert after(BOTH, renamed) == shaped
+    assert after(NOTHING, renamed) == ObservedShaping((SLAVE,))
+
+
+def test_a_bpf_filter_of_others_at_our_place_leaves_ours_in_force() -> None:
+    """One added later comes first: what it lets pass, ours does not see. Taking ours away would limit nothing."""
+    shaped = after(BOTH, ObservedShaping((SLAVE,)))
+    stranger = Filter(Direction.EGRESS, "bpf", EGRESS_PRIORITY, 1)
+    joined = replace(shaped, links=tuple(replace(held, filters=(stranger, *held.filters)) for held in shaped.links))
+    planned = plan(BOTH, joined)
+    assert planned.steps == ()
+    assert [problem.kind for problem in planned.problems] == [ProblemKind.CONFLICT] * 2
