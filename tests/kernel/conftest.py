@@ -5,6 +5,7 @@ import pytest
 
 from reconciler.shaping import Shaper
 from tests.kernel import lab
+from tests.kernel.node import Node
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,3 +38,11 @@ def limited(wire: None) -> Iterator[lab.Pod]:  # noqa: ARG001 - the order of set
 def peer(wire: None) -> Iterator[lab.Pod]:  # noqa: ARG001 - the order of set-up
     with lab.pod("peer", "eB", "172.51.0.102") as made:
         yield made
+
+
+@pytest.fixture
+def node(shaper: Shaper) -> Iterator[Node]:
+    """A node whose controller and patrol are at work."""
+    with Node(shaper) as running:
+        yield running
+    shaper.collect(())

@@ -12,7 +12,6 @@ from itertools import pairwise
 import pytest
 
 from reconciler.kernel import buckets
-from reconciler.kernel.observe import MOST_LINKS
 from reconciler.kernel.program import Program
 from reconciler.model import LimitEntry, class_id
 from reconciler.shaping import Shaper
@@ -25,13 +24,6 @@ from webhook.contract import Direction
 SECOND = 5.0 if "EMULATED" in os.environ else 1.0
 BOTH = {"ingress": "100M", "egress": "100M"}
 FASTER = buckets.encode_limit(LimitEntry(10**12, 99, "somebody", 1))
-
-
-@pytest.fixture
-def node(shaper: Shaper) -> Iterator[Node]:
-    with Node(shaper) as running:
-        yield running
-    shaper.collect(())
 
 
 def state(pod: Pod) -> set[str]:
@@ -209,34 +201,6 @@ def test_a_flood_of_notifications_slows_nobody_and_nothing_is_missed(node: Node,
     lab.sleep(2)
     assert (state(limited), state(peer)) == before
     assert changed < 0.5 * SECOND
-
-
-def test_a_pod_with_a_great_many_links_keeps_its_limits_and_gets_them_back(node: Node, limited: Pod) -> None:
-    node.start(limited, **BOTH)
-    links = "".join(f"link add v{number} type veth peer name w{number}\\n" for number in range(MOST_LINKS))
-    limited.run("sh", "-ec", f"printf '{links}' | ip -batch -")
-    lab.sleep(SECOND)
-    began = time.monotonic()
-    limited.run("sh", "-ec", CHANGES["all flushed"])
-    told = node.wait(limited, "BandwidthRepaired", since=began)
-    print(f"REPAIRED among {2 * MOST_LINKS} links after {told.at - began:.2f} s")
-    lab.sleep(SECOND)
-    assert limited.tc().count("ipvlan-bandwidth:") == 2
-    assert "vethbw0" in limited.run("ip", "link", "show", "up")
-    limited.run("ip", "link", "del", "v1")
-    lab.sleep(SECOND)
-    assert [told.notice.reason for told in node.told].count("BandwidthRepaired") <= 2
-
-
-def test_more_ipvlan_links_than_are_looked_at_are_told_of(node: Node, limited: Pod) -> None:
-    node.start(limited, **BOTH)
-    links = "".join(f"link add link eth0 name more{number} type ipvlan mode l2\\n" for number in range(MOST_LINKS))
-    began = time.monotonic()
-    limited.run("sh", "-ec", f"printf '{links}' | ip -batch -")
-    assert "1 of them" in node.wait(limited, "TooManyInterfaces", since=began).notice.message
-    assert limited.run("tc", "filter", "show", "dev", f"more{MOST_LINKS - 2}", "egress")
-    assert not limited.run("tc", "filter", "show", "dev", f"more{MOST_LINKS - 1}", "egress")
-    assert "fq 1bd0: dev eth0" in limited.tc()
 
 
 def test_a_foreign_qdisc_stays_and_when_it_goes_the_conflict_is_over(node: Node, limited: Pod) -> None:

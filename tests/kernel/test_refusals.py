@@ -4,7 +4,6 @@ import errno
 import os
 import resource
 import socket
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from reconciler.kernel.errors import NetlinkError, NetnsGoneError
 from reconciler.kernel.monitor import Changes, Monitor
 from reconciler.kernel.netlink import Netlink
 from reconciler.shaping import Shaper, ShapingError
-from reconciler.survey import survey
 from tests.kernel import lab
 from tests.kernel.lab import Pod
 from tests.kernel.test_faults import BOTH, CHANGES, NOTHING, OTHERS, check, in_force
@@ -82,32 +80,6 @@ def test_a_netns_that_goes_in_the_midst_of_a_plan_is_gone_when_it_ends(shaper: S
             shaper.release(pod.uid, pod.netns)
             assert len(shaper.counters()) == taken
         lab.sleep(0.1)  # the kernel takes the netns down in the background; then its address is free
-
-
-def test_a_pod_that_gives_its_interfaces_names_of_any_bytes_is_limited_all_the_same(
-    shaper: Shaper, limited: Pod
-) -> None:
-    limited.run("ip", "link", "set", "eth0", "down")
-    script = "import subprocess; subprocess.run([b'ip', b'link', b'set', b'eth0', b'name', b'e\\xff\\xfe'], check=True)"
-    limited.run(sys.executable, "-c", script)
-    limited.run("ip", "link", "set", b"e\xff\xfe".decode(errors="surrogateescape"), "up")
-    outcome = shaper.shape(limited.uid, limited.netns, BOTH)
-    assert outcome.interfaces == ("e\\xff\\xfe",)
-    assert shaper.shape(limited.uid, limited.netns, BOTH).steps == ()
-    assert survey([(limited.uid, limited.netns)]).held == {(limited.uid, limited.netns): BOTH}
-    shaper.release(limited.uid, limited.netns)
-
-
-def test_links_whose_names_look_the_same_are_each_limited(shaper: Shaper, limited: Pod) -> None:
-    names = (b"e\xff", b"e\\xff", b"e\\\\xff")
-    for name in names:
-        limited.run("ip", "link", "add", "link", "eth0", "name", os.fsdecode(name), "type", "ipvlan", "mode", "l2")
-    outcome = shaper.shape(limited.uid, limited.netns, BOTH)
-    assert set(outcome.interfaces) == {"eth0", r"e\xff", r"e\\xff", r"e\\\\xff"}
-    assert limited.tc().count("ipvlan-bandwidth:") == 2 + len(names)  # on each of them, and on the ifb
-    assert shaper.shape(limited.uid, limited.netns, BOTH).steps == ()
-    shaper.release(limited.uid, limited.netns)
-    assert "ipvlan-bandwidth:" not in limited.tc()
 
 
 def test_notifications_that_overrun_their_buffer_are_told_and_later_ones_are_heard(

@@ -1,0 +1,69 @@
+"""Whatever links a Pod makes, and however it names them, it is limited, or told that it is not."""
+
+import os
+import sys
+import time
+
+from reconciler.kernel.observe import MOST_LINKS
+from reconciler.shaping import Shaper
+from reconciler.survey import survey
+from tests.kernel import lab
+from tests.kernel.lab import Pod
+from tests.kernel.node import Node
+from tests.kernel.test_drift import BOTH as AS_ANNOTATED
+from tests.kernel.test_drift import CHANGES, SECOND
+from tests.kernel.test_faults import BOTH
+
+
+def test_a_pod_with_a_great_many_links_keeps_its_limits_and_gets_them_back(node: Node, limited: Pod) -> None:
+    node.start(limited, **AS_ANNOTATED)
+    links = "".join(f"link add v{number} type veth peer name w{number}\\n" for number in range(MOST_LINKS))
+    limited.run("sh", "-ec", f"printf '{links}' | ip -batch -")
+    lab.sleep(SECOND)
+    began = time.monotonic()
+    limited.run("sh", "-ec", CHANGES["all flushed"])
+    told = node.wait(limited, "BandwidthRepaired", since=began)
+    print(f"REPAIRED among {2 * MOST_LINKS} links after {told.at - began:.2f} s")
+    lab.sleep(SECOND)
+    assert limited.tc().count("ipvlan-bandwidth:") == 2
+    assert "vethbw0" in limited.run("ip", "link", "show", "up")
+    limited.run("ip", "link", "del", "v1")
+    lab.sleep(SECOND)
+    assert [told.notice.reason for told in node.told].count("BandwidthRepaired") <= 2
+
+
+def test_more_ipvlan_links_than_are_looked_at_are_told_of(node: Node, limited: Pod) -> None:
+    node.start(limited, **AS_ANNOTATED)
+    links = "".join(f"link add link eth0 name more{number} type ipvlan mode l2\\n" for number in range(MOST_LINKS))
+    began = time.monotonic()
+    limited.run("sh", "-ec", f"printf '{links}' | ip -batch -")
+    assert "1 of them" in node.wait(limited, "TooManyInterfaces", since=began).notice.message
+    assert limited.run("tc", "filter", "show", "dev", f"more{MOST_LINKS - 2}", "egress")
+    assert not limited.run("tc", "filter", "show", "dev", f"more{MOST_LINKS - 1}", "egress")
+    assert "fq 1bd0: dev eth0" in limited.tc()
+
+
+def test_a_pod_that_gives_its_interfaces_names_of_any_bytes_is_limited_all_the_same(
+    shaper: Shaper, limited: Pod
+) -> None:
+    limited.run("ip", "link", "set", "eth0", "down")
+    script = "import subprocess; subprocess.run([b'ip', b'link', b'set', b'eth0', b'name', b'e\\xff\\xfe'], check=True)"
+    limited.run(sys.executable, "-c", script)
+    limited.run("ip", "link", "set", b"e\xff\xfe".decode(errors="surrogateescape"), "up")
+    outcome = shaper.shape(limited.uid, limited.netns, BOTH)
+    assert outcome.interfaces == ("e\\xff\\xfe",)
+    assert shaper.shape(limited.uid, limited.netns, BOTH).steps == ()
+    assert survey([(limited.uid, limited.netns)]).held == {(limited.uid, limited.netns): BOTH}
+    shaper.release(limited.uid, limited.netns)
+
+
+def test_links_whose_names_look_the_same_are_each_limited(shaper: Shaper, limited: Pod) -> None:
+    names = (b"e\xff", b"e\\xff", b"e\\\\xff")
+    for name in names:
+        limited.run("ip", "link", "add", "link", "eth0", "name", os.fsdecode(name), "type", "ipvlan", "mode", "l2")
+    outcome = shaper.shape(limited.uid, limited.netns, BOTH)
+    assert set(outcome.interfaces) == {"eth0", r"e\xff", r"e\\xff", r"e\\\\xff"}
+    assert limited.tc().count("ipvlan-bandwidth:") == 2 + len(names)  # on each of them, and on the ifb
+    assert shaper.shape(limited.uid, limited.netns, BOTH).steps == ()
+    shaper.release(limited.uid, limited.netns)
+    assert "ipvlan-bandwidth:" not in limited.tc()
