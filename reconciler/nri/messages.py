@@ -34,6 +34,11 @@ class Hook(Enum):
         """The hook that a call's method names."""
         return next((hook for hook in cls if hook.method == method), None)
 
+    @classmethod
+    def of_event(cls, event: int) -> "Hook | None":
+        """The hook of an event's number."""
+        return next((hook for hook in cls if hook.event == event), None)
+
 
 @dataclass(frozen=True, slots=True)
 class PodSandbox:
@@ -111,10 +116,19 @@ def decode_pod(data: bytes) -> PodSandbox:
 
     Raises ProtocolError, also when there is none.
     """
+    return _pod_in(Fields(data), 1)
+
+
+def decode_state_change(data: bytes) -> tuple[Hook | None, PodSandbox]:
+    """The Pod of StateChangeEvent and what became of it; None for what is not subscribed. Raises ProtocolError."""
     fields = Fields(data)
-    if not fields.each(1):
+    return Hook.of_event(fields.integer(1)), _pod_in(fields, 2)
+
+
+def _pod_in(fields: Fields, number: int) -> PodSandbox:
+    if not fields.each(number):
         raise ProtocolError("NRI: a Pod's event without a Pod")
-    return PodSandbox.decode(fields.message(1))
+    return PodSandbox.decode(fields.message(number))
 
 
 def encode_register_plugin(name: str, index: str) -> bytes:

@@ -3,6 +3,9 @@
 Source: containerd/nri v0.12.3, pkg/adaptation/plugin.go (the runtime's side) and pkg/stub/stub.go (a plugin's), and
 containerd/ttrpc v1.2.9, server.go. The order on a connection: RegisterPlugin from here; Configure, Synchronize and then
 hooks from the runtime. Configure may overtake the answer to RegisterPlugin, since they travel on two connections.
+
+Before NRI 0.12 (containerd 2.3) the hooks of Pods have no methods of their own: all come as StateChange. A runtime that
+gets an error for a hook fails the Pod.
 """
 
 from collections.abc import Iterable
@@ -19,6 +22,7 @@ from reconciler.nri.messages import (
     PodSandbox,
     Synchronize,
     decode_pod,
+    decode_state_change,
     encode_configure_response,
     encode_register_plugin,
     encode_synchronize_response,
@@ -153,7 +157,6 @@ class Plugin:
         return Registered() if response.code == Code.OK else RegistrationRefused(response.code, response.message)
 
     def _receive_request(self, stream: int, request: Request) -> Event | None:
-        hook = Hook.of_method(request.method)
         if request.service != PLUGIN_SERVICE:
             self._answer(stream, Response(code=Code.UNIMPLEMENTED, message=f"service {request.service}"))
             return None
@@ -164,10 +167,20 @@ class Plugin:
         if request.method == "Shutdown":
             self._answer(stream, Response())
             return ShutDown()
+        if request.method == "StateChange":
+            changed, pod = decode_state_change(request.payload)
+            return self._hook(stream, request, changed, pod)
+        hook = Hook.of_method(request.method)
         if hook is None:
             self._answer(stream, Response(code=Code.UNIMPLEMENTED, message=f"method {request.method}"))
             return None
-        pod = decode_pod(request.payload)
+        return self._hook(stream, request, hook, decode_pod(request.payload))
+
+    def _hook(self, stream: int, request: Request, hook: Hook | None, pod: PodSandbox) -> Event | None:
+        """None is an event that was not subscribed: nothing to do, and no error."""
+        if hook is None:
+            self._answer(stream, Response())
+            return None
         self._await_answer(stream, Response())
         return PodEvent(stream, self._deadline_ns(request), hook, pod)
 

@@ -45,6 +45,11 @@ def pod_request(pod: PodSandbox) -> bytes:
     return message_field(1, pod_bytes(pod))
 
 
+def state_change(event: int, pod: PodSandbox) -> bytes:
+    """What a runtime before NRI 0.12 sends for every hook of a Pod."""
+    return integer_field(1, event) + message_field(2, pod_bytes(pod))
+
+
 def configure_request(*, request_timeout_ms: int = 2000) -> bytes:
     return (
         text_field(2, "containerd")

@@ -24,7 +24,14 @@ from reconciler.nri.plugin import (
 )
 from reconciler.nri.protobuf import Fields
 from reconciler.nri.ttrpc import Message, MessageType, Request, Response
-from tests.unit.nri.runtime_side import RuntimeSide, configure_request, frame, pod_request, synchronize_request
+from tests.unit.nri.runtime_side import (
+    RuntimeSide,
+    configure_request,
+    frame,
+    pod_request,
+    state_change,
+    synchronize_request,
+)
 
 DEADLINE_NS = 1_600_000_000
 POD = PodSandbox("sandbox", "test-0", "uid-0", "default", {"app": "test"}, {"a/b": "c"}, "/run/netns/x")
@@ -114,7 +121,7 @@ def test_a_byte_gone_wrong_is_told_or_a_protocol_error(place: int, flip: int) ->
         new_plugin().feed(bytes(data))
 
 
-@given(st.sampled_from(["Configure", "Synchronize", "RunPodSandbox", "Shutdown", "?"]), st.binary())
+@given(st.sampled_from(["Configure", "Synchronize", "RunPodSandbox", "StateChange", "Shutdown", "?"]), st.binary())
 def test_a_garbled_payload_is_told_or_a_protocol_error(method: str, payload: bytes) -> None:
     with contextlib.suppress(ProtocolError):
         new_plugin().feed(RuntimeSide().call(method, payload))
@@ -133,6 +140,24 @@ def test_a_hook_that_is_accepted_is_answered_with_nothing() -> None:
     plugin.feed(runtime.call("RunPodSandbox", pod_request(POD)))
     assert plugin.take_outgoing() == b""
     plugin.accept(1)
+    assert runtime.responses(plugin.take_outgoing()) == {1: Response()}
+
+
+@pytest.mark.parametrize("hook", Hook)
+def test_a_runtime_before_nri_0_12_says_all_hooks_by_one_method(hook: Hook) -> None:
+    plugin, runtime = new_plugin(), RuntimeSide()
+    assert plugin.feed(runtime.call("StateChange", state_change(hook.event, POD))) == [
+        PodEvent(1, DEADLINE_NS, hook, POD)
+    ]
+    assert plugin.take_outgoing() == b""
+    plugin.accept(1)
+    assert runtime.responses(plugin.take_outgoing()) == {1: Response()}
+
+
+@pytest.mark.parametrize("event", [0, 4, 11, 99])
+def test_a_change_that_was_not_subscribed_is_no_error_as_the_runtime_would_fail_the_pod(event: int) -> None:
+    plugin, runtime = new_plugin(), RuntimeSide()
+    assert plugin.feed(runtime.call("StateChange", state_change(event, POD))) == []
     assert runtime.responses(plugin.take_outgoing()) == {1: Response()}
 
 
