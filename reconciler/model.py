@@ -41,6 +41,8 @@ VLAN_TAGS_BYTES: Final = 8
 """Of two VLAN tags, by which a packet may be longer than MTU and header."""
 SPLIT_BELOW: Final = 100_000_000
 """Ingress limits below this, in bits per second: a packet of 64 KiB would take more than 5 ms of it."""
+SHARED_CLSACT: Final = "clsact with a shared block"
+"""Its filters are other links' too: none can be put on one of them (tc(8), shared blocks)."""
 FILTER_NAME_PREFIX: Final = "ipvlan-bandwidth:"
 
 
@@ -127,12 +129,20 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class ObservedLink:
-    """A link, and what traffic control holds on it. `classifier` is the kind of qdisc that holds its filters."""
+    """A link, and what traffic control holds on it.
+
+    `classifier` is the kind of qdisc that holds its filters, or SHARED_CLSACT.
+    """
 
     link: Link
     root: Qdisc = field(default_factory=lambda: Qdisc("noqueue", 0))
     classifier: str | None = None
     filters: tuple[Filter, ...] = ()
+
+    @property
+    def has_no_place(self) -> bool:
+        """Whether what holds its filters takes none of ours."""
+        return self.classifier not in {None, "clsact"}
 
     @property
     def is_touched(self) -> bool:

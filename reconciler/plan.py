@@ -99,7 +99,7 @@ _NOTHING = _Wants()
 
 
 def _wants(desired: DesiredShaping, target: ObservedLink, ifb_is_possible: bool) -> _Wants:
-    if target.classifier == "ingress":
+    if target.has_no_place:
         return _NOTHING
     egress = Direction.EGRESS in desired.limits and not _blocks(target.intruder(Direction.EGRESS))
     ingress = (
@@ -146,7 +146,7 @@ def _ifb_problem(ifb: ObservedLink | None) -> Problem | None:
         message = f"an interface {IFB_NAME} of kind {ifb.link.kind} is in the way, so ingress is not limited; rename it"
     elif ifb.root.is_foreign:
         message = f"{IFB_NAME} has a root qdisc that is not ours, so ingress is not limited; delete it"
-    elif ifb.classifier == "ingress" or _blocks(ifb.intruder(Direction.EGRESS)):
+    elif ifb.has_no_place or _blocks(ifb.intruder(Direction.EGRESS)):
         message = f"{IFB_NAME} has a qdisc or filter that is not ours, so ingress is not limited; delete it"
     else:
         return None
@@ -175,8 +175,11 @@ def _link_problems(desired: DesiredShaping, target: ObservedLink) -> Iterator[Pr
             "and unless it is an fq nothing paces what leaves; delete it"
         )
         yield Problem(ProblemKind.CONFLICT, message)
-    if target.classifier == "ingress":
-        message = f"{name} has an ingress qdisc that is not ours and excludes clsact, so it is not limited; delete it"
+    if target.has_no_place:
+        message = (
+            f"{name} has a qdisc that is not ours ({target.classifier}) in the place of a clsact for our filters, so "
+            "it is not limited; delete it"
+        )
         yield Problem(ProblemKind.CONFLICT, message)
     for direction in desired.limits:
         intruder = target.intruder(direction)

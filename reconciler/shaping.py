@@ -154,6 +154,8 @@ class Shaper:
         if not doubtful:
             return 0
         present = netns.inodes() | {netns.inode(self._paths[held]) for held in doubtful if held in self._paths}
+        # The inode of one that is gone may be that of a later Pod's by now: the kernel gives the lowest that is free.
+        present -= {held.netns_inode for held in alive}
         gone = [held for held in doubtful if held.netns_inode not in present]
         for tenant in gone:
             self._free(tenant)

@@ -1,6 +1,7 @@
 """What a network namespace holds: links, root qdiscs and filters, as the nouns of `reconciler.model`."""
 
 import errno
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -13,6 +14,7 @@ from reconciler.kernel.attributes import (
     LINK_ATTRIBUTES,
     MIRRED_EGRESS_REDIRECT,
     TC_ACT_STOLEN,
+    TC_ATTRIBUTES,
     RawLink,
     RawTrafficControl,
     TrafficControlMessage,
@@ -26,6 +28,7 @@ from reconciler.model import (
     COORDINATOR_VETH,
     GSO_DEFAULT_BYTES,
     IFB_NAME,
+    SHARED_CLSACT,
     SPLITTER_HANDLE,
     Filter,
     Link,
@@ -48,12 +51,18 @@ _IFF_UP: Final = 1
 _IFLA_IFNAME: Final = 3
 _IFLA_LINKINFO: Final = 18
 _IFLA_INFO_KIND: Final = 1
+_IFLA_INFO_DATA: Final = 2
+_IFLA_IPVLAN_MODE: Final = 1
 MOST_LINKS: Final = 64
 _IPVLAN: Final = "ipvlan"
+_IPVTAP: Final = "ipvtap"
+"""An ipvlan link with a character device beside it: as any other, while nobody reads that."""
 _KINDS: Final = frozenset({_IPVLAN, "veth", "ifb"})
 _NAMES: Final = frozenset({IFB_NAME, COORDINATOR_VETH})
 _IPVLAN_MODES: Final = {0: "l2", 1: "l3", 2: "l3s"}
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP})
+_BLOCKS: Final = frozenset({13, 14})
+"""TCA_INGRESS_BLOCK and TCA_EGRESS_BLOCK, which a qdisc has whose filters are shared with others."""
 _CLASSIFIERS: Final = frozenset({"clsact", "ingress"})
 
 
@@ -64,7 +73,7 @@ def observe_netns(netlink: Netlink) -> ObservedShaping:
     kinds, ipvlan before others and the oldest of each, so that nobody can keep us busy with thousands of them.
     """
     relevant, unseen = _relevant(_dump_links(netlink))
-    links = {message["index"]: _link(name, _decoded(message, ifinfmsg)) for message, name in relevant}
+    links = {message["index"]: _link(message, name, kind) for message, name, kind in relevant}
     netlink.link_indexes = {link.name: index for index, link in links.items()}
     names = {index: link.name for index, link in links.items()}
     roots: dict[int, Any] = {}
@@ -76,7 +85,8 @@ def observe_netns(netlink: Netlink) -> ObservedShaping:
         message = _decoded(raw, TrafficControlMessage)
         kind = message.get_attr("TCA_KIND")
         if kind in _CLASSIFIERS:
-            classifiers[message["index"]] = kind
+            is_shared = not _BLOCKS.isdisjoint(raw_attributes(raw.data, TC_ATTRIBUTES))
+            classifiers[message["index"]] = SHARED_CLSACT if is_shared and kind == "clsact" else kind
         elif message["parent"] == TC_H_ROOT:
             roots[message["index"]] = message
         elif (message["parent"], message["handle"]) == BELOW_SPLITTER:
@@ -110,8 +120,15 @@ def _dump_links(netlink: Netlink) -> list[Any]:
 def name_and_kind(message: Any) -> tuple[str, str]:
     """The name of a link as it is known everywhere here, whatever its bytes are, and its kind."""
     held = raw_attributes(message.data, LINK_ATTRIBUTES)
-    kind = raw_attributes(held.get(_IFLA_LINKINFO, b""), 0).get(_IFLA_INFO_KIND, b"")
-    return _text(held.get(_IFLA_IFNAME, b"")), _text(kind)
+    kind = _text(raw_attributes(held.get(_IFLA_LINKINFO, b""), 0).get(_IFLA_INFO_KIND, b""))
+    return _text(held.get(_IFLA_IFNAME, b"")), _IPVLAN if kind == _IPVTAP else kind
+
+
+def _mode(message: Any) -> str | None:
+    """Of an ipvlan link."""
+    info = raw_attributes(raw_attributes(message.data, LINK_ATTRIBUTES).get(_IFLA_LINKINFO, b""), 0)
+    value = raw_attributes(info.get(_IFLA_INFO_DATA, b""), 0).get(_IFLA_IPVLAN_MODE, b"")
+    return _IPVLAN_MODES.get(int.from_bytes(value[:2], sys.byteorder)) if value else None
 
 
 def _text(value: str | bytes | None) -> str:
@@ -121,15 +138,15 @@ def _text(value: str | bytes | None) -> str:
     return value.rstrip(b"\0").replace(b"\\", rb"\\").decode(errors="backslashreplace")
 
 
-def _relevant(messages: Iterable[Any]) -> tuple[list[tuple[Any, str]], int]:
-    """With their names, in the order of their indexes; and how many ipvlan links there are beyond the bound.
+def _relevant(messages: Iterable[Any]) -> tuple[list[tuple[Any, str, str]], int]:
+    """With their names and kinds, in the order of their indexes; and how many ipvlan links there are beyond the bound.
 
     Of more than there may be, ipvlan comes before others, as it is what is limited.
     """
     links = [(message, *name_and_kind(message)) for message in sorted(messages, key=lambda message: message["index"])]
     counted = sorted((kind != _IPVLAN, number) for number, (_, _, kind) in enumerate(links) if kind in _KINDS)
     kept = {number for _, number in counted[:MOST_LINKS]}
-    seen = [(message, name) for number, (message, name, _) in enumerate(links) if name in _NAMES or number in kept]
+    seen = [each for number, each in enumerate(links) if each[1] in _NAMES or number in kept]
     return seen, sum(not is_other for is_other, _ in counted[MOST_LINKS:])
 
 
@@ -139,17 +156,12 @@ def _decoded(raw: Any, kind: type[Any]) -> Any:
     return message
 
 
-def _link(name: str, message: Any) -> Link:
-    info = message.get_attr("IFLA_LINKINFO")
-    kind = (info.get_attr("IFLA_INFO_KIND") if info else None) or ""
-    mode = None
-    if kind == "ipvlan":
-        data = info.get_attr("IFLA_INFO_DATA")
-        mode = _IPVLAN_MODES.get(data.get_attr("IFLA_IPVLAN_MODE")) if data else None
+def _link(raw: Any, name: str, kind: str) -> Link:
+    message = _decoded(raw, ifinfmsg)
     return Link(
         name,
         kind,
-        mode,
+        _mode(raw) if kind == _IPVLAN else None,
         is_up=bool(message["flags"] & _IFF_UP),
         gso_max_bytes=message.get_attr("IFLA_GSO_MAX_SIZE") or GSO_DEFAULT_BYTES,
         tso_max_bytes=message.get_attr("IFLA_TSO_MAX_SIZE") or GSO_DEFAULT_BYTES,  # told since Linux 5.19

@@ -31,8 +31,8 @@ _LOG: Final = logging.getLogger(__name__)
 COMPILE_TIMEOUT_SECONDS: Final = 120
 _MESSAGE_BYTES: Final = 4000
 _FUNCTION_PREFIX: Final = "ivbw_"
-_NEXT: Final = struct.Struct("=Q")
-_NEXT_OFFSET: Final = 5 * 8
+NEXT: Final = struct.Struct("=Q")
+NEXT_OFFSET: Final = 5 * 8
 """The shared timeline in struct state (`shaper.c`), after the counters."""
 _VALUE_BYTES: Final[Mapping[str, int]] = {"limits": buckets.LIMIT_BYTES, "state": buckets.STATE_BYTES}
 
@@ -137,7 +137,7 @@ class Program:
         The shaper's clock is CLOCK_MONOTONIC.
         """
         state = self.read_state(class_id)
-        (free_at,) = _NEXT.unpack_from(state, _NEXT_OFFSET)
+        (free_at,) = NEXT.unpack_from(state, NEXT_OFFSET)
         return buckets.decode_counters(state), max(0, int(free_at) - time.monotonic_ns())
 
     def read_state(self, class_id: int) -> bytes:

@@ -16,7 +16,8 @@
 #define ETHERTYPE_ARP 0x0806
 
 #define NANOSECONDS_PER_SECOND 1000000000ULL
-#define OWN_STAMP_HORIZON (10 * NANOSECONDS_PER_SECOND) // as fq's own: a later stamp is of another clock
+#define OWN_STAMP_HORIZON (1 * NANOSECONDS_PER_SECOND) // a sender's own stamp is kept up to here: see stamp
+#define ANOTHER_CLOCK (10 * NANOSECONDS_PER_SECOND)    // from here on it is none of this clock, as for fq
 
 #define SETS 512 // of cells of flows in each bucket; a power of two
 #define WAYS 8   // cells in a set: one cache line
@@ -37,7 +38,10 @@
 #define EARLY_CHANCE 1024          // of 2^16: a packet is signalled early while the queue is long,
 #define EARLY_CHANCE_LONG 8192     // and while it is twice as long
 #define MOST_WAIT (1 * NANOSECONDS_PER_SECOND) // however many flows there are, unless 8 full packets take longer
-#define MOST_BYTES_SHIFT 19 // of one packet, segments and all: GRO_MAX_SIZE, 8 * 65535, is just below 2^19
+// Of one packet, segments and all their headers: GRO_MAX_SIZE, 8 * 65535, is just below 2^19. What says that it has more
+// is made up (a packet socket's virtio header names its segments' size, down to a byte).
+#define MOST_BYTES_SHIFT 20
+#define MOST_SEGMENTED 4 // times its own length: what a received packet is charged at most; an MSS of 48 makes it 2.4
 // Four full packets of each flow: 4 * 1514 bytes, times the time over which `had` sums up (a half-life / ln 2), in ns
 // for a half-life of one unit. TCP keeps no fewer in flight without running into retransmission timeouts.
 #define ENTITLED (4 * 1514 * 1477ULL)
@@ -88,7 +92,8 @@ struct state {
   u32 fattest;      // cell of the flow that has had most, of those that heed signals
   u32 fattest_had;
   u32 half_life;    // log2, in units of the flows' clock
-  u32 reserved[3];  // another layout has another size, as an upgrade copies what has the same (handover.py)
+  u32 reserved;     // another layout has another size, as an upgrade copies what has the same (handover.py)
+  u64 rate;         // what the limit was at the last packet, in bits per second
   u64 cells[CELLS];
 };
 
@@ -155,21 +160,28 @@ static __always_inline u64 until_next_signal(u64 interval_ns, u64 signals) {
 }
 
 // Charges `duration` to a timeline. While it runs ahead of the clock every CPU's charge is an atomic add, so none is
-// lost. Only a timeline that lags, of a bucket that was idle, is set: no burst is saved up, and at that moment there is
-// no queue that a lost charge could make longer than the limit allows.
-static __always_inline void charge(u64 *timeline, u64 start, u64 now, u64 duration) {
-  if (start > now)
+// lost. Only a timeline that lags, of a bucket that was idle, is set: no burst is saved up. Whether it lags is looked at
+// again here, as other CPUs may have filled a queue since the program began; in the two instructions between, there is
+// none yet that a lost charge could make longer than the limit allows.
+static __always_inline void charge(u64 *timeline, u64 now, u64 duration) {
+  if (*(volatile u64 *)timeline > now)
     __sync_fetch_and_add(timeline, duration);
   else
     *timeline = now + duration;
 }
 
 // The packet leaves at `start`, or at the time its sender paced it for when that is later (SO_MAX_PACING_RATE, BBR,
-// SO_TXTIME). On ingress a stamp may be a receive time on another clock: it is not looked at, and the helper (Linux 5.18)
-// tells the kernel that what is written is none. Before that, the Pod takes it for one.
+// SO_TXTIME), but by a second at most: what anybody may stamp for one and the same moment is sent at once then, and
+// until then it fills the node's memory. On ingress a stamp may be a receive time on another clock: it is not looked at,
+// and the helper (Linux 5.18) tells the kernel that what is written is none. Before that, the Pod takes it for one.
 static __always_inline void stamp(struct __sk_buff *skb, int is_ingress, u64 start, u64 now) {
   u64 own = is_ingress ? 0 : skb->tstamp;
-  if (start <= now || (own > start && own < now + OWN_STAMP_HORIZON))
+  if (own > now + OWN_STAMP_HORIZON) {
+    u64 latest = now + OWN_STAMP_HORIZON;
+    skb->tstamp = own > now + ANOTHER_CLOCK || start > latest ? start : latest;
+    return;
+  }
+  if (start <= now || own > start)
     return;
 #ifndef NO_SET_TSTAMP
   if (is_ingress) {
@@ -255,8 +267,7 @@ static __always_inline int may_borrow(const struct limit *limit, const struct st
 }
 
 static __always_inline void borrow(const struct limit *limit, struct state *state, u64 wait, u64 duration, u64 now) {
-  u64 start = state->borrowed > now ? state->borrowed : now;
-  charge(&state->borrowed, start, now, (duration * (wait >> (limit->borrowed_shift - 4))) >> 4);
+  charge(&state->borrowed, now, (duration * (wait >> (limit->borrowed_shift - 4))) >> 4);
 }
 
 static __always_inline int drop(struct state *state) {
@@ -293,6 +304,10 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   u64 now = bpf_ktime_get_ns();
   u64 noise = now * 0x9E3779B97F4A7C15ULL;
   u64 bytes = skb->wire_len;
+  if (is_ingress && bytes > MOST_SEGMENTED * skb->len)
+    bytes = MOST_SEGMENTED * skb->len;
+  if (bytes >> MOST_BYTES_SHIFT)
+    return drop(held);
   u64 duration = wire_time_ns(limit, bytes, noise);
   // Further ahead than this rate could bring it, with the longest packet as the last of the longest queue: the timeline
   // is that of a much lower rate, which was raised since.
@@ -300,20 +315,18 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   u64 longest = (limit->multiplier << MOST_BYTES_SHIFT) >> limit->shift;
   if (held->next > now + most_wait + 2 * limit->interval_ns + longest)
     held->next = held->express_next = now;
+  if (held->rate != limit->bits_per_second) {
+    // At another rate these times, which may be minutes ahead after a very low one, mean nothing.
+    held->rate = limit->bits_per_second;
+    held->borrowed = held->first_above = held->signal_next = 0;
+  }
   u64 start = held->next > now ? held->next : now;
   u64 wait = start - now;
+  // ARP never waits, and on ingress nothing can that is not IP (the helper stamps IP alone). All the same it is a flow as
+  // any other, which is held to its share by what of it is dropped: a packet socket may name its packets as it likes.
   u16 ethertype = bpf_ntohs(skb->protocol);
-
-  // Not IP: charged, and no flow. ARP never waits. On ingress nothing of it can (the helper stamps IP alone), so what
-  // keeps coming is dropped in the end: a packet socket may name its packets as it likes.
-  if (ethertype != ETHERTYPE_IPV4 && ethertype != ETHERTYPE_IPV6) {
-    if (wait > most_wait)
-      return drop(held);
-    charge(&held->next, start, now, duration);
-    if (!is_ingress && ethertype != ETHERTYPE_ARP)
-      stamp(skb, 0, start, now);
-    return pass(held, bytes, skb->gso_segs);
-  }
+  int is_ip = ethertype == ETHERTYPE_IPV4 || ethertype == ETHERTYPE_IPV6;
+  int waits = is_ip || (!is_ingress && ethertype != ETHERTYPE_ARP);
 
   u64 express = held->express_next > now ? held->express_next : now;
   u32 express_clock = (u32)(express >> CLOCK_SHIFT);
@@ -338,13 +351,14 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   // Signals go to the fattest of the flows that heed them, and what it had is what the others are held to.
   int is_stubborn = strikes >= STUBBORN_STRIKES;
   u32 fattest_had = had;
-  int is_fattest = index == held->fattest && !is_stubborn;
+  u32 always = ALWAYS_SPARSE_BYTES >> limit->unit_shift;
+  // One of so little is never it: it may have come alone when nothing else did, and would wait with all others now.
+  int is_fattest = index == held->fattest && !is_stubborn && had > always;
   if (!is_fattest) {
     u64 fattest_age = (start >> CLOCK_SHIFT) - held->fattest_leaves;
     fattest_had = (s64)fattest_age > 0 ? decayed(held->fattest_had, fattest_age, half_life) : held->fattest_had;
     // A flow that has had little goes ahead of the queue, unless it would overtake a packet of its own. What goes ahead
     // is limited to the rate by the express timeline, and charged to the shared one.
-    u32 always = ALWAYS_SPARSE_BYTES >> limit->unit_shift;
     u32 share = fattest_had / SPARSE_SHARE;
     u32 sparse_had = limit->sparse_had << (half_life - MINIMUM_HALF_LIFE);
     if (share < sparse_had)
@@ -354,9 +368,10 @@ int SHAPER_NAME(struct __sk_buff *skb) {
         may_borrow(limit, held, wait, bytes, express, now, noise)) {
       held->cells[index] = CELL(tag, strikes, had, express_clock);
       borrow(limit, held, wait, duration, now);
-      charge(&held->express_next, express, now, duration);
-      charge(&held->next, start, now, duration);
-      stamp(skb, is_ingress, express, now);
+      charge(&held->express_next, now, duration);
+      charge(&held->next, now, duration);
+      if (waits)
+        stamp(skb, is_ingress, express, now);
       return pass(held, bytes, skb->gso_segs);
     }
     if (had >= fattest_had && !is_stubborn) {
@@ -407,7 +422,8 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     if (((u64)had << limit->unit_shift) > MANY_BYTES && half_life > MINIMUM_HALF_LIFE)
       held->half_life = half_life - 1;
   }
-  charge(&held->next, start, now, duration);
-  stamp(skb, is_ingress, start, now);
+  charge(&held->next, now, duration);
+  if (waits)
+    stamp(skb, is_ingress, start, now);
   return pass(held, bytes, skb->gso_segs);
 }

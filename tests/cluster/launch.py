@@ -20,7 +20,11 @@ NODE_MEMORY_MIB = 3072
 END_TIMEOUT_S = 30.0
 KEPT_LOGS = 3
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
-ASSETS = ("etcd", "kube-apiserver", "kubectl")
+ASSETS = {
+    "KUBEBUILDER_ASSETS": ("etcd", "kube-apiserver", "kubectl"),
+    "CONTAINERD": ("containerd", "containerd-shim-runc-v2", "ctr"),
+}
+"""Programs that are taken from the folder that an environment variable names, where they are there."""
 
 
 def program(name: str) -> Path:
@@ -28,10 +32,11 @@ def program(name: str) -> Path:
 
     Raises ClusterError when there is none.
     """
-    assets = existing("KUBEBUILDER_ASSETS")
-    path = Path(assets) / name if assets is not None and name in ASSETS else cache() / "bin" / name
-    if assets is not None and not path.exists():
-        path = cache() / "bin" / name
+    path = cache() / "bin" / name
+    for variable, names in ASSETS.items():
+        folder = existing(variable) if name in names else None
+        if folder is not None and (Path(folder) / name).exists():
+            path = Path(folder) / name
     if not path.exists():
         raise ClusterError(f"there is no {path}: `tests/setup/binaries.sh` builds it")
     return path

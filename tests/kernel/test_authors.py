@@ -58,9 +58,12 @@ def test_but_not_by_the_ingress_limit_of_another_pod(shaper: Shaper, limited: Po
     shaper.shape(peer.uid, peer.netns, limits())
 
 
-def test_with_net_admin_it_can_make_itself_another_ipvlan_which_shares_the_limit(shaper: Shaper, limited: Pod) -> None:
+@pytest.mark.parametrize("kind", ["ipvlan", "ipvtap"])
+def test_with_net_admin_it_can_make_itself_another_ipvlan_which_shares_the_limit(
+    shaper: Shaper, limited: Pod, kind: str
+) -> None:
     shaper.shape(limited.uid, limited.netns, limits(egress="1M"))
-    limited.run("ip", "link", "add", "link", "eth0", "name", "mine", "type", "ipvlan", "mode", "l2")
+    limited.run("ip", "link", "add", "link", "eth0", "name", "mine", "type", kind, "mode", "l2")
     outcome = shaper.shape(limited.uid, limited.netns, limits(egress="1M"))
     assert set(outcome.interfaces) == {"eth0", "mine"}
     assert "direct-action" in limited.run("tc", "filter", "show", "dev", "mine", "egress")

@@ -232,6 +232,17 @@ def test_a_foreign_qdisc_in_the_place_of_ours_is_not_replaced(node: Node, limite
     assert state(limited) == before
 
 
+def test_a_clsact_with_a_shared_block_is_a_conflict_until_it_goes(node: Node, limited: Pod) -> None:
+    node.start(limited, egress="20M")
+    before = state(limited)
+    began = time.monotonic()
+    limited.run("sh", "-ec", "tc qdisc del dev eth0 clsact; tc qdisc add dev eth0 egress_block 10 clsact")
+    assert "shared block" in node.wait(limited, "Conflict", since=began).notice.message
+    limited.run("tc", "qdisc", "del", "dev", "eth0", "clsact")
+    node.wait(limited, "BandwidthLimited", since=began)
+    assert state(limited) == before
+
+
 def test_an_ingress_qdisc_that_excludes_clsact_is_a_conflict_until_it_goes(node: Node, limited: Pod, peer: Pod) -> None:
     limited.run("tc", "qdisc", "add", "dev", "eth0", "ingress")
     limited.run("tc", "filter", "add", "dev", "eth0", "ingress", "pref", "7", "matchall", "action", "ok")

@@ -11,6 +11,7 @@ from reconciler.model import (
     HANDLE_CLSACT_OURS,
     IFB_NAME,
     INGRESS_PRIORITY,
+    SHARED_CLSACT,
     SPLITTER_HANDLE,
     DesiredShaping,
     Filter,
@@ -88,7 +89,7 @@ our_filters = st.one_of(
 @st.composite
 def observed_links(draw: st.DrawFn, link: Link) -> ObservedLink:
     """A link as ours, others' or nobody's work; one filter of ours at most at a hook."""
-    classifier = draw(st.sampled_from([None, "clsact", "ingress"]))
+    classifier = draw(st.sampled_from([None, "clsact", "ingress", SHARED_CLSACT]))
     filters: list[Filter] = []
     if classifier == "clsact":
         ours = {each.hook: each for each in draw(st.lists(our_filters, max_size=2))}

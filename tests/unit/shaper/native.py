@@ -1,0 +1,122 @@
+"""The shaper as a program of this machine, with a clock that stands until it is set: what it does to the nanosecond.
+
+The same source as the kernel's, compiled by gcc. That the kernel's verifier takes it, and what fq makes of its stamps,
+is for tests/kernel to show.
+"""
+
+import ctypes
+import functools
+import hashlib
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from reconciler.kernel import buckets
+from reconciler.kernel.program import NEXT, NEXT_OFFSET
+from reconciler.model import LimitEntry
+from webhook.contract import Direction, Quantity
+
+HERE: Final = Path(__file__).parent
+SOURCE: Final = Path(buckets.__file__).with_name("shaper.c")
+BUILT: Final = HERE.parents[2] / "build" / "shaper"
+SLOT: Final = 1
+IPV4: Final = 0x0800
+ARP: Final = 0x0806
+SECOND: Final = 1_000_000_000
+MILLISECOND: Final = 1_000_000
+_BEGIN: Final = 1_000 * SECOND
+_PASS: Final = -1
+
+
+class _Packet(ctypes.Structure):
+    _fields_ = (
+        ("tstamp", ctypes.c_uint64),
+        *((name, ctypes.c_uint32) for name in ("tc_classid", "len", "wire_len", "protocol", "hash", "gso_segs")),
+        ("may_mark", ctypes.c_uint32),
+        ("marked", ctypes.c_uint32),
+    )
+
+
+class Fate(NamedTuple):
+    """What became of a packet: None in `wait_ns` when it was dropped, else how long it waits."""
+
+    wait_ns: int | None
+    marked: bool
+
+
+@functools.cache
+def _built() -> Path:
+    stubs = HERE / "stubs.h"
+    digest = hashlib.sha256(SOURCE.read_bytes() + stubs.read_bytes()).hexdigest()[:16]
+    library = BUILT / f"{digest}.so"
+    if not library.exists():
+        BUILT.mkdir(parents=True, exist_ok=True)
+        options = ("-O1", "-shared", "-fPIC", "-Werror", "-Wno-unknown-pragmas", "-DENTRIES=4", "-DSHAPER_NAME=shaper")
+        subprocess.run(["gcc", *options, "-include", stubs, SOURCE, "-o", library], check=True)
+    return library
+
+
+class Native:
+    """One slot's two buckets, and a clock in ns."""
+
+    def __init__(self, limit: str, direction: Direction = Direction.EGRESS) -> None:
+        self._library = ctypes.CDLL(str(_built()))
+        self._bucket = 2 * SLOT + (direction is Direction.INGRESS)
+        # The library is loaded once: what another test left.
+        size = ctypes.c_size_t.in_dll(self._library, "state_bytes").value
+        ctypes.memset(self._place("state_entries", size), 0, size)
+        self._call: object = None
+        self.now = _BEGIN
+        self.limit(limit)
+
+    def _place(self, name: str, size: int) -> int:
+        return ctypes.addressof(ctypes.c_char.in_dll(self._library, name)) + self._bucket * size
+
+    def limit(self, text: str) -> None:
+        """Write another limit."""
+        self.bits_per_second = Quantity.parse(text).bits_per_second
+        entry = LimitEntry(self.bits_per_second, 1, "uid", 1)
+        value = buckets.encode_limit(entry)
+        assert len(value) == ctypes.c_size_t.in_dll(self._library, "limits_bytes").value
+        ctypes.memmove(self._place("limits_entries", len(value)), value, len(value))
+
+    def send(
+        self,
+        length: int = 1514,
+        flow: int = 1,
+        *,
+        wire: int | None = None,
+        ethertype: int = IPV4,
+        stamp: int = 0,
+        may_mark: bool = False,
+    ) -> Fate:
+        """One packet at this moment: `wire` bytes with the headers of its segments, and its sender's own stamp."""
+        self._library.set_clock(ctypes.c_uint64(self.now))
+        packet = _Packet(stamp, self._bucket, length, wire or length, ethertype, _hash(flow), 1, may_mark, 0)
+        verdict = self._library.shaper(ctypes.byref(packet))
+        leaves = max(packet.tstamp, self.now)
+        return Fate(leaves - self.now if verdict == _PASS else None, bool(packet.marked))
+
+    def meanwhile(self, call: Callable[[], None]) -> None:
+        """Have other CPUs do this while the next packet is on its way through the program."""
+        self._call = ctypes.CFUNCTYPE(None)(call)
+        self._library.set_meanwhile(self._call)
+
+    def counters(self) -> buckets.Counters:
+        """What it counted."""
+        return buckets.decode_counters(self._head())
+
+    @property
+    def queue_ns(self) -> int:
+        """How far ahead the shared timeline is."""
+        (free_at,) = NEXT.unpack_from(self._head(), NEXT_OFFSET)
+        return max(0, free_at - self.now)
+
+    def _head(self) -> bytes:
+        return ctypes.string_at(self._place("state_entries", buckets.STATE_BYTES), 64)
+
+
+def _hash(flow: int) -> int:
+    """As spread as the kernel's."""
+    return (flow * 0x9E3779B1) & 0xFFFFFFFF

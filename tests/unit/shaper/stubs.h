@@ -1,0 +1,48 @@
+// What shaper.c needs of bcc and the kernel, for a program of this machine: see native.py.
+#include <stdint.h>
+#include <stddef.h>
+
+typedef uint64_t u64;
+typedef int64_t s64;
+typedef uint32_t u32;
+typedef uint16_t u16;
+#undef __always_inline
+#define __always_inline inline __attribute__((always_inline))
+
+struct __sk_buff {
+  u64 tstamp;
+  u32 tc_classid, len, wire_len, protocol, hash, gso_segs, may_mark, marked;
+};
+
+static u64 clock_ns;
+void set_clock(u64 now) { clock_ns = now; }
+
+// What other CPUs do between the program's first look at its timelines and its last word: called once a packet.
+static void (*meanwhile)(void);
+void set_meanwhile(void (*call)(void)) { meanwhile = call; }
+
+static u64 bpf_ktime_get_ns(void) { return clock_ns; }
+static u16 bpf_ntohs(u32 value) { return (u16)value; }
+
+static u32 bpf_get_hash_recalc(struct __sk_buff *skb) {
+  if (meanwhile) {
+    void (*call)(void) = meanwhile;
+    meanwhile = NULL;
+    call();
+  }
+  return skb->hash;
+}
+
+static int bpf_skb_ecn_set_ce(struct __sk_buff *skb) { return skb->marked = skb->may_mark; }
+
+#define BPF_SKB_TSTAMP_DELIVERY_MONO 1
+static void bpf_skb_set_tstamp(struct __sk_buff *skb, u64 tstamp, int kind) {
+  (void)kind;
+  skb->tstamp = tstamp;
+}
+
+#define BPF_ARRAY(name, type, entries)                                                                                  \
+  type name##_entries[entries];                                                                                         \
+  static type *name##_lookup(u32 *key) { return &name##_entries[*key]; }                                                \
+  static struct { type *(*lookup)(u32 *key); } name = {name##_lookup};                                                  \
+  const size_t name##_bytes = sizeof(type)

@@ -1,0 +1,164 @@
+"""What the shaper does, packet by packet, on a clock that the tests set. Times in ns."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.unit.shaper.native import ARP, IPV4, MILLISECOND, SECOND, Native
+from webhook.contract import Direction
+
+LONGEST = (1 << 20) - 1  # what a packet may claim
+RATES = {"1M": 1_000_000, "10M": 10_000_000, "100M": 100_000_000}
+PING, TCP, FLOOD = 7, 1, 3
+
+
+def every(shaper: Native, period: int, seconds: float) -> Iterator[int]:
+    """Set the clock forward step by step; gives the time since the beginning."""
+    began = shaper.now
+    while shaper.now < began + seconds * SECOND:
+        shaper.now += period
+        yield shaper.now - began
+
+
+@pytest.mark.parametrize("direction", Direction)
+@pytest.mark.parametrize("limit", ["1k", "100k", "1M", "100M", "1G"])
+def test_packets_that_come_at_once_leave_one_after_the_other_at_the_rate(limit: str, direction: Direction) -> None:
+    shaper = Native(limit, direction)
+    each = 1514 * 8 * SECOND / shaper.bits_per_second
+    waits = [shaper.send().wait_ns for _ in range(8)]
+    assert waits == pytest.approx([number * each for number in range(8)], rel=1e-6, abs=8)
+
+
+def test_a_sender_s_own_stamp_is_kept_for_a_second_and_never_made_earlier_than_the_rate() -> None:
+    shaper = Native("10M")
+    assert shaper.send(stamp=shaper.now + 20 * MILLISECOND).wait_ns == 20 * MILLISECOND
+    assert shaper.send(stamp=shaper.now - 1).wait_ns == shaper.queue_ns - 1_211_200
+    shaper.now += SECOND
+    assert shaper.send(stamp=shaper.now + 9 * SECOND).wait_ns == SECOND
+    shaper.now += SECOND
+    assert shaper.send(stamp=shaper.now + 3500 * SECOND).wait_ns == 0, "it is of another clock"
+
+
+def test_nobody_can_have_more_than_a_second_of_the_limit_leave_at_one_moment() -> None:
+    shaper = Native("10M")
+    moment = shaper.now + 9 * SECOND
+    waits = [shaper.send(flow=passed, stamp=moment).wait_ns for passed in every(shaper, 1_230_000, 8.5)]
+    assert max(wait for wait in waits if wait is not None) <= SECOND
+
+
+@pytest.mark.parametrize("limit", RATES)
+@pytest.mark.parametrize("direction", Direction)
+def test_packets_that_claim_a_great_many_segments_do_not_void_the_limit(limit: str, direction: Direction) -> None:
+    shaper = Native(limit, direction)
+    passed = 0
+    for _ in every(shaper, MILLISECOND, 10):
+        wire = LONGEST if direction is Direction.EGRESS else 64 * LONGEST
+        if shaper.send(65_054, wire=wire).wait_ns is not None:
+            passed += min(wire, 4 * 65_054) if direction is Direction.INGRESS else wire
+    most = RATES[limit] * (10 + 1.2) / 8 + 2 * LONGEST
+    assert passed <= most
+
+
+def test_a_packet_longer_than_any_real_one_is_dropped_and_charged_to_nobody() -> None:
+    shaper = Native("10M")
+    assert shaper.send(60_054, wire=901_650_000).wait_ns is None
+    assert (shaper.queue_ns, shaper.counters().drops) == (0, 1)
+
+
+def test_what_a_received_packet_claims_costs_its_receiver_four_times_its_length_at_most() -> None:
+    shaper = Native("10M", Direction.INGRESS)
+    shaper.send(1418, wire=125_780)
+    assert shaper.queue_ns == pytest.approx(4 * 1418 * 800, abs=1)
+
+
+class Tcp:
+    """A sender that opens its window by a packet a round trip of 20 ms, and halves it when one is lost or marked."""
+
+    ROUND_TRIP = 20 * MILLISECOND
+
+    def __init__(self, shaper: Native) -> None:
+        self._shaper, self._window, self._deaf_until = shaper, 10.0, 0
+        self._due: list[int] = []
+        self.carried = 0
+
+    def go_on(self) -> None:
+        """Take the acknowledgements that are due, and send what the window lets."""
+        now = self._shaper.now
+        while self._due and abs(self._due[0]) <= now:
+            if self._due.pop(0) > 0:
+                self.carried += 1514
+                self._window += 1 / self._window
+        while len(self._due) < int(self._window):
+            wait = self._shaper.send(flow=TCP).wait_ns
+            if wait is None and now > self._deaf_until:
+                self._window, self._deaf_until = max(1.0, self._window / 2), now + self.ROUND_TRIP
+            self._due.append(now + self.ROUND_TRIP + wait if wait is not None else -(now + self.ROUND_TRIP))
+            self._due.sort(key=abs)
+            if wait is None:
+                return
+
+
+@pytest.mark.parametrize("ethertype", [IPV4, ARP, 0x88B5])
+@pytest.mark.parametrize("direction", Direction)
+@pytest.mark.parametrize("length", [60, 1514])
+def test_a_flood_leaves_its_share_to_others_whatever_it_says_it_is(
+    ethertype: int, direction: Direction, length: int
+) -> None:
+    shaper = Native("10M", direction)
+    tcp, flood = Tcp(shaper), 0.0
+    for _ in every(shaper, 50_000, 15):
+        tcp.go_on()
+        flood += 50_000 * 12e6 / 8 / SECOND  # 12 Mbit/s
+        while flood >= length:
+            flood -= length
+            shaper.send(length, FLOOD, ethertype=ethertype)
+    assert tcp.carried * 8 / 15 >= 0.3 * RATES["10M"]
+
+
+@pytest.mark.parametrize("limit", RATES)
+@pytest.mark.parametrize("direction", Direction)
+def test_a_ping_beside_a_flood_that_paused_waits_no_longer_than_before(limit: str, direction: Direction) -> None:
+    shaper = Native(limit, direction)
+    between = 10 * MILLISECOND * RATES["1M"] // RATES[limit]  # 1.2 times the limit
+    flood = ping = shaper.now
+    waits = []
+    for passed in every(shaper, between // 4, 9):
+        if shaper.now >= flood and not 3 * SECOND < passed < 3.5 * SECOND:
+            flood = shaper.now + between
+            shaper.send(flow=FLOOD)
+        if shaper.now >= ping:
+            ping += 100 * MILLISECOND
+            wait = shaper.send(98, PING).wait_ns
+            if passed > 5 * SECOND:
+                waits.append(wait)
+    assert max(wait if wait is not None else SECOND for wait in waits) <= 2 * 1514 * 8 * SECOND / RATES[limit]
+
+
+def test_what_other_cpus_queue_while_a_packet_is_on_its_way_is_kept() -> None:
+    shaper = Native("100M", Direction.INGRESS)
+
+    def others() -> None:
+        for flow in range(100):
+            shaper.send(flow=flow)
+
+    shaper.meanwhile(others)
+    shaper.send()
+    charged = shaper.counters().packets
+    assert charged > 50
+    assert shaper.queue_ns == pytest.approx(charged * 1514 * 80, abs=200)
+
+
+@pytest.mark.parametrize("low", ["1k", "10k", "100k"])
+def test_times_of_a_low_limit_do_not_last_when_it_is_raised(low: str) -> None:
+    shaper = Native(low)
+    for passed in every(shaper, 2 * MILLISECOND, 200):
+        shaper.send(flow=passed // 2 // MILLISECOND % 3)
+        if passed % (100 * MILLISECOND) == 0:
+            shaper.send(98, PING)
+    shaper.limit("1G")
+    waits = []
+    for passed in every(shaper, 10_000, 3):
+        shaper.send(flow=FLOOD)
+        if passed % (100 * MILLISECOND) == 0:
+            waits.append(shaper.send(98, PING).wait_ns)
+    assert max(wait if wait is not None else SECOND for wait in waits[20:]) <= MILLISECOND
