@@ -38,6 +38,20 @@ def test_a_packet_socket_is_limited_like_any_other(shaper: Shaper, limited: Pod,
     assert counted(peer, "eth0", "rx_packets") - before < FRAMES / 2
 
 
+def test_packets_that_claim_many_segments_are_charged_all_of_them(shaper: Shaper, limited: Pod, peer: Pod) -> None:
+    """Each would be sent as 16,250 packets of 58 bytes, so one has 7.5 s of the limit."""
+    shaper.shape(limited.uid, limited.netns, limits(egress="1M"))
+    before = counted(peer, "eth0", "rx_bytes")
+    send(limited, peer, "forged")
+    lab.sleep(1)
+    (found,) = [each for each in shaper.counters() if each.pod_uid == limited.uid]
+    seen = found.directions[Direction.EGRESS]
+    print(f"FORGED {seen.packets} passed of {seen.bytes} bytes, {seen.drops} dropped")
+    assert seen.bytes > 14 * 65_000
+    assert seen.drops >= FRAMES - 10
+    assert counted(peer, "eth0", "rx_bytes") - before < 1_000_000
+
+
 def test_with_net_raw_it_can_pass_by_the_egress_limit_of_its_own_pod(shaper: Shaper, limited: Pod, peer: Pod) -> None:
     """A known gap, as past traffic control the kernel asks no qdisc and no filter; the remedy is to drop NET_RAW."""
     shaper.shape(limited.uid, limited.netns, limits(egress="1M"))

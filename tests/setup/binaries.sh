@@ -31,6 +31,9 @@ kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
 kube-controller-manager k8s.io/kubernetes/cmd/kube-controller-manager
 kube-scheduler k8s.io/kubernetes/cmd/kube-scheduler
 kubelet k8s.io/kubernetes/cmd/kubelet
+older/ctr github.com/containerd/containerd/v2/cmd/ctr tests/cluster/older
+older/containerd-shim-runc-v2 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2 tests/cluster/older
+older/containerd github.com/containerd/containerd/v2/cmd/containerd tests/cluster/older
 "
 # Kubernetes' components say this version, which the API server's skew checks read.
 kubernetes=$(sed -n 's,^[[:space:]]*k8s.io/kubernetes v\([0-9.]*\).*,\1,p' "$modules/go.mod")
@@ -44,6 +47,7 @@ stamp_of() {
     case $1 in
         multus-standin | quantity) cat "$modules/go.mod" "$modules/go.sum" "$modules/$1"/*.go ;;
         admission-*) cat "$root"/tests/bench/admission-go/go.mod "$root/tests/bench/admission-go/${1#admission-}"/*.go ;;
+        older/*) cat "$root"/tests/cluster/older/go.mod "$root"/tests/cluster/older/go.sum ;;
         *) cat "$modules/go.mod" "$modules/go.sum" ;;
     esac | { cat && echo "$ldflags"; } | sha256sum | cut -d' ' -f1
 }
@@ -69,23 +73,23 @@ END
 [ -n "$wanted" ] || exit 0
 
 go=$("$root/tests/setup/go.sh")
-mkdir -p "$bin" "$stamps"
+mkdir -p "$bin/older" "$stamps/older"
 total=$(printf '%s' "$wanted" | wc -l)
-echo "building $total of the tests' Go programs into $bin (on two cores, all of them take about 11 minutes, once)" >&2
+echo "building $total of the tests' Go programs into $bin (on two cores, all of them take about 13 minutes, once)" >&2
 number=0
 began=$(date +%s)
 printf '%s' "$wanted" | while read -r name package folder; do
     number=$((number + 1))
     since=$(date +%s)
-    printf '  %2d of %d  %-24s' "$number" "$total" "$name" >&2
+    printf '  %2d of %d  %-30s' "$number" "$total" "$name" >&2
     cd "${folder:+$root/}${folder:-$modules}"
     # To another name first: a running cluster keeps the file it has.
     CGO_ENABLED=0 GOTOOLCHAIN=local "$go" build -mod=readonly -trimpath -buildvcs=false -ldflags "$ldflags" \
-        -o "$bin/.$name.new" "$package" < /dev/null || {
+        -o "$bin/$name.new" "$package" < /dev/null || {
         echo "building $name failed: see above; a network failure is mended by running this again" >&2
         exit 1
     }
-    mv "$bin/.$name.new" "$bin/$name"
+    mv "$bin/$name.new" "$bin/$name"
     stamp_of "$name" > "$stamps/$name"
     now=$(date +%s)
     printf '%4d s  (%d s in all)\n' $((now - since)) $((now - began)) >&2

@@ -1,0 +1,70 @@
+"""On a containerd before 2.3, whose NRI says all hooks of a Pod by one method: the same limits, at the same moments."""
+
+import json
+import os
+import sys
+
+import pytest
+
+from tests.cluster import launch, scenario, traffic
+from tests.cluster.cluster import Cluster, wait_for
+from tests.cluster.scenario import INGRESS, OWN, annotate, kernel_limits, limits
+
+SPACE = "shop"
+
+
+@pytest.fixture(scope="module")
+def installed(pytestconfig):
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+
+    def say(line):
+        with capture.global_and_fixture_disabled():
+            sys.stderr.write(f"\n{line}")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONTAINERD", str(launch.program("older/containerd").parent))
+        with Cluster(f"test-{os.getpid()}-older", say=say).running() as running:
+            scenario.install(running)
+            scenario.namespace(running, SPACE)
+            for name, node in (("limited", 1), ("peer", 2)):
+                annotations = limits("20M", "20M") if name == "limited" else {}
+                running.apply(json.dumps(scenario.pod(name, namespace=SPACE, node=node, annotations=annotations)))
+            for name in ("limited", "peer"):
+                running.wait_ready(f"{SPACE}/{name}")
+            yield running
+
+
+def reasons(cluster, name):
+    """Of the events about a Pod."""
+    items = cluster.kubectl_json("-n", SPACE, "get", "events", "--field-selector", f"involvedObject.name={name}")[
+        "items"
+    ]
+    return [item["reason"] for item in items]
+
+
+def test_a_pod_is_limited_before_its_containers_run(installed):
+    nodes = installed.kubectl_json("get", "nodes")["items"]
+    assert {node["status"]["nodeInfo"]["containerRuntimeVersion"] for node in nodes} == {"containerd://2.2.9"}
+    assert kernel_limits(installed, f"{SPACE}/limited") == {"ingress": 20_000_000, "egress": 20_000_000}
+    wait_for("the event", lambda: "BandwidthLimited" in reasons(installed, "limited"), 10)
+    assert "RanUnlimited" not in reasons(installed, "limited")
+    for client, server in (("limited", "peer"), ("peer", "limited")):
+        flow = traffic.measure(installed, f"{SPACE}/{client}", f"{SPACE}/{server}", seconds=5)
+        print(flow)
+        assert max(flow.intervals) <= 20
+
+
+def test_a_new_reconciler_hears_of_the_pods_that_run(installed):
+    before = scenario.reconciler_on(installed, 1)
+    installed.kubectl("-n", OWN, "delete", "pod", before, timeout=60)
+    wait_for("the next", lambda: (name := scenario.reconciler_on(installed, 1)) != before and name, 60)
+    installed.wait_ready(f"{OWN}/{scenario.reconciler_on(installed, 1)}")
+    annotate(installed, f"{SPACE}/limited", f"{INGRESS}=10M")
+    wait_for("the change", lambda: kernel_limits(installed, f"{SPACE}/limited").get("ingress") == 10_000_000, 20)
+    assert "RanUnlimited" not in reasons(installed, "limited")
+
+
+def test_a_pod_that_goes_leaves_no_slot_taken(installed):
+    assert "limited" in scenario.observe(installed, 1)
+    installed.kubectl("-n", SPACE, "delete", "pod", "limited", timeout=60)
+    wait_for("its end", lambda: "limited" not in scenario.observe(installed, 1), 20)
