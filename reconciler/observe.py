@@ -16,7 +16,8 @@ from pathlib import Path
 from reconciler import pods
 from reconciler.shaping import HostNetnsError, Inspection, NetnsGoneError, ShapingError, clean, inspect
 from webhook.contract import Quantity
-from webhook.kubeapi import ApiError, ConfigurationError, KubeApi
+from webhook.endpoint import ConfigurationError
+from webhook.kubeapi import ApiError, KubeApi
 
 _COLUMNS = ("POD", "INTERFACES", "DIRECTION", "LIMIT", "BYTES", "PACKETS", "DROPS", "MARKS", "QUEUE")
 

@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from webhook.bounded import BoundedServer
+from webhook.endpoint import ConfigurationError
 from webhook.given import Given
 from webhook.handlers import Admission, Health, Readiness
 from webhook.issuing import Api, Issuing
-from webhook.kubeapi import ConfigurationError, KubeApi
+from webhook.kubeapi import KubeApi
 from webhook.listener import Listener
 from webhook.logs import configure_logging
 from webhook.metrics import Metrics

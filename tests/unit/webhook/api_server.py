@@ -12,7 +12,8 @@ from typing import Any
 
 from aiohttp import web
 
-from webhook.kubeapi import Endpoint, KubeApi
+from webhook.endpoint import Endpoint
+from webhook.kubeapi import KubeApi
 
 Json = dict[str, Any]
 PATH = "/api/v1/pods"

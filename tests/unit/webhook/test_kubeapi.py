@@ -11,7 +11,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from webhook import kubeapi
-from webhook.kubeapi import ApiError, Endpoint, KubeApi
+from webhook.endpoint import Endpoint
+from webhook.kubeapi import ApiError, KubeApi
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Start = Callable[[Handler], Awaitable[KubeApi]]

@@ -12,7 +12,8 @@ from aiohttp.test_utils import TestServer
 
 from certs.credentials import Credentials
 from certs.rotation import renew
-from webhook.kubeapi import ApiError, ConfigurationError, KubeApi, from_kubeconfig, in_cluster
+from webhook.endpoint import ConfigurationError, from_kubeconfig, in_cluster
+from webhook.kubeapi import ApiError, KubeApi
 from webhook.listener import load, server_context
 
 
