@@ -4,6 +4,7 @@ A Pod finds its credentials in the twenty lines that it takes; the client librar
 where a kubeconfig must be read, that is on a person's machine.
 """
 
+import logging
 import os
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 SERVICE_ACCOUNT_FOLDER: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+logger = logging.getLogger(__name__)
 
 
 class ConfigurationError(Exception):
@@ -26,28 +29,67 @@ class NoTokenError(Exception):
 class Endpoint:
     """Where the API server is, and how to speak to it.
 
+    `tls` gives the context for a call, the same one for as long as the same authorities are trusted.
     `authorization` gives the Authorization header anew for each call, for tokens that rotate; None for none. It raises
     NoTokenError.
     """
 
     url: str
-    tls: ssl.SSLContext
+    tls: Callable[[], ssl.SSLContext]
     authorization: Callable[[], Awaitable[str | None]]
     server_name: str | None = None
     proxy: str | None = None
 
 
+class Trust:
+    """The authorities in a file that may be replaced while we run, as when the cluster's CA is rotated.
+
+    Raises OSError when there are none to begin with.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._version = self._look()
+        self._context = ssl.create_default_context(cafile=file)
+
+    def context(self) -> ssl.SSLContext:
+        """The context that trusts what the file says now, or said when it could last be used."""
+        # kubelet puts another file in the place of this one, with each new token too. A look at the time on it is all
+        # that a call costs, and beginning anew once an hour costs little.
+        version = self._look()
+        if version != self._version:
+            self._version = version
+            try:
+                self._context = ssl.create_default_context(cafile=self._file)
+            except OSError as error:
+                logger.warning(
+                    "cannot read the cluster's CA certificate %s: %s; what it said before stays trusted until it can "
+                    "be read",
+                    self._file,
+                    error,
+                )
+        return self._context
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = self._file.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ino
+
+
 def in_cluster(environ: Mapping[str, str], folder: Path = SERVICE_ACCOUNT_FOLDER) -> Endpoint | None:
     """The endpoint that a Pod's environment and its service account describe; None outside of a Pod.
 
-    The token is read at each call: kubelet replaces the file well before the old token expires (KEP-1205).
+    The token is read at each call: kubelet replaces the file well before the old token expires (KEP-1205). The CA is
+    looked at as often: kubelet replaces that file when the cluster's CA is rotated.
     """
     host, port = environ.get("KUBERNETES_SERVICE_HOST"), environ.get("KUBERNETES_SERVICE_PORT")
     token = folder / "token"
     if not host or not port or not token.exists():
         return None
     try:
-        tls = ssl.create_default_context(cafile=folder / "ca.crt")
+        trust = Trust(folder / "ca.crt")
     except OSError as error:
         raise ConfigurationError(
             f"cannot read the cluster's CA certificate {folder / 'ca.crt'}: {error}; is the volume of the "
@@ -61,7 +103,7 @@ def in_cluster(environ: Mapping[str, str], folder: Path = SERVICE_ACCOUNT_FOLDER
             raise NoTokenError(f"cannot read the service account's token {token}: {error}") from error
 
     bracketed = f"[{host}]" if ":" in host else host
-    return Endpoint(f"https://{bracketed}:{port}", tls, authorization)
+    return Endpoint(f"https://{bracketed}:{port}", trust.context, authorization)
 
 
 async def from_kubeconfig(environ: Mapping[str, str]) -> Endpoint:
@@ -88,4 +130,4 @@ async def from_kubeconfig(environ: Mapping[str, str]) -> Endpoint:
         value: str | None = await settings.get_api_key_with_prefix("BearerToken")
         return value
 
-    return Endpoint(settings.host, tls, authorization, settings.tls_server_name, settings.proxy)
+    return Endpoint(settings.host, lambda: tls, authorization, settings.tls_server_name, settings.proxy)

@@ -56,7 +56,7 @@ class KubeApi:
         self._endpoint = endpoint
         self._watch_silence_s = watch_silence_s
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=endpoint.tls, socket_factory=_socket_with_keepalive),
+            connector=aiohttp.TCPConnector(socket_factory=_socket_with_keepalive),
             headers={"User-Agent": user_agent, "Accept": "application/json"},
             timeout=aiohttp.ClientTimeout(total=_CALL_TIMEOUT_S, sock_connect=_CONNECT_TIMEOUT_S),
         )
@@ -166,6 +166,7 @@ class KubeApi:
             data=data,
             headers=headers,
             timeout=timeout or self._session.timeout,
+            ssl=self._endpoint.tls(),
             proxy=self._endpoint.proxy,
             server_hostname=self._endpoint.server_name,
             allow_redirects=False,

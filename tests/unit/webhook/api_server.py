@@ -62,7 +62,8 @@ class ApiServer:
         async def nobody() -> None:
             return None
 
-        endpoint = Endpoint(f"http://127.0.0.1:{self.port}", ssl.create_default_context(), nobody)
+        tls = ssl.create_default_context()
+        endpoint = Endpoint(f"http://127.0.0.1:{self.port}", lambda: tls, nobody)
         return KubeApi(endpoint, user_agent="test", watch_silence_s=watch_silence_s)
 
     async def put(self, *names: str, kind: str = "MODIFIED", value: str = "") -> None:

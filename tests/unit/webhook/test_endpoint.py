@@ -2,6 +2,7 @@
 
 import json
 import os
+import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,12 +27,21 @@ def credentials() -> Credentials:
     return renew(None, names=["localhost"], now=datetime.now(UTC)).credentials
 
 
+def serve_with(context: ssl.SSLContext, credentials: Credentials) -> None:
+    load(context, credentials.serving.certificate_pem() + credentials.serving.key_pem())
+
+
 @pytest.fixture
-async def secure(credentials: Credentials) -> AsyncIterator[TestServer]:
+def context(credentials: Credentials) -> ssl.SSLContext:
+    made = server_context()
+    serve_with(made, credentials)
+    return made
+
+
+@pytest.fixture
+async def secure(context: ssl.SSLContext) -> AsyncIterator[TestServer]:
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", echo)
-    context = server_context()
-    load(context, credentials.serving.certificate_pem() + credentials.serving.key_pem())
     server = TestServer(application, host="localhost", scheme="https")
     await server.start_server(ssl=context)
     yield server
@@ -71,6 +81,53 @@ async def test_a_server_of_another_authority_is_not_trusted(
     with pytest.raises(ApiError, match="certificate verify failed"):
         await api.get("/api")
     await api.close()
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """As kubelet does: another file takes the place of the former one."""
+    fresh = path.with_suffix(".new")
+    fresh.write_bytes(content)
+    fresh.replace(path)
+
+
+async def test_a_ca_that_is_rotated_while_running_is_trusted_and_the_former_one_no_longer(
+    tmp_path: Path, credentials: Credentials, context: ssl.SSLContext, secure: TestServer
+) -> None:
+    endpoint = in_cluster(service_account(tmp_path, credentials, secure), tmp_path)
+    assert endpoint is not None
+    api = KubeApi(endpoint, user_agent="t/1")
+    await api.get("/api")
+    rotated = renew(None, names=["localhost"], now=datetime.now(UTC)).credentials
+    replace_file(tmp_path / "ca.crt", rotated.trusted_pem())
+    with pytest.raises(ApiError, match="certificate verify failed"):
+        await api.get("/api")
+    serve_with(context, rotated)
+    assert (await api.get("/api"))["method"] == "GET"
+    await api.close()
+
+
+async def test_a_ca_that_cannot_be_read_any_more_leaves_the_former_one_trusted_and_is_told_once(
+    tmp_path: Path, credentials: Credentials, secure: TestServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    endpoint = in_cluster(service_account(tmp_path, credentials, secure), tmp_path)
+    assert endpoint is not None
+    api = KubeApi(endpoint, user_agent="t/1")
+    for damage in (lambda: replace_file(tmp_path / "ca.crt", b""), (tmp_path / "ca.crt").unlink):
+        caplog.clear()
+        damage()
+        for _ in range(2):
+            assert (await api.get("/api"))["method"] == "GET"
+        (told,) = caplog.messages
+        assert str(tmp_path / "ca.crt") in told
+    await api.close()
+
+
+def test_connections_are_kept_while_the_ca_stays_as_it_is(
+    tmp_path: Path, credentials: Credentials, secure: TestServer
+) -> None:
+    endpoint = in_cluster(service_account(tmp_path, credentials, secure), tmp_path)
+    assert endpoint is not None
+    assert endpoint.tls() is endpoint.tls()
 
 
 def test_an_ipv6_service_address_is_bracketed(tmp_path: Path, credentials: Credentials) -> None:

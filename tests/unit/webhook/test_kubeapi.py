@@ -34,9 +34,8 @@ async def start() -> AsyncIterator[Start]:
         async def authorization() -> str:
             return "Bearer secret"
 
-        api = KubeApi(
-            Endpoint(f"http://127.0.0.1:{server.port}", ssl.create_default_context(), authorization), user_agent="t/1"
-        )
+        endpoint = Endpoint(f"http://127.0.0.1:{server.port}", ssl.create_default_context, authorization)
+        api = KubeApi(endpoint, user_agent="t/1")
         opened.append(api)
         return api
 
@@ -111,7 +110,7 @@ async def test_a_server_that_is_not_there_is_status_0_and_named() -> None:
     async def nobody() -> None:
         return None
 
-    api = KubeApi(Endpoint("http://127.0.0.1:1", ssl.create_default_context(), nobody), user_agent="t/1")
+    api = KubeApi(Endpoint("http://127.0.0.1:1", ssl.create_default_context, nobody), user_agent="t/1")
     for call in (api.get("/api"), anext(api.watch("/api", {}))):
         with pytest.raises(ApiError, match=r"no answer from the API server http://127\.0\.0\.1:1") as caught:
             await call
