@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from reconciler.pods import PodView
 from reconciler.report import Notice
+from reconciler.rights import refusal
 from webhook.budget import Budget
 from webhook.event import Told, event
 from webhook.kubeapi import ApiError
@@ -22,6 +23,9 @@ from webhook.kubeapi import ApiError
 # Of one reason and Pod, so that no Pod floods the API server, and one that has its shaping repaired all the time still
 # hears that its limit changed.
 AT_ONCE, PERIOD_S = 20, 30.0
+
+# Without the right to create events none is ever seen: that is told in the log, but not with each of them.
+FORBIDDEN_TOLD_EVERY_S = 3600.0
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +58,7 @@ class Events:
         self._sleep, self._suffix, self._dropped, self._tries = sleep, suffix, on_dropped, tries
         self._queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(capacity)
         self._budgets: dict[str, dict[str, Budget]] = {}
+        self._forbidden = Budget(1, FORBIDDEN_TOLD_EVERY_S, monotonic)
 
     def tell(self, pod: PodView, notice: Notice) -> None:
         """Log a notice, and queue its event; neither when the Pod has had too many of the kind."""
@@ -101,10 +106,18 @@ class Events:
                 # Refused for good: the namespace is going, or the event is not to the API server's liking.
                 is_ours = HTTPStatus.BAD_REQUEST <= error.status < HTTPStatus.INTERNAL_SERVER_ERROR
                 if is_ours and error.status != HTTPStatus.TOO_MANY_REQUESTS:
-                    log.info("event refused by the API server", extra={"about": about, "error": str(error)})
+                    self._log_refusal(about, error)
                     break
                 await self._sleep(delay_s)
                 delay_s *= 2
             else:
                 return
         self._dropped()
+
+    def _log_refusal(self, about: str, error: ApiError) -> None:
+        # A namespace that is going refuses with 403 too, which is as it should be.
+        forbidden = None if "being terminated" in error.message else refusal("create events", error)
+        if forbidden and self._forbidden.take():
+            log.warning(forbidden, extra={"about": about})
+        else:
+            log.info("event refused by the API server", extra={"about": about, "error": str(error)})

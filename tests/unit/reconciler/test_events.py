@@ -92,6 +92,31 @@ async def test_a_refusal_is_final():
     assert (api.posted, slept, len(dropped)) == ([], [], 1)
 
 
+@pytest.mark.parametrize(("status", "remedy"), [(401, "delete this Pod"), (403, "ClusterRole")])
+async def test_that_events_are_forbidden_is_a_warning_but_not_for_each_of_them(status, remedy, caplog):
+    refusal = ApiError(status, "Forbidden", "events is forbidden")
+    now = [0.0]
+    events, dropped, _ = make(Api(*[refusal] * 4), clock=lambda: now[0])
+    for seconds in (0.0, 1.0, 1.0, 3600.0):
+        now[0] += seconds
+        events.tell_node(NOTICE)
+        await drain(events)
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 2
+    assert f"may not create events: HTTP {status} (events is forbidden)" in warnings[0].message
+    assert remedy in warnings[0].message
+    assert len(dropped) == 4
+
+
+async def test_a_namespace_that_is_going_is_no_warning(caplog):
+    going = "events is forbidden: unable to create new content in namespace shop because it is being terminated"
+    events, dropped, _ = make(Api(ApiError(403, "Forbidden", going)))
+    events.tell(POD, NOTICE)
+    await drain(events)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    assert len(dropped) == 1
+
+
 async def test_after_a_few_tries_an_event_is_dropped_and_counted():
     api = Api(*[ApiError(500, "", "broken")] * 3)
     events, dropped, _ = make(api, tries=3)
