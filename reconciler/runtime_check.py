@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 
+from reconciler.lasting import tell_what_lasts
 from reconciler.report import Notice, Reason
-
-LOOK_S = 10.0
-PATIENT_LOOKS = 3
-"""A runtime that is started again is away for some seconds: that is told only when it lasts."""
-
-log = logging.getLogger(__name__)
 
 
 class RuntimeCheck:
@@ -39,16 +33,10 @@ class RuntimeCheck:
 
     async def run(self) -> None:
         """Look for ever."""
-        away = 0
-        while True:
-            await self._sleep(LOOK_S)
-            reason = self.why_not_ready()
-            if reason is None and away >= PATIENT_LOOKS:
-                self._tell(Reason.RUNTIME_BACK, "connected to the container runtime again")
-            away = away + 1 if reason else 0
-            if reason and away == PATIENT_LOOKS:
-                self._tell(Reason.RUNTIME_AWAY, f"{reason} Pods that start meanwhile run without their limits")
-
-    def _tell(self, reason: Reason, message: str) -> None:
-        log.warning(message)
-        self._tell_node(Notice(reason, message))
+        await tell_what_lasts(
+            self.why_not_ready,
+            begun=lambda why: Notice(Reason.RUNTIME_AWAY, f"{why} Pods that start meanwhile run without their limits"),
+            over=Notice(Reason.RUNTIME_BACK, "connected to the container runtime again"),
+            tell_node=self._tell_node,
+            sleep=self._sleep,
+        )

@@ -2,7 +2,8 @@
 
 import pytest
 
-from reconciler.runtime_check import LOOK_S, RuntimeCheck
+from reconciler.lasting import LOOK_S
+from reconciler.runtime_check import RuntimeCheck
 
 
 class DoneError(Exception):
