@@ -25,6 +25,7 @@ from reconciler.patrol import Patrol
 from reconciler.runtime_check import RuntimeCheck
 from reconciler.shaping import Shaper, ShapingError
 from reconciler.turn import take_turn
+from reconciler.watch_check import WatchCheck
 from webhook.bounded import BoundedServer, Bounds
 from webhook.kubeapi import KubeApi
 from webhook.reflector import Reflector
@@ -88,6 +89,7 @@ async def run(settings: Settings) -> None:
         on_event=controller.on_pod_event,
         on_restart=metrics.watch_restarts.inc,
     )
+    watch_check = WatchCheck(reflector, gauge=metrics.watch_connected, tell_node=events.tell_node, sleep=asyncio.sleep)
     runtime = NriPlugin(controller, socket_path=str(settings.nri_socket))
 
     runtime_check = RuntimeCheck(
@@ -98,7 +100,7 @@ async def run(settings: Settings) -> None:
     )
 
     def why_not_ready() -> str | None:
-        reason = kernel_check.why_not_ready() or runtime_check.why_not_ready()
+        reason = kernel_check.why_not_ready() or runtime_check.why_not_ready() or watch_check.why_not_ready()
         if reason or controller.ready:
             return reason
         return controller.trouble or "the BPF program is not loaded yet"
@@ -132,6 +134,7 @@ async def run(settings: Settings) -> None:
                     patrol.run(),
                     kernel_check.run(),
                     runtime_check.run(),
+                    watch_check.run(),
                     events.run(),
                     server.accepting(),
                 )

@@ -50,6 +50,9 @@ class Metrics:
         self.watch_restarts = Counter(
             PREFIX + "watch_restarts", "Times that the watch on Pods was started again.", registry=self.registry
         )
+        self.watch_connected = Gauge(
+            PREFIX + "watch_connected", "1 while the API server tells of Pods.", registry=self.registry
+        )
         self.connected = Gauge(
             PREFIX + "runtime_connected", "1 while connected to the container runtime.", registry=self.registry
         )

@@ -26,10 +26,14 @@ class Reason(StrEnum):
     CANNOT_START = "CannotShape"
     RUNTIME_AWAY = "RuntimeUnreachable"
     RUNTIME_BACK = "RuntimeConnected"
+    WATCH_REFUSED = "WatchRefused"
+    WATCH_CONNECTED = "WatchConnected"
     RAN_UNLIMITED = "RanUnlimited"
 
 
-_NORMAL = frozenset({Reason.LIMITED, Reason.CHANGED, Reason.REMOVED, Reason.KERNEL_READY, Reason.RUNTIME_BACK})
+_NORMAL = frozenset(
+    {Reason.LIMITED, Reason.CHANGED, Reason.REMOVED, Reason.KERNEL_READY, Reason.RUNTIME_BACK, Reason.WATCH_CONNECTED}
+)
 
 
 NO_LIMITS = Limits()

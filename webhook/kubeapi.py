@@ -7,7 +7,7 @@ and 0.4 s of CPU (36.1.0 on Python 3.11), on every node, for objects that are re
 import json
 import os
 import socket
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
 from typing import Any, Final, Self
 
 import aiohttp
@@ -85,11 +85,14 @@ class KubeApi:
         """Patch an object; `content_type` says in which of the API's patch languages the body is."""
         return await self._call("PATCH", path, None, body, content_type)
 
-    async def watch(self, path: str, params: Mapping[str, str]) -> AsyncGenerator[dict[str, Any]]:
+    async def watch(
+        self, path: str, params: Mapping[str, str], on_open: Callable[[], None] = lambda: None
+    ) -> AsyncGenerator[dict[str, Any]]:
         """The events of one watch connection, as `{"type": ..., "object": ...}`, until the server ends it.
 
-        An event of type ERROR is raised as ApiError with its Status' code. `params["timeoutSeconds"]`, which the
-        server honours, also bounds the wait for a server that has stopped answering. So does its silence, where
+        `on_open` is called when the server has accepted the watch, and may have nothing to tell yet. An event of type
+        ERROR is raised as ApiError with its Status' code. `params["timeoutSeconds"]`, which the server honours, also
+        bounds the wait for a server that has stopped answering. So does its silence, where
         `params["allowWatchBookmarks"]` keeps it talking.
         """
         seconds = params.get("timeoutSeconds")
@@ -103,6 +106,7 @@ class KubeApi:
             try:
                 if not response.ok:
                     raise _error_of(response.status, await response.read())
+                on_open()
                 async for line in _lines(response.content.iter_any()):
                     yield _event(line)
             finally:

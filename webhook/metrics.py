@@ -59,6 +59,11 @@ class Metrics:
             "How often the list or watch of Namespaces failed and began again.",
             registry=self._registry,
         )
+        self.watch_connected = Gauge(
+            "ipvlan_bandwidth_watch_connected",
+            "1 while the API server tells of Namespaces.",
+            registry=self._registry,
+        )
 
     def admitted(self, operation: str, outcome: str, reasons: tuple[str, ...], seconds: float) -> None:
         """Count one answered request."""

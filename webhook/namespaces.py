@@ -52,6 +52,11 @@ class Namespaces:
         """Set after the first complete list."""
         return self._reflector.synced
 
+    @property
+    def connected(self) -> bool:
+        """Whether the API server tells of changes just now."""
+        return self._reflector.connected
+
     def __len__(self) -> int:
         return len(self._policies)
 

@@ -31,6 +31,7 @@ PAGE: Final = 500
 # After these the view is still good, and listing again would only add to the server's trouble.
 _RESUMABLE_STATUS: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _RESUMABLE_REASON: Final = frozenset({"Unreachable", "ShortWatch", "NoToken"})
+_REFUSED_STATUS: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 _KINDS: Final = frozenset({"ADDED", "MODIFIED", "DELETED"})
 _ANY_VERSION: Final = "0"
 _NEWEST_VERSION: Final = ""
@@ -45,8 +46,10 @@ class ListAndWatch(Protocol):
         """Read a list."""
         ...
 
-    def watch(self, path: str, params: Mapping[str, str]) -> AsyncGenerator[dict[str, Any]]:
-        """The events of one watch connection."""
+    def watch(
+        self, path: str, params: Mapping[str, str], on_open: Callable[[], None] = ...
+    ) -> AsyncGenerator[dict[str, Any]]:
+        """The events of one watch connection. `on_open` is called when it stands, maybe long before the first."""
         ...
 
 
@@ -63,8 +66,9 @@ class Reflector:
     that is no older than what was seen; the newest only where the server does not know that (KEP-2340).
 
     `synced` is set after the first list, and stays set. `restarts` counts lists and watches that failed, and
-    `on_restart` is told of each. `spread_s` is 0 for the few that must not miss what happens meanwhile. `clock` gives
-    seconds, monotonic; `uniform` a random number from 0 to 1.
+    `on_restart` is told of each. `connected` is whether a watch stands, or the last one ended as it should; `refused`
+    what the API server answered last, if that was 401 or 403. `spread_s` is 0 for the few that must not miss what
+    happens meanwhile. `clock` gives seconds, monotonic; `uniform` a random number from 0 to 1.
     """
 
     def __init__(
@@ -83,6 +87,8 @@ class Reflector:
     ) -> None:
         self.synced = asyncio.Event()
         self.restarts = 0
+        self.connected = False
+        self.refused: ApiError | None = None
         self._api = api
         self._path = path
         self._params = dict(params)
@@ -106,6 +112,9 @@ class Reflector:
                 await self._watch()
             except ApiError as error:
                 self.restarts += 1
+                self.connected = False
+                if error.status:  # who cannot be reached takes nothing back
+                    self.refused = error if error.status in _REFUSED_STATUS else None
                 self._on_restart()
                 delay = self._delay_after(error)
                 # 410 is the ordinary end of an old resourceVersion, as after an hour without a connection; silence that
@@ -161,7 +170,7 @@ class Reflector:
         }
         begun = self._clock()
         try:
-            async with aclosing(self._api.watch(self._path, params)) as events:
+            async with aclosing(self._api.watch(self._path, params, self._opened)) as events:
                 async for event in events:
                     self._take(event["type"], event["object"])
                     self._failures = 0
@@ -173,6 +182,9 @@ class Reflector:
         if lasted < HEALTHY_AFTER_S:
             # An API server that shuts down does so, and a broken proxy in between, which must not be called in a loop.
             raise ApiError(0, "ShortWatch", f"the API server ended the watch after {lasted:.1f} s")
+
+    def _opened(self) -> None:
+        self.connected, self.refused = True, None
 
     def _take(self, kind: str, item: dict[str, Any]) -> None:
         # A BOOKMARK is just a newer version to resume from: it keeps a quiet watch from growing too old.

@@ -69,6 +69,7 @@ async def serve(settings: Settings, api: Api, stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then drain. Raises OSError in an ExceptionGroup when a port cannot be had."""
     metrics = Metrics()
     namespaces = Namespaces(api, metrics.watch_restarts.inc)
+    metrics.watch_connected.set_function(lambda: namespaces.connected)
     readiness = Readiness((_NAMESPACES, _CERTIFICATE))
     admission = BoundedServer(Admission(namespaces, metrics, readiness).handle)
     health = BoundedServer(Health(readiness, metrics).handle)

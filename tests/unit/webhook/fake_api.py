@@ -5,7 +5,7 @@ Its twin is the real one in the cluster suite, where the webhook runs against ku
 
 import asyncio
 import copy
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 from webhook.kubeapi import ApiError
@@ -82,7 +82,9 @@ class FakeApi:
         ]
         return {"metadata": {"resourceVersion": "1"}, "items": copy.deepcopy(items)}
 
-    async def watch(self, path: str, params: Mapping[str, str]) -> AsyncGenerator[Json]:
+    async def watch(
+        self, path: str, params: Mapping[str, str], on_open: Callable[[], None] = lambda: None
+    ) -> AsyncGenerator[Json]:
         self._call(f"WATCH {path} {params.get('labelSelector') or params['fieldSelector']}")
         queue: asyncio.Queue[Json] = asyncio.Queue()
         if path == NAMESPACES:
@@ -90,6 +92,7 @@ class FakeApi:
             self.watching.set()
         else:
             self._watches.append((path, queue))
+        on_open()
         while True:
             yield await queue.get()
 

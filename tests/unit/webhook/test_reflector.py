@@ -5,7 +5,7 @@ Its twin against a real API server is in the cluster suite, where both of its us
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +42,7 @@ class Watch:
     events: list[Json] = field(default_factory=list)
     seconds: float = HOURS
     error: Exception | None = None
+    opens: bool = True
 
 
 class Script:
@@ -57,6 +58,7 @@ class Script:
         self.seen: list[str] = []
         self.told: list[float] = []
         self.open = 0
+        self.states: list[tuple[bool, int]] = []
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> Json:
         assert path == "/api/v1/pods"
@@ -70,7 +72,9 @@ class Script:
             raise answer
         return answer
 
-    async def watch(self, path: str, params: Mapping[str, str]) -> AsyncGenerator[Json]:
+    async def watch(
+        self, path: str, params: Mapping[str, str], on_open: Callable[[], None] = lambda: None
+    ) -> AsyncGenerator[Json]:
         assert path == "/api/v1/pods"
         self.asked.append(params)
         self.open += 1
@@ -78,6 +82,9 @@ class Script:
             if not self.watches:
                 await self._end()
             watch = self.watches.pop(0)
+            if watch.opens:
+                on_open()
+            self._keep_state()
             for each in watch.events:
                 yield each
             self.now += watch.seconds
@@ -90,13 +97,18 @@ class Script:
         self.over.set()
         await asyncio.Event().wait()
 
+    def _keep_state(self) -> None:
+        refused = self.made.refused
+        self.states.append((self.made.connected, refused.status if refused else 0))
+
     async def sleep(self, seconds: float) -> None:
+        self._keep_state()
         self.slept.append(seconds)
         self.now += seconds
         await asyncio.sleep(0)
 
     def reflector(self, uniform: float = 1.0) -> Reflector:
-        return Reflector(
+        self.made = Reflector(
             self,
             "/api/v1/pods",
             params={"fieldSelector": "spec.nodeName=n"},
@@ -107,6 +119,7 @@ class Script:
             sleep=self.sleep,
             uniform=lambda: uniform,
         )
+        return self.made
 
     async def play(self, uniform: float = 1.0) -> Reflector:
         reflector = self.reflector(uniform)
@@ -143,6 +156,24 @@ async def test_it_is_synced_after_the_first_list_and_not_before() -> None:
     failed = Script([UNREACHABLE], [])
     assert not (await failed.play()).synced.is_set()
     assert (await Script([listed(7)], []).play()).synced.is_set()
+
+
+async def test_it_is_connected_while_a_watch_stands_and_without_waiting_for_an_event() -> None:
+    script = Script([UNREACHABLE, listed(7)], [Watch(error=UNREACHABLE), Watch(opens=False), Watch()])
+    await script.play()
+    failed, stands, lost, not_yet, again = script.states
+    assert [failed[0], stands[0], lost[0], not_yet[0], again[0]] == [False, True, False, False, True]
+
+
+async def test_a_refusal_is_known_until_a_watch_stands_or_the_server_says_something_else() -> None:
+    forbidden, unauthorized = ApiError(403, "Forbidden", "?"), ApiError(401, "Unauthorized", "?")
+    error = ApiError(500, "InternalError", "?")
+    script = Script(
+        [forbidden, UNREACHABLE, error, unauthorized, listed(7), listed(8)],
+        [Watch(error=forbidden, opens=False), Watch()],
+    )
+    await script.play()
+    assert [status for _, status in script.states] == [403, 403, 0, 401, 401, 403, 0]
 
 
 async def test_an_empty_list_of_null_is_a_list() -> None:

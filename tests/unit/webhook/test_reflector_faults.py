@@ -80,10 +80,21 @@ async def test_an_api_server_that_was_gone_for_long_is_caught_up_with_and_not_li
         await server.put("b", kind="DELETED")
         await until(lambda: view.reflector.restarts >= 20)
         assert view.pods == {"a": "100M", "b": "100M"}
+        assert not view.reflector.connected
         await server.start()
         await until(lambda: view.pods == {"a": "20M"})
     assert len(server.lists) == 1
     assert max(view.slept) == 30
+
+
+async def test_a_watch_stands_before_anything_is_told_on_it(server: ApiServer) -> None:
+    async with following(server) as view:
+        await until(lambda: view.reflector.connected)
+        await server.stop()
+        await until(lambda: not view.reflector.connected)
+        await server.start()
+        await until(lambda: view.reflector.connected)
+        assert view.events == 0
 
 
 async def test_an_api_server_that_forgot_meanwhile_is_listed_again_without_asking_etcd(server: ApiServer) -> None:

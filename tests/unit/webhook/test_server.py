@@ -48,8 +48,10 @@ async def test_it_is_alive_at_once_and_says_what_it_waits_for() -> None:
         assert status == 503
         assert "waiting for the first list of Namespaces" in text
         assert "waiting for a certificate that API servers trust: no answer (Unreachable)" in text
+        assert "ipvlan_bandwidth_watch_connected 0.0" in (await starting.get("/metrics"))[1]
         api.down = False
         await starting.ready()
+        assert "ipvlan_bandwidth_watch_connected 1.0" in (await starting.get("/metrics"))[1]
 
 
 async def test_a_configuration_that_is_applied_again_later_gets_its_bundle_again() -> None:

@@ -1,0 +1,51 @@
+"""Says that the API server does not let us follow Pods: by /readyz, in a metric, and on the Node."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from prometheus_client import Gauge
+
+from reconciler.lasting import tell_what_lasts
+from reconciler.report import Notice, Reason
+from reconciler.rights import refusal
+from webhook.reflector import Reflector
+
+
+class WatchCheck:
+    """Looks at what became of the watch on Pods.
+
+    A server that cannot be reached is no reason to be unready: an outage would make every node's reconciler so. Nor is
+    a right that is taken away later: what was listed is known, and limits hold.
+    """
+
+    def __init__(
+        self,
+        reflector: Reflector,
+        *,
+        gauge: Gauge,
+        tell_node: Callable[[Notice], None],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._reflector, self._tell_node, self._sleep = reflector, tell_node, sleep
+        gauge.set_function(lambda: reflector.connected)
+
+    def why_not_ready(self) -> str | None:
+        """What is forbidden, and what to do; None when nothing is, or Pods were listed before."""
+        return None if self._reflector.synced.is_set() else self._refusal()
+
+    async def run(self) -> None:
+        """Tell of a refusal that lasts, for ever."""
+        await tell_what_lasts(
+            self._refusal,
+            begun=lambda why: Notice(
+                Reason.WATCH_REFUSED, f"{why}; until then changes of the annotations of Pods are not followed"
+            ),
+            over=Notice(Reason.WATCH_CONNECTED, "the annotations of Pods are followed again"),
+            tell_node=self._tell_node,
+            sleep=self._sleep,
+        )
+
+    def _refusal(self) -> str | None:
+        refused = self._reflector.refused
+        return refusal("list and watch Pods", refused) if refused else None
