@@ -44,7 +44,7 @@ def reasons(cluster, name):
 
 def test_a_pod_is_limited_before_its_containers_run(installed):
     nodes = installed.kubectl_json("get", "nodes")["items"]
-    assert {node["status"]["nodeInfo"]["containerRuntimeVersion"] for node in nodes} == {"containerd://2.2.9"}
+    assert all(node["status"]["nodeInfo"]["containerRuntimeVersion"].startswith("containerd://2.2.") for node in nodes)
     assert kernel_limits(installed, f"{SPACE}/limited") == {"ingress": 20_000_000, "egress": 20_000_000}
     wait_for("the event", lambda: "BandwidthLimited" in reasons(installed, "limited"), 10)
     assert "RanUnlimited" not in reasons(installed, "limited")
