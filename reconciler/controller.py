@@ -15,6 +15,7 @@ from concurrent.futures import Executor
 from typing import Any
 
 from reconciler import latecomers, pods
+from reconciler.background import Background
 from reconciler.bypass import Sample
 from reconciler.due import Due, Urgency
 from reconciler.ears import Ears
@@ -53,8 +54,10 @@ class Controller:
         self._events, self._metrics = events, metrics
         self._sleep, self._monotonic, self._now = sleep, monotonic, now
         self._work = KernelWork(executor)
+        self._background = Background()
+        self._start = start
         self._loading = Loading(
-            lambda keys: self._work.do(start, keys),
+            self._take_over,
             tell_node=self._cannot_start,
             errors=metrics.errors,
             sleep=sleep,
@@ -67,12 +70,11 @@ class Controller:
         self._settling = Settling(
             on_settled=lambda uid: self.look_at(uid, Urgency.CHANGED),
             on_all_settled=lambda: self._look_at_all(Urgency.PERHAPS),
-            spawn=self._spawn,
+            spawn=self._background.spawn,
             sleep=sleep,
             monotonic=monotonic,
         )
         self._ears = Ears(monitor, self._work.within)
-        self._background: set[asyncio.Task[None]] = set()
         self.upkeep = Upkeep(
             self._sandboxes,
             loading=self._loading,
@@ -87,11 +89,11 @@ class Controller:
     async def on_synchronize(self, sandboxes: Sequence[PodSandbox]) -> None:
         """The runtime tells all its Pods, after every connect. All NRI calls of the node wait meanwhile: be quick."""
         # One after the other, so that a Pod that starts meanwhile waits for one of them and not for all.
-        self._spawn(self._release_all(self._sandboxes.replace(map(Sandbox.told, sandboxes))))
+        self._background.spawn(self._release_all(self._sandboxes.replace(map(Sandbox.told, sandboxes))))
         self._known.latecomers.found(sandbox.key for sandbox in self._sandboxes if self._known.began_unlimited(sandbox))
         log.info("synchronized with the container runtime", extra={"sandboxes": len(list(self._sandboxes))})
         if self._starting is None:
-            self._starting = self._spawn(self._begin())
+            self._starting = self._background.spawn(self._begin())
         else:
             self._look_at_all()
 
@@ -165,10 +167,15 @@ class Controller:
         self._due.add(uid, urgency)
 
     async def run(self) -> None:
-        """Look at what was named, one Pod after the other, for ever."""
-        while True:
-            for sandbox in self._sandboxes.of(await self._due.next()):
-                await self._look(sandbox)
+        """Look at what was named, one Pod after the other, for ever.
+
+        Raises what ends any work in the background: what that was about would never be done, and nobody told.
+        """
+        looking = self._background.spawn(self._look_for_ever())
+        try:
+            await self._background.failure()
+        finally:
+            looking.cancel()
 
     def limited(self) -> list[Sandbox]:
         """The sandboxes that have limits now."""
@@ -212,14 +219,28 @@ class Controller:
         """Adopt what the kernel holds, or load the program; then look at every Pod."""
         shaper = await self._loading.load(lambda: [sandbox.key for sandbox in self._sandboxes])
         log.info("the BPF program is in force", extra={"adopted": shaper.adopted})
+        self._loading.finish(shaper)
+        self._look_at_all()
+
+    async def _look_for_ever(self) -> None:
+        while True:
+            for sandbox in self._sandboxes.of(await self._due.next()):
+                await self._look(sandbox)
+
+    async def _take_over(self, keys: Sequence[Key]) -> Shaper:
+        """One try to get a shaper to work, and to learn which limits are in force."""
+        shaper = await self._work.do(self._start, keys)
+        try:
+            counted = await self._work.do(shaper.counters)
+        except BaseException:
+            shaper.close()  # the next try has descriptors of its own
+            raise
         # The map knows of limits that no filter can be attached for; filters, of those of an older program.
-        counted = await self._work.do(shaper.counters)
         in_map = {(pod.pod_uid, pod.netns_path): pod.limits for pod in counted if pod.netns_path and pod.limits}
         for key, limits in {**shaper.found, **in_map}.items():
             self._known.doubt(key)
             self._known.adopt(key, limits)
-        self._loading.finish(shaper)
-        self._look_at_all()
+        return shaper
 
     async def _look(self, sandbox: Sandbox, *, begins: bool = False) -> bool:
         """Compare what one sandbox should have with what it has, and make it so. False if it has not what it should.
@@ -320,7 +341,7 @@ class Controller:
         self._metrics.errors.labels(kind=type(error).__name__).inc()
         if sandbox.key not in self._retrying:  # one that changes all the time is looked at, and fails, in between
             self._retrying.add(sandbox.key)
-            self._spawn(self._again(sandbox, RETRY_S[min(count, len(RETRY_S) - 1)]))
+            self._background.spawn(self._again(sandbox, RETRY_S[min(count, len(RETRY_S) - 1)]))
 
     async def _again(self, sandbox: Sandbox, delay_s: float) -> None:
         await self._sleep(delay_s)
@@ -330,9 +351,3 @@ class Controller:
     def _look_at_all(self, urgency: Urgency = Urgency.ASKED) -> None:
         for sandbox in self._sandboxes:
             self.look_at(sandbox.pod.uid, urgency)
-
-    def _spawn(self, work: Any) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return task

@@ -54,6 +54,10 @@ class Shaper(Protocol):
         """What each slot has counted."""
         ...
 
+    def close(self) -> None:
+        """Let go of it; what is in force stays so."""
+        ...
+
 
 class Monitor(Protocol):
     """Hears of changes in the network namespaces it was told of."""

@@ -96,9 +96,13 @@ class Shaper:
         """
         found = survey(netns_paths)
         program = Program.adopt(slots, found.program_ids)
-        if program is not None:
+        if program is None:
+            return cls(Program.load(slots), SlotTable(slots), found, adopted=False)
+        try:
             return cls(program, _slots_in(program), found, adopted=True)
-        return cls(Program.load(slots), SlotTable(slots), found, adopted=False)
+        except BaseException:
+            program.close()  # it is tried again, and again
+            raise
 
     def shape(self, pod_uid: str, netns_path: str, limits: Limits) -> Outcome:
         """Make the Pod's netns hold exactly these limits; without limits, nothing of ours. Idempotent.

@@ -40,6 +40,8 @@ class Kernel:
         self.altered = []
         self.problems = ()
         self.audit_failures = []
+        self.counter_failures = []
+        self.closed = 0
 
     def shape(self, pod_uid, netns_path, limits):
         self.calls.append((pod_uid, netns_path, limits))
@@ -76,7 +78,12 @@ class Kernel:
         return []
 
     def counters(self, _tenants=None):
+        if self.counter_failures:
+            raise self.counter_failures.pop(0)
         return []
+
+    def close(self):
+        self.closed += 1
 
     def sample(self, pod_uid, netns_path, interfaces):
         if self.failing.get(netns_path):

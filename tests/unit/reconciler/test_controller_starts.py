@@ -1,6 +1,7 @@
 """Starts and restarts: what is found in force stays, what waits is limited, who was late is told."""
 
 import asyncio
+from errno import ENOMEM
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.unit.reconciler.controller_bench import (
     B,
     Bench,
     api_pod,
+    raised,
     sandbox,
     unshaped_seconds,
 )
@@ -293,3 +295,28 @@ async def test_a_pod_that_starts_while_many_are_let_go_waits_for_one_of_them(ben
     assert len(done) <= 1
     await bench.settle()
     assert len(done) == 5
+
+
+async def test_a_program_whose_limits_cannot_be_read_is_let_go_and_what_keeps_it_is_told_and_tried_again():
+    bench = Bench()
+    bench.kernel.counter_failures = [OSError(ENOMEM, "no memory")]
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([sandbox()])
+    await bench.settle()
+    assert bench.kernel.closed == 1
+    assert bench.told.notices[0] == ("the node", "CannotShape")
+    assert bench.controller.ready
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
+    run.cancel()
+
+
+async def test_work_in_the_background_that_fails_ends_the_reconciler_as_nobody_else_would_notice():
+    bench = Bench()
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([sandbox()])
+    await bench.settle()
+    bench.kernel.release = lambda *_: raised(RuntimeError("a defect"))
+    await bench.controller.on_synchronize([])
+    await bench.settle()
+    with pytest.raises(RuntimeError, match="a defect"):
+        await asyncio.wait_for(run, 1)

@@ -1,0 +1,25 @@
+"""Work in the background is noticed when it fails, and only then."""
+
+import asyncio
+
+import pytest
+
+from reconciler.background import Background
+
+
+async def fail(text):
+    raise ValueError(text)
+
+
+async def test_the_first_failure_is_raised_and_what_ends_well_or_is_cancelled_is_none():
+    background = Background()
+    failure = asyncio.create_task(background.failure())
+    background.spawn(asyncio.sleep(0))
+    background.spawn(asyncio.sleep(60)).cancel()
+    await asyncio.sleep(0.01)
+    assert not failure.done()
+    background.spawn(fail("first"))
+    background.spawn(fail("second"))
+    with pytest.raises(ValueError, match="first"):
+        await failure
+    assert not background._tasks
