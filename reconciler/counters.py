@@ -1,4 +1,4 @@
-"""What the kernel counts for each limited Pod, read from the shaper's two maps."""
+"""What the kernel counts for each limited Pod, and which slot is whose, read from the shaper's two maps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from reconciler.kernel.buckets import Counters
 from reconciler.kernel.program import Program
 from reconciler.model import LimitEntry, class_id
-from reconciler.slots import Tenant
+from reconciler.slots import Assignment, SlotTable, Tenant
 from webhook.contract import MAXIMUM_BITS_PER_SECOND, MINIMUM_BITS_PER_SECOND, Direction, Limits, Quantity
 
 
@@ -66,3 +66,14 @@ def pod_counters(program: Program, tenant: Tenant, slot: int, path: str | None) 
             entry.bits_per_second, seen.bytes, seen.packets, seen.drops, seen.marks, queue_ns
         )
     return PodCounters(tenant.pod_uid, path, directions)
+
+
+def slots_in(program: Program) -> SlotTable:
+    """The assignments that the limits map holds, and the latest generation that the shaper has seen anywhere."""
+    class_ids = [class_id(slot, direction) for slot in range(1, program.slots + 1) for direction in Direction]
+    latest = max(program.read_counters(each).generation for each in class_ids)
+    table = SlotTable(program.slots, last_generation=latest)
+    for slot in range(1, program.slots + 1):
+        for entry in limits_of(program, slot).values():
+            table = table.adopt(Tenant(entry.pod_uid, entry.netns_inode), Assignment(slot, entry.generation))
+    return table

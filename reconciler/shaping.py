@@ -11,7 +11,7 @@ from os import fstat
 from typing import Final, Self
 
 from reconciler.bypass import Sample, Traffic, sample, total
-from reconciler.counters import DirectionCounters, PodCounters, limits_of, pod_counters
+from reconciler.counters import DirectionCounters, PodCounters, limits_of, pod_counters, slots_in
 from reconciler.handover import hand_over
 from reconciler.inspection import Inspection, clean, inspect
 from reconciler.kernel import netns, traffic
@@ -24,6 +24,7 @@ from reconciler.kernel.errors import (
     NoSlotLeftError,
     ShapingError,
     StepFailedError,
+    read_back,
 )
 from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import observe_netns
@@ -99,7 +100,7 @@ class Shaper:
         if program is None:
             return cls(Program.load(slots), SlotTable(slots), found, adopted=False)
         try:
-            return cls(program, _slots_in(program), found, adopted=True)
+            return cls(program, slots_in(program), found, adopted=True)
         except BaseException:
             program.close()  # it is tried again, and again
             raise
@@ -170,10 +171,8 @@ class Shaper:
 
         What somebody wrote into a slot that is nobody's is cleared here.
         """
-        try:
+        with read_back("the limits"):
             altered = {class_id // 2 for class_id in self._program.altered()}
-        except OSError as error:
-            raise ShapingError(f"cannot read the limits back from the kernel: {error.strerror}") from error
         tenants = {assignment.slot: tenant for tenant, assignment in self._slots.taken.items()}
         for slot in altered - tenants.keys():
             for direction in Direction:
@@ -188,7 +187,7 @@ class Shaper:
         with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
             tenant = Tenant(pod_uid, fstat(descriptor).st_ino)
             assignment = self._slots.taken.get(tenant)
-            if assignment is None or self._program.read_limit(class_id(assignment.slot, Direction.EGRESS)) is None:
+            if assignment is None or not self._has_egress_limit(assignment):
                 return None
             charged = self._charged(assignment)
             try:
@@ -214,21 +213,27 @@ class Shaper:
         return list(self._slots.taken)
 
     def counters(self, tenants: Iterable[Tenant] | None = None) -> list[PodCounters]:
-        """What the kernel counts for those of them, or of all, that have a slot."""
+        """What the kernel counts for those of them, or of all, that have a slot. Raises ShapingError."""
         taken = ((tenant, self._slots.taken.get(tenant)) for tenant in (self.tenants() if tenants is None else tenants))
-        return [
-            pod_counters(self._program, tenant, assignment.slot, self._paths.get(tenant))
-            for tenant, assignment in taken
-            if assignment is not None
-        ]
+        with read_back("the counters"):
+            return [
+                pod_counters(self._program, tenant, assignment.slot, self._paths.get(tenant))
+                for tenant, assignment in taken
+                if assignment is not None
+            ]
 
     def close(self) -> None:
         """Let go of the program; the kernel goes on shaping."""
         self._program.close()
 
+    def _has_egress_limit(self, assignment: Assignment) -> bool:
+        with read_back("the limits"):
+            return self._program.read_limit(class_id(assignment.slot, Direction.EGRESS)) is not None
+
     def _charged(self, assignment: Assignment) -> Traffic:
         """What the egress bucket was charged; nothing before its first packet."""
-        seen = self._program.read_counters(class_id(assignment.slot, Direction.EGRESS))
+        with read_back("the counters"):
+            seen = self._program.read_counters(class_id(assignment.slot, Direction.EGRESS))
         return Traffic(seen.bytes, seen.packets) if seen.generation == assignment.generation else Traffic()
 
     def _assign(self, tenant: Tenant) -> Assignment:
@@ -299,7 +304,10 @@ class Shaper:
             observed = observe_netns(netlink)
         except NetlinkError as error:
             raise ShapingError(f"cannot list what the Pod's network namespace holds: {error.text}") from error
-        return replace(observed, limits=limits_of(self._program, assignment.slot)) if assignment else observed
+        if assignment is None:
+            return observed
+        with read_back("the limits"):
+            return replace(observed, limits=limits_of(self._program, assignment.slot))
 
     def _do(self, step: Step, netlink: Netlink) -> None:
         if isinstance(step, WriteLimit | ClearLimit):
@@ -319,14 +327,3 @@ class Shaper:
             )
         except OSError as error:
             raise StepFailedError(step, error.strerror or str(error)) from error
-
-
-def _slots_in(program: Program) -> SlotTable:
-    """The assignments that the limits map holds, and the latest generation that the shaper has seen anywhere."""
-    class_ids = [class_id(slot, direction) for slot in range(1, program.slots + 1) for direction in Direction]
-    latest = max(program.read_counters(each).generation for each in class_ids)
-    table = SlotTable(program.slots, last_generation=latest)
-    for slot in range(1, program.slots + 1):
-        for entry in limits_of(program, slot).values():
-            table = table.adopt(Tenant(entry.pod_uid, entry.netns_inode), Assignment(slot, entry.generation))
-    return table

@@ -86,5 +86,8 @@ class Upkeep:
         shaper, counted = await self._loading.shaper(), list[PodCounters]()
         tenants = await self._work.do(shaper.tenants)
         for start in range(0, len(tenants), COUNTED_AT_ONCE):  # a Pod that starts meanwhile waits for one of them
-            counted += await self._work.do(shaper.counters, tenants[start : start + COUNTED_AT_ONCE])
+            try:
+                counted += await self._work.do(shaper.counters, tenants[start : start + COUNTED_AT_ONCE])
+            except ShapingError as error:  # the scrape has all other figures, and the next one may have these
+                log.warning("some Pods were not counted", extra={"error": str(error)})
         return [(known[key], c) for c in counted if (key := (c.pod_uid, c.netns_path or "")) in known]

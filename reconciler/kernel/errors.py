@@ -1,5 +1,8 @@
 """What can go wrong between the reconciler and the kernel, in words for the person who must act."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from reconciler.steps import Step
 
 
@@ -42,3 +45,12 @@ class NetlinkError(ShapingError):
         self.errno = code
         self.text = text
         super().__init__(f"the kernel's netlink says: {text}")
+
+
+@contextmanager
+def read_back(what: str) -> Iterator[None]:
+    """Reads the program's maps, which the kernel may refuse for a moment, as out of memory. Raises ShapingError."""
+    try:
+        yield
+    except OSError as error:
+        raise ShapingError(f"cannot read {what} back from the kernel: {error.strerror or error}") from error

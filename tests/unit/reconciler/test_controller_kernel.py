@@ -225,3 +225,14 @@ async def test_a_pod_that_starts_while_many_are_counted_waits_for_a_few_of_them(
     assert len(await bench.controller.upkeep.counters()) == 100
     assert [size for size, _ in batches] == [32, 32, 32, 4]
     assert batches[1][1] or batches[2][1], "it was limited in between"
+
+
+async def test_pods_that_cannot_be_counted_are_left_out_and_the_others_are_counted(bench, caplog):
+    keys = [(f"u{number}", f"/run/netns/{number}") for number in range(40)]
+    for uid, path in keys:
+        await bench.controller.on_run(sandbox(uid, uid=uid, path=path))
+    bench.kernel.tenants = lambda: keys
+    answers = [ShapingError("no memory"), [PodCounters("u39", "/run/netns/39", {})]]
+    bench.kernel.counters = lambda _: answer if isinstance(answer := answers.pop(0), list) else raised(answer)
+    assert [counted.pod_uid for _, counted in await bench.controller.upkeep.counters()] == ["u39"]
+    assert "some Pods were not counted" in caplog.text

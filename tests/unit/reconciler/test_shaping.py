@@ -1,11 +1,16 @@
 """The program's maps may be out of reach for a moment; tests/kernel has all else of the shaper, on real ipvlan."""
 
+from contextlib import contextmanager, nullcontext
 from errno import ENOMEM
+from pathlib import Path
 
 import pytest
 
-from reconciler.shaping import Shaper
+from reconciler.model import LimitEntry, ObservedShaping
+from reconciler.shaping import Shaper, ShapingError
+from reconciler.slots import SlotTable, Tenant
 from reconciler.survey import Survey
+from webhook.contract import Limits, Quantity
 
 
 class Program:
@@ -19,8 +24,36 @@ class Program:
 
     read_limit = read_figures = read_counters
 
+    def altered(self):
+        raise OSError(ENOMEM, "Cannot allocate memory")
+
     def close(self):
         self.closed += 1
+
+
+@pytest.fixture
+def netns(monkeypatch, tmp_path):
+    """The path of an empty file, which is taken for a network namespace with no links."""
+
+    @contextmanager
+    def opened(path):
+        with Path(path).open() as file:
+            yield file.fileno()
+
+    monkeypatch.setattr("reconciler.shaping.netns.opened", opened)
+    monkeypatch.setattr("reconciler.shaping.Netlink.inside", nullcontext)
+    monkeypatch.setattr("reconciler.shaping.observe_netns", lambda _: ObservedShaping(()))
+    path = tmp_path / "netns"
+    path.touch()
+    return str(path)
+
+
+@pytest.fixture
+def shaper(netns):
+    """One that limits the Pod u1."""
+    tenant = Tenant("u1", Path(netns).stat().st_ino)
+    slots, _ = SlotTable(1).assign(tenant)
+    return Shaper(Program(), slots, Survey({tenant: netns}), adopted=True)
 
 
 def test_a_program_that_cannot_be_taken_over_is_let_go_as_it_is_tried_again_and_again(monkeypatch):
@@ -30,3 +63,17 @@ def test_a_program_that_cannot_be_taken_over_is_let_go_as_it_is_tried_again_and_
     with pytest.raises(OSError, match="Cannot allocate"):
         Shaper.start(slots=1)
     assert program.closed == 1
+
+
+def test_maps_that_cannot_be_read_are_told_in_words_by_whatever_reads_them(shaper, netns):
+    with pytest.raises(ShapingError, match="cannot read the limits back from the kernel: Cannot allocate memory"):
+        shaper.audit()
+    with pytest.raises(ShapingError, match="cannot read the counters back"):
+        shaper.counters()
+    with pytest.raises(ShapingError, match="cannot read the limits back"):
+        shaper.shape("u1", netns, Limits(egress=Quantity(20_000_000)))
+    with pytest.raises(ShapingError, match="cannot read the limits back"):
+        shaper.sample("u1", netns, ["eth0"])
+    shaper._program.read_limit = lambda _: LimitEntry(20_000_000, 1, "u1", 1)
+    with pytest.raises(ShapingError, match="cannot read the counters back"):
+        shaper.sample("u1", netns, ["eth0"])
