@@ -58,7 +58,7 @@ class Controller:
         self._start = start
         self._loading = Loading(
             self._take_over,
-            tell_node=self._cannot_start,
+            tell_node=self._tell_node_and_pods,
             errors=metrics.errors,
             sleep=sleep,
         )
@@ -286,9 +286,9 @@ class Controller:
         self._tell(sandbox, view, report(before, after, [str(step) for step in outcome.steps]))
         return True
 
-    def _cannot_start(self, notice: Notice) -> None:
+    def _tell_node_and_pods(self, notice: Notice) -> None:
         self._events.tell_node(notice)
-        self._look_at_all()  # each is told of it, too
+        self._look_at_all()  # each is told what comes of it for itself
 
     def _tell(self, sandbox: Sandbox, view: PodView, notices: Iterable[Notice]) -> None:
         unlimited_s = self._known.latecomers.unlimited_s(sandbox.key, view.started_s)

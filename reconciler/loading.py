@@ -50,6 +50,10 @@ class Loading:
 
     def finish(self, shaper: Shaper) -> None:
         """Let those go on who wait for it."""
+        if self.trouble is not None:
+            self._tell_node(
+                Notice(Reason.STARTED, "Pods of this node can be limited now: what kept them from it is gone")
+            )
         self.trouble = None
         self._loaded.set_result(shaper)
         self._tried.set()

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     KERNEL_LACKS = "KernelLacks"
     KERNEL_READY = "KernelReady"
     CANNOT_START = "CannotShape"
+    STARTED = "ShapingReady"
     RUNTIME_AWAY = "RuntimeUnreachable"
     RUNTIME_BACK = "RuntimeConnected"
     WATCH_REFUSED = "WatchRefused"
@@ -32,7 +33,15 @@ class Reason(StrEnum):
 
 
 _NORMAL = frozenset(
-    {Reason.LIMITED, Reason.CHANGED, Reason.REMOVED, Reason.KERNEL_READY, Reason.RUNTIME_BACK, Reason.WATCH_CONNECTED}
+    {
+        Reason.LIMITED,
+        Reason.CHANGED,
+        Reason.REMOVED,
+        Reason.KERNEL_READY,
+        Reason.STARTED,
+        Reason.RUNTIME_BACK,
+        Reason.WATCH_CONNECTED,
+    }
 )
 
 

@@ -277,6 +277,7 @@ async def test_a_kernel_that_cannot_shape_yet_is_tried_again_and_pods_wait_for_i
     assert bench.told.notices == [
         ("the node", "CannotShape"),
         ("shop/web-0", "BandwidthFailed"),
+        ("the node", "ShapingReady"),
         ("shop/web-0", "BandwidthLimited"),
     ]
     assert bench.started_with == [("u1", A)]

@@ -69,3 +69,7 @@ def test_a_conflict_that_is_over_is_told():
 def test_limits_in_words():
     assert describe(Limits()) == "no limit"
     assert describe(Limits(ingress=M100)) == "ingress 100M bit/s"
+
+
+def test_what_is_well_again_on_the_node_is_no_warning():
+    assert {Notice(why, "").type for why in (Reason.STARTED, Reason.KERNEL_READY, Reason.RUNTIME_BACK)} == {"Normal"}
