@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 from reconciler.pods import PodView
 from reconciler.report import Notice, Reason
-from webhook.contract import NETWORK_LABEL, Direction, InvalidQuantity, Limits, Quantity
+from webhook.contract import (
+    MANAGED_LABEL,
+    NETWORK_LABEL,
+    NEVER_OPTED_IN,
+    Direction,
+    InvalidQuantity,
+    Limits,
+    Quantity,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +34,7 @@ def intent(view: PodView, last_good: Limits) -> Intent:
     if view.host_network or not view.annotated:
         return Intent(Limits())
     if not view.managed and not last_good:
-        return Intent(Limits(), (_not_managed(),))
+        return Intent(Limits(), (_not_managed(view),))
     limits: dict[str, Quantity | None] = {}
     notices: list[Notice] = []
     for direction in Direction:
@@ -39,12 +47,23 @@ def intent(view: PodView, last_good: Limits) -> Intent:
     return Intent(Limits(**limits), tuple(notices))
 
 
-def _not_managed() -> Notice:
+def _not_managed(view: PodView) -> Notice:
+    if view.static:
+        remedy = (
+            "Static Pods never are: to have it limited, add the label "
+            f'{MANAGED_LABEL}: "true" to its manifest on the node; kubelet then starts it anew'
+        )
+    elif view.namespace in NEVER_OPTED_IN:
+        remedy = "Pods of this namespace are never admitted: take the annotations away or run it in another namespace"
+    else:
+        remedy = (
+            f"Label its namespace with {NETWORK_LABEL}=NAMESPACE.NAME if it is not, "
+            "then create the Pod again, or take its annotations away and set them anew"
+        )
     return Notice(
         Reason.NOT_MANAGED,
         "this Pod has bandwidth annotations and runs on ipvlan, but was never admitted by the ipvlan-bandwidth "
-        f"webhook, so it is not limited. Label its namespace with {NETWORK_LABEL}=NAMESPACE.NAME if it is not, "
-        "then create the Pod again, or take its annotations away and set them anew",
+        f"webhook, so it is not limited. {remedy}",
     )
 
 

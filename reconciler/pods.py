@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from webhook.contract import (
     EGRESS_ANNOTATION,
     INGRESS_ANNOTATION,
     MANAGED_LABEL,
     MIRROR_ANNOTATION,
+    SOURCE_ANNOTATION,
     Direction,
     Limits,
     Quantity,
 )
+
+_API: Final = "api"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,8 @@ class PodView:
     """A Pod as the reconciler sees it: who it is, whether it was admitted, and what its annotations ask for.
 
     `ingress` and `egress` hold the annotations' text as written; None where there is no annotation. `started_s` is
-    when its first container started, in seconds since the epoch, where that is known.
+    when its first container started, in seconds since the epoch, where that is known. `static`: kubelet runs it from a
+    manifest of the node's own; the API server has only an image of it (a mirror Pod), of another uid.
     """
 
     uid: str
@@ -34,6 +38,7 @@ class PodView:
     egress: str | None = None
     host_network: bool = False
     started_s: float | None = None
+    static: bool = False
 
     @property
     def annotated(self) -> bool:
@@ -79,7 +84,9 @@ def from_runtime(
     netns_path: str,
 ) -> PodView:
     """Read a Pod as the runtime tells of it; one without a network namespace of its own is on the host's."""
-    return _view(uid, namespace, name, labels=labels, annotations=annotations, host_network=not netns_path)
+    view = _view(uid, namespace, name, labels=labels, annotations=annotations, host_network=not netns_path)
+    # kubelet writes there, for each Pod that it runs, where it has it from: api, file, or http.
+    return replace(view, static=annotations.get(SOURCE_ANNOTATION, _API) != _API)
 
 
 def asking(view: PodView, limits: Limits) -> PodView:

@@ -23,8 +23,11 @@ INGRESS_ANNOTATION: Final = "kubernetes.io/ingress-bandwidth"
 EGRESS_ANNOTATION: Final = "kubernetes.io/egress-bandwidth"
 DEFAULT_NETWORK_ANNOTATION: Final = "v1.multus-cni.io/default-network"
 MIRROR_ANNOTATION: Final = "kubernetes.io/config.mirror"
+SOURCE_ANNOTATION: Final = "kubernetes.io/config.source"
 NETWORK_LABEL: Final = "ipvlan-bandwidth.io/network"
 MANAGED_LABEL: Final = "ipvlan-bandwidth.io/managed"
+# As the namespaceSelector in manifests/ has it: the network plugins and the webhook must not wait for the webhook.
+NEVER_OPTED_IN: Final = frozenset({"kube-system", "ipvlan-bandwidth"})
 
 MINIMUM_BITS_PER_SECOND: Final = 1_000
 MAXIMUM_BITS_PER_SECOND: Final = 10**15

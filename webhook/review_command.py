@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from webhook import admission
-from webhook.contract import NETWORK_LABEL, quoted
+from webhook.contract import NETWORK_LABEL, NEVER_OPTED_IN, quoted
 from webhook.jsonpatch import Operation, unescape
 from webhook.policy import Policy
 from webhook.review import (
@@ -34,8 +34,6 @@ from webhook.review import (
 OK: Final = 0
 REFUSED: Final = 1
 UNREADABLE: Final = 2
-# As the namespaceSelector in manifests/ has it: the network plugins and the webhook must not wait for the webhook.
-NEVER_OPTED_IN: Final = frozenset({"kube-system", "ipvlan-bandwidth"})
 _DEPTH: Final = 8
 # Where a workload has its template: a Deployment, say, or a resource of somebody else's that is like one; a CronJob.
 _TEMPLATES: Final = (("spec", "template"), ("spec", "jobTemplate", "spec", "template"))

@@ -257,7 +257,7 @@ def test_a_namespace_that_did_not_opt_in_never_depends_on_the_webhook_and_ours_c
     exists, excluded = configuration()["namespaceSelector"]["matchExpressions"]
     assert exists == {"key": contract.NETWORK_LABEL, "operator": "Exists"}
     assert excluded["operator"] == "NotIn"
-    assert set(excluded["values"]) == {"kube-system", "ipvlan-bandwidth"}
+    assert set(excluded["values"]) == contract.NEVER_OPTED_IN == {"kube-system", "ipvlan-bandwidth"}
 
 
 def test_an_update_is_asked_about_only_when_it_touches_what_the_contract_names() -> None:

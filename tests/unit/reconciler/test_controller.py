@@ -102,3 +102,17 @@ async def test_replays_one_after_the_other_as_of_a_runtime_that_dies_again_and_a
         await bench.settle()
     assert len(bench.kernel.held) == len(pods)
     assert len(bench.kernel.calls) <= len(pods) + 1
+
+
+async def test_a_static_pod_is_limited_by_the_label_in_its_manifest_whatever_becomes_of_its_mirror_pod(bench):
+    static = sandbox()
+    static.annotations["kubernetes.io/config.source"] = "file"
+    await bench.controller.on_run(static)
+    mirror = api_pod("another uid", ingress="20M")
+    mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"] = "u1"
+    bench.controller.on_pods([mirror])
+    bench.controller.on_pod_event("DELETED", mirror)
+    bench.controller.look_at("u1")
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
+    assert bench.told.notices == [("shop/web-0", "BandwidthLimited")]

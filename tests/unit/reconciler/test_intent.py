@@ -1,5 +1,7 @@
 """What a Pod asks for becomes limits, whatever its annotations hold."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,6 +42,18 @@ def test_a_pod_never_admitted_is_not_limited_and_its_owner_is_told_what_to_do():
     (notice,) = wanted.notices
     assert notice.reason == Reason.NOT_MANAGED
     assert "ipvlan-bandwidth.io/network=" in notice.message
+
+
+def test_who_can_never_be_admitted_is_told_what_works_instead():
+    excluded = PodView("u1", "kube-system", "dns", ingress="100M")
+    (notice,) = intent(excluded, Limits()).notices
+    assert "Pods of this namespace are never admitted" in notice.message
+    assert "ipvlan-bandwidth.io/network=" not in notice.message
+    for namespace in ("shop", "kube-system"):
+        static = PodView("u1", namespace, "cache-node-1", ingress="100M", static=True)
+        (notice,) = intent(static, Limits()).notices
+        assert 'add the label ipvlan-bandwidth.io/managed: "true" to its manifest' in notice.message
+        assert intent(replace(static, managed=True), Limits()).limits == Limits(ingress=M100)
 
 
 def test_a_limited_pod_that_loses_its_label_by_a_way_round_the_webhook_stays_limited():

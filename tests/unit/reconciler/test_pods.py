@@ -76,6 +76,14 @@ def test_a_mirror_pod_is_no_concern_of_ours():
     assert from_api(pod(annotations={"kubernetes.io/config.mirror": "x"})) is None
 
 
+@pytest.mark.parametrize(
+    ("annotations", "static"),
+    [({}, False), ({"kubernetes.io/config.source": "api"}, False), ({"kubernetes.io/config.source": "file"}, True)],
+)
+def test_kubelet_says_by_the_runtime_which_pods_are_its_own(annotations, static):
+    assert from_runtime("u1", "a", "b", labels={}, annotations=annotations, netns_path="/run/netns/x").static is static
+
+
 def test_a_pod_without_a_name_is_no_pod():
     assert from_api(pod(name=None)) is None
 
