@@ -19,6 +19,7 @@ from reconciler.background import Background
 from reconciler.bypass import Sample
 from reconciler.due import Due, Urgency
 from reconciler.ears import Ears
+from reconciler.kernel import netns
 from reconciler.kernel_work import KernelWork
 from reconciler.known import Known
 from reconciler.loading import RETRY_S, Loading
@@ -50,9 +51,10 @@ class Controller:
         sleep: Callable[[float], Awaitable[None]],
         monotonic: Callable[[], float],
         now: Callable[[], float] = time.time,
+        there_since_s: Callable[[str], float] = netns.there_since_s,
     ) -> None:
         self._events, self._metrics = events, metrics
-        self._sleep, self._monotonic, self._now = sleep, monotonic, now
+        self._sleep, self._monotonic, self._now, self._there_since_s = sleep, monotonic, now, there_since_s
         self._work = KernelWork(executor)
         self._background = Background()
         self._start = start
@@ -282,7 +284,8 @@ class Controller:
         on_ipvlan = bool(outcome.interfaces)
         in_force = wanted.limits if on_ipvlan else Limits()
         after = Applied(in_force, outcome.interfaces, (*(wanted.notices if on_ipvlan else ()), *problems))
-        self._known.succeeded(sandbox, wanted.limits, after, self._now())
+        there_since_s = self._there_since_s(sandbox.netns_path)
+        self._known.succeeded(sandbox, wanted.limits, after, now_s=self._now(), there_since_s=there_since_s)
         self._tell(sandbox, view, report(before, after, [str(step) for step in outcome.steps]))
         return True
 

@@ -85,10 +85,15 @@ class Known:
         self._failures[sandbox.key] = count + 1, why
         return count, why != before
 
-    def succeeded(self, sandbox: Sandbox, wanted: Limits, after: Applied, now_s: float) -> None:
-        """A sandbox has what it should have: `after`; `now_s` in seconds since the epoch."""
+    def succeeded(
+        self, sandbox: Sandbox, wanted: Limits, after: Applied, *, now_s: float, there_since_s: float
+    ) -> None:
+        """A sandbox has what it should have: `after`. It was not there before `there_since_s`.
+
+        Times are seconds since the epoch.
+        """
         newly_limited = bool(after.limits) and not self.applied(sandbox).limits
-        self.latecomers.looked_at(sandbox.key, newly_limited=newly_limited, now_s=now_s)
+        self.latecomers.looked_at(sandbox.key, newly_limited=newly_limited, now_s=now_s, there_since_s=there_since_s)
         self._failures.pop(sandbox.key, None)
         self._unsure.discard(sandbox.key)
         self._applied[sandbox.key] = after

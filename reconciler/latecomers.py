@@ -31,11 +31,14 @@ class Latecomers:
         """
         self._found |= {key: max(since_s, self._found.get(key, 0.0)) for key in keys}
 
-    def looked_at(self, key: Key, *, newly_limited: bool, now_s: float) -> None:
-        """A sandbox has what it should have. Only the first look counts: limits asked for later are on time."""
+    def looked_at(self, key: Key, *, newly_limited: bool, now_s: float, there_since_s: float) -> None:
+        """A sandbox has what it should have. Only the first look counts: limits asked for later are on time.
+
+        `there_since_s`: it was not there before. What the API server tells of may be containers of a former sandbox.
+        """
         since_s = self._found.pop(key, None)
         if since_s is not None and newly_limited:
-            self._limited[key] = since_s, now_s
+            self._limited[key] = max(since_s, there_since_s), now_s
 
     def unlimited_s(self, key: Key, started_s: float | None) -> float:
         """How long a Pod ran without its limits, once: 0 for most. `started_s`: when its first container started."""

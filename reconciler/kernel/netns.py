@@ -11,6 +11,7 @@ import functools
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,20 @@ def inode(path: str) -> int | None:
             return None
         raise failure from error
     return found.st_ino if found.st_dev == own.st_dev and found.st_ino != own.st_ino else None
+
+
+def there_since_s(path: str) -> float:
+    """Before then, in seconds since the epoch by the clock as it is now, there was no such namespace at `path`.
+
+    While a namespace is mounted, its inode stays and has the times of its making, which nsfs lets nobody change; of one
+    without a mount the kernel makes the inode anew, with new times, whenever it is asked for. Nor is any older than the
+    node's boot: a clock that was set forward since adds no years.
+    """
+    booted_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    try:
+        return max(booted_s, os.stat(canonical(path)).st_mtime)  # noqa: PTH116 - as above
+    except OSError:
+        return booted_s
 
 
 @functools.cache

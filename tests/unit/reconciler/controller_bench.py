@@ -158,6 +158,7 @@ class Bench:
         self.start_failures = list(start_failures)
         self.started_with = None
         self.now_s = STARTED_S + 30
+        self.there_since_s = {}
         self.metrics = Metrics()
         self.gate = None
         self.controller = Controller(
@@ -169,6 +170,7 @@ class Bench:
             sleep=self._sleep,
             monotonic=lambda: 0.0,
             now=lambda: self.now_s,
+            there_since_s=lambda path: self.there_since_s.get(path, 0.0),
         )
 
     def _start(self, keys):

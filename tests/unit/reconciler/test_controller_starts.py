@@ -40,6 +40,15 @@ async def test_the_time_that_a_pod_ran_unlimited_as_nobody_was_there_is_counted_
     assert unshaped_seconds(bench) == 30
 
 
+async def test_a_pod_whose_node_was_started_again_is_not_counted_from_the_start_of_its_former_containers(bench):
+    bench.there_since_s[A] = bench.now_s - 5
+    await bench.controller.on_synchronize([sandbox()])
+    bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await bench.settle()
+    assert ("shop/web-0", "RanUnlimited") in bench.told.notices
+    assert unshaped_seconds(bench) == 5
+
+
 async def test_a_pod_limited_by_the_hook_or_annotated_later_was_never_late(bench):
     await bench.controller.on_synchronize([sandbox(ingress=None)])
     await bench.settle()
