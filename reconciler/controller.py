@@ -34,6 +34,9 @@ from reconciler.shaping import NetnsGoneError, ShapingError
 from reconciler.upkeep import Upkeep
 from webhook.contract import Limits
 
+LIST_PATIENCE_S = 30.0
+"""How long Pods that ran before wait for the API server, which usually lists them within a second."""
+
 log = logging.getLogger(__name__)
 
 
@@ -65,6 +68,7 @@ class Controller:
             sleep=sleep,
         )
         self._starting: asyncio.Task[None] | None = None
+        self._waiting: asyncio.Task[None] | None = None
         self._known = Known()
         self._sandboxes = self._known.sandboxes
         self._retrying: set[Key] = set()
@@ -91,9 +95,11 @@ class Controller:
     async def on_synchronize(self, sandboxes: Sequence[PodSandbox]) -> None:
         """The runtime tells all its Pods, after every connect. All NRI calls of the node wait meanwhile: be quick."""
         # One after the other, so that a Pod that starts meanwhile waits for one of them and not for all.
-        self._background.spawn(self._release_all(self._sandboxes.replace(map(Sandbox.told, sandboxes))))
+        self._background.spawn(self._release_all(self._known.replayed(map(Sandbox.told, sandboxes))))
         self._known.latecomers.found(sandbox.key for sandbox in self._sandboxes if self._known.began_unlimited(sandbox))
         log.info("synchronized with the container runtime", extra={"sandboxes": len(list(self._sandboxes))})
+        if self._waiting is None and any(map(self._known.waits, self._sandboxes)):
+            self._waiting = self._background.spawn(self._wait_for_list())
         if self._starting is None:
             self._starting = self._background.spawn(self._begin())
         else:
@@ -105,7 +111,7 @@ class Controller:
         sandbox = Sandbox.told(pod)
         if not sandbox.netns_path:
             return
-        self._sandboxes.add(sandbox)
+        self._known.began(sandbox)
         if not await self._look(sandbox, begins=True):
             self._known.latecomers.found([sandbox.key], since_s=self._now())
         if self._known.intent(sandbox).limits:
@@ -224,6 +230,11 @@ class Controller:
         self._loading.finish(shaper)
         self._look_at_all()
 
+    async def _wait_for_list(self) -> None:
+        await self._sleep(LIST_PATIENCE_S)
+        for uid in self._known.wait_no_longer():
+            self.look_at(uid)
+
     async def _look_for_ever(self) -> None:
         while True:
             for sandbox in self._sandboxes.of(await self._due.next()):
@@ -249,6 +260,8 @@ class Controller:
 
         `begins`: the runtime waits with its containers, so its netns is there, or else out of sight for good.
         """
+        if self._known.waits(sandbox):
+            return True
         if not self._loading.done:  # every Pod is looked at when it is
             asked = self._known.intent(sandbox)
             if not asked.limits and not asked.notices:
@@ -259,7 +272,9 @@ class Controller:
             if self._loading.trouble:
                 self._told_once(sandbox, self._loading.trouble)
                 return False
-        shaper = await self._loading.shaper()
+        return await self._make_so(await self._loading.shaper(), sandbox, begins=begins)
+
+    async def _make_so(self, shaper: Shaper, sandbox: Sandbox, *, begins: bool) -> bool:
         async with self._work.turn:
             if sandbox not in self._sandboxes:  # let go while this waited
                 return True

@@ -25,14 +25,44 @@ class Known:
     _failures: dict[Key, tuple[int, str]] = field(default_factory=dict)
     _unsure: set[Key] = field(default_factory=set)
     """Those that the kernel may hold something for, whether limits are wanted or not."""
+    _unheard: set[Key] = field(default_factory=set)
+    """Those that a replay told of, as they began, and the API server has not been heard of, which knows of changes."""
+    _hears_out: bool = True
+    """Whether the API server's first list is waited for."""
+
+    def began(self, sandbox: Sandbox) -> None:
+        """The runtime tells of a sandbox as it begins: it is as it is told."""
+        self.sandboxes.add(sandbox)
+        self._unheard.discard(sandbox.key)
+
+    def replayed(self, sandboxes: Iterable[Sandbox]) -> tuple[Sandbox, ...]:
+        """The runtime's full list. Gives those that are gone."""
+        before = {sandbox.key for sandbox in self.sandboxes}
+        gone = self.sandboxes.replace(sandboxes)
+        if self._hears_out:
+            self._unheard |= {sandbox.key for sandbox in self.sandboxes} - before
+        return gone
+
+    def waits(self, sandbox: Sandbox) -> bool:
+        """Whether it is judged only when the API server has told of its Pod.
+
+        Its limit may have been taken away since it began. What the kernel holds is newer, so then there is no need.
+        """
+        return sandbox.key in self._unheard and sandbox.pod.uid not in self._views
+
+    def wait_no_longer(self) -> list[str]:
+        """From now on the runtime's word counts where the API server has given none. Gives the Pods that waited."""
+        waited, self._unheard, self._hears_out = self._unheard, set(), False
+        return [uid for uid, _ in waited]
 
     def listed(self, views: Iterable[PodView]) -> tuple[list[str], list[str]]:
-        """The API server's full list. Gives the uids of Pods that are new or changed, and of those that are gone."""
+        """The API server's full list. Gives the uids of Pods to look at, and of those that are gone."""
         before, self._views = self._views, {view.uid: view for view in views}
         gone = [uid for uid in before if uid not in self._views]
         for uid in gone:
             self.sandboxes.learn(before[uid])
-        return [uid for uid, view in self._views.items() if before.get(uid) != view], gone
+        changed = [uid for uid, view in self._views.items() if before.get(uid) != view]
+        return [*changed, *self.wait_no_longer()], gone
 
     def seen(self, view: PodView) -> bool:
         """The API server tells of a Pod. Whether that is news."""
@@ -70,6 +100,7 @@ class Known:
         """The kernel may hold something for this sandbox."""
         if any(sandbox.key == key for sandbox in self.sandboxes.of(key[0])):
             self._unsure.add(key)
+            self._unheard.discard(key)
 
     def is_settled(self, sandbox: Sandbox) -> bool:
         """Whether nothing was in force, nothing failed, and the kernel holds nothing that is not known."""
@@ -105,6 +136,7 @@ class Known:
         self._applied.pop(sandbox.key, None)
         self._failures.pop(sandbox.key, None)
         self._unsure.discard(sandbox.key)
+        self._unheard.discard(sandbox.key)
         self.latecomers.forget(sandbox.key)
         if not self.sandboxes.of(sandbox.pod.uid):
             self._last_good.pop(sandbox.pod.uid, None)

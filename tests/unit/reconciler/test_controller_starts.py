@@ -135,6 +135,7 @@ async def test_pods_that_ran_before_are_told_that_the_program_cannot_be_loaded_o
     bench = Bench(start_failures=[ShapingError("no sch_fq"), ShapingError("no sch_fq"), ShapingError("no memory")])
     bench.gate = asyncio.Event()
     run = asyncio.create_task(bench.controller.run())
+    bench.controller.on_pods([api_pod(ingress="100M")])
     await bench.controller.on_synchronize([sandbox()])
     failed = []
     for _ in range(3):
