@@ -19,10 +19,11 @@ from reconciler.background import Background
 from reconciler.bypass import Sample
 from reconciler.due import Due, Urgency
 from reconciler.ears import Ears
+from reconciler.failures import Failures
 from reconciler.kernel import netns
 from reconciler.kernel_work import KernelWork
 from reconciler.known import Known
-from reconciler.loading import RETRY_S, Loading
+from reconciler.loading import Loading
 from reconciler.metrics import Metrics
 from reconciler.nri.messages import PodSandbox
 from reconciler.pods import PodView
@@ -60,9 +61,9 @@ class Controller:
         self._sleep, self._monotonic, self._now, self._there_since_s = sleep, monotonic, now, there_since_s
         self._work = KernelWork(executor)
         self._background = Background()
-        self._start = start
         self._loading = Loading(
-            self._take_over,
+            start,
+            self._work,
             tell_node=self._tell_node_and_pods,
             errors=metrics.errors,
             sleep=sleep,
@@ -71,8 +72,15 @@ class Controller:
         self._waiting: asyncio.Task[None] | None = None
         self._known = Known()
         self._sandboxes = self._known.sandboxes
-        self._retrying: set[Key] = set()
         self._due = Due()
+        self._failures = Failures(
+            self._known,
+            events=events,
+            errors=metrics.errors,
+            look_at=self.look_at,
+            spawn=self._background.spawn,
+            sleep=sleep,
+        )
         self._settling = Settling(
             on_settled=lambda uid: self.look_at(uid, Urgency.CHANGED),
             on_all_settled=lambda: self._look_at_all(Urgency.PERHAPS),
@@ -225,8 +233,11 @@ class Controller:
 
     async def _begin(self) -> None:
         """Adopt what the kernel holds, or load the program; then look at every Pod."""
-        shaper = await self._loading.load(lambda: [sandbox.key for sandbox in self._sandboxes])
+        shaper, found = await self._loading.load(lambda: [sandbox.key for sandbox in self._sandboxes])
         log.info("the BPF program is in force", extra={"adopted": shaper.adopted})
+        for key, limits in found.items():
+            self._known.doubt(key)
+            self._known.adopt(key, limits)
         self._loading.finish(shaper)
         self._look_at_all()
 
@@ -239,21 +250,6 @@ class Controller:
         while True:
             for sandbox in self._sandboxes.of(await self._due.next()):
                 await self._look(sandbox)
-
-    async def _take_over(self, keys: Sequence[Key]) -> Shaper:
-        """One try to get a shaper to work, and to learn which limits are in force."""
-        shaper = await self._work.do(self._start, keys)
-        try:
-            counted = await self._work.do(shaper.counters)
-        except BaseException:
-            shaper.close()  # the next try has descriptors of its own
-            raise
-        # The map knows of limits that no filter can be attached for; filters, of those of an older program.
-        in_map = {(pod.pod_uid, pod.netns_path): pod.limits for pod in counted if pod.netns_path and pod.limits}
-        for key, limits in {**shaper.found, **in_map}.items():
-            self._known.doubt(key)
-            self._known.adopt(key, limits)
-        return shaper
 
     async def _look(self, sandbox: Sandbox, *, begins: bool = False) -> bool:
         """Compare what one sandbox should have with what it has, and make it so. False if it has not what it should.
@@ -270,7 +266,7 @@ class Controller:
             if sandbox not in self._sandboxes:
                 return True
             if self._loading.trouble:
-                self._told_once(sandbox, self._loading.trouble)
+                self._failures.tell_once(sandbox, self._loading.trouble)
                 return False
         return await self._make_so(await self._loading.shaper(), sandbox, begins=begins)
 
@@ -286,12 +282,14 @@ class Controller:
                 outcome = await self._work.within(shaper.shape, view.uid, sandbox.netns_path, wanted.limits)
             except NetnsGoneError as error:
                 if begins:
-                    self._failed(sandbox, NetnsGoneError(f"the reconciler does not see its network namespace: {error}"))
+                    self._failures.failed(
+                        sandbox, NetnsGoneError(f"the reconciler does not see its network namespace: {error}")
+                    )
                     return False
                 log.info("a Pod's network namespace is gone", extra={"pod": str(view), "netns": sandbox.netns_path})
                 return True
             except ShapingError as error:
-                self._failed(sandbox, error)
+                self._failures.failed(sandbox, error)
                 return False
             await self._ears.listen(sandbox.netns_path)
         problems = tuple(Notice(problem.kind, problem.message) for problem in outcome.problems)
@@ -344,27 +342,6 @@ class Controller:
     def _forget_events(self, uid: str) -> None:
         if not self._known.has(uid):
             self._events.forget(uid)
-
-    def _told_once(self, sandbox: Sandbox, why: str) -> int:
-        """Tell a Pod that it is not limited, once for each reason; gives how often it failed before."""
-        count, is_news = self._known.failed(sandbox, why)
-        if is_news:
-            notice = Notice(Reason.FAILED, f"this Pod is not limited as asked: {why}")
-            self._events.tell(self.view(sandbox), notice)
-        return count
-
-    def _failed(self, sandbox: Sandbox, error: ShapingError) -> None:
-        """Tell, and try again with backoff."""
-        count = self._told_once(sandbox, str(error))
-        self._metrics.errors.labels(kind=type(error).__name__).inc()
-        if sandbox.key not in self._retrying:  # one that changes all the time is looked at, and fails, in between
-            self._retrying.add(sandbox.key)
-            self._background.spawn(self._again(sandbox, RETRY_S[min(count, len(RETRY_S) - 1)]))
-
-    async def _again(self, sandbox: Sandbox, delay_s: float) -> None:
-        await self._sleep(delay_s)
-        self._retrying.discard(sandbox.key)
-        self.look_at(sandbox.pod.uid)
 
     def _look_at_all(self, urgency: Urgency = Urgency.ASKED) -> None:
         for sandbox in self._sandboxes:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from prometheus_client import Counter
 
+from reconciler.kernel_work import KernelWork
 from reconciler.ports import Shaper
 from reconciler.report import Notice, Reason
 from reconciler.sandboxes import Key
 from reconciler.shaping import ShapingError
+from webhook.contract import Limits
 
 RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 
@@ -23,13 +25,15 @@ class Loading:
 
     def __init__(
         self,
-        start: Callable[[Sequence[Key]], Awaitable[Shaper]],
+        start: Callable[[Sequence[Key]], Shaper],
+        work: KernelWork,
         *,
         tell_node: Callable[[Notice], None],
         errors: Counter,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._start, self._tell_node, self._errors, self._sleep = start, tell_node, errors, sleep
+        self._start, self._work = start, work
+        self._tell_node, self._errors, self._sleep = tell_node, errors, sleep
         self._loaded: asyncio.Future[Shaper] = asyncio.get_running_loop().create_future()
         self._tried = asyncio.Event()
         self.trouble: str | None = None
@@ -58,12 +62,12 @@ class Loading:
         self._loaded.set_result(shaper)
         self._tried.set()
 
-    async def load(self, keys: Callable[[], Sequence[Key]]) -> Shaper:
-        """Try until it works, for the sandboxes that there are then."""
+    async def load(self, keys: Callable[[], Sequence[Key]]) -> tuple[Shaper, Mapping[Key, Limits]]:
+        """Try until it works, for the sandboxes that there are then. Gives also what was found in force."""
         tries = 0
         while True:
             try:
-                return await self._start(keys())
+                return await self._take_over(keys())
             except Exception as error:  # whatever it is, the node's Pods are unlimited until it works
                 if isinstance(error, ShapingError | OSError):  # as out of descriptors, memory, processes
                     log.error("cannot start shaping on this node", extra={"error": str(error)})
@@ -76,3 +80,14 @@ class Loading:
                 self._errors.labels(kind=type(error).__name__).inc()
                 await self._sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
                 tries += 1
+
+    async def _take_over(self, keys: Sequence[Key]) -> tuple[Shaper, Mapping[Key, Limits]]:
+        shaper = await self._work.do(self._start, keys)
+        try:
+            counted = await self._work.do(shaper.counters)
+        except BaseException:
+            shaper.close()  # the next try has descriptors of its own
+            raise
+        # The map knows of limits that no filter can be attached for; filters, of those of an older program.
+        in_map = {(pod.pod_uid, pod.netns_path): pod.limits for pod in counted if pod.netns_path and pod.limits}
+        return shaper, {**shaper.found, **in_map}

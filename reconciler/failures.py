@@ -1,0 +1,53 @@
+"""Pods that could not be limited as asked: each is told of it, and tried again with backoff."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+
+from prometheus_client import Counter
+
+from reconciler.known import Known
+from reconciler.loading import RETRY_S
+from reconciler.ports import Tell
+from reconciler.report import Notice, Reason
+from reconciler.sandboxes import Key, Sandbox
+from reconciler.shaping import ShapingError
+
+
+class Failures:
+    """Tells of them, counts them, and has the Pods looked at again."""
+
+    def __init__(
+        self,
+        known: Known,
+        *,
+        events: Tell,
+        errors: Counter,
+        look_at: Callable[[str], None],
+        spawn: Callable[[Coroutine[None, None, None]], object],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._known, self._events, self._errors = known, events, errors
+        self._look_at, self._spawn, self._sleep = look_at, spawn, sleep
+        self._retrying: set[Key] = set()
+
+    def tell_once(self, sandbox: Sandbox, why: str) -> int:
+        """Tell a Pod that it is not limited, once for each reason; gives how often it failed before."""
+        count, is_news = self._known.failed(sandbox, why)
+        if is_news:
+            notice = Notice(Reason.FAILED, f"this Pod is not limited as asked: {why}")
+            self._events.tell(self._known.view(sandbox), notice)
+        return count
+
+    def failed(self, sandbox: Sandbox, error: ShapingError) -> None:
+        """Tell, and try again with backoff."""
+        count = self.tell_once(sandbox, str(error))
+        self._errors.labels(kind=type(error).__name__).inc()
+        if sandbox.key not in self._retrying:  # one that changes all the time is looked at, and fails, in between
+            self._retrying.add(sandbox.key)
+            self._spawn(self._again(sandbox, RETRY_S[min(count, len(RETRY_S) - 1)]))
+
+    async def _again(self, sandbox: Sandbox, delay_s: float) -> None:
+        await self._sleep(delay_s)
+        self._retrying.discard(sandbox.key)
+        self._look_at(sandbox.pod.uid)
