@@ -1,10 +1,12 @@
 """What happens to a Pod's shaping: changes, later links, restarts, new sandboxes, foreign neighbours."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from reconciler.kernel import netns
 from reconciler.model import ProblemKind
 from reconciler.shaping import HostNetnsError, NetnsGoneError, NoSlotLeftError, Shaper, clean, inspect
 from tests.kernel import lab
@@ -218,3 +220,11 @@ def test_clean_takes_all_away_without_a_shaper_and_inspect_tells(shaper: Shaper,
     assert clean(limited.netns)
     assert limited.tc() == before
     assert clean(limited.netns) == ()
+
+
+def test_since_when_a_netns_is_there_is_known_and_does_not_change(limited: Pod) -> None:
+    since_s = netns.there_since_s(limited.netns)
+    assert 0 <= time.time() - since_s < 30
+    lab.sleep(1)
+    limited.run("ip", "link", "set", "eth0", "mtu", "1400")
+    assert netns.there_since_s(limited.netns) == since_s
