@@ -104,7 +104,8 @@ def renew(
         )
         return Renewal(Credentials(authority, serving, former=former), (Change(Kind.MADE, fault),))
     changes = []
-    for step in (_mark, _announce, _promote, _certify, _retire):
+    # Who has just begun to sign may be due itself, after years without a replica: that is judged afterwards.
+    for step in (_mark, _promote, _announce, _certify, _retire):
         credentials, change = step(credentials, judged)
         if change is not None:
             changes.append(change)
@@ -161,19 +162,6 @@ def _mark(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Chang
     return credentials, None
 
 
-def _announce(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Change | None]:
-    """Make the authority that will follow, in good time."""
-    certificate = credentials.authority.certificate
-    due = _due(certificate, judged.now, judged.lifetimes.authority)
-    if credentials.next is not None or not due or validity_fault(certificate, judged.now):
-        return credentials, None
-    coming = Next(make_authority(judged.now, judged.lifetimes.authority))
-    return replace(credentials, next=coming), Change(
-        Kind.ANNOUNCED,
-        f"the CA's certificate {due}: a new CA is trusted from now on, and signs after the overlap",
-    )
-
-
 def _promote(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Change | None]:
     """Have the next authority sign, after the overlap, or at once when nobody accepts the one in use anyway."""
     old, coming = credentials.authority.certificate, credentials.next
@@ -188,6 +176,19 @@ def _promote(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Ch
     former = (Former(old, min(old.not_valid_after_utc, signed)), *credentials.former)
     promoted = replace(credentials, authority=authority, next=None, former=former)
     return promoted, Change(Kind.ROTATED, f"the CA's certificate {fault or 'is replaced: the new one signs'}")
+
+
+def _announce(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Change | None]:
+    """Make the authority that will follow, in good time."""
+    certificate = credentials.authority.certificate
+    due = _due(certificate, judged.now, judged.lifetimes.authority)
+    if credentials.next is not None or not due:
+        return credentials, None
+    coming = Next(make_authority(judged.now, judged.lifetimes.authority))
+    return replace(credentials, next=coming), Change(
+        Kind.ANNOUNCED,
+        f"the CA's certificate {due}: a new CA is trusted from now on, and signs after the overlap",
+    )
 
 
 def _certify(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Change | None]:

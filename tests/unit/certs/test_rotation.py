@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from certs.authority import issue, make_authority
@@ -107,6 +107,8 @@ def test_a_former_authority_that_has_expired_is_forgotten() -> None:
     authority=st.integers(1, 4000),
     serving=st.integers(1, 4000),
 )
+# The CA announced on the 4th is due itself on the 8th, when it follows one that has expired.
+@example(days=[0, 4, 8], authority=5, serving=1)
 def test_whatever_the_clocks_say_renewed_credentials_serve_and_renewing_them_again_changes_nothing(
     days: list[int], authority: int, serving: int
 ) -> None:
@@ -197,6 +199,13 @@ def test_the_former_authority_is_trusted_until_all_that_it_signed_has_expired() 
     assert retired.credentials.former == ()
 
 
+def test_what_was_served_before_a_lifetime_was_shortened_is_trusted_until_it_expires() -> None:
+    before = announced()
+    short = Lifetimes(serving=3 * DAY)
+    (former,) = renew(before, names=NAMES, now=DUE + OVERLAP, lifetimes=short, published=True).credentials.former
+    assert former.until >= before.serving.certificate.not_valid_after_utc
+
+
 def test_a_bundle_that_somebody_took_away_begins_the_overlap_again() -> None:
     coming = announced()
     lost = renew(coming, names=NAMES, now=DUE + OVERLAP, published=False)
@@ -230,6 +239,12 @@ def test_an_authority_that_has_expired_is_followed_at_once_by_the_one_announced(
     assert kinds(renewal) == [Kind.ROTATED, Kind.RENEWED, Kind.RETIRED]
     assert renewal.reasons[0] == "the CA's certificate expired on 2036-02-27 12:00 UTC"
     assert renewal.credentials.authority == unpublished.next.authority
+
+
+def test_an_authority_that_is_due_when_it_begins_to_sign_announces_the_next_at_once() -> None:
+    unpublished = renew(aged(), names=NAMES, now=DUE).credentials
+    renewal = renew(unpublished, names=NAMES, now=DUE + 2500 * DAY)
+    assert kinds(renewal) == [Kind.ROTATED, Kind.ANNOUNCED, Kind.RENEWED, Kind.RETIRED]
 
 
 def test_shorter_lifetimes_are_for_what_was_made_before_as_well() -> None:
