@@ -164,7 +164,7 @@ WITHIN = st.builds(
 HOSTILE = st.one_of(st.text(max_size=80), st.text("0123456789.+-eEinumkKMGTP", max_size=80))
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=3000)
 @given(st.one_of(NEAR, WITHIN, HOSTILE))
 @example("2E6024865272343")
 @example("1E")
@@ -184,7 +184,7 @@ def test_wherever_both_accept_the_value_is_the_same_and_each_difference_is_liste
     differences(text, kubernetes)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(WITHIN)
 def test_kubernetes_reads_our_normal_form_as_the_same_rate(kubernetes: Kubernetes, text: str) -> None:
     try:

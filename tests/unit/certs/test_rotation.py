@@ -101,7 +101,7 @@ def test_a_former_authority_that_has_expired_is_forgotten() -> None:
     assert old.authority.certificate not in x509.load_pem_x509_certificates(renewed.trusted_pem())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     days=st.lists(st.integers(-4000, 4000), min_size=1, max_size=4),
     authority=st.integers(1, 4000),
@@ -253,7 +253,7 @@ def test_shorter_lifetimes_are_for_what_was_made_before_as_well() -> None:
     assert kinds(renewal) == [Kind.ANNOUNCED, Kind.RENEWED]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(authority=st.integers(100, 4000), serving=st.integers(10, 4000), overlap=st.integers(1, 500))
 def test_nothing_is_due_before_the_next_step_and_something_at_it_for_as_long_as_it_goes_on(
     authority: int, serving: int, overlap: int

@@ -80,7 +80,7 @@ def test_the_next_key_needs_its_certificate(credentials: Credentials) -> None:
         decode({**alone, "next.key": alone["ca.key"]})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_whatever_is_written_over_a_file_is_told_as_damage_or_makes_no_difference_that_matters(
     data: st.DataObject,

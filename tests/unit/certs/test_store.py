@@ -111,7 +111,7 @@ async def test_a_second_replica_takes_them_and_writes_nothing() -> None:
     assert (cluster.writes, cluster.patches) == (1, 1)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(order=st.lists(st.integers(0, 5), max_size=30), count=st.integers(2, 3), expired=st.booleans())
 def test_replicas_that_start_at_once_agree(order: list[int], count: int, expired: bool) -> None:
     async def start() -> None:
