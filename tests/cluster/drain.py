@@ -53,8 +53,13 @@ class Creations:
 
     async def _create(self, session: aiohttp.ClientSession) -> None:
         url = f"https://{ADDRESS}:{PORT}/api/v1/namespaces/{NAMESPACE}/pods?dryRun=All"
-        async with session.post(url, json=POD, ssl=self._context) as response:
-            said: dict[str, Any] = await response.json()
+        try:
+            async with session.post(url, json=POD, ssl=self._context) as response:
+                said: dict[str, Any] = await response.json()
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            # Raised, it would end all creations.
+            self.failures.append(f"{type(error).__name__}: {error}")
+            return
         annotations = said.get("metadata", {}).get("annotations", {})
         if response.status == 201 and annotations.get("kubernetes.io/ingress-bandwidth") == "100M":
             self.admitted += 1
@@ -83,6 +88,8 @@ async def _replaced(control_plane: ControlPlane) -> Creations:
         await asyncio.sleep(3.0)
     running.cancel()
     await asyncio.wait([running])
+    if not running.cancelled():
+        await running  # it ended by itself, and raises why: nothing was created since
     return creations
 
 

@@ -107,6 +107,12 @@ class Creations:
         first = min(self.failures, key=lambda failure: failure.at_s)
         return (f"{len(self.failures)} of {self.made + len(self.failures)} creations, the first {first}",)
 
+    def too_few(self, rate: float) -> tuple[str, ...]:
+        """A sentence when less than half of what was to be made was made: what was done met no load then."""
+        if self.made >= self.seconds * rate / 2:
+            return ()
+        return (f"only {self.made} creations succeeded in {self.seconds:.0f} s at {rate:g} a second",)
+
     def __str__(self) -> str:
         total = self.made + len(self.failures)
         rate = total / self.seconds if self.seconds else 0.0

@@ -28,7 +28,7 @@ def rolled(lab: Lab) -> Outcome:
         wait_for(
             "the old replicas' end", lambda: len(lab.cluster.pods(OWN, "app.kubernetes.io/name=webhook")) == 2, 120
         )
-    return Outcome(str(creations), creations.lost)
+    return Outcome(str(creations), (*creations.lost, *creations.too_few(RATE)))
 
 
 @registered(

@@ -60,6 +60,11 @@ def test_creations_that_fail_are_told_of_with_the_first_ones_words():
     assert str(creations).startswith("10 creations at 2 a second, 2 failed")
 
 
+def test_too_few_creations_to_judge_by_are_told_of():
+    assert Creations(made=250, seconds=10).too_few(50) == ()
+    assert Creations(made=249, seconds=10).too_few(50) == ("only 249 creations succeeded in 10 s at 50 a second",)
+
+
 def row(name, *lost, day="2026-01-01"):
     return Row(name, f"does {name}", "seen | it", lost, 1.5, day, "abc")
 
