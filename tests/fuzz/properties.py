@@ -12,7 +12,7 @@ from typing import Any, Final
 from tests.unit.webhook.json_patch import applied
 from webhook.contract import MAXIMUM_BITS_PER_SECOND, MINIMUM_BITS_PER_SECOND, InvalidQuantity, Quantity
 from webhook.policy import Policy
-from webhook.review import InvalidReview, Outcome, Reviewed, asked, parsed, respond
+from webhook.review import InvalidReview, Outcome, Question, Reviewed, asked, parsed, respond
 
 LONGEST_SENTENCE: Final = 500
 # Generous, as the machine may be busy: what is looked for takes seconds, or for ever.
@@ -42,10 +42,14 @@ def check_review(body: bytes) -> None:
     begun = time.process_time()
     try:
         review = parsed(body)
-        for label in LABELS:
-            _check_answers(review, label)
+        before = copy.deepcopy(review)
+        question = asked(review)
     except InvalidReview as error:
         _check_sentence(error)
+    else:
+        for label in LABELS:
+            _check_answer(review, label, _answered(question, label))
+        assert review == before, "admission changed the review"
     assert time.process_time() - begun < REVIEW_S
 
 
@@ -86,10 +90,7 @@ def _pod(annotations: dict[str, str], labels: dict[str, str], chosen: int) -> di
     return {"metadata": metadata, "spec": {"hostNetwork": True} if chosen & 8 else {}}
 
 
-def _check_answers(review: Any, label: str | None) -> None:
-    before = copy.deepcopy(review)
-    once = _answered(review, label)
-    assert review == before, "admission changed the review"
+def _check_answer(review: Any, label: str | None, once: Reviewed) -> None:
     response = json.loads(json.dumps(once.response))["response"]
     assert response["allowed"] is (once.outcome is not Outcome.REFUSED)
     assert ("patch" in response) is (once.outcome is Outcome.MUTATED)
@@ -99,10 +100,9 @@ def _check_answers(review: Any, label: str | None) -> None:
         patch = json.loads(base64.b64decode(response["patch"], validate=True))
         changed = copy.deepcopy(review)
         changed["request"]["object"] = applied(patch, review["request"]["object"])
-        twice = _answered(changed, label)
+        twice = _answered(asked(changed), label)
         assert twice.outcome is Outcome.ALLOWED, f"twice is not as once: {twice.response}"
 
 
-def _answered(review: Any, label: str | None) -> Reviewed:
-    question = asked(review)
+def _answered(question: Question, label: str | None) -> Reviewed:
     return respond(question, Policy.from_label(question.namespace, label))

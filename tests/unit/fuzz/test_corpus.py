@@ -41,3 +41,9 @@ def test_the_properties_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(properties, "applied", lambda _, document: document)
     with pytest.raises(AssertionError, match="twice is not as once"):
         properties.check_review(body)
+
+
+def test_a_patch_that_leaves_no_review_of_a_pod_breaks_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(properties, "applied", lambda _, document: {**document, "spec": "gone"})
+    with pytest.raises(InvalidReview, match="spec should be an object"):
+        properties.check_review((CORPUS / "review" / "create.json").read_bytes())
