@@ -76,6 +76,14 @@ def test_a_low_rate_of_ingress_splits_packets_and_another_low_rate_changes_that_
     assert plan(desired(Direction.INGRESS), shaped).steps[1:] == (SetRoot(IFB_NAME),)
 
 
+def test_what_waits_is_dropped_when_a_limit_falls_to_less_than_a_quarter() -> None:
+    shaped = after(desired(Direction.INGRESS, bits_per_second=10_000_000), ObservedShaping((SLAVE,)))
+    quarter = desired(Direction.INGRESS, bits_per_second=2_500_000)
+    assert SetRoot(IFB_NAME, Splitting(3028, 390_625)) in plan(quarter, shaped).steps
+    less = desired(Direction.INGRESS, bits_per_second=2_400_000)
+    assert SetRoot(IFB_NAME, Splitting(3028, 375_000), afresh=True) in plan(less, shaped).steps
+
+
 def test_where_the_kernel_cannot_split_a_low_rate_has_the_root_of_a_high_one() -> None:
     slow = desired(Direction.INGRESS, bits_per_second=1_000_000)
     unsplit = replace(slow, may_split=False)

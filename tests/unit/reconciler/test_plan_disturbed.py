@@ -72,6 +72,25 @@ def test_what_is_in_the_way_is_one_conflict_that_says_what_to_do(links: tuple[Ob
     assert "delete it" in problems[0].message or "rename it" in problems[0].message
 
 
+@pytest.mark.parametrize(
+    "ifb",
+    [
+        ObservedLink(Link(IFB_NAME, "dummy")),
+        ObservedLink(Link(IFB_NAME, "ifb"), Qdisc("tbf", 1 << 16)),
+        ObservedLink(Link(IFB_NAME, "ifb"), classifier="ingress"),
+        replace(_intruder(Direction.EGRESS, "matchall"), link=Link(IFB_NAME, "ifb")),
+    ],
+)
+def test_where_there_is_no_place_on_the_ifb_ingress_is_not_limited_and_egress_is(ifb: ObservedLink) -> None:
+    kernel = ObservedShaping((SLAVE, ifb))
+    (problem,) = plan(BOTH, kernel).problems
+    assert "so ingress is not limited" in problem.message
+    slave, left = after(BOTH, kernel).links
+    assert left == ifb
+    assert slave.ours(Direction.EGRESS)
+    assert not slave.ours(Direction.INGRESS)
+
+
 def test_ipvlan_links_too_many_to_look_at_are_told_of_while_a_limit_is_wanted() -> None:
     kernel = ObservedShaping((SLAVE,), unseen_ipvlan=3)
     planned = plan(BOTH, kernel)
@@ -130,6 +149,15 @@ def test_what_somebody_changed_in_place_is_put_back() -> None:
         shaped, links=tuple(replace(held, link=replace(held.link, gso_max_bytes=60_000)) for held in shaped.links)
     )
     assert plan(BOTH, large).steps == (SetGsoMaxBytes("eth0", 25_000),)
+
+
+def test_packets_are_as_long_as_before_after_a_limit_whose_filter_somebody_took_away() -> None:
+    shaped = after(desired(Direction.EGRESS), ObservedShaping((SLAVE,)))
+    (slave,) = shaped.links
+    assert slave.link.gso_max_bytes == 25_000
+    assert slave.root.is_ours
+    robbed = replace(shaped, links=(replace(slave, classifier=None, filters=()),))
+    assert after(NOTHING, robbed) == ObservedShaping((SLAVE,))
 
 
 def test_an_ifb_that_somebody_renamed_is_made_anew_and_the_old_one_goes_last() -> None:
