@@ -93,11 +93,30 @@ async def test_a_pod_that_changes_all_the_time_while_it_fails_is_not_tried_again
     assert waiting == [1.0]
 
 
+async def test_what_a_look_that_failed_may_have_left_goes_when_the_limit_is_not_wanted_any_more(bench):
+    bench.kernel.failing[A] = [ShapingError("no such module")]
+    await bench.controller.on_run(sandbox())
+    bench.controller.on_pod_event("MODIFIED", api_pod())
+    await bench.settle()
+    assert bench.kernel.calls[-1] == ("u1", A, Limits())
+    assert bench.controller.wanted() == (0, 0, 0)
+
+
+async def test_on_another_network_than_ipvlan_nothing_is_in_force_and_nobody_is_told_to_do_anything(bench):
+    bench.kernel.interfaces = ()
+    await bench.controller.on_run(sandbox(egress="20M"))
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B, managed=False))
+    assert bench.controller.wanted() == (1, 0, 0)
+    assert bench.controller.limited() == []
+    assert bench.told.notices == []
+
+
 async def test_an_interface_that_is_gone_for_a_moment_costs_no_last_good_limit(bench):
     await bench.controller.on_run(sandbox())
     bench.kernel.interfaces = ()
     bench.controller.on_netns_changed([A])
     await bench.settle()
+    assert bench.controller.limited() == []
     bench.kernel.interfaces = ("eth0",)
     bench.controller.on_pod_event("MODIFIED", api_pod(ingress="100m"))
     await bench.settle()
@@ -209,6 +228,11 @@ async def test_a_thousand_pods_in_turn_leave_nothing_in_memory_however_they_come
     held = {name: value for name, value in kept.items() if isinstance(value, dict | set) and value}
     assert not held
     assert known.latecomers == Latecomers()
+    settling = bench.controller._settling
+    assert not settling._waiting
+    assert not settling._patience._looks
+    assert not bench.controller._ears._heard
+    assert not bench.controller._due._urgencies
     assert bench.kernel.held == {}
     assert bench.controller.wanted() == (0, 0, 0)
 

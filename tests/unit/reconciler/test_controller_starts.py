@@ -235,8 +235,21 @@ async def test_a_pod_that_was_annotated_later_than_it_began_did_not_run_without_
     run.cancel()
 
 
+async def test_a_pod_annotated_again_much_later_did_not_run_without_its_limits(bench):
+    run = asyncio.create_task(bench.controller.run())
+    bench.controller.on_pods([api_pod(status=STARTED)])
+    await bench.controller.on_synchronize([sandbox(ingress="100M")])  # so it was found late, and wants nothing
+    await bench.settle()
+    bench.now_s += 1000
+    bench.controller.on_pod_event("MODIFIED", api_pod(ingress="20M", status=STARTED))
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
+    assert unshaped_seconds(bench) == 0
+    run.cancel()
+
+
 async def test_a_pod_whose_hook_failed_or_took_too_long_ran_unlimited(bench):
-    bench.now_s = STARTED_S
+    bench.now_s = STARTED_S + 1000  # its containers are those of a sandbox before this one
     bench.kernel.failing[A] = [ShapingError("no such module")] * 2
     await bench.controller.on_run(sandbox())
     async with bench.controller._work.turn:
