@@ -12,7 +12,7 @@ from reconciler.model import LimitEntry
 _LIMIT: Final = struct.Struct("=QQQQQQQIIII40s")
 _COUNTERS: Final = struct.Struct("=QQQQQ")
 LIMIT_BYTES: Final = _LIMIT.size
-STATE_BYTES: Final = 5 * 8 + 10 * 8 + 6 * 4 + 4096 * 8
+STATE_BYTES: Final = 5 * 8 + 10 * 8 + 8 * 4 + 4096 * 8
 EMPTY_LIMIT: Final = bytes(LIMIT_BYTES)
 
 FULL_PACKET_BYTES: Final = 1514

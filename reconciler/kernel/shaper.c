@@ -92,6 +92,8 @@ struct state {
   u32 fattest;      // cell of the flow that has had most, of those that heed signals
   u32 fattest_had;
   u32 half_life;    // log2, in units of the flows' clock
+  u32 flood_had;    // likewise of those that heed none, of the one that came last
+  u32 flood_leaves;
   u32 reserved;     // another layout has another size, as an upgrade copies what has the same (handover.py)
   u64 rate;         // what the limit was at the last packet, in bits per second
   u64 cells[CELLS];
@@ -286,7 +288,7 @@ static __always_inline void begin_generation(struct state *state, const struct l
   state->next = state->express_next = state->borrowed = 0;
   state->first_above = state->signal_next = state->signals = state->owed = state->owed_since = 0;
   state->adapt_next = state->fattest_leaves = 0;
-  state->fattest = state->fattest_had = 0;
+  state->fattest = state->fattest_had = state->flood_had = 0;
   state->half_life = MINIMUM_HALF_LIFE;
   state->generation = limit->generation; // the flows need no reset: what they had decays by itself
 }
@@ -358,8 +360,10 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     u64 fattest_age = (start >> CLOCK_SHIFT) - held->fattest_leaves;
     fattest_had = (s64)fattest_age > 0 ? decayed(held->fattest_had, fattest_age, half_life) : held->fattest_had;
     // A flow that has had little goes ahead of the queue, unless it would overtake a packet of its own. What goes ahead
-    // is limited to the rate by the express timeline, and charged to the shared one.
-    u32 share = fattest_had / SPARSE_SHARE;
+    // is limited to the rate by the express timeline, and charged to the shared one. Little is less than others had,
+    // whether they heed signals or not: beside a flood alone, a call is the fattest of those that do.
+    u32 flood_had = decayed(held->flood_had, age_of(clock, held->flood_leaves), half_life);
+    u32 share = (fattest_had > flood_had ? fattest_had : flood_had) / SPARSE_SHARE;
     u32 sparse_had = limit->sparse_had << (half_life - MINIMUM_HALF_LIFE);
     if (share < sparse_had)
       sparse_had = share;
@@ -395,6 +399,8 @@ int SHAPER_NAME(struct __sk_buff *skb) {
       return drop(held);
     if (had < fattest_had / 2)
       strikes -= 1;
+    held->flood_had = had;
+    held->flood_leaves = clock;
   } else if (strikes && had < fattest_had - (fattest_had >> 3)) {
     strikes = 0;
   }

@@ -9,7 +9,7 @@ from webhook.contract import Direction
 
 LONGEST = (1 << 20) - 1  # what a packet may claim
 RATES = {"1M": 1_000_000, "10M": 10_000_000, "100M": 100_000_000}
-PING, TCP, FLOOD = 7, 1, 3
+PING, CALL, TCP, FLOOD = 7, 5, 1, 3
 
 
 def every(shaper: Native, period: int, seconds: float) -> Iterator[int]:
@@ -132,6 +132,25 @@ def test_a_ping_beside_a_flood_that_paused_waits_no_longer_than_before(limit: st
             if passed > 5 * SECOND:
                 waits.append(wait)
     assert max(wait if wait is not None else SECOND for wait in waits) <= 2 * 1514 * 8 * SECOND / RATES[limit]
+
+
+@pytest.mark.parametrize("limit", RATES)
+@pytest.mark.parametrize("direction", Direction)
+def test_a_call_beside_a_flood_alone_does_not_wait(limit: str, direction: Direction) -> None:
+    shaper = Native(limit, direction)
+    between = 10 * MILLISECOND * RATES["1M"] // RATES[limit]  # 1.2 times the limit
+    flood = call = shaper.now
+    waits = []
+    for passed in every(shaper, between // 4, 5):
+        if shaper.now >= flood:
+            flood = shaper.now + between
+            shaper.send(flow=FLOOD)
+        if shaper.now >= call:
+            call += 20 * MILLISECOND
+            wait = shaper.send(200, CALL).wait_ns
+            if passed > 2 * SECOND:
+                waits.append(wait)
+    assert max(wait if wait is not None else SECOND for wait in waits) <= 1514 * 8 * SECOND / RATES[limit]
 
 
 def test_what_other_cpus_queue_while_a_packet_is_on_its_way_is_kept() -> None:
