@@ -10,7 +10,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 from webhook.bounded import BoundedServer
@@ -65,7 +65,9 @@ async def _run(settings: Settings) -> None:
         await api.close()
 
 
-async def serve(settings: Settings, api: Api, stop: asyncio.Event) -> None:
+async def serve(
+    settings: Settings, api: Api, stop: asyncio.Event, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> None:
     """Serve until `stop` is set, then drain. Raises OSError in an ExceptionGroup when a port cannot be had."""
     metrics = Metrics()
     namespaces = Namespaces(api, metrics.watch_restarts.inc)
@@ -90,7 +92,7 @@ async def serve(settings: Settings, api: Api, stop: asyncio.Event) -> None:
             # The certificates are its successors', whose settings may differ: who deletes a Secret whose key has leaked
             # must not have it restored by one that is on its way out.
             certified.cancel()
-            await asyncio.sleep(settings.drain_s)
+            await sleep(settings.drain_s)
             await admission.drain(settings.linger_s)
             for task in background:
                 task.cancel()

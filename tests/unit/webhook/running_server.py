@@ -7,7 +7,7 @@ import io
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
@@ -28,6 +28,12 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is waited for is in plain objects
+            await asyncio.sleep(0.01)
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
@@ -59,6 +65,8 @@ class Running:
     stop: asyncio.Event
     task: asyncio.Task[None]
     session: aiohttp.ClientSession
+    drained: asyncio.Event
+    """Set, the time for which it drains is over."""
 
     async def get(self, path: str) -> tuple[int, str]:
         async with self.session.get(f"http://127.0.0.1:{self.settings.health_port}{path}") as response:
@@ -70,6 +78,11 @@ class Running:
                 with suppress(aiohttp.ClientConnectorError):
                     if (await self.get("/readyz"))[0] == 200:
                         return
+                await asyncio.sleep(0.01)
+
+    async def draining(self) -> None:
+        async with asyncio.timeout(10):
+            while await self.get("/readyz") != (503, "draining: this replica is about to stop\n"):  # noqa: ASYNC110 - its state is told by HTTP
                 await asyncio.sleep(0.01)
 
     def trusting(self) -> ssl.SSLContext:
@@ -128,13 +141,19 @@ class Raw:
 
 
 @asynccontextmanager
-async def running(api: FakeApi, **changes: Any) -> AsyncIterator[Running]:
+async def running(api: FakeApi, *, drains: bool = False, **changes: Any) -> AsyncIterator[Running]:
+    """With `drains` it goes on draining until it is told, however slow the machine is."""
     settings = settings_of(parsed("--listen", "127.0.0.1"))
     settings = replace(settings, port=free_port(), health_port=free_port(), drain_s=0.0, linger_s=0.0)
     settings = replace(settings, **changes)
-    stop = asyncio.Event()
-    task = asyncio.create_task(serve(settings, api, stop))
+    stop, drained = asyncio.Event(), asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        await (drained.wait() if drains else asyncio.sleep(seconds))
+
+    task = asyncio.create_task(serve(settings, api, stop, sleep))
     async with aiohttp.ClientSession() as session:
-        yield Running(api, settings, stop, task, session)
+        yield Running(api, settings, stop, task, session, drained)
     stop.set()
+    drained.set()
     await task

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from tests.unit.webhook.fake_api import FakeApi, namespace
-from tests.unit.webhook.running_server import GOOD, HEAD, Raw, Running, free_port, review, running
+from tests.unit.webhook.running_server import GOOD, HEAD, Raw, Running, free_port, review, running, until
 from webhook import server
 from webhook.bounded import BoundedServer, Bounds
 
@@ -122,7 +122,7 @@ async def test_at_the_bound_the_request_that_has_been_coming_for_longest_makes_r
 async def test_a_client_that_never_begins_tls_is_let_go_and_takes_no_one_s_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with bounded(monkeypatch, Bounds(connections=2, handshake_s=0.2)) as up:
+    async with bounded(monkeypatch, Bounds(connections=2, handshake_s=1.0)) as up:
         api_server = await Raw.to(up)
         await admitted(api_server)
         dumb = [await asyncio.open_connection("127.0.0.1", up.settings.port) for _ in range(5)]
@@ -152,8 +152,7 @@ async def test_clients_that_never_begin_tls_leave_no_buffers_to_the_garbage_coll
                     with contextlib.suppress(ConnectionResetError):
                         await reader.read()
                 writer.close()
-            await asyncio.sleep(0.1)
-            assert buffers() == before
+            await until(lambda: buffers() == before)
         finally:
             gc.enable()
 
@@ -269,7 +268,7 @@ async def test_no_admission_fails_while_replicas_are_replaced_one_by_one(monkeyp
     async with contextlib.AsyncExitStack() as stack:
 
         async def replica() -> Running:
-            return await stack.enter_async_context(bounded(monkeypatch, drain_s=0.3, linger_s=60.0))
+            return await stack.enter_async_context(bounded(monkeypatch, drains=True, linger_s=60.0))
 
         client = LikeAnApiServer(await replica(), await replica())
 
@@ -288,6 +287,7 @@ async def test_no_admission_fails_while_replicas_are_replaced_one_by_one(monkeyp
             await create_pods(0.2)
             client.endpoints.remove(leaving)
             client.endpoints.append(fresh)
+            leaving.drained.set()
             await create_pods(0.5)
         client.close()
         assert client.dialled > 10

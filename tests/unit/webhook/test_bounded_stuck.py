@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from tests.unit.webhook.fake_api import FakeApi, namespace
-from tests.unit.webhook.running_server import GOOD, HEAD, Raw, free_port, review, running
+from tests.unit.webhook.running_server import GOOD, HEAD, Raw, free_port, review, running, until
 from webhook import server
 from webhook.bounded import BoundedServer, Bounds
 
@@ -81,7 +81,7 @@ async def test_a_connection_that_tls_has_let_go_of_makes_room_and_its_server_goe
     async with running(FakeApi(namespace("shop", "kube-system.ipvlan"))) as up:
         await up.ready()
         deaf = await Deaf.to(up.settings.port, up.trusting())
-        await asyncio.sleep(0.1)
+        await until(lambda: bool(made[0]._server.connections))
         (connection,) = made[0]._server.connections
         elsewhere = b"GET /" + b"x" * 60 + b" HTTP/1.1\r\nHost: w\r\n\r\n"
         await deaf.send_until_answers_wait(20 * elsewhere, connection.transport._ssl_protocol._transport)
@@ -102,15 +102,14 @@ async def test_a_connection_that_aiohttp_has_let_go_of_makes_room() -> None:
     async def handler(_: web.BaseRequest) -> web.StreamResponse:
         return web.Response(body=b"m" * 9000)
 
-    here, port = BoundedServer(handler, Bounds(connections=2, idle_s=0.2)), free_port()
+    here, port = BoundedServer(handler, Bounds(connections=2, idle_s=1.0)), free_port()
     await here.listen("127.0.0.1", port)
     deaf = await Deaf.to(port)
-    await asyncio.sleep(0.1)
+    await until(lambda: bool(here._server.connections))
     (connection,) = here._server.connections
     question = b"GET /metrics HTTP/1.1\r\nHost: w\r\n\r\n"
     await deaf.send_until_answers_wait(question, connection.transport)
-    await asyncio.sleep(0.6)
-    assert connection.transport is None
+    await until(lambda: connection.transport is None)
     assert connection in here._server.connections
     clients = []
     async with asyncio.timeout(5):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -21,18 +21,12 @@ import pytest
 
 from certs.credentials import Lifetimes
 from tests.unit.webhook.fake_api import CONFIGURATION, SECRET, FakeApi, namespace
-from tests.unit.webhook.running_server import GOOD, free_port, parsed, review, running
+from tests.unit.webhook.running_server import GOOD, free_port, parsed, review, running, until
 from webhook import server
 
 
 async def connected(**_: str) -> FakeApi:
     return FakeApi(namespace("shop", "kube-system.ipvlan"))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what is waited for is in plain objects
-            await asyncio.sleep(0.01)
 
 
 async def test_it_is_alive_at_once_and_says_what_it_waits_for() -> None:
@@ -140,8 +134,8 @@ async def test_a_configuration_that_is_deleted_and_applied_again_gets_its_bundle
 
 async def test_two_replicas_rotate_under_requests_and_answer_every_one() -> None:
     api = FakeApi(namespace("shop", "kube-system.ipvlan"))
-    # A certificate's times are whole seconds.
-    quick = Lifetimes(timedelta(seconds=3), timedelta(seconds=3), timedelta(seconds=0.3))
+    # A certificate's times are whole seconds, and a third of them is the machine's to stand still in.
+    quick = Lifetimes(timedelta(seconds=5), timedelta(seconds=5), timedelta(seconds=0.3))
     changes = {"recheck_s": 0.05, "lifetimes": quick}
     async with running(api, **changes) as first, running(api, **changes) as second:
         await asyncio.gather(first.ready(), second.ready())
@@ -169,14 +163,14 @@ async def test_two_replicas_that_start_at_once_are_both_trusted() -> None:
 
 async def test_a_drain_is_unready_but_still_answers_and_sends_connections_away() -> None:
     api = FakeApi(namespace("shop", "kube-system.ipvlan"))
-    async with running(api, drain_s=0.3) as server_:
+    async with running(api, drains=True) as server_:
         await server_.ready()
         assert "Connection" not in (await server_.post(review(GOOD))).headers
         server_.stop.set()
-        await asyncio.sleep(0.01)
-        assert await server_.get("/readyz") == (503, "draining: this replica is about to stop\n")
+        await server_.draining()
         response = await server_.post(review(GOOD))
         assert (response.status, response.headers["Connection"]) == (200, "close")
+        server_.drained.set()
         await server_.task
         with pytest.raises(aiohttp.ClientConnectorError):
             await server_.post(review(GOOD))
@@ -184,13 +178,16 @@ async def test_a_drain_is_unready_but_still_answers_and_sends_connections_away()
 
 async def test_what_lingers_on_open_connections_leaves_the_certificates_to_its_successors() -> None:
     api = FakeApi(namespace("shop", "kube-system.ipvlan"))
-    async with running(api, linger_s=0.5, recheck_s=0.02) as server_:
+    async with running(api, linger_s=60.0, recheck_s=0.02) as server_:
         await server_.ready()
         await server_.post(review(GOOD))  # the client keeps the connection
         server_.stop.set()
-        await asyncio.sleep(0.1)
+        await server_.draining()
         api.objects.pop(SECRET)
         api.changed(SECRET, "DELETED")
+        await asyncio.sleep(0.2)
+        assert not server_.task.done()
+        await server_.session.close()
         await server_.task
         assert SECRET not in api.objects
 
@@ -207,10 +204,10 @@ def root_logger() -> Iterator[None]:
 
 async def test_a_secret_that_is_deleted_after_the_webhook_was_told_to_stop_stays_deleted() -> None:
     api = FakeApi(namespace("shop", "kube-system.ipvlan"))
-    async with running(api, drain_s=0.6) as up:
+    async with running(api, drains=True) as up:
         await up.ready()
         up.stop.set()
-        await asyncio.sleep(0.05)
+        await up.draining()
         del api.objects[SECRET]
         api.changed(SECRET, "DELETED")
         await asyncio.sleep(0.4)
