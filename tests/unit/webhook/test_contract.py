@@ -15,6 +15,7 @@ from webhook.contract import (
     InvalidQuantity,
     Limits,
     Quantity,
+    _remembered_bits_per_second,
     quoted,
 )
 
@@ -100,6 +101,14 @@ def test_every_text_is_either_a_limit_or_a_refusal_whose_suggestion_is_one(text:
     if read.suggestion is not None:
         assert isinstance(parsed(read.suggestion), Quantity)
         assert str(read).endswith(f'; did you mean "{read.suggestion}"?')
+
+
+def test_texts_that_are_too_long_are_not_kept_in_memory() -> None:
+    _remembered_bits_per_second.cache_clear()
+    refusal("9" * 65)
+    assert _remembered_bits_per_second.cache_info().currsize == 0
+    refusal("9" * 64)
+    assert _remembered_bits_per_second.cache_info().currsize == 1
 
 
 @pytest.mark.parametrize("text", ["1k", "1000", "999.5", "999.000001", "1P", "1000T", "0.5P"])
