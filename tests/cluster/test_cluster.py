@@ -81,7 +81,7 @@ def test_a_pod_that_names_the_ipvlan_network_is_on_that_alone(cluster, pods, nod
 @pytest.mark.parametrize("network", ["primary", "ipvlan"])
 def test_pods_of_a_network_reach_each_other_across_the_nodes(cluster, pods, network):
     address = cluster.pod(pods[network, 2])["status"]["podIP"]
-    assert "0% packet loss" in cluster.enter(pods[network, 1], "ping", "-q", "-c", "3", "-i", "0.2", address).stdout
+    assert " 0% packet loss" in cluster.enter(pods[network, 1], "ping", "-q", "-c", "3", "-i", "0.2", address).stdout
 
 
 @pytest.mark.parametrize("network", ["primary", "ipvlan"])
