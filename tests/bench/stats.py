@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 LOST_MS = 1000.0
 """What an unanswered probe counts as: the wait after which a resolver asks again."""
@@ -63,11 +63,6 @@ def added(loaded: Waits, unloaded: Waits) -> dict[str, float]:
         "unloaded_p50": unloaded.p50,
         "unloaded_p99": unloaded.p99,
     }
-
-
-def as_dict(summed: Waits | None) -> dict[str, float] | None:
-    """For JSON."""
-    return None if summed is None else asdict(summed)
 
 
 def first_second(bins: Sequence[int], first_packet: int) -> float:

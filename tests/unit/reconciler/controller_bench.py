@@ -154,7 +154,7 @@ class Bench:
     """A controller at work on a Kernel; `settle` lets everything that is due happen."""
 
     def __init__(self, *, start_failures=()):
-        self.kernel, self.told, self.slept, self.metrics = Kernel(), Told(), [], Metrics()
+        self.kernel, self.told, self.slept = Kernel(), Told(), []
         self.start_failures = list(start_failures)
         self.started_with = None
         self.now_s = STARTED_S + 30
