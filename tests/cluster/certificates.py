@@ -21,8 +21,9 @@ from cryptography.exceptions import InvalidSignature
 from certs.authority import make_authority
 from certs.secret import UnusableSecret, decode
 from tests.cluster import scenario
+from tests.cluster.api import Api
 from tests.cluster.cluster import Cluster, ClusterError, TimedOut, wait_for
-from tests.cluster.creations import Api, Creating, Creations
+from tests.cluster.creations import Creating, Creations
 from tests.cluster.layout import HERE, PROJECT
 from tests.cluster.scenario import OWN
 

@@ -3,75 +3,16 @@
 They are real, and admitted like any other, but no scheduler takes them: no node has anything to do with them.
 """
 
-import base64
-import http.client
-import json
-import ssl
-import tempfile
+import http
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Any
 
 from tests.cluster import scenario
+from tests.cluster.api import Api
 from tests.cluster.cluster import Cluster, ClusterError
-
-
-class Api:
-    """One connection to the API server as an administrator, kept open within a `with` block.
-
-    A kubectl for each Pod would cost too much CPU.
-    """
-
-    def __init__(self, cluster: Cluster) -> None:
-        config = json.loads(cluster.paths.kubeconfig.read_text())
-        server, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-        self._tls = ssl.create_default_context(
-            cadata=base64.b64decode(server["certificate-authority-data"]).decode("ascii")
-        )
-        with tempfile.NamedTemporaryFile() as file:
-            for part in ("client-certificate-data", "client-key-data"):
-                file.write(base64.b64decode(user[part]) + b"\n")
-            file.flush()
-            self._tls.load_cert_chain(file.name)
-        address = urlsplit(server["server"])
-        self._host, self._port = address.hostname or "", address.port or 443
-        self._connection: http.client.HTTPSConnection | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def call(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        """The status and the answer; raises ClusterError when there is none."""
-        if self._connection is None:
-            self._connection = http.client.HTTPSConnection(self._host, self._port, timeout=40, context=self._tls)
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        try:
-            self._connection.request(method, path, None if body is None else json.dumps(body), headers)
-            answer = self._connection.getresponse()
-            return answer.status, json.loads(answer.read())
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            self._close()
-            raise ClusterError(f"{method} {path}: {error}") from error
-
-    def get(self, path: str) -> Any:
-        """An object; None when there is none. Raises ClusterError."""
-        status, answer = self.call("GET", path)
-        if status == http.HTTPStatus.NOT_FOUND:
-            return None
-        if status != http.HTTPStatus.OK:
-            raise ClusterError(f"GET {path}: {status} {answer.get('message')}")
-        return answer
 
 
 @dataclass

@@ -13,8 +13,9 @@ from cryptography import x509
 
 from certs.authority import issue, make_authority, pem_of
 from tests.cluster import scenario
+from tests.cluster.api import Api
 from tests.cluster.cluster import wait_for
-from tests.cluster.creations import Api, Creating
+from tests.cluster.creations import Creating
 from tests.cluster.layout import PROJECT
 from tests.cluster.scenario import OWN
 

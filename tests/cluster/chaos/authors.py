@@ -5,7 +5,7 @@ import threading
 import time
 
 from tests.cluster import scenario, traffic
-from tests.cluster.chaos.creator import Api
+from tests.cluster.api import Api
 from tests.cluster.chaos.lab import LIMIT, PLAIN, SPACE, Lab
 from tests.cluster.chaos.meter import WIRE
 from tests.cluster.chaos.registry import Outcome, registered
@@ -54,18 +54,18 @@ def annotations_fast(lab: Lab) -> Outcome:
 
 def _write(lab: Lab, name: str, changes: list[int]) -> None:
     """Change the Pod's egress limit at that rate; the numbers, in Mbit/s, of those that succeeded are added."""
-    api, since = Api(lab.cluster.paths.kubeconfig), time.monotonic()
-    for number in range(RATE * SECONDS):
-        time.sleep(max(0.0, since + number / RATE - time.monotonic()))
-        if time.monotonic() - since > 2 * SECONDS:
-            break
-        value = 10 + number % 7
-        body = {"metadata": {"annotations": {EGRESS: f"{value}M"}}}
-        path = f"/api/v1/namespaces/{SPACE}/pods/{name}"
-        status, _ = api.call("PATCH", path, body, content="application/merge-patch+json")
-        if status == 200:
-            changes.append(value)
-    api.close()
+    since = time.monotonic()
+    with Api(lab.cluster) as api:
+        for number in range(RATE * SECONDS):
+            time.sleep(max(0.0, since + number / RATE - time.monotonic()))
+            if time.monotonic() - since > 2 * SECONDS:
+                break
+            value = 10 + number % 7
+            body = {"metadata": {"annotations": {EGRESS: f"{value}M"}}}
+            path = f"/api/v1/namespaces/{SPACE}/pods/{name}"
+            status, _ = api.call("PATCH", path, body, content="application/merge-patch+json")
+            if status == 200:
+                changes.append(value)
 
 
 MANAGED = "ipvlan-bandwidth.io/managed"

@@ -4,67 +4,21 @@ With `dry_run` a creation goes through the API server's admission, so through th
 second no node would keep up with anything else. Without, Pods are stored, and deleted at once; no scheduler minds them.
 """
 
-import base64
 import contextlib
-import http.client
+import http
 import itertools
-import json
-import ssl
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 from tests.cluster import scenario
-from tests.cluster.cluster import Cluster
+from tests.cluster.api import Api
+from tests.cluster.cluster import Cluster, ClusterError
 
 WORKERS = 16
 REQUEST_TIMEOUT_S = 30.0
 NETWORK = "v1.multus-cni.io/default-network"
-
-
-class Api:
-    """One connection to the API server, made anew when it broke."""
-
-    def __init__(self, kubeconfig: Path) -> None:
-        config = json.loads(kubeconfig.read_text())
-        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-        authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
-        self._address = urlsplit(cluster["server"])
-        self._context = ssl.create_default_context(cadata=authority)
-        with tempfile.NamedTemporaryFile() as both:
-            both.write(base64.b64decode(user["client-certificate-data"]))
-            both.write(base64.b64decode(user["client-key-data"]))
-            both.flush()
-            self._context.load_cert_chain(both.name)
-        self._connection: http.client.HTTPSConnection | None = None
-
-    def call(self, method: str, path: str, body: Any = None, content: str = "application/json") -> tuple[int, Any]:
-        """Status and answer. Raises OSError or HTTPException when the connection breaks."""
-        if self._connection is None:
-            assert self._address.hostname is not None
-            self._connection = http.client.HTTPSConnection(
-                self._address.hostname, self._address.port, context=self._context, timeout=REQUEST_TIMEOUT_S
-            )
-        try:
-            self._connection.request(
-                method, path, None if body is None else json.dumps(body), {"Content-Type": content}
-            )
-            answer = self._connection.getresponse()
-            return answer.status, json.loads(answer.read())
-        except (OSError, http.client.HTTPException, ValueError):
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Let go of the connection."""
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,17 +100,16 @@ def creating(
         return None if got == admitted else "it was made, but the webhook had not seen it" if admitted else "changed"
 
     def work() -> None:
-        api = Api(cluster.paths.kubeconfig)
-        for number in tickets:
-            if stop.wait(max(0.0, since + number / rate - time.monotonic())):
-                break
-            began = time.monotonic()
-            try:
-                why = one(api, number)
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                why = f"{type(error).__name__}: {error}"
-            creations.add(began, why, since)
-        api.close()
+        with Api(cluster, timeout_s=REQUEST_TIMEOUT_S) as api:
+            for number in tickets:
+                if stop.wait(max(0.0, since + number / rate - time.monotonic())):
+                    break
+                began = time.monotonic()
+                try:
+                    why = one(api, number)
+                except ClusterError as error:
+                    why = str(error)
+                creations.add(began, why, since)
 
     workers = [threading.Thread(target=work) for _ in range(WORKERS)]
     for worker in workers:
