@@ -88,18 +88,23 @@ async def test_an_api_server_that_says_nothing_is_an_error_in_time_for_the_admis
 ) -> None:
     monkeypatch.setattr("webhook.namespaces.ASK_S", 0.05)
     api = FakeApi()
-    asked: list[str] = []
+    asking, at_once = 0, 0
 
-    async def silent(path: str) -> dict[str, object]:
-        asked.append(path)
-        await asyncio.Event().wait()
+    async def silent(_path: str) -> dict[str, object]:
+        nonlocal asking, at_once
+        asking += 1
+        at_once = max(at_once, asking)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            asking -= 1
         return {}
 
     async with running(api) as namespaces:
         monkeypatch.setattr(api, "get", silent)
         answers = await asyncio.gather(*(namespaces.policy_of(f"n{n}") for n in range(50)), return_exceptions=True)
     assert [str(each) for each in answers] == ["no answer from the API server within 0.05 s (Timeout)"] * 50
-    assert len(asked) == 16
+    assert (at_once, asking) == (16, 0)
 
 
 async def test_changes_and_removals_of_the_label_are_followed() -> None:
