@@ -93,9 +93,9 @@ struct state {
   u32 fattest_had;
   u32 half_life;    // log2, in units of the flows' clock
   u32 flood_had;    // likewise of those that heed none, of the one that came last
-  u32 flood_leaves;
-  u32 reserved;     // another layout has another size, as an upgrade copies what has the same (handover.py)
+  u64 flood_leaves;
   u64 rate;         // what the limit was at the last packet, in bits per second
+  // Another layout has another size, as an upgrade copies what has the same (handover.py).
   u64 cells[CELLS];
 };
 
@@ -321,6 +321,8 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     // At another rate these times, which may be minutes ahead after a very low one, mean nothing.
     held->rate = limit->bits_per_second;
     held->borrowed = held->first_above = held->signal_next = 0;
+    if (held->next > now + most_wait)
+      held->next = held->express_next = now;
   }
   u64 start = held->next > now ? held->next : now;
   u64 wait = start - now;
@@ -354,15 +356,16 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   int is_stubborn = strikes >= STUBBORN_STRIKES;
   u32 fattest_had = had;
   u32 always = ALWAYS_SPARSE_BYTES >> limit->unit_shift;
+  u64 flood_age = (start >> CLOCK_SHIFT) - held->flood_leaves;
+  u32 flood_had = (s64)flood_age > 0 ? decayed(held->flood_had, flood_age, half_life) : held->flood_had;
   // One of so little is never it: it may have come alone when nothing else did, and would wait with all others now.
-  int is_fattest = index == held->fattest && !is_stubborn && had > always;
+  int is_fattest = index == held->fattest && !is_stubborn && had > always && had > flood_had / SPARSE_SHARE;
   if (!is_fattest) {
     u64 fattest_age = (start >> CLOCK_SHIFT) - held->fattest_leaves;
     fattest_had = (s64)fattest_age > 0 ? decayed(held->fattest_had, fattest_age, half_life) : held->fattest_had;
     // A flow that has had little goes ahead of the queue, unless it would overtake a packet of its own. What goes ahead
     // is limited to the rate by the express timeline, and charged to the shared one. Little is less than others had,
     // whether they heed signals or not: beside a flood alone, a call is the fattest of those that do.
-    u32 flood_had = decayed(held->flood_had, age_of(clock, held->flood_leaves), half_life);
     u32 share = (fattest_had > flood_had ? fattest_had : flood_had) / SPARSE_SHARE;
     u32 sparse_had = limit->sparse_had << (half_life - MINIMUM_HALF_LIFE);
     if (share < sparse_had)
@@ -376,6 +379,8 @@ int SHAPER_NAME(struct __sk_buff *skb) {
       charge(&held->next, now, duration);
       if (waits)
         stamp(skb, is_ingress, express, now);
+      else if (!is_ingress)
+        skb->tstamp = 0;
       return pass(held, bytes, skb->gso_segs);
     }
     if (had >= fattest_had && !is_stubborn) {
@@ -400,7 +405,7 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     if (had < fattest_had / 2)
       strikes -= 1;
     held->flood_had = had;
-    held->flood_leaves = clock;
+    held->flood_leaves = start >> CLOCK_SHIFT;
   } else if (strikes && had < fattest_had - (fattest_had >> 3)) {
     strikes = 0;
   }
@@ -431,5 +436,7 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   charge(&held->next, now, duration);
   if (waits)
     stamp(skb, is_ingress, start, now);
+  else if (!is_ingress)
+    skb->tstamp = 0; // nor does ARP wait for what its sender stamped
   return pass(held, bytes, skb->gso_segs);
 }

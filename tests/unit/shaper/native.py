@@ -94,7 +94,7 @@ class Native:
         """One packet at this moment: `wire` bytes with the headers of its segments, and its sender's own stamp."""
         self._library.set_clock(ctypes.c_uint64(self.now))
         packet = _Packet(stamp, self._bucket, length, wire or length, ethertype, _hash(flow), 1, may_mark, 0)
-        verdict = self._library.shaper(ctypes.byref(packet))
+        verdict = ctypes.c_int(self._library.shaper(ctypes.byref(packet))).value
         leaves = max(packet.tstamp, self.now)
         return Fate(leaves - self.now if verdict == _PASS else None, bool(packet.marked))
 

@@ -10,6 +10,7 @@ from webhook.contract import Direction
 LONGEST = (1 << 20) - 1  # what a packet may claim
 RATES = {"1M": 1_000_000, "10M": 10_000_000, "100M": 100_000_000}
 PING, CALL, TCP, FLOOD = 7, 5, 1, 3
+OTHER = 0x88B5  # an ethertype for experiments
 
 
 def every(shaper: Native, period: int, seconds: float) -> Iterator[int]:
@@ -39,10 +40,12 @@ def test_a_sender_s_own_stamp_is_kept_for_a_second_and_never_made_earlier_than_t
     assert shaper.send(stamp=shaper.now + 3500 * SECOND).wait_ns == 0, "it is of another clock"
 
 
-def test_nobody_can_have_more_than_a_second_of_the_limit_leave_at_one_moment() -> None:
+@pytest.mark.parametrize("ethertype", [IPV4, ARP, OTHER])
+def test_nobody_can_have_more_than_a_second_of_the_limit_leave_at_one_moment(ethertype: int) -> None:
     shaper = Native("10M")
     moment = shaper.now + 9 * SECOND
-    waits = [shaper.send(flow=passed, stamp=moment).wait_ns for passed in every(shaper, 1_230_000, 8.5)]
+    every_gap = every(shaper, 1_230_000, 8.5)
+    waits = [shaper.send(flow=passed, stamp=moment, ethertype=ethertype).wait_ns for passed in every_gap]
     assert max(wait for wait in waits if wait is not None) <= SECOND
 
 
@@ -98,7 +101,7 @@ class Tcp:
                 return
 
 
-@pytest.mark.parametrize("ethertype", [IPV4, ARP, 0x88B5])
+@pytest.mark.parametrize("ethertype", [IPV4, ARP, OTHER])
 @pytest.mark.parametrize("direction", Direction)
 @pytest.mark.parametrize("length", [60, 1514])
 def test_a_flood_leaves_its_share_to_others_whatever_it_says_it_is(
@@ -136,19 +139,20 @@ def test_a_ping_beside_a_flood_that_paused_waits_no_longer_than_before(limit: st
 
 @pytest.mark.parametrize("limit", RATES)
 @pytest.mark.parametrize("direction", Direction)
-def test_a_call_beside_a_flood_alone_does_not_wait(limit: str, direction: Direction) -> None:
+@pytest.mark.parametrize("pauses", [False, True])
+def test_a_call_beside_a_flood_alone_does_not_wait(limit: str, direction: Direction, pauses: bool) -> None:
     shaper = Native(limit, direction)
     between = 10 * MILLISECOND * RATES["1M"] // RATES[limit]  # 1.2 times the limit
     flood = call = shaper.now
     waits = []
     for passed in every(shaper, between // 4, 5):
-        if shaper.now >= flood:
+        if shaper.now >= flood and not (pauses and 2 * SECOND < passed < 2.5 * SECOND):
             flood = shaper.now + between
             shaper.send(flow=FLOOD)
         if shaper.now >= call:
             call += 20 * MILLISECOND
             wait = shaper.send(200, CALL).wait_ns
-            if passed > 2 * SECOND:
+            if passed > 3 * SECOND:
                 waits.append(wait)
     assert max(wait if wait is not None else SECOND for wait in waits) <= 1514 * 8 * SECOND / RATES[limit]
 
@@ -165,6 +169,36 @@ def test_what_other_cpus_queue_while_a_packet_is_on_its_way_is_kept() -> None:
     charged = shaper.counters().packets
     assert charged > 50
     assert shaper.queue_ns == pytest.approx(charged * 1514 * 80, abs=200)
+
+
+@pytest.mark.parametrize("higher", ["2k", "10k", "100k", "1G"])
+@pytest.mark.parametrize("direction", Direction)
+def test_a_limit_that_is_raised_lets_packets_pass_though_one_has_taken_the_timeline_far_ahead(
+    higher: str, direction: Direction
+) -> None:
+    shaper = Native("1k", direction)
+    shaper.send(65_000)
+    shaper.now += SECOND
+    shaper.limit(higher)
+    assert shaper.send(flow=TCP + 1).wait_ns is not None
+
+
+def test_a_flood_of_an_hour_ago_makes_no_flow_sparse() -> None:
+    ahead = []
+    for flood in (False, True):
+        shaper, went = Native("10M"), 0
+        for _ in every(shaper, MILLISECOND, 3):
+            if flood:
+                shaper.send(flow=FLOOD)
+        shaper.now += 4300 * SECOND  # when a clock of 32 bits would take it for the future
+        for _ in every(shaper, 5 * MILLISECOND, 2):
+            for flow in range(10, 15):
+                before = shaper.queue_ns
+                wait = shaper.send(flow=flow).wait_ns
+                went += wait is not None and wait < before
+        ahead.append(went)
+    without, after_one = ahead
+    assert after_one <= without + 5
 
 
 @pytest.mark.parametrize("low", ["1k", "10k", "100k"])
