@@ -94,6 +94,7 @@ async def run(settings: Settings) -> None:
 
     runtime_check = RuntimeCheck(
         lambda: runtime.connected,
+        trouble=lambda: runtime.trouble,
         socket_path=str(settings.nri_socket),
         tell_node=events.tell_node,
         sleep=asyncio.sleep,

@@ -15,27 +15,25 @@ class RuntimeCheck:
         self,
         is_connected: Callable[[], bool],
         *,
+        trouble: Callable[[], str],
         socket_path: str,
         tell_node: Callable[[Notice], None],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._is_connected, self._socket_path = is_connected, socket_path
+        self._is_connected, self._trouble, self._socket_path = is_connected, trouble, socket_path
         self._tell_node, self._sleep = tell_node, sleep
 
     def why_not_ready(self) -> str | None:
-        """What to look at; None while connected."""
+        """What is in the way, and what to look at; None while connected."""
         if self._is_connected():
             return None
-        return (
-            f"not connected to the container runtime's NRI socket {self._socket_path}: is the runtime up, and NRI on "
-            "(containerd has it on since 2.0: disable = false under io.containerd.nri.v1.nri)?"
-        )
+        return f"not connected to the container runtime's NRI socket {self._socket_path}: {self._trouble()}"
 
     async def run(self) -> None:
         """Look for ever."""
         await tell_what_lasts(
             self.why_not_ready,
-            begun=lambda why: Notice(Reason.RUNTIME_AWAY, f"{why} Pods that start meanwhile run without their limits"),
+            begun=lambda why: Notice(Reason.RUNTIME_AWAY, f"{why}. Pods that start meanwhile run without their limits"),
             over=Notice(Reason.RUNTIME_BACK, "connected to the container runtime again"),
             tell_node=self._tell_node,
             sleep=self._sleep,

@@ -21,7 +21,7 @@ _ASK_AGAIN_S: Final = 0.1
 async def take_turn(stopping: asyncio.Event, folder: Path) -> int | None:
     """Wait for the turn. Close what is returned to give it back; None when `stopping` was set before it came.
 
-    Raises ShapingError when the folder can be neither opened nor made.
+    Raises ShapingError when the folder cannot be opened.
     """
     held = _opened(folder)
     told = False
@@ -44,7 +44,10 @@ async def take_turn(stopping: asyncio.Event, folder: Path) -> int | None:
 
 def _opened(folder: Path) -> int:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise ShapingError(f"cannot open {folder}, the folder of --nri-socket: {error.strerror}") from error
+        # Not made here: a folder of this container's own would be no sign to others.
+        hint = "; mount the node's folder there (the volume nri of the DaemonSet)"
+        if isinstance(error, PermissionError):
+            hint = "; where SELinux enforces, seLinuxOptions: {type: spc_t} is needed"
+        raise ShapingError(f"cannot open {folder}, the folder of --nri-socket: {error.strerror}{hint}") from error

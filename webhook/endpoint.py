@@ -49,7 +49,7 @@ class Trust:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._version = self._look()
+        self._version = self._complained = self._look()
         self._context = ssl.create_default_context(cafile=file)
 
     def context(self) -> ssl.SSLContext:
@@ -58,16 +58,19 @@ class Trust:
         # that a call costs, and beginning anew once an hour costs little.
         version = self._look()
         if version != self._version:
-            self._version = version
             try:
                 self._context = ssl.create_default_context(cafile=self._file)
-            except OSError as error:
-                logger.warning(
-                    "cannot read the cluster's CA certificate %s: %s; what it said before stays trusted until it can "
-                    "be read",
-                    self._file,
-                    error,
-                )
+            except OSError as error:  # tried again at the next call: it may be that we are out of descriptors
+                if version != self._complained:
+                    logger.warning(
+                        "cannot read the cluster's CA certificate %s: %s; what it said before stays trusted until it "
+                        "can be read",
+                        self._file,
+                        error,
+                    )
+                self._complained = version
+            else:
+                self._version = version
         return self._context
 
     def _look(self) -> tuple[int, int] | None:

@@ -119,6 +119,8 @@ class NriPlugin:
     ) -> None:
         """`sleep` and `fraction` (0 to 1) make the wait between connections."""
         self.connected = False
+        self.trouble = "it has not been tried yet"
+        """Why it is not connected, as far as a try has shown."""
         self._handler = handler
         self._socket_path = socket_path
         self._name = name
@@ -139,7 +141,7 @@ class NriPlugin:
         told = ""
         try:
             while True:
-                reason = await self._connect_and_serve()
+                reason = self.trouble = await self._connect_and_serve()
                 failures = 1 if self.connected else failures + 1
                 if self.connected or reason != told:
                     logger.warning("NRI at %s: %s; connecting again", self._socket_path, reason)
@@ -159,9 +161,14 @@ class NriPlugin:
         try:
             reader, writer = await asyncio.open_unix_connection(self._socket_path)
         except FileNotFoundError:
-            return "no such socket: is NRI enabled in the container runtime, and the socket's folder mounted here?"
+            return (
+                "no such socket: is NRI on, and open to plugins from outside (containerd: disable = false and "
+                "disable_connections = false under io.containerd.nri.v1.nri; CRI-O: enable_nri = true under crio.nri)?"
+            )
+        except PermissionError:
+            return "cannot connect: permission denied; where SELinux enforces, seLinuxOptions: {type: spc_t} is needed"
         except OSError as error:
-            return f"cannot connect: {error.strerror or error}"
+            return f"cannot connect: {error.strerror or error}; is the container runtime up?"
         try:
             async with asyncio.timeout(self._timing.synchronize_within_seconds) as limit:
                 await self._serve(reader, _Connection(plugin, writer, limit))

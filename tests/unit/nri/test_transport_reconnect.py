@@ -1,6 +1,7 @@
 """The plugin on a Unix socket: connections that end, and those that never stand."""
 
 import asyncio
+import errno
 import logging
 from pathlib import Path
 
@@ -30,9 +31,23 @@ async def test_without_a_socket_it_says_once_what_to_look_for_and_tries_again_ev
     assert waits.seconds[:8] == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0]
     [record] = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert record.getMessage() == (
-        f"NRI at {path}: no such socket: is NRI enabled in the container runtime, and the socket's folder mounted"
-        " here?; connecting again"
+        f"NRI at {path}: no such socket: is NRI on, and open to plugins from outside (containerd: disable = false and "
+        "disable_connections = false under io.containerd.nri.v1.nri; CRI-O: enable_nri = true under crio.nri)?; "
+        "connecting again"
     )
+
+
+async def test_what_is_in_the_way_is_known_to_who_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def forbidden(_path: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("asyncio.open_unix_connection", forbidden)
+    waits = Waits()
+    plugin = NriPlugin(Recorder(), socket_path=str(tmp_path / "nri.sock"), sleep=waits.sleep)
+    assert plugin.trouble == "it has not been tried yet"
+    async with running(plugin):
+        await waits.enough.wait()
+    assert "permission denied; where SELinux enforces" in plugin.trouble
 
 
 async def test_a_socket_that_nobody_serves_is_told_as_such(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

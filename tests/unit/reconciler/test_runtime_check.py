@@ -23,6 +23,7 @@ async def told(*connected: bool) -> list[tuple[str, str, str]]:
 
     check = RuntimeCheck(
         lambda: state[0],
+        trouble=lambda: "permission denied",
         socket_path="/var/run/nri/nri.sock",
         tell_node=lambda notice: reasons.append((notice.type, notice.reason, notice.message)),
         sleep=sleep,
@@ -39,5 +40,5 @@ async def test_a_runtime_that_is_started_again_is_no_news():
 async def test_a_runtime_that_stays_away_is_told_once_and_so_is_its_return():
     (away, back) = await told(*[False] * 9, True, True)
     assert away[:2] == ("Warning", "RuntimeUnreachable")
-    assert "/var/run/nri/nri.sock" in away[2] and "NRI on" in away[2]
+    assert "/var/run/nri/nri.sock: permission denied. Pods that" in away[2]
     assert back[:2] == ("Normal", "RuntimeConnected")

@@ -58,6 +58,6 @@ async def test_the_turn_comes_again_when_it_was_given_back(tmp_path: Path) -> No
 
 
 async def test_a_folder_that_cannot_be_is_an_error_for_people(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(ShapingError, match=r"file/nri, the folder of --nri-socket: Not a directory"):
-        await take_turn(asyncio.Event(), tmp_path / "file" / "nri")
+    with pytest.raises(ShapingError, match=r"nri, the folder of --nri-socket: No such file or directory; mount"):
+        await take_turn(asyncio.Event(), tmp_path / "nri")
+    assert not (tmp_path / "nri").exists()

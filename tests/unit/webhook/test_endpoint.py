@@ -1,5 +1,6 @@
 """Where KubeApi finds the API server and who it is there: a Pod's service account, or a person's kubeconfig."""
 
+import errno
 import json
 import os
 import ssl
@@ -120,6 +121,23 @@ async def test_a_ca_that_cannot_be_read_any_more_leaves_the_former_one_trusted_a
         (told,) = caplog.messages
         assert str(tmp_path / "ca.crt") in told
     await api.close()
+
+
+def test_a_ca_that_could_not_be_read_once_is_tried_again(
+    tmp_path: Path, credentials: Credentials, secure: TestServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = in_cluster(service_account(tmp_path, credentials, secure), tmp_path)
+    assert endpoint is not None
+    former = endpoint.tls()
+    replace_file(tmp_path / "ca.crt", credentials.trusted_pem())
+
+    def out_of_descriptors(**_: object) -> ssl.SSLContext:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("webhook.endpoint.ssl.create_default_context", out_of_descriptors)
+        assert endpoint.tls() is former
+    assert endpoint.tls() is not former
 
 
 def test_connections_are_kept_while_the_ca_stays_as_it_is(
