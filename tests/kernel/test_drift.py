@@ -237,7 +237,8 @@ def test_a_clsact_with_a_shared_block_is_a_conflict_until_it_goes(node: Node, li
     node.start(limited, egress="20M")
     before = state(limited)
     began = time.monotonic()
-    limited.run("sh", "-ec", "tc qdisc del dev eth0 clsact; tc qdisc add dev eth0 egress_block 10 clsact")
+    shared = r"printf 'qdisc del dev eth0 clsact\nqdisc add dev eth0 egress_block 10 clsact' | tc -batch -"
+    limited.run("sh", "-ec", shared)
     assert "shared block" in node.wait(limited, "Conflict", since=began).notice.message
     limited.run("tc", "qdisc", "del", "dev", "eth0", "clsact")
     node.wait(limited, "BandwidthLimited", since=began)
