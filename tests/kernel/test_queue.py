@@ -77,7 +77,7 @@ def test_equal_flows_get_equal_shares_and_a_ping_does_not_wait(shaper: Shaper, l
 
 
 def test_a_flood_takes_its_share_and_no_more(shaper: Shaper, limited: Pod, clients: Clients) -> None:
-    """The better of two: once in a while a TCP flow of the emulated node runs into a timeout, and is away for a second."""
+    """The better of two: once in a while a TCP flow of the emulated node runs into a timeout, and is away."""
     shaper.shape(limited.uid, limited.netns, limits(ingress="10M"))
     transfers: list[lab.Transfer] = []
     while not transfers or (not transfers[-1].reaches(5.4) and len(transfers) < 2):
