@@ -70,6 +70,9 @@ def rotate(cluster: Cluster, *, seconds: float = 90) -> Outcome:
 def lose_the_secret(cluster: Cluster) -> list[Outcome]:
     """Delete and damage the Secret in every way. Lost is any creation that failed: replicas hold what they serve."""
     scenario.namespace(cluster, SPACE)
+    with Api(cluster) as api:
+        # What a rotation has left to do would mend the Secret by itself, under another name.
+        wait_for("the end of a rotation", lambda: _is_settled(api), 90)
     return [_damaged_secret(cluster, what, damage) for what, damage in _damages().items()]
 
 
@@ -161,6 +164,11 @@ def _watching(cluster: Cluster) -> Iterator[_Watched]:
         raise ClusterError(f"the client that shakes hands ended early: {out}{err}")
     watched.failures += failures
     watched.handshakes = int(last)
+
+
+def _is_settled(api: Api) -> bool:
+    held = decode(api.get(SECRET)["data"])
+    return held.next is None and not held.former
 
 
 def _bundle(api: Api) -> bytes:
