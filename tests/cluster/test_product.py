@@ -198,7 +198,7 @@ def test_a_limit_changes_on_an_open_connection_and_is_lifted_and_set_again(insta
 
     annotate(installed, pod, f"{INGRESS}=20M")
     wait_for("the ingress limit", lambda: kernel_limits(installed, pod) == {"ingress": 20_000_000}, 20)
-    # At some hours an emulated CPU's timers are late by milliseconds, and on ingress below 100M a flow makes up for that
+    # At some hours an emulated CPU's timers are milliseconds late, and on ingress below 100M a flow makes up for that
     # at 5/4 of its limit at most: 18.3 to 18.8 then, where it is 19.1 otherwise.
     best(installed, unlimited[2], pod, lowest=18.0, highest=19.2, first=20, seconds=6)
     assert "ipvlan-bandwidth.io/managed" in installed.pod(pod)["metadata"]["labels"]
