@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from reconciler.counters import PodCounters, limits_of, pod_counters
 from reconciler.kernel import netns
 from reconciler.kernel.apply import apply
-from reconciler.kernel.errors import ShapingError
+from reconciler.kernel.errors import read_back
 from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.program import Program
@@ -34,10 +34,8 @@ def inspect(netns_path: str) -> Inspection:
         shaper = held.ours(Direction.EGRESS)
         if shaper is None or shaper.program_id is None or shaper.class_id is None:
             continue
-        try:
+        with read_back("what the shaper counts"):
             counters = _counters(shaper.program_id, shaper.class_id // 2, netns_path)
-        except OSError as error:
-            raise ShapingError(f"cannot read what the shaper counts: {error.strerror}") from error
         if counters is not None:
             return Inspection(touched, counters)
     return Inspection(touched, None)

@@ -120,15 +120,20 @@ def _dump_links(netlink: Netlink) -> list[Any]:
 def name_and_kind(message: Any) -> tuple[str, str]:
     """The name of a link as it is known everywhere here, whatever its bytes are, and its kind."""
     held = raw_attributes(message.data, LINK_ATTRIBUTES)
-    kind = _text(raw_attributes(held.get(_IFLA_LINKINFO, b""), 0).get(_IFLA_INFO_KIND, b""))
+    kind = _text(_info(held).get(_IFLA_INFO_KIND, b""))
     return _text(held.get(_IFLA_IFNAME, b"")), _IPVLAN if kind == _IPVTAP else kind
 
 
 def _mode(message: Any) -> str | None:
     """Of an ipvlan link."""
-    info = raw_attributes(raw_attributes(message.data, LINK_ATTRIBUTES).get(_IFLA_LINKINFO, b""), 0)
+    info = _info(raw_attributes(message.data, LINK_ATTRIBUTES))
     value = raw_attributes(info.get(_IFLA_INFO_DATA, b""), 0).get(_IFLA_IPVLAN_MODE, b"")
     return _IPVLAN_MODES.get(int.from_bytes(value[:2], sys.byteorder)) if value else None
+
+
+def _info(link: Mapping[int, bytes]) -> dict[int, bytes]:
+    """What a link's attributes say of its kind."""
+    return raw_attributes(link.get(_IFLA_LINKINFO, b""), 0)
 
 
 def _text(value: str | bytes | None) -> str:

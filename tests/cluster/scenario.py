@@ -121,14 +121,20 @@ def pods_of(cluster: Cluster, namespace: str, name: str) -> dict[int, str]:
     }
 
 
+def events_of(cluster: Cluster, pod: str) -> list[tuple[str, str]]:
+    """Reason and message of the events about a Pod."""
+    space, name = pod.split("/")
+    selector = f"involvedObject.name={name}"
+    items = cluster.kubectl_json("-n", space, "get", "events", "--field-selector", selector)["items"]
+    return [(item["reason"], item["message"]) for item in items]
+
+
 def wait_for_event(cluster: Cluster, pod: str, reason: str, timeout: float = 30) -> str:
     """The message of a Pod's event, once it is there."""
-    space, name = pod.split("/")
 
     def find() -> str:
-        selector = f"involvedObject.name={name},reason={reason}"
-        items = cluster.kubectl_json("-n", space, "get", "events", "--field-selector", selector)["items"]
-        return items[-1]["message"] if items else ""
+        told = [message for found, message in events_of(cluster, pod) if found == reason]
+        return told[-1] if told else ""
 
     return wait_for(f"event {reason} on {pod}", find, timeout)
 

@@ -2,25 +2,18 @@
 
 import json
 import os
-import sys
 
 import pytest
 
 from tests.cluster import launch, scenario, traffic
 from tests.cluster.cluster import Cluster, wait_for
-from tests.cluster.scenario import INGRESS, OWN, annotate, kernel_limits, limits
+from tests.cluster.scenario import INGRESS, OWN, annotate, events_of, kernel_limits, limits
 
 SPACE = "shop"
 
 
 @pytest.fixture(scope="module")
-def installed(pytestconfig):
-    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
-
-    def say(line):
-        with capture.global_and_fixture_disabled():
-            sys.stderr.write(f"\n{line}")
-
+def installed(say):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONTAINERD", str(launch.program("older/containerd").parent))
         with Cluster(f"test-{os.getpid()}-older", say=say).running() as running:
@@ -35,11 +28,7 @@ def installed(pytestconfig):
 
 
 def reasons(cluster, name):
-    """Of the events about a Pod."""
-    items = cluster.kubectl_json("-n", SPACE, "get", "events", "--field-selector", f"involvedObject.name={name}")[
-        "items"
-    ]
-    return [item["reason"] for item in items]
+    return [reason for reason, _ in events_of(cluster, f"{SPACE}/{name}")]
 
 
 def test_a_pod_is_limited_before_its_containers_run(installed):

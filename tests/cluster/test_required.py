@@ -6,7 +6,7 @@ import pytest
 
 from tests.cluster import scenario
 from tests.cluster.cluster import wait_for
-from tests.cluster.scenario import OWN, kernel_limits, limits
+from tests.cluster.scenario import OWN, events_of, kernel_limits, limits
 
 SPACE = "careful"
 REQUIRED = {"required-plugins.noderesource.dev": '["ipvlan-bandwidth"]'}
@@ -33,8 +33,7 @@ def without_reconcilers(cluster):
 
 
 def messages(cluster, name):
-    events = cluster.kubectl_json("-n", SPACE, "get", "events", "--field-selector", f"involvedObject.name={name}")
-    return {(item["reason"], item["message"]) for item in events["items"]}
+    return set(events_of(cluster, f"{SPACE}/{name}"))
 
 
 def test_a_pod_that_asks_for_the_reconciler_waits_for_it_and_others_do_not(cluster, without_reconcilers):

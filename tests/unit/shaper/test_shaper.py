@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.shaper.native import ARP, IPV4, MILLISECOND, SECOND, Native
+from tests.unit.shaper.native import ARP, IPV4, MILLISECOND, SECOND, Fate, Native
 from webhook.contract import Direction
 
 LONGEST = (1 << 20) - 1  # what a packet may claim
@@ -118,43 +118,43 @@ def test_a_flood_leaves_its_share_to_others_whatever_it_says_it_is(
     assert tcp.carried * 8 / 15 >= 0.3 * RATES["10M"]
 
 
+def beside_a_flood(
+    shaper: Native, flow: int, length: int, *, every_ms: int, seconds: float, pause: tuple[float, float]
+) -> Iterator[tuple[int, int]]:
+    """Packets of a flow beside a flood of 1.2 times the limit, which pauses once: when, and how long each waits."""
+    between = 10 * MILLISECOND * RATES["1M"] // shaper.bits_per_second
+    flood = due = shaper.now
+    for passed in every(shaper, between // 4, seconds):
+        if shaper.now >= flood and not pause[0] * SECOND < passed < pause[1] * SECOND:
+            flood = shaper.now + between
+            shaper.send(flow=FLOOD)
+        if shaper.now >= due:
+            due += every_ms * MILLISECOND
+            yield passed, wait_of(shaper.send(length, flow))
+
+
+def wait_of(fate: Fate) -> int:
+    """A packet that was dropped has waited too long."""
+    return SECOND if fate.wait_ns is None else fate.wait_ns
+
+
 @pytest.mark.parametrize("limit", RATES)
 @pytest.mark.parametrize("direction", Direction)
 def test_a_ping_beside_a_flood_that_paused_waits_no_longer_than_before(limit: str, direction: Direction) -> None:
-    shaper = Native(limit, direction)
-    between = 10 * MILLISECOND * RATES["1M"] // RATES[limit]  # 1.2 times the limit
-    flood = ping = shaper.now
-    waits = []
-    for passed in every(shaper, between // 4, 9):
-        if shaper.now >= flood and not 3 * SECOND < passed < 3.5 * SECOND:
-            flood = shaper.now + between
-            shaper.send(flow=FLOOD)
-        if shaper.now >= ping:
-            ping += 100 * MILLISECOND
-            wait = shaper.send(98, PING).wait_ns
-            if passed > 5 * SECOND:
-                waits.append(wait)
-    assert max(wait if wait is not None else SECOND for wait in waits) <= 2 * 1514 * 8 * SECOND / RATES[limit]
+    pings = beside_a_flood(Native(limit, direction), PING, 98, every_ms=100, seconds=9, pause=(3, 3.5))
+    waits = [wait for passed, wait in pings if passed > 5 * SECOND]
+    assert max(waits) <= 2 * 1514 * 8 * SECOND / RATES[limit]
 
 
 @pytest.mark.parametrize("limit", RATES)
 @pytest.mark.parametrize("direction", Direction)
-@pytest.mark.parametrize("pauses", [False, True])
-def test_a_call_beside_a_flood_alone_does_not_wait(limit: str, direction: Direction, pauses: bool) -> None:
-    shaper = Native(limit, direction)
-    between = 10 * MILLISECOND * RATES["1M"] // RATES[limit]  # 1.2 times the limit
-    flood = call = shaper.now
-    waits = []
-    for passed in every(shaper, between // 4, 5):
-        if shaper.now >= flood and not (pauses and 2 * SECOND < passed < 2.5 * SECOND):
-            flood = shaper.now + between
-            shaper.send(flow=FLOOD)
-        if shaper.now >= call:
-            call += 20 * MILLISECOND
-            wait = shaper.send(200, CALL).wait_ns
-            if passed > 3 * SECOND:
-                waits.append(wait)
-    assert max(wait if wait is not None else SECOND for wait in waits) <= 1514 * 8 * SECOND / RATES[limit]
+@pytest.mark.parametrize("pause", [(0, 0), (2, 2.5)])
+def test_a_call_beside_a_flood_alone_does_not_wait(
+    limit: str, direction: Direction, pause: tuple[float, float]
+) -> None:
+    call = beside_a_flood(Native(limit, direction), CALL, 200, every_ms=20, seconds=5, pause=pause)
+    waits = [wait for passed, wait in call if passed > 3 * SECOND]
+    assert max(waits) <= 1514 * 8 * SECOND / RATES[limit]
 
 
 def test_what_other_cpus_queue_while_a_packet_is_on_its_way_is_kept() -> None:
@@ -213,5 +213,5 @@ def test_times_of_a_low_limit_do_not_last_when_it_is_raised(low: str) -> None:
     for passed in every(shaper, 10_000, 3):
         shaper.send(flow=FLOOD)
         if passed % (100 * MILLISECOND) == 0:
-            waits.append(shaper.send(98, PING).wait_ns)
-    assert max(wait if wait is not None else SECOND for wait in waits[20:]) <= MILLISECOND
+            waits.append(wait_of(shaper.send(98, PING)))
+    assert max(waits[20:]) <= MILLISECOND
