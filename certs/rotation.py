@@ -118,8 +118,11 @@ def next_step(credentials: Credentials, lifetimes: Lifetimes) -> datetime:
     moments += [former.until for former in credentials.former]
     if credentials.next is None:
         moments.append(_due_at(credentials.authority.certificate, lifetimes.authority))
-    elif credentials.next.published is not None:
-        moments.append(_ripe(credentials, credentials.next.published, lifetimes))
+    else:
+        # One that a replica with other lifetimes made may expire before it signs, and is dropped then.
+        moments.append(credentials.next.authority.certificate.not_valid_after_utc)
+        if credentials.next.published is not None:
+            moments.append(_ripe(credentials, credentials.next.published, lifetimes))
     return min(moments)
 
 

@@ -57,7 +57,7 @@ def main() -> int:
 def run(lab: Lab, chosen: Scenario) -> Outcome:
     """One scenario; what it could not do counts as lost."""
     try:
-        return chosen.run(lab)
+        return registry.attempt(lab, chosen)
     except ClusterError as error:
         print(f"{chosen.name}: {error}", file=sys.stderr, flush=True)
         return Outcome("it did not come to its end", (str(error).splitlines()[0],))

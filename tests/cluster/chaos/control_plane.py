@@ -47,7 +47,7 @@ def _frozen(lab: Lab, seconds: float) -> Outcome:
             lab.cluster.disturb("thaw", API)
         _until_answers(lab)
     took = _catches_up(lab)
-    return Outcome(f"{meter}; a limit changed afterwards was in force {took:.1f} s later", (*meter.lost, *meter.low))
+    return Outcome(f"{meter}; a limit changed afterwards was in force {took:.1f} s later", meter.lost, meter.low)
 
 
 @registered(
@@ -87,7 +87,7 @@ def killed(lab: Lab) -> Outcome:
     took = _catches_up(lab)
     undone = () if kept == changed else (f"a limit that had changed: {kept} instead of {changed}",)
     seen = f"{meter}; limits that had changed stayed; a limit changed afterwards was in force {took:.1f} s later"
-    return Outcome(seen, (*meter.lost, *meter.low, *undone))
+    return Outcome(seen, (*meter.lost, *undone), meter.low)
 
 
 def _limits_by_node(lab: Lab, address: str) -> dict[str, float]:

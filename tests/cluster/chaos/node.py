@@ -27,7 +27,7 @@ def containerd_restarted(lab: Lab) -> Outcome:
         time.sleep(2)
     lab.kubectl("-n", SPACE, "delete", "pod", "older", "--ignore-not-found", timeout=90)
     after = wait_for_no_leak(lab, before)
-    return Outcome(f"{meter}; before: {before}; after: {after}", (*meter.lost, *meter.low, *before.leaks(after)))
+    return Outcome(f"{meter}; before: {before}; after: {after}", (*meter.lost, *before.leaks(after)), meter.low)
 
 
 def wait_for_no_leak(lab: Lab, before: Held, timeout: float = COLLECTED_S) -> Held:
@@ -91,7 +91,7 @@ def node_lost(lab: Lab) -> Outcome:
         flow = traffic.measure(lab.cluster, pod, f"{SPACE}/near", seconds=3)
     refused = [failure.at_s for failure in here.failures]
     span = f"{min(refused):.0f} s to {max(refused):.0f} s" if refused else "no time"
-    lost = [*meter.lost, *meter.low, *(f"in another namespace: {sentence}" for sentence in elsewhere.lost)]
+    lost = [*meter.lost, *(f"in another namespace: {sentence}" for sentence in elsewhere.lost)]
     if limits_now != {"ingress": 10_000_000, "egress": 10_000_000} or flow.mean * WIRE > 10 * 1.02:
         lost.append(f"the node's Pod is limited to {limits_now} afterwards and sent {flow}")
     seen = (
@@ -99,7 +99,7 @@ def node_lost(lab: Lab) -> Outcome:
         f"{here.made + len(refused)} bare Pods were refused ({span}), as one replica of the webhook was on that node; "
         f"elsewhere {elsewhere}"
     )
-    return Outcome(seen, tuple(lost))
+    return Outcome(seen, tuple(lost), meter.low)
 
 
 def _is_ready(lab: Lab, name: str) -> bool:

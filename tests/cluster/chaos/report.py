@@ -12,7 +12,8 @@ etcd, kubelet and containerd. Where it says "under traffic", a Pod of 20 Mbit/s 
 while: shares are bytes on the link of each second, as iperf3 reports them at the receiver. A second above 102 % counts
 as lost, and one that has less than 90 % with the better of its neighbours too, the first apart. What a second lacks may
 come in the next, a tenth of it at most, as the receiver waits for its node's one CPU; and a second in which the machine
-had no CPU left may be below. [As JSON](chaos.json).
+had no CPU left may be below. Where nothing but a slow second was lost, all was done once more, and the row says
+so. [As JSON](chaos.json).
 
 | done | seen | lost | seconds | day | version |
 |---|---|---|---|---|---|

@@ -164,6 +164,8 @@ def test_it_tells_when_the_next_step_is_due() -> None:
     unpublished = renew(aged(), names=NAMES, now=DUE).credentials
     assert next_step(unpublished, lifetimes) == DUE + 200 * DAY, "nothing more but the serving certificate's renewal"
     assert next_step(announced(), lifetimes) == DUE + OVERLAP
+    short = replace(aged(), next=Next(make_authority(DUE, DAY / 2), DUE))
+    assert next_step(short, lifetimes) == DUE + DAY / 2, "it expires before it would sign"
     promoted = renew(announced(), names=NAMES, now=DUE + OVERLAP, published=True).credentials
     assert next_step(promoted, lifetimes) == DUE + OVERLAP + serving_due
     lasting = replace(promoted, serving=issue(promoted.authority, NAMES, DUE, 3650 * DAY))

@@ -7,6 +7,7 @@ import pytest
 from tests.cluster.chaos import registry
 from tests.cluster.chaos.creator import Creations, Failure
 from tests.cluster.chaos.meter import WIRE, Line, Measured
+from tests.cluster.chaos.registry import Outcome, Scenario
 from tests.cluster.chaos.report import Row, merge, write
 from tests.cluster.traffic import Flow
 
@@ -93,6 +94,25 @@ def test_scenarios_are_chosen_by_name_and_a_wrong_name_is_said():
     assert set(registry.select([])) == set(registry.scenarios())
     with pytest.raises(KeyError, match="nonsense"):
         registry.select(["nonsense", "probes"])
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "lost", "runs"),
+    [
+        ([Outcome("a", (), ("slow",)), Outcome("b")], (), 2),
+        ([Outcome("a", (), ("slow",)), Outcome("b", (), ("again",))], ("again",), 2),
+        ([Outcome("a", (), ("slow",)), Outcome("b", ("broken",))], ("broken",), 2),
+        ([Outcome("a", ("broken",), ("slow",))], ("broken", "slow"), 1),
+        ([Outcome("a")], (), 1),
+    ],
+)
+def test_what_was_slow_is_lost_when_it_is_so_again_and_all_else_at_once(outcomes, lost, runs):
+    left = iter(outcomes)
+    outcome = registry.attempt(None, Scenario("a", "does a", lambda _: next(left), 1, quick=True))
+    assert outcome.lost == lost
+    assert outcome.slow == ()
+    assert list(left) == []
+    assert outcome.seen == ("a" if runs == 1 else "b; once before: slow")
 
 
 def test_the_quick_ones_take_about_as_long_as_a_person_waits():
