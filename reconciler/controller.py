@@ -38,6 +38,11 @@ from webhook.contract import Limits
 LIST_PATIENCE_S = 30.0
 """How long Pods that ran before wait for the API server, which usually lists them within a second."""
 
+_NO_NETNS = (
+    "the container runtime does not say which network namespace it has, as for a sandbox that it leaves to another "
+    "program (a RuntimeClass of virtual machines, for example); Pods of such a RuntimeClass cannot be limited"
+)
+
 log = logging.getLogger(__name__)
 
 
@@ -102,8 +107,7 @@ class Controller:
 
     async def on_synchronize(self, sandboxes: Sequence[PodSandbox]) -> None:
         """The runtime tells all its Pods, after every connect. All NRI calls of the node wait meanwhile: be quick."""
-        # One after the other, so that a Pod that starts meanwhile waits for one of them and not for all.
-        self._background.spawn(self._release_all(self._known.replayed(map(Sandbox.told, sandboxes))))
+        self._known.replayed(map(Sandbox.told, sandboxes))
         self._known.latecomers.found(sandbox.key for sandbox in self._sandboxes if self._known.began_unlimited(sandbox))
         log.info("synchronized with the container runtime", extra={"sandboxes": len(list(self._sandboxes))})
         if self._waiting is None and any(map(self._known.waits, self._sandboxes)):
@@ -112,14 +116,17 @@ class Controller:
             self._starting = self._background.spawn(self._begin())
         else:
             self._look_at_all()
+            # While nobody was connected, Pods may have gone without a word.
+            self._background.spawn(self.upkeep.collect())
 
     async def on_run(self, pod: PodSandbox) -> None:
         """A sandbox has its network, and no container of it runs yet: limit it now."""
         began = self._monotonic()
         sandbox = Sandbox.told(pod)
-        if not sandbox.netns_path:
-            return
         self._known.began(sandbox)
+        if not sandbox.netns_path:
+            self.look_at(sandbox.pod.uid)
+            return
         if not await self._look(sandbox, begins=True):
             self._known.latecomers.found([sandbox.key], since_s=self._now())
         if self._known.intent(sandbox).limits:
@@ -137,8 +144,12 @@ class Controller:
     async def forget(self, sandbox_id: str) -> None:
         """Let go of a sandbox, if it is known."""
         sandbox = self._sandboxes.remove(sandbox_id)
-        if sandbox is not None:
+        if sandbox is None:
+            return
+        if sandbox.netns_path:
             await self._release(sandbox)
+        else:
+            self._let_go(sandbox)
 
     async def on_remove(self, pod: PodSandbox) -> None:
         """A sandbox is gone; usually told by `on_stop` before."""
@@ -235,9 +246,8 @@ class Controller:
         """Adopt what the kernel holds, or load the program; then look at every Pod."""
         shaper, found = await self._loading.load(lambda: [sandbox.key for sandbox in self._sandboxes])
         log.info("the BPF program is in force", extra={"adopted": shaper.adopted})
-        for key, limits in found.items():
-            self._known.doubt(key)
-            self._known.adopt(key, limits)
+        for key, held in found.items():
+            self._known.adopt(key, held.wanted, held.in_force)
         self._loading.finish(shaper)
         self._look_at_all()
 
@@ -248,14 +258,26 @@ class Controller:
 
     async def _look_for_ever(self) -> None:
         while True:
-            for sandbox in self._sandboxes.of(await self._due.next()):
+            uid = await self._due.next()
+            for sandbox in self._sandboxes.of(uid):
                 await self._look(sandbox)
+            for sandbox in self._known.lost():
+                if sandbox.pod.uid == uid:
+                    self._failures.tell_once(sandbox, _NO_NETNS)
 
     async def _look(self, sandbox: Sandbox, *, begins: bool = False) -> bool:
         """Compare what one sandbox should have with what it has, and make it so. False if it has not what it should.
 
         `begins`: the runtime waits with its containers, so its netns is there, or else out of sight for good.
         """
+        try:
+            return await self._make_sure(sandbox, begins=begins)
+        except Exception as error:  # a defect that one Pod brings out must cost the others nothing
+            log.exception("a defect: a Pod cannot be looked at", extra={"pod": str(sandbox.pod)})
+            self._failures.failed(sandbox, ShapingError(f"a defect of the reconciler, please report it: {error!r}"))
+            return False
+
+    async def _make_sure(self, sandbox: Sandbox, *, begins: bool) -> bool:
         if self._known.waits(sandbox):
             return True
         if not self._loading.done:  # every Pod is looked at when it is
@@ -315,10 +337,6 @@ class Controller:
             if notice.reason == Reason.REPAIRED:
                 self._metrics.repairs.inc()
             self._events.tell(view, notice)
-
-    async def _release_all(self, sandboxes: Iterable[Sandbox]) -> None:
-        for sandbox in sandboxes:
-            await self._release(sandbox)
 
     async def _release(self, sandbox: Sandbox) -> None:
         if self._loading.done:

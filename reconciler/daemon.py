@@ -16,6 +16,7 @@ from reconciler.controller import Controller
 from reconciler.events import Events
 from reconciler.http import Pages
 from reconciler.kernel.monitor import Changes, Monitor
+from reconciler.kernel.netns import NETNS_FOLDER
 from reconciler.kernel.probe import probe
 from reconciler.kernel_check import KernelCheck
 from reconciler.listener import Listener
@@ -71,7 +72,7 @@ async def run(settings: Settings) -> None:
     executor = ThreadPoolExecutor(1, thread_name_prefix="kernel")
     monitor = Monitor()
     controller = Controller(
-        lambda keys: Shaper.start(slots=settings.slots, netns_paths=keys),
+        lambda keys: Shaper.start(slots=settings.slots, netns_paths=keys, folder=NETNS_FOLDER),
         monitor=monitor,
         events=events,
         metrics=metrics,

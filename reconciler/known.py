@@ -35,13 +35,12 @@ class Known:
         self.sandboxes.add(sandbox)
         self._unheard.discard(sandbox.key)
 
-    def replayed(self, sandboxes: Iterable[Sandbox]) -> tuple[Sandbox, ...]:
-        """The runtime's full list. Gives those that are gone."""
+    def replayed(self, sandboxes: Iterable[Sandbox]) -> None:
+        """The runtime's full list."""
         before = {sandbox.key for sandbox in self.sandboxes}
-        gone = self.sandboxes.replace(sandboxes)
+        self.sandboxes.replay(sandboxes)
         if self._hears_out:
             self._unheard |= {sandbox.key for sandbox in self.sandboxes} - before
-        return gone
 
     def waits(self, sandbox: Sandbox) -> bool:
         """Whether it is judged only when the API server has told of its Pod.
@@ -91,16 +90,28 @@ class Known:
         """Whether it asked for a limit when it began, by the runtime's word, and has none in force."""
         return bool(intent(sandbox.pod, Limits()).limits) and not self.applied(sandbox).limits
 
-    def adopt(self, key: Key, limits: Limits) -> None:
-        """These were found in force. They stay until the API server says otherwise, which alone knows of changes."""
-        if limits and self.sandboxes.adopt(key, limits):
-            self._applied[key], self._last_good[key[0]] = Applied(limits), limits
+    def adopt(self, key: Key, wanted: Limits, in_force: Limits) -> None:
+        """The kernel holds something for this netns: limits that were to be, and those in force.
 
-    def doubt(self, key: Key) -> None:
-        """The kernel may hold something for this sandbox."""
-        if any(sandbox.key == key for sandbox in self.sandboxes.of(key[0])):
-            self._unsure.add(key)
-            self._unheard.discard(key)
+        They stay until the API server says otherwise, which alone knows of changes.
+        """
+        self.sandboxes.place(key)
+        if not any(sandbox.key == key for sandbox in self.sandboxes.of(key[0])):
+            return
+        self._unsure.add(key)
+        self._unheard.discard(key)
+        if wanted and self.sandboxes.adopt(key, wanted):
+            self._last_good[key[0]] = wanted
+        if in_force:
+            self._applied[key] = Applied(in_force)
+
+    def lost(self) -> tuple[Sandbox, ...]:
+        """The sandboxes of Pods that ask for a limit and have a netns, which the runtime does not name."""
+        return tuple(
+            sandbox
+            for sandbox in self.sandboxes.nowhere()
+            if (view := self._views.get(sandbox.pod.uid)) is not None and intent(view, Limits()).limits
+        )
 
     def is_settled(self, sandbox: Sandbox) -> bool:
         """Whether nothing was in force, nothing failed, and the kernel holds nothing that is not known."""
@@ -151,6 +162,6 @@ class Known:
 
     def wanted(self) -> tuple[int, int, int]:
         """How many sandboxes ask for a limit, have it, and failed to get it."""
-        asking = [sandbox for sandbox in self.sandboxes if self.intent(sandbox).limits]
+        asking = [sandbox for sandbox in self.sandboxes if self.intent(sandbox).limits] + list(self.lost())
         shaped = sum(1 for sandbox in asking if self.applied(sandbox).limits)
         return len(asking), shaped, sum(1 for sandbox in asking if sandbox.key in self._failures)

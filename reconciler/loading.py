@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from prometheus_client import Counter
 
@@ -18,6 +19,14 @@ from webhook.contract import Limits
 RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found for a netns: the limits that were to be, and those that packets come by."""
+
+    wanted: Limits
+    in_force: Limits
 
 
 class Loading:
@@ -62,8 +71,8 @@ class Loading:
         self._loaded.set_result(shaper)
         self._tried.set()
 
-    async def load(self, keys: Callable[[], Sequence[Key]]) -> tuple[Shaper, Mapping[Key, Limits]]:
-        """Try until it works, for the sandboxes that there are then. Gives also what was found in force."""
+    async def load(self, keys: Callable[[], Sequence[Key]]) -> tuple[Shaper, Mapping[Key, Found]]:
+        """Try until it works, for the sandboxes that there are then. Gives also what the kernel holds."""
         tries = 0
         while True:
             try:
@@ -81,13 +90,18 @@ class Loading:
                 await self._sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
                 tries += 1
 
-    async def _take_over(self, keys: Sequence[Key]) -> tuple[Shaper, Mapping[Key, Limits]]:
+    async def _take_over(self, keys: Sequence[Key]) -> tuple[Shaper, Mapping[Key, Found]]:
         shaper = await self._work.do(self._start, keys)
         try:
             counted = await self._work.do(shaper.counters)
         except BaseException:
             shaper.close()  # the next try has descriptors of its own
             raise
-        # The map knows of limits that no filter can be attached for; filters, of those of an older program.
+        # The map knows of limits that no filter could be attached for; filters, of those of an older program.
         in_map = {(pod.pod_uid, pod.netns_path): pod.limits for pod in counted if pod.netns_path and pod.limits}
-        return shaper, {**shaper.found, **in_map}
+        found = {key: Found(limits, in_force=Limits()) for key, limits in in_map.items()}
+        for key, limits in shaper.found.items():
+            # Of a netns that could not be read it is supposed that what the map has is in force.
+            in_force = in_map.get(key, Limits()) if limits is None else limits
+            found[key] = Found(in_map.get(key, in_force), in_force)
+        return shaper, found

@@ -19,8 +19,8 @@ class Shaper(Protocol):
     """What the controller needs of the kernel side; every call blocks, for milliseconds."""
 
     adopted: bool
-    found: Mapping[Key, Limits]
-    """What each netns held, in which anything of ours was found at the start."""
+    found: Mapping[Key, Limits | None]
+    """What each netns held at the start, in which there was anything of ours; None where it could not be read."""
 
     def shape(self, pod_uid: str, netns_path: str, limits: Limits) -> Outcome:
         """Make one netns hold these limits."""

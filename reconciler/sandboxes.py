@@ -50,24 +50,51 @@ class Sandbox:
 
 @dataclass(slots=True)
 class Sandboxes:
-    """The sandboxes of this node, by id; those on the host's network are not kept."""
+    """The sandboxes of this node, by id. Those without a netns are on the host's network, as a rule."""
 
     _by_id: dict[str, Sandbox] = field(default_factory=dict)
+    _nowhere: dict[str, Sandbox] = field(default_factory=dict)
+    """Those that began without a netns."""
+    _listed_nowhere: dict[str, Sandbox] = field(default_factory=dict)
+    """Those that the last full list has without one; stopped ones too, whose netns is gone."""
 
     def add(self, sandbox: Sandbox) -> None:
         """Learn of a sandbox, or learn it anew."""
-        if sandbox.netns_path:
-            self._by_id[sandbox.id] = sandbox
+        (self._by_id if sandbox.netns_path else self._nowhere)[sandbox.id] = sandbox
 
     def remove(self, sandbox_id: str) -> Sandbox | None:
         """Forget a sandbox; gives what was known of it."""
-        return self._by_id.pop(sandbox_id, None)
+        return self._by_id.pop(sandbox_id, None) or self._nowhere.pop(sandbox_id, None)
 
-    def replace(self, sandboxes: Iterable[Sandbox]) -> tuple[Sandbox, ...]:
-        """Take the runtime's full list; gives those that are gone. What was learnt of the others stays."""
-        before = self._by_id
-        self._by_id = {sandbox.id: before.get(sandbox.id, sandbox) for sandbox in sandboxes if sandbox.netns_path}
-        return tuple(sandbox for sandbox in before.values() if sandbox.id not in self._by_id)
+    def replay(self, sandboxes: Iterable[Sandbox]) -> None:
+        """Take the runtime's full list. Who is known already stays, and as it is known.
+
+        Also who is not in it, or without a netns: containerd leaves out a sandbox whose state it cannot tell at the
+        moment, and 2.4 the netns of all those that 2.2 made (nri_api_linux.go, GetLinuxNamespaces). Whether a sandbox
+        is gone is seen by its netns alone.
+        """
+        told = list(sandboxes)
+        for sandbox in told:
+            if sandbox.netns_path:
+                self._by_id.setdefault(sandbox.id, sandbox)
+        self._listed_nowhere = {sandbox.id: sandbox for sandbox in told if sandbox.id not in self._by_id}
+        self._nowhere = {key: self._nowhere[key] for key in self._nowhere.keys() & self._listed_nowhere.keys()}
+
+    def place(self, key: Key) -> bool:
+        """A Pod's netns was found by what it holds. True if the runtime's list has it without a netns.
+
+        Which of its sandboxes that is cannot be told, so the netns stands for the id: it goes with the netns.
+        """
+        uid, path = key
+        listed = next((each for each in self._listed_nowhere.values() if each.pod.uid == uid), None)
+        if listed is None or any(each.netns_path == path for each in self._by_id.values()):
+            return False
+        self._by_id[path] = Sandbox(path, replace(listed.pod, host_network=False), path)
+        return True
+
+    def nowhere(self) -> tuple[Sandbox, ...]:
+        """Those that began without a netns, and are there still."""
+        return tuple(self._nowhere.values())
 
     def learn(self, view: PodView) -> None:
         """Keep the API server's last word of a Pod that it tells of no longer, for as long as its sandboxes last."""

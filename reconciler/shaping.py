@@ -8,6 +8,7 @@ import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from os import fstat
+from pathlib import Path
 from typing import Final, Self
 
 from reconciler.bypass import Sample, Traffic, sample, total
@@ -90,12 +91,15 @@ class Shaper:
         self.found = found.held
 
     @classmethod
-    def start(cls, *, slots: int = 256, netns_paths: Iterable[tuple[str, str]] = ()) -> Self:
+    def start(
+        cls, *, slots: int = 256, netns_paths: Iterable[tuple[str, str]] = (), folder: Path | None = None
+    ) -> Self:
         """Take over what the network namespaces of the known sandboxes hold, or load a new program.
 
-        `netns_paths` are pairs of Pod uid and path. Raises ShapingError when no program can be loaded.
+        `netns_paths` are pairs of Pod uid and path; `folder` may have others, which tell by what they hold whose they
+        are. Raises ShapingError when no program can be loaded.
         """
-        found = survey(netns_paths)
+        found = survey(netns_paths, folder)
         program = Program.adopt(slots, found.program_ids)
         if program is None:
             return cls(Program.load(slots), SlotTable(slots), found, adopted=False)
@@ -158,7 +162,7 @@ class Shaper:
         doubtful = [held for held in self._slots.taken if held not in alive]
         if not doubtful:
             return 0
-        present = netns.inodes() | {netns.inode(self._paths[held]) for held in doubtful if held in self._paths}
+        present = netns.mounted().keys() | {netns.inode(self._paths[held]) for held in doubtful if held in self._paths}
         # The inode of one that is gone may be that of a later Pod's by now: the kernel gives the lowest that is free.
         present -= {held.netns_inode for held in alive}
         gone = [held for held in doubtful if held.netns_inode not in present]

@@ -9,15 +9,16 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from os import fstat
+from pathlib import Path
 from typing import Final
 
 from reconciler.counters import in_force
 from reconciler.kernel import netns
-from reconciler.kernel.errors import NetnsGoneError
+from reconciler.kernel.errors import NetnsGoneError, ShapingError
 from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.program import Program
-from reconciler.model import ObservedLink
+from reconciler.model import LimitEntry, ObservedLink
 from reconciler.sandboxes import Key
 from reconciler.slots import Tenant
 from webhook.contract import Direction, Limits
@@ -29,55 +30,87 @@ _LOG: Final = logging.getLogger(__name__)
 class Survey:
     """`held` has those network namespaces that hold anything of ours, or could not be read, with their limits.
 
-    The limits are those in force, as far as they can be read. `program_ids` are the programs that shape somewhere.
+    The limits are those in force; None: of a netns that cannot be read. `program_ids` are the programs that shape
+    somewhere.
     """
 
     paths: Mapping[Tenant, str] = field(default_factory=dict)
     program_ids: tuple[int, ...] = ()
-    held: Mapping[Key, Limits] = field(default_factory=dict)
+    held: Mapping[Key, Limits | None] = field(default_factory=dict)
 
 
-def survey(netns_paths: Iterable[Key]) -> Survey:
-    """Look into each network namespace; one that cannot be read is told in the log."""
-    paths: dict[Tenant, str] = {}
-    held: dict[Key, Limits] = {}
-    programs: dict[int, Program | None] = {}
+def survey(netns_paths: Iterable[Key], folder: Path | None = None) -> Survey:
+    """Look into each network namespace; one that cannot be read is told in the log.
+
+    So for those of a folder that are not among them: some runtimes do not name the netns of a Pod that another version
+    of theirs started. The maps know whose they are.
+    """
     with ExitStack() as opened:
+        surveyor = _Surveyor(opened)
         for pod_uid, path in netns_paths:
-            try:
-                with netns.opened(path) as descriptor, Netlink.inside(descriptor) as netlink:
-                    paths[Tenant(pod_uid, fstat(descriptor).st_ino)] = path
-                    links = observe_netns(netlink).links
-            except NetnsGoneError:
+            surveyor.look(path, pod_uid)
+        if folder is not None:
+            named = {tenant.netns_inode for tenant in surveyor.paths}
+            for inode, path in _mounted(folder).items():
+                if inode not in named:
+                    surveyor.look(path)
+        return Survey(surveyor.paths, tuple(surveyor.programs), surveyor.held)
+
+
+@dataclass(slots=True)
+class _Surveyor:
+    """What was seen so far; the programs are open as long as `opened` is."""
+
+    opened: ExitStack
+    paths: dict[Tenant, str] = field(default_factory=dict)
+    held: dict[Key, Limits | None] = field(default_factory=dict)
+    programs: dict[int, Program | None] = field(default_factory=dict)
+
+    def look(self, path: str, pod_uid: str | None = None) -> None:
+        """Look into one; without a uid into one of which only that is of interest which says whose it is."""
+        try:
+            with netns.opened(path) as descriptor, Netlink.inside(descriptor) as netlink:
+                inode = fstat(descriptor).st_ino
+                links = observe_netns(netlink).links
+        except NetnsGoneError:
+            return
+        except Exception as error:  # noqa: BLE001 - what a Pod does to its netns must cost no other Pod anything
+            _LOG.warning("not looked into %s: %s", path, error)
+            if pod_uid is not None:
+                self.held[pod_uid, path] = None
+            return
+        entries = self._entries(links)
+        owner = pod_uid or next((each.pod_uid for each in entries.values() if each.netns_inode == inode), None)
+        if owner is None:
+            return
+        self.paths[Tenant(owner, inode)] = path
+        if any(link.is_touched for link in links):
+            rates = {direction: each.bits_per_second for direction, each in entries.items() if each.pod_uid == owner}
+            self.held[owner, path] = in_force(rates)
+
+    def _entries(self, links: Iterable[ObservedLink]) -> dict[Direction, LimitEntry]:
+        """What the filters find in their programs' maps."""
+        found: dict[Direction, LimitEntry] = {}
+        for held in (link.ours(Direction.EGRESS) for link in links):
+            if held is None or held.class_id is None or held.program_id is None:
                 continue
-            except Exception as error:  # noqa: BLE001 - what a Pod does to its netns must cost no other Pod anything
-                _LOG.warning("not looked into %s: %s", path, error)
-                held[pod_uid, path] = Limits()
-                continue
-            for program_id in _program_ids(links) - programs.keys():
-                programs[program_id] = Program.adopt(None, [program_id])
-                if (program := programs[program_id]) is not None:
-                    opened.enter_context(closing(program))
-            if any(link.is_touched for link in links):
-                held[pod_uid, path] = _limits(pod_uid, links, programs)
-    return Survey(paths, tuple(programs), held)
+            program = self._program(held.program_id)
+            entry = program.read_limit(held.class_id) if program else None
+            if entry is not None:
+                found[Direction.INGRESS if held.class_id % 2 else Direction.EGRESS] = entry
+        return found
+
+    def _program(self, program_id: int) -> Program | None:
+        if program_id not in self.programs:
+            self.programs[program_id] = Program.adopt(None, [program_id])
+            if (program := self.programs[program_id]) is not None:
+                self.opened.enter_context(closing(program))
+        return self.programs[program_id]
 
 
-def _program_ids(links: Iterable[ObservedLink]) -> set[int]:
-    filters = (held.ours(Direction.EGRESS) for held in links)
-    return {held.program_id for held in filters if held is not None and held.program_id is not None}
-
-
-def _limits(pod_uid: str, links: Iterable[ObservedLink], programs: Mapping[int, Program | None]) -> Limits:
-    """What the filters find in their programs' maps."""
-    rates: dict[Direction, int] = {}
-    for link in links:
-        held = link.ours(Direction.EGRESS)
-        if held is None or held.class_id is None or held.program_id is None:
-            continue
-        program = programs.get(held.program_id)
-        entry = program.read_limit(held.class_id) if program else None
-        if entry is not None and entry.pod_uid == pod_uid:
-            direction = Direction.INGRESS if held.class_id % 2 else Direction.EGRESS
-            rates[direction] = entry.bits_per_second
-    return in_force(rates)
+def _mounted(folder: Path) -> dict[int, str]:
+    try:
+        return netns.mounted(folder)
+    except ShapingError as error:
+        _LOG.warning("Pods whose network namespace the runtime does not name are not looked for: %s", error)
+        return {}

@@ -93,15 +93,16 @@ def _own() -> os.stat_result:
     return Path("/proc/self/ns/net").stat()
 
 
-def inodes(folder: Path = NETNS_FOLDER) -> set[int]:
-    """The inodes of all namespaces that are mounted in a folder. Raises ShapingError when that cannot be told."""
+def mounted(folder: Path = NETNS_FOLDER) -> dict[int, str]:
+    """The paths of all namespaces mounted in a folder, by inode. Raises ShapingError when that cannot be told."""
     try:
         names = os.listdir(folder)  # noqa: PTH208 - of names, no Paths are needed
     except FileNotFoundError:
         names = []
     except OSError as error:
         raise ShapingError(f"cannot look into {folder}: {error.strerror}") from error
-    return {found for name in names if (found := inode(f"{folder}/{name}")) is not None}
+    paths = [f"{folder}/{name}" for name in names]
+    return {found: path for path in paths if (found := inode(path)) is not None}
 
 
 def _not_opened(path: str, error: OSError) -> ShapingError:

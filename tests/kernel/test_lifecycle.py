@@ -102,6 +102,21 @@ def test_a_fresh_process_adopts_what_runs(shaper: Shaper, limited: Pod, peer: Po
     fresh.close()
 
 
+def test_who_is_shaped_in_a_netns_that_nobody_names_is_found_in_its_folder(shaper: Shaper, limited: Pod) -> None:
+    shaper.shape(limited.uid, limited.netns, BOTH)
+    named = Shaper.start(slots=8, folder=netns.NETNS_FOLDER)
+    assert named.adopted
+    assert named.found == {(limited.uid, limited.netns): BOTH}
+    assert {(each.pod_uid, each.netns_path) for each in named.counters() if each.limits} == {
+        (limited.uid, limited.netns)
+    }
+    named.close()
+    other = Shaper.start(slots=9, folder=netns.NETNS_FOLDER)
+    assert not other.adopted
+    assert other.found == {(limited.uid, limited.netns): BOTH}
+    other.close()
+
+
 def test_a_program_of_another_version_is_replaced(shaper: Shaper, limited: Pod, peer: Pod) -> None:
     shaper.shape(limited.uid, limited.netns, BOTH)
     other = Shaper.start(slots=9, netns_paths=[(limited.uid, limited.netns)])

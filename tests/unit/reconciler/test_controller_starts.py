@@ -22,11 +22,48 @@ from tests.unit.reconciler.controller_bench import (
 from webhook.contract import Direction, Limits
 
 
-async def test_sandboxes_that_a_replay_no_longer_has_are_let_go(bench):
+@pytest.mark.parametrize("told", [[], [sandbox(path="")]], ids=["left out", "without its netns"])
+async def test_a_sandbox_that_a_replay_does_not_tell_of_stays_limited_while_its_netns_is_there(bench, told):
     await bench.controller.on_run(sandbox())
-    await bench.controller.on_synchronize([])
+    await bench.controller.on_synchronize(told)
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
+    bench.controller.on_pod_event("MODIFIED", api_pod(ingress="20M"))
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
+    bench.kernel.gone.add(A)
+    await bench.controller.on_synchronize(told)
     await bench.settle()
     assert bench.kernel.held == {}
+    assert bench.controller.wanted() == (0, 0, 0)
+
+
+async def test_a_pod_of_which_the_runtime_names_no_netns_is_told_once_when_it_asks_for_a_limit(bench):
+    await bench.controller.on_run(sandbox(path=""))
+    await bench.settle()
+    assert bench.told.notices == []
+    for ingress in ("100M", "20M"):
+        bench.controller.on_pod_event("MODIFIED", api_pod(ingress=ingress))
+        await bench.settle()
+    assert bench.told.notices == [("shop/web-0", "BandwidthFailed")]
+    assert bench.controller.wanted() == (1, 0, 1)
+    await bench.controller.on_stop(sandbox(path=""))
+    assert bench.controller.wanted() == (0, 0, 0)
+
+
+async def test_a_defect_that_one_pod_brings_out_is_told_tried_again_and_costs_the_others_nothing(bench):
+    def there_since_s(path):
+        if path == A:
+            raise RuntimeError("a defect")
+        return 0.0
+
+    bench.controller._there_since_s = there_since_s
+    await bench.controller.on_run(sandbox())
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
+    await bench.settle()
+    assert bench.told.notices[:2] == [("shop/web-0", "BandwidthFailed"), ("shop/web-0", "BandwidthLimited")]
+    assert bench.slept
+    assert bench.controller.wanted() == (2, 1, 1)
 
 
 async def test_the_time_that_a_pod_ran_unlimited_as_nobody_was_there_is_counted_and_told_once(bench):
@@ -128,6 +165,26 @@ async def test_a_direction_that_could_not_be_attached_is_not_given_up_by_a_resta
     await bench.controller.on_synchronize([sandbox(ingress="100M", egress="100M")])
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M20, egress=M20)}
+    run.cancel()
+
+
+@pytest.mark.parametrize(
+    ("found", "unlimited_s"),
+    [({}, 30), ({("u1", A): Limits()}, 30), ({("u1", A): None}, 0)],
+    ids=["no filters", "no filter of the shaper", "unreadable"],
+)
+async def test_a_limit_that_is_in_the_map_alone_was_never_in_force(found, unlimited_s):
+    bench = Bench()
+    figures = DirectionCounters(100_000_000, bytes=0, packets=0, drops=0, marks=0)
+    bench.kernel.counters = lambda _tenants=None: [PodCounters("u1", A, {Direction.INGRESS: figures})]
+    bench.kernel.found = found
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([sandbox()])
+    await bench.settle()
+    bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
+    assert unshaped_seconds(bench) == unlimited_s
     run.cancel()
 
 
@@ -311,7 +368,9 @@ async def test_a_kernel_that_cannot_shape_yet_is_tried_again_and_pods_wait_for_i
 async def test_a_pod_that_starts_while_many_are_let_go_waits_for_one_of_them(bench):
     gone = [sandbox(f"s{number}", uid=f"u{number}", path=f"/run/netns/{number}") for number in range(5)]
     await bench.controller.on_synchronize(gone)
+    await bench.settle()
     done = []
+    bench.kernel.gone = {each.netns_path for each in gone}
     bench.kernel.release = lambda uid, _path: done.append(uid)
     await bench.controller.on_synchronize([])
     await asyncio.sleep(0)
@@ -339,6 +398,7 @@ async def test_work_in_the_background_that_fails_ends_the_reconciler_as_nobody_e
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([sandbox()])
     await bench.settle()
+    bench.kernel.gone.add(A)
     bench.kernel.release = lambda *_: raised(RuntimeError("a defect"))
     await bench.controller.on_synchronize([])
     await bench.settle()

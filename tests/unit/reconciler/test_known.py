@@ -5,25 +5,72 @@ from reconciler.pods import PodView
 from reconciler.sandboxes import Sandbox
 from webhook.contract import Limits, Quantity
 
+M20 = Limits(egress=Quantity(20_000_000))
 
-def test_what_the_kernel_may_hold_for_a_sandbox_that_is_gone_is_not_remembered():
+
+def test_what_the_kernel_holds_for_a_sandbox_that_is_gone_is_not_remembered():
     known = Known()
     there = Sandbox("s1", PodView("u1", "shop", "web-0"), "/run/netns/a")
     known.sandboxes.add(there)
-    known.doubt(("u9", "/run/netns/b"))
-    known.doubt(("u1", "/run/netns/b"))
+    known.adopt(("u9", "/run/netns/b"), M20, M20)
+    known.adopt(("u1", "/run/netns/b"), M20, M20)
     assert known.is_settled(there)
     assert not known._unsure
-    known.doubt(there.key)
+    assert not known._applied
+    known.adopt(there.key, Limits(), Limits())
     assert not known.is_settled(there)
+
+
+def test_what_was_to_be_and_is_not_in_force_is_no_limit_yet():
+    known = Known()
+    held = Sandbox("s1", PodView("u1", "shop", "web-0", managed=True, egress="20M"), "/run/netns/a")
+    known.sandboxes.add(held)
+    known.adopt(held.key, M20, Limits())
+    assert known.intent(held).limits == M20
+    assert known.began_unlimited(held)
+    assert known.wanted() == (1, 0, 0)
+
+
+def test_a_pod_of_which_the_runtime_names_no_netns_is_found_by_what_its_netns_holds():
+    known = Known()
+    told = Sandbox("s1", PodView("u1", "shop", "web-0", host_network=True), "")
+    known.replayed([told])
+    known.adopt(("u1", "/run/netns/a"), M20, M20)
+    (found,) = known.sandboxes
+    assert (found.key, found.pod.host_network) == (("u1", "/run/netns/a"), False)
+    assert known.intent(found).limits == known.applied(found).limits == M20
+    known.replayed([told])
+    known.adopt(("u1", "/run/netns/a"), M20, M20)
+    assert list(known.sandboxes) == [found]
+    # Another sandbox of the Pod may have that id: its end is not this one's.
+    assert known.sandboxes.remove("s1") is None
+    assert list(known.sandboxes) == [found]
+
+
+def test_only_a_pod_that_asks_for_a_limit_and_is_not_on_the_hosts_network_lacks_a_netns():
+    known = Known()
+    for number, view in enumerate(
+        (
+            PodView("u0", "shop", "web-0", managed=True, egress="20M"),
+            PodView("u1", "shop", "web-1", managed=True, egress="20M", host_network=True),
+            PodView("u2", "shop", "web-2", managed=True),
+        )
+    ):
+        known.began(Sandbox(f"s{number}", PodView(view.uid, "shop", view.name, host_network=True), ""))
+        known.seen(view)
+    known.began(Sandbox("s3", PodView("u3", "shop", "web-3", host_network=True), ""))
+    assert [sandbox.id for sandbox in known.lost()] == ["s0"]
+    assert known.wanted() == (1, 0, 0)
+    known.replayed([])
+    assert known.lost() == ()
 
 
 def test_who_holds_a_sandbox_for_a_while_has_what_was_learnt_of_its_pod_since():
     known = Known()
     held = Sandbox("s1", PodView("u1", "shop", "web-0"), "/run/netns/a")
     known.sandboxes.add(held)
-    known.adopt(held.key, Limits(egress=Quantity(20_000_000)))
-    assert known.intent(held).limits == Limits(egress=Quantity(20_000_000))
+    known.adopt(held.key, M20, M20)
+    assert known.intent(held).limits == M20
     last = PodView("u1", "shop", "web-0", started_s=1.0)
     known.deleted(last)
     assert known.view(held) == last

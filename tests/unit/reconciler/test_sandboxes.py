@@ -20,27 +20,50 @@ def test_a_recreated_sandbox_stands_beside_the_old_one_until_that_goes():
     assert table.remove("s1") is None
 
 
-def test_the_hosts_network_is_not_kept():
+def test_what_has_no_netns_is_not_among_those_with_one():
     table = Sandboxes()
-    table.add(sandbox("s1", path=""))
+    without = sandbox("s1", path="")
+    table.add(without)
     assert list(table) == []
+    assert table.nowhere() == (without,)
+    assert table.remove("s1") == without
+    assert table.nowhere() == ()
 
 
-def test_a_full_list_tells_who_is_gone():
+def test_who_is_known_stays_also_when_a_full_list_lacks_it_or_its_netns():
     table = Sandboxes()
     one, two = sandbox("s1"), sandbox("s2", uid="u2", path="/run/netns/b")
-    assert table.replace([one, two]) == ()
-    assert table.replace([two, sandbox("s3", path="")]) == (one,)
-    assert list(table) == [two]
+    table.replay([one, two])
+    table.replay([sandbox("s2", uid="u2", path=""), sandbox("s3", path="")])
+    assert list(table) == [one, two]
+
+
+def test_of_those_without_a_netns_a_full_list_leaves_those_that_it_has():
+    table = Sandboxes()
+    one, two = sandbox("s1", path=""), sandbox("s2", path="")
+    table.add(one)
+    table.add(two)
+    table.replay([two, sandbox("s3", path="")])
+    assert table.nowhere() == (two,), "s3 may have ended, and its netns be gone"
+
+
+def test_a_netns_is_given_to_a_pod_that_the_list_has_without_one_and_to_no_other():
+    table = Sandboxes()
+    table.replay([sandbox("s1", path=""), sandbox("s2", uid="u2", path="/run/netns/b")])
+    assert not table.place(("u9", "/run/netns/a"))
+    assert not table.place(("u2", "/run/netns/b"))
+    assert table.place(("u1", "/run/netns/a"))
+    assert table.at("/run/netns/a").pod.uid == "u1"
+    assert not table.place(("u1", "/run/netns/a"))
 
 
 def test_what_was_learnt_of_a_pod_stays_whatever_the_runtime_tells_again():
     table = Sandboxes()
     first, second, other = sandbox("s1"), sandbox("s2", path="/run/netns/b"), sandbox("s3", uid="u2")
-    table.replace([first, second, other])
+    table.replay([first, second, other])
     assert table.adopt(first.key, Limits(egress=Quantity(5000)))
     assert not table.adopt(("u9", "/run/netns/a"), Limits(egress=Quantity(5000)))
-    assert table.replace([first, second, other]) == ()
+    table.replay([first, second, other])
     assert [each.pod.egress for each in table] == ["5k", None, None]
     last = PodView("u1", "shop", "web-0", managed=True, ingress="1M")
     table.learn(last)

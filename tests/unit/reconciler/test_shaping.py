@@ -58,7 +58,7 @@ def shaper(netns):
 
 def test_a_program_that_cannot_be_taken_over_is_let_go_as_it_is_tried_again_and_again(monkeypatch):
     program = Program()
-    monkeypatch.setattr("reconciler.shaping.survey", lambda _: Survey())
+    monkeypatch.setattr("reconciler.shaping.survey", lambda *_: Survey())
     monkeypatch.setattr("reconciler.shaping.Program.adopt", lambda *_: program)
     with pytest.raises(OSError, match="Cannot allocate"):
         Shaper.start(slots=1)
