@@ -64,7 +64,7 @@ class Controller:
     ) -> None:
         self._events, self._metrics = events, metrics
         self._sleep, self._monotonic, self._now, self._there_since_s = sleep, monotonic, now, there_since_s
-        self._work = KernelWork(executor)
+        self._work = KernelWork(executor, monotonic)
         self._background = Background()
         self._loading = Loading(
             start,
@@ -234,7 +234,7 @@ class Controller:
     @property
     def trouble(self) -> str | None:
         """Why Pods cannot be limited, as far as it is known."""
-        return self._loading.trouble
+        return self._work.trouble or self._loading.trouble
 
     def wanted(self) -> tuple[int, int, int]:
         """How many sandboxes ask for a limit, have it, and failed to get it."""

@@ -103,9 +103,9 @@ async def run(settings: Settings) -> None:
 
     def why_not_ready() -> str | None:
         reason = kernel_check.why_not_ready() or runtime_check.why_not_ready() or watch_check.why_not_ready()
-        if reason or controller.ready:
-            return reason
-        return controller.trouble or "the BPF program is not loaded yet"
+        if reason is None and not controller.ready:
+            reason = "the BPF program is not loaded yet"
+        return controller.trouble or reason
 
     async def before_scrape() -> None:
         metrics.pods.show(await controller.upkeep.counters(), patrol.unshaped())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -15,6 +16,8 @@ from reconciler.shaping import PodCounters, ShapingError
 AUDIT_S = 1.5
 COLLECT_S = 30.0
 COUNTED_AT_ONCE = 32
+COUNTED_WITHIN_S = 5.0
+"""Half of the time that Prometheus waits for a scrape."""
 
 log = logging.getLogger(__name__)
 
@@ -79,9 +82,19 @@ class Upkeep:
             self._look_at(uid, Urgency.CHANGED)
 
     async def counters(self) -> list[tuple[PodView, PodCounters]]:
-        """What the kernel counted, with the Pods' names, for the metrics; nothing before the program is loaded."""
+        """What the kernel counted, with the Pods' names, for the metrics.
+
+        Nothing before the program is loaded, nor while the kernel does not answer: that hides no other figure.
+        """
         if not self._loading.done:
             return []
+        try:
+            async with asyncio.timeout(COUNTED_WITHIN_S):
+                return await self._counted()
+        except TimeoutError:
+            return []
+
+    async def _counted(self) -> list[tuple[PodView, PodCounters]]:
         known = {sandbox.key: sandbox.pod for sandbox in self._sandboxes}
         shaper, counted = await self._loading.shaper(), list[PodCounters]()
         tenants = await self._work.do(shaper.tenants)

@@ -145,6 +145,14 @@ def reconciler_on(cluster: Cluster, node: int) -> str:
     return next(item["metadata"]["name"] for item in items if item["spec"]["nodeName"] == f"node{node}")
 
 
+def metrics(cluster: Cluster, reconciler: str) -> dict[str, float]:
+    """The samples that this Pod serves, by name and labels; none while it does not answer."""
+    path = f"/api/v1/namespaces/{OWN}/pods/{reconciler}:9745/proxy/metrics"
+    lines = cluster.kubectl("get", "--raw", path, check=False).stdout.splitlines()
+    samples = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, _, value in samples}
+
+
 def observe(cluster: Cluster, node: int, *flags: str) -> str:
     """What `python -m reconciler observe` prints on a node."""
     command = ["exec", reconciler_on(cluster, node), "--", "python3", "-m", "reconciler", "observe", *flags]

@@ -44,13 +44,44 @@ def test_a_pod_is_limited_before_its_containers_run(installed):
 
 
 def test_a_new_reconciler_hears_of_the_pods_that_run(installed):
-    before = scenario.reconciler_on(installed, 1)
-    installed.kubectl("-n", OWN, "delete", "pod", before, timeout=60)
-    wait_for("the next", lambda: (name := scenario.reconciler_on(installed, 1)) != before and name, 60)
-    installed.wait_ready(f"{OWN}/{scenario.reconciler_on(installed, 1)}")
+    _new_reconciler(installed)
     annotate(installed, f"{SPACE}/limited", f"{INGRESS}=10M")
     wait_for("the change", lambda: kernel_limits(installed, f"{SPACE}/limited").get("ingress") == 10_000_000, 20)
     assert "RanUnlimited" not in reasons(installed, "limited")
+
+
+def test_an_upgrade_in_place_to_one_that_knows_no_older_netns_takes_no_limit_away(installed):
+    node = installed.node(1)
+    for name in ("containerd", "containerd-shim-runc-v2"):
+        node.run("mount", "--bind", str(launch.program(name)), f"/opt/cluster/bin/{name}")
+    annotate(installed, f"{SPACE}/limited", f"{INGRESS}=20M")
+    wait_for("the change", lambda: kernel_limits(installed, f"{SPACE}/limited").get("ingress") == 20_000_000, 20)
+    node.run("pkill", "-9", "-x", "containerd")
+    wait_for("the new one", lambda: " v2.2." not in node.run("ctr", "version", check=False).stdout, 60)
+    wait_for("its plugin again", lambda: _metric(installed, "ipvlan_bandwidth_runtime_connected") == 1, 60)
+    for rate in (10, 20):
+        assert kernel_limits(installed, f"{SPACE}/limited") == {
+            "ingress": (30 - rate) * 1_000_000,
+            "egress": 20_000_000,
+        }
+        annotate(installed, f"{SPACE}/limited", f"{INGRESS}={rate}M")
+        wanted = {"ingress": rate * 1_000_000, "egress": 20_000_000}
+        wait_for("the change", lambda wanted=wanted: kernel_limits(installed, f"{SPACE}/limited") == wanted, 20)
+        # The next round is that of a reconciler that has no memory of this Pod.
+        _new_reconciler(installed)
+    assert _metric(installed, 'ipvlan_bandwidth_pods{state="shaped"}') == 1
+    assert "RanUnlimited" not in reasons(installed, "limited")
+
+
+def _new_reconciler(cluster):
+    before = scenario.reconciler_on(cluster, 1)
+    cluster.kubectl("-n", OWN, "delete", "pod", before, timeout=60)
+    wait_for("the next", lambda: (name := scenario.reconciler_on(cluster, 1)) != before and name, 60)
+    cluster.wait_ready(f"{OWN}/{scenario.reconciler_on(cluster, 1)}")
+
+
+def _metric(cluster, name):
+    return scenario.metrics(cluster, scenario.reconciler_on(cluster, 1)).get(name)
 
 
 def test_a_pod_that_goes_leaves_no_slot_taken(installed):

@@ -142,9 +142,7 @@ class Lab:
 
     def metrics(self, node: int = 1) -> dict[str, float]:
         """The samples that the reconciler of a node serves, by name and labels; none while it does not answer."""
-        path = f"/api/v1/namespaces/{OWN}/pods/{self.reconciler(node)}:9745/proxy/metrics"
-        lines = self.kubectl("get", "--raw", path, check=False).splitlines()
-        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
+        return scenario.metrics(self.cluster, self.reconciler(node))
 
     def held(self, node: int = 1) -> "Held":
         """What the kernel and the reconciler of a node hold at this moment."""
