@@ -33,10 +33,13 @@ def _running(lab: Lab) -> int:
 
 @contextlib.contextmanager
 def _removed(lab: Lab, timeout: int) -> Iterator[None]:
+    delete = ("-n", SPACE, "delete", "pods", "-l", "app=many", f"--timeout={timeout}s")
     try:
         yield
-    finally:
-        lab.kubectl("-n", SPACE, "delete", "pods", "-l", "app=many", f"--timeout={timeout}s", timeout=timeout + 10)
+    except BaseException:
+        lab.kubectl(*delete, timeout=timeout + 10, check=False)  # what went wrong before is to be told
+        raise
+    lab.kubectl(*delete, timeout=timeout + 10)
 
 
 def _unlimited(lab: Lab) -> list[str]:
@@ -57,7 +60,7 @@ def _unlimited(lab: Lab) -> list[str]:
 def many_at_once(lab: Lab) -> Outcome:
     before = lab.held()
     counted = lab.metrics()
-    with _removed(lab, 300), lab.metering() as meter:
+    with _removed(lab, 600), lab.metering() as meter:
         began = time.monotonic()
         _many(lab, [f"many-{number}" for number in range(AT_ONCE)])
         wait_for(f"{AT_ONCE} Pods", lambda: _running(lab) == AT_ONCE, 900, every=5)
