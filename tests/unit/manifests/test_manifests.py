@@ -23,6 +23,7 @@ MANIFESTS = ROOT / "manifests"
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 BASE, CERT_MANAGER = MANIFESTS / "base", MANIFESTS / "cert-manager"
 KUSTOMIZATIONS = (BASE, MANIFESTS / "clean", CERT_MANAGER)
+IMAGES = {"localhost/ipvlan-bandwidth/webhook", "localhost/ipvlan-bandwidth/reconciler"}
 CACHE = Path(os.environ.get("IPVLAN_BANDWIDTH_CACHE") or Path.home() / ".cache/ipvlan-bandwidth")
 
 Object = dict[str, Any]
@@ -144,10 +145,15 @@ def test_every_container_asks_for_resources_and_has_a_limit_of_memory(container:
 
 
 @each_container
-def test_image_tags_are_the_projects_version(container: Container) -> None:
+def test_images_have_the_projects_version_and_names_that_no_registry_has(container: Container) -> None:
+    """Whoever owns a name in a registry would run as root on the nodes of all who apply the manifests as they are."""
     repository, tag = container.spec["image"].rsplit(":", 1)
     assert tag == VERSION
-    assert repository in {"ghcr.io/ipvlan-bandwidth/webhook", "ghcr.io/ipvlan-bandwidth/reconciler"}
+    assert repository in IMAGES
+
+
+def test_the_build_gives_the_images_the_names_of_the_manifests() -> None:
+    assert "name=localhost/ipvlan-bandwidth/$target:$version\n" in (MANIFESTS / "images/build").read_text()
 
 
 def test_the_containerfile_has_a_target_for_every_image_and_names_the_version_users_build() -> None:
@@ -258,6 +264,17 @@ def rendered(folder: Path) -> list[Object]:
     done = subprocess.run([kubectl(), "kustomize", str(folder)], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+@pytest.mark.parametrize("folder", [MANIFESTS, CERT_MANAGER, MANIFESTS / "clean"], ids=lambda folder: folder.name)
+def test_an_overlay_names_registry_and_tag_of_every_image(folder: Path, tmp_path: Path) -> None:
+    names = [f"{{name: {name}, newName: example/{name.rsplit('/', 1)[1]}, newTag: abc}}" for name in sorted(IMAGES)]
+    resource = os.path.relpath(folder, tmp_path.resolve())
+    (tmp_path / "kustomization.yaml").write_text(f"resources: [{resource}]\nimages: [{', '.join(names)}]\n")
+    pods = [o["spec"]["template"]["spec"] for o in rendered(tmp_path) if o["kind"] in {"DaemonSet", "Deployment"}]
+    images = {each["image"] for pod in pods for each in [*pod.get("initContainers", []), *pod["containers"]]}
+    assert images <= {"example/webhook:abc", "example/reconciler:abc"}
+    assert images
 
 
 @pytest.mark.parametrize("folder", [MANIFESTS, MANIFESTS / "clean"], ids=lambda folder: folder.name)
