@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import edt
+from tests.bench.stats import kernel_series
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("reconciler", "webhook")
@@ -55,7 +56,8 @@ def instrumented(text: str, flows: int, buckets: int) -> str:
 def measure(*, quick: bool = False) -> dict[str, Any]:
     """Of each variant, state and program: the median of ns a packet. An `error` says why not."""
     jit = Path("/proc/sys/net/core/bpf_jit_enable").read_text().strip()
-    result: dict[str, Any] = {"kernel": os.uname().release, "machine_kernel": True, "jit": jit != "0", "variants": []}
+    kernel = kernel_series(os.uname().release)
+    result: dict[str, Any] = {"kernel": kernel, "machine_kernel": True, "jit": jit != "0", "variants": []}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         ignored = shutil.ignore_patterns("__pycache__", "results")

@@ -125,3 +125,8 @@ def longest_silence(answered_ns: Sequence[int], began_ns: int, ended_ns: int) ->
     """The longest time in seconds without an answer between two moments."""
     moments = [began_ns, *sorted(at for at in answered_ns if began_ns <= at <= ended_ns), ended_ns]
     return max(later - earlier for earlier, later in itertools.pairwise(moments)) / 1e9
+
+
+def kernel_series(release: str) -> str:
+    """Of a kernel's release what says how it behaves, and not whose build it is: `6.18` of `6.18.44-some-cloud`."""
+    return ".".join(release.split("-")[0].split(".")[:2])

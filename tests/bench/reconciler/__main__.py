@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.bench.reconciler.native import measure
 from tests.bench.reconciler.report import text
+from tests.bench.stats import kernel_series
 from tests.kernel.__main__ import MODULES, machine_copied
 from tests.kernel.uml import UserModeLinux
 
@@ -51,7 +52,7 @@ def main() -> None:
     measured = {
         "date": datetime.now(UTC).date().isoformat(),
         "version": version,
-        "kernel": os.uname().release,
+        "kernel": kernel_series(os.uname().release),
         "native": measure(),
         "guest": in_guest(),
     }

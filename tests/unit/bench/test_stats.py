@@ -82,3 +82,8 @@ def test_packets_are_counted_in_the_bins_of_a_period():
     ms = 1_000_000
     packets = [(9 * ms, 1), (10 * ms, 2), (19 * ms, 4), (20 * ms, 8), (40 * ms, 16)]
     assert stats.binned(packets, (10 * ms, 39 * ms)) == [6, 8]
+
+
+@pytest.mark.parametrize("release", ["6.18", "6.18.44", "6.18.44-some-cloud-7", "6.18-rc1+deb14-amd64"])
+def test_of_a_machines_kernel_the_series_is_told_and_not_whose_build_it_is(release):
+    assert stats.kernel_series(release) == "6.18"
