@@ -1,18 +1,21 @@
-"""`make demo`: the main job, shown as a person would do it, with figures in build/demo.json."""
+"""`make demo`: the main job, shown as a person would do it, with figures in tests/cluster/results."""
 
+import datetime as dt
 import json
 import sys
 import time
 from typing import Any
 
-from tests.cluster import scenario, traffic
+from tests.cluster import demo_report, scenario, traffic
 from tests.cluster.cluster import Cluster, wait_for
 from tests.cluster.layout import PROJECT
+from tests.cluster.revision import revision
 from tests.cluster.scenario import limits
 from tests.cluster.traffic import Flow
 
 DEMO, OPEN = "demo", "demo-open"
 SECONDS = 10
+RESULTS = PROJECT / "tests" / "cluster" / "results"
 
 
 class Demo:
@@ -20,7 +23,12 @@ class Demo:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self.figures: dict[str, Any] = {}
+        self.flows: dict[str, Any] = {}
+        self.figures: dict[str, Any] = {
+            "day": dt.datetime.now(dt.UTC).date().isoformat(),
+            "revision": revision(),
+            "flows": self.flows,
+        }
 
     def run(self) -> None:
         """All of it; takes about two minutes on a cluster that is up."""
@@ -30,10 +38,9 @@ class Demo:
         self._change()
         self._refusals()
         self._look()
-        path = PROJECT / "build" / "demo.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(self.figures, indent=2) + "\n")
-        self._say(f"the figures are in {path.relative_to(PROJECT)}")
+        demo_report.write(RESULTS, self.figures)
+        self._say(f"the figures, which are in {RESULTS.relative_to(PROJECT)}/demo.md too")
+        print(demo_report.table(self.flows), flush=True)
 
     def _say(self, text: str) -> None:
         print(f"\n== {text}", flush=True)
@@ -88,7 +95,7 @@ class Demo:
 
     def _flow(self, name: str, flow: Flow) -> None:
         print(f"  {name:38} {flow}", flush=True)
-        self.figures[name] = {"mean_mbit": round(flow.mean, 2), "seconds_mbit": [round(x, 2) for x in flow.intervals]}
+        self.flows[name] = {"mean_mbit": round(flow.mean, 2), "seconds_mbit": [round(x, 2) for x in flow.intervals]}
 
     def _change(self) -> None:
         self._say("the limit changed to 20M while the Pods run, over one open TCP connection")
@@ -97,7 +104,7 @@ class Demo:
         for pod in self.limited.values():
             both = [f"{key}={value}" for key, value in limits("20M", "20M").items()]
             self._show("-n", DEMO, "annotate", "pod", pod.split("/")[1], "--overwrite", *both)
-        self._flow("changed from 100M to 20M", transfer.result())
+        self._flow(demo_report.CHANGED, transfer.result())
         self._flow("egress limited to 20M", traffic.measure(self.cluster, self.limited[1], self.open[2]))
 
     def _refusals(self) -> None:

@@ -6,7 +6,6 @@ anything was lost. The results replace those of the same names in tests/cluster/
 
 import argparse
 import datetime as dt
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from tests.cluster.chaos.lab import Lab
 from tests.cluster.chaos.registry import Outcome, Scenario
 from tests.cluster.cluster import Cluster, ClusterError
 from tests.cluster.layout import PROJECT
+from tests.cluster.revision import revision
 
 RESULTS = PROJECT / "tests" / "cluster" / "results"
 
@@ -36,7 +36,7 @@ def main() -> int:
             print(f"{each.name:22} {each.seconds:4} s {'(quick) ' if each.quick else ''}{each.does}")
         return 0
     rows: dict[str, report.Row] = {}
-    day, revision = dt.datetime.now(dt.UTC).date().isoformat(), _revision()
+    day, revision = dt.datetime.now(dt.UTC).date().isoformat(), revision()
     print(f"{len(chosen)} scenarios, about {sum(each.seconds for each in chosen)} s after the start", flush=True)
     with Cluster("chaos", say=lambda line: print(line, file=sys.stderr, flush=True)).running() as cluster:
         lab = Lab(cluster)
@@ -66,12 +66,6 @@ def run(lab: Lab, chosen: Scenario) -> Outcome:
 def _store(folder: Path, rows: dict[str, report.Row]) -> None:
     order = tuple(each.name for each in registry.scenarios())
     report.write(folder, report.merge(folder / "chaos.json", rows, order))
-
-
-def _revision() -> str:
-    described = ("git", "describe", "--always", "--dirty", "--exclude=*")
-    done = subprocess.run(described, capture_output=True, text=True, check=False, cwd=PROJECT)
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":
