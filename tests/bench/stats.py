@@ -129,4 +129,4 @@ def longest_silence(answered_ns: Sequence[int], began_ns: int, ended_ns: int) ->
 
 def kernel_series(release: str) -> str:
     """Of a kernel's release what says how it behaves, and not whose build it is: `6.18` of `6.18.44-some-cloud`."""
-    return ".".join(release.split("-")[0].split(".")[:2])
+    return ".".join(release.split("-", maxsplit=1)[0].split(".")[:2])

@@ -36,7 +36,7 @@ def main() -> int:
             print(f"{each.name:22} {each.seconds:4} s {'(quick) ' if each.quick else ''}{each.does}")
         return 0
     rows: dict[str, report.Row] = {}
-    day, revision = dt.datetime.now(dt.UTC).date().isoformat(), revision()
+    day, version = dt.datetime.now(dt.UTC).date().isoformat(), revision()
     print(f"{len(chosen)} scenarios, about {sum(each.seconds for each in chosen)} s after the start", flush=True)
     with Cluster("chaos", say=lambda line: print(line, file=sys.stderr, flush=True)).running() as cluster:
         lab = Lab(cluster)
@@ -45,7 +45,7 @@ def main() -> int:
             began = time.monotonic()
             outcome = run(lab, each)
             seconds = round(time.monotonic() - began, 1)
-            rows[each.name] = report.Row(each.name, each.does, outcome.seen, outcome.lost, seconds, day, revision)
+            rows[each.name] = report.Row(each.name, each.does, outcome.seen, outcome.lost, seconds, day, version)
             print(rows[each.name], flush=True)
             _store(options.results, rows)
     print("\n" + "\n".join(map(str, rows.values())))
