@@ -10,7 +10,7 @@ from prometheus_client import Gauge
 
 from reconciler.kernel.errors import ShapingError
 from reconciler.report import Notice, Reason
-from reconciler.requirements import NEVER_LATER, Feature, Lack, lacks
+from reconciler.requirements import NEVER_LATER, REQUIREMENTS, Feature, Lack, lacks
 
 # Somebody may load the module that is missing.
 AGAIN_S = 60.0
@@ -52,15 +52,20 @@ class KernelCheck:
     def _tell(self, found: tuple[Lack, ...]) -> None:
         before = {lack.feature for lack in self._lacks}
         for lack in found:
-            self._gauge.labels(feature=lack.feature).set(1)
+            self._gauge.labels(*_labels(lack.feature)).set(1)
             if lack.feature in before:
                 continue
             log.log(logging.ERROR if lack.is_vital else logging.WARNING, lack.message)
             self._tell_node(Notice(Reason.KERNEL_LACKS, lack.message))
         for feature in before - {lack.feature for lack in found}:
-            self._gauge.remove(feature)
+            self._gauge.remove(*_labels(feature))
         if self.why_not_ready() and not any(lack.is_vital for lack in found):
             message = "this node's kernel has all now that bandwidth limits need"
             log.info(message)
             self._tell_node(Notice(Reason.KERNEL_READY, message))
         self._lacks = found
+
+
+def _labels(feature: Feature) -> tuple[str, str]:
+    """The metric's: an alert must not be about what limits can do without, as older kernels never have it."""
+    return feature, "yes" if REQUIREMENTS[feature].is_vital else "no"

@@ -37,7 +37,10 @@ class Metrics:
             PREFIX + "drift_repairs", "Times that shaping was changed by others and put back.", registry=self.registry
         )
         self.kernel_lacks = Gauge(
-            PREFIX + "kernel_lacks", "1 for what the node's kernel lacks.", ["feature"], registry=self.registry
+            PREFIX + "kernel_lacks",
+            "1 for what the node's kernel lacks; vital: whether some limit cannot be kept without it.",
+            ["feature", "vital"],
+            registry=self.registry,
         )
         self.unshaped_seconds = Counter(
             PREFIX + "unshaped_seconds",

@@ -44,10 +44,10 @@ class Bench:
         self.check = KernelCheck(
             self._probe,
             tell_node=lambda notice: self.told.append(notice.reason),
-            gauge=Gauge("lacks", "", ["feature"], registry=self.registry),
+            gauge=Gauge("lacks", "", ["feature", "vital"], registry=self.registry),
             sleep=self._sleep,
         )
-        self.reasons = []
+        self.reasons, self.noted, self.noting = [], [], ()
 
     def _probe(self):
         result = self.results.pop(0)
@@ -55,8 +55,15 @@ class Bench:
             raise result
         return result
 
+    def lacks(self, feature):
+        """Of the series that is vital, and of the one that is not."""
+        return tuple(
+            self.registry.get_sample_value("lacks", {"feature": feature, "vital": vital}) for vital in ("yes", "no")
+        )
+
     async def _sleep(self, seconds):
         self.slept.append(seconds)
+        self.noted.append(tuple(self.lacks(feature) for feature in self.noting))
         self.reasons.append(self.check.why_not_ready())
 
 
@@ -73,10 +80,8 @@ async def test_the_node_is_not_ready_until_the_module_is_there_and_each_is_told_
     assert "CONFIG_IFB" in bench.reasons[0]
     assert bench.told == ["KernelLacks", "KernelLacks", "KernelLacks", "KernelReady"]
     assert bench.check.why_not_ready() is None
-    values = {
-        feature: bench.registry.get_sample_value("lacks", {"feature": feature}) for feature in ("ifb", "fq", "jit")
-    }
-    assert values == {"ifb": None, "fq": None, "jit": 1}
+    values = {feature: bench.lacks(feature) for feature in ("ifb", "fq", "jit")}
+    assert values == {"ifb": (None, None), "fq": (None, None), "jit": (None, 1)}
 
 
 async def test_what_limits_can_do_without_is_told_and_no_reason_to_wait():
@@ -89,7 +94,14 @@ async def test_a_module_that_limits_can_do_without_is_no_reason_to_wait_but_look
     bench = Bench({Feature.TBF: "x"}, {})
     await bench.check.run()
     assert (bench.told, bench.slept, bench.reasons) == (["KernelLacks"], [AGAIN_S], [None])
-    assert bench.registry.get_sample_value("lacks", {"feature": "tbf"}) is None
+    assert bench.lacks("tbf") == (None, None)
+
+
+async def test_the_metric_tells_what_limits_need_from_what_they_can_do_without():
+    bench = Bench({Feature.FQ: "x", Feature.IFB: "x", Feature.SET_TSTAMP: ""}, {Feature.IFB: "x"}, {})
+    bench.noting = ("ifb", "set_tstamp")
+    await bench.check.run()
+    assert bench.noted == [((1, None), (None, 1)), ((1, None), (None, None))]
 
 
 async def test_when_nothing_can_be_tried_nothing_is_said_to_be_missing_and_it_is_tried_again():
