@@ -44,7 +44,7 @@ lint: setup ## formatting, lint, types, and the contracts between the packages
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: test-unit test-differential test-kernel test-cluster ## all tests
+test: test-unit test-differential test-kernel test-cluster ## the tests, but for those on other kernels and the long ones of make chaos
 
 test-unit: setup ## without root, in seconds; the pure modules covered to the last branch
 	$(BIN)/coverage run -m pytest tests/unit
@@ -90,7 +90,7 @@ bench-admission: setup ## what admission costs beside no webhook and one in Go, 
 bench-reconciler: setup ## what the reconciler costs on a node of 250 limited Pods, in 4 minutes
 	$(PYTHON) -m tests.bench.reconciler
 
-demo: setup-cluster ## the main job on a two-node cluster, with figures
+demo: setup-cluster ## the main job on a two-node cluster, with figures, which tests/cluster/results keeps
 	$(PYTHON) -m tests.cluster demo
 
 cluster: setup-cluster ## the two-node cluster, left up for you

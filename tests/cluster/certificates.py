@@ -34,7 +34,7 @@ CONFIGURATION = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigura
 # A CA of 45 s is followed by the next when two thirds of that are over.
 QUICK = ("--ca-lifetime=45s", "--certificate-lifetime=45s", "--overlap=5s", "--recheck-seconds=2")
 ROTATION_S = 30.0
-# README: mended within a second while the watch stands. What the nodes, which are emulated, and this machine add.
+# docs/design.md: mended within a second while the watch stands. What the emulated nodes and this machine add.
 MENDED_S = 5.0
 SPACE = "certificates"
 

@@ -1,4 +1,4 @@
-"""A Pod that asks for the reconciler does not start without it: what README says to who wants no unlimited second."""
+"""A Pod that asks for the reconciler does not start without it: docs/operations.md, for who wants no time unlimited."""
 
 import json
 

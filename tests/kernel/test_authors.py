@@ -1,4 +1,4 @@
-"""What a Pod's author can do at worst with capabilities in the Pod's own network namespace, as README tells it."""
+"""What a Pod's author can do at worst with capabilities in the Pod's own network namespace: docs/security.md has it."""
 
 import json
 import sys

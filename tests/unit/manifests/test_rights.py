@@ -1,4 +1,4 @@
-"""README's table of rights says all that the manifests ask for, and no more than they do."""
+"""The table of rights in docs/security.md says all that the manifests ask for, and no more than they do."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ Right = tuple[str, str]
 
 
 def table() -> Iterator[tuple[str, Right, str]]:
-    section = (ROOT / "README.md").read_text().split("### What it may do, and why", 1)[1].split("\n##", 1)[0]
+    section = (ROOT / "docs/security.md").read_text().split("## What it may do, and why", 1)[1].split("\n##", 1)[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
     assert rows[0] == ["who", "may", "what", "why"]
     for who, may, what, why in rows[2:]:
