@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 MANIFESTS = ROOT / "manifests"
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 BASE, CERT_MANAGER = MANIFESTS / "base", MANIFESTS / "cert-manager"
-KUSTOMIZATIONS = (BASE, MANIFESTS / "clean", CERT_MANAGER)
+KUSTOMIZATIONS = (BASE, MANIFESTS / "clean", CERT_MANAGER, MANIFESTS / "monitoring")
 IMAGES = {"localhost/ipvlan-bandwidth/webhook", "localhost/ipvlan-bandwidth/reconciler"}
 CACHE = Path(os.environ.get("IPVLAN_BANDWIDTH_CACHE") or Path.home() / ".cache/ipvlan-bandwidth")
 

@@ -1,0 +1,97 @@
+"""What Prometheus is to scrape and to warn of: it fits the installation, and the metrics that the programs have."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+
+import reconciler.metrics
+import webhook.metrics
+from reconciler.requirements import REQUIREMENTS
+from tests.unit.manifests.test_manifests import INSTALLED, MANIFESTS, ROOT, Object, objects, one, rendered
+
+FOLDER = MANIFESTS / "monitoring"
+(RULES,) = objects(FOLDER / "rules.yaml")
+(GROUP,) = RULES["spec"]["groups"]
+MONITORS = objects(FOLDER / "podmonitors.yaml")
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
+_SERIES = re.compile(r"\b(ipvlan_bandwidth_[a-z_]+)(?:\{([^}]*)\})?")
+
+each_rule = pytest.mark.parametrize("rule", GROUP["rules"], ids=lambda rule: rule["alert"])
+
+
+def samples(registry: CollectorRegistry) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """All series that a program can have, by name, with the labels that are its own."""
+    for collector in registry._collector_to_names:
+        for family in collector.collect():
+            names = getattr(collector, "_labelnames", ())
+            for suffix in {"counter": ("_total",), "histogram": ("_count", "_sum", "_bucket")}.get(family.type, ("",)):
+                yield family.name + suffix, names
+
+
+def known() -> dict[str, set[str]]:
+    ours = dict(samples(reconciler.metrics.Metrics().registry)) | dict(samples(webhook.metrics.Metrics()._registry))
+    return {name: set(labels) for name, labels in ours.items()}
+
+
+@each_rule
+def test_a_rule_is_about_metrics_and_labels_that_there_are(rule: Object) -> None:
+    series = _SERIES.findall(rule["expr"])
+    assert series
+    for name, matchers in series:
+        assert name in known()
+        assert set(re.findall(r"(\w+)\s*[=!]", matchers)) <= known()[name]
+
+
+@each_rule
+def test_a_rule_says_how_urgent_it_is_and_what_is_lost_and_operations_what_to_do(rule: Object) -> None:
+    assert rule["labels"]["severity"] in {"critical", "warning"}
+    assert len(rule["annotations"]["summary"]) < 200
+    assert set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"])) <= {"node", "pod", "feature"}
+    assert f"| `{rule['alert']}` |" in OPERATIONS
+
+
+def test_operations_knows_no_other_alert() -> None:
+    assert set(re.findall(r"^\| `(Ipvlan\w+)` \|", OPERATIONS, re.MULTILINE)) == {r["alert"] for r in GROUP["rules"]}
+
+
+def test_kernels_that_are_supported_but_lack_what_is_not_vital_raise_no_alert() -> None:
+    (rule,) = [rule for rule in GROUP["rules"] if rule["alert"] == "IpvlanBandwidthKernelLacks"]
+    assert 'ipvlan_bandwidth_kernel_lacks{vital="yes"}' in rule["expr"]
+    assert {feature for feature, wanted in REQUIREMENTS.items() if not wanted.is_vital} == {"tbf", "set_tstamp", "jit"}
+
+
+@pytest.mark.parametrize(("kind", "name"), [("Deployment", "webhook"), ("DaemonSet", "reconciler")])
+def test_every_program_is_scraped_by_the_port_and_labels_that_its_pods_have(kind: str, name: str) -> None:
+    monitor = one("PodMonitor", name, MONITORS)
+    template = one(kind, name)["spec"]["template"]
+    assert monitor["metadata"]["namespace"] == one(kind, name)["metadata"]["namespace"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    (container,) = template["spec"]["containers"]
+    (port,) = [port for port in container["ports"] if port["name"] == endpoint["port"]]
+    assert template["metadata"]["annotations"]["prometheus.io/port"] == str(port["containerPort"])
+    assert endpoint.get("honorLabels", False) is (name == "reconciler")
+
+
+def test_the_installation_itself_does_not_need_the_operator() -> None:
+    assert not [o for o in INSTALLED if o["apiVersion"].startswith("monitoring.coreos.com")]
+
+
+def test_kubectl_renders_it_without_a_warning() -> None:
+    manifests = rendered(FOLDER)
+    assert {(o["kind"], o["metadata"]["name"]) for o in manifests} == {
+        ("PodMonitor", "webhook"),
+        ("PodMonitor", "reconciler"),
+        ("PrometheusRule", "ipvlan-bandwidth"),
+    }
+    assert one("PrometheusRule", "ipvlan-bandwidth", manifests)["spec"] == RULES["spec"]
+
+
+def test_every_expression_closes_what_it_opens() -> None:
+    """No Prometheus is here to read them."""
+    for rule in yaml.safe_load((FOLDER / "rules.yaml").read_text())["spec"]["groups"][0]["rules"]:
+        for opens, closes in ("()", "[]", "{}"):
+            assert rule["expr"].count(opens) == rule["expr"].count(closes)
