@@ -7,6 +7,7 @@ import pytest
 
 from tests.cluster import launch, scenario, traffic
 from tests.cluster.cluster import Cluster, wait_for
+from tests.cluster.layout import cache
 from tests.cluster.scenario import INGRESS, OWN, annotate, events_of, kernel_limits, limits
 
 SPACE = "shop"
@@ -53,11 +54,13 @@ def test_a_new_reconciler_hears_of_the_pods_that_run(installed):
 def test_an_upgrade_in_place_to_one_that_knows_no_older_netns_takes_no_limit_away(installed):
     node = installed.node(1)
     for name in ("containerd", "containerd-shim-runc-v2"):
-        node.run("mount", "--bind", str(launch.program(name)), f"/opt/cluster/bin/{name}")
+        node.run("mount", "--bind", str(cache() / "bin" / name), f"/opt/cluster/bin/{name}")
     annotate(installed, f"{SPACE}/limited", f"{INGRESS}=20M")
     wait_for("the change", lambda: kernel_limits(installed, f"{SPACE}/limited").get("ingress") == 20_000_000, 20)
+    assert "Version:  2.2." in _server(node)
     node.run("pkill", "-9", "-x", "containerd")
-    wait_for("the new one", lambda: " v2.2." not in node.run("ctr", "version", check=False).stdout, 60)
+    wait_for("the new one", lambda: _server(node), 60)
+    assert "Version:  2.2." not in _server(node)
     wait_for("its plugin again", lambda: _metric(installed, "ipvlan_bandwidth_runtime_connected") == 1, 60)
     for rate in (10, 20):
         assert kernel_limits(installed, f"{SPACE}/limited") == {
@@ -71,6 +74,11 @@ def test_an_upgrade_in_place_to_one_that_knows_no_older_netns_takes_no_limit_awa
         _new_reconciler(installed)
     assert _metric(installed, 'ipvlan_bandwidth_pods{state="shaped"}') == 1
     assert "RanUnlimited" not in reasons(installed, "limited")
+
+
+def _server(node):
+    """What containerd itself says of its version; nothing while it does not answer."""
+    return node.run("ctr", "version", check=False).stdout.partition("Server:")[2]
 
 
 def _new_reconciler(cluster):
