@@ -66,39 +66,49 @@ class Program:
                 variant, descriptors, _, _ = socket.recv_fds(ours, 16, 1 + len(MAPS))
             except OSError:
                 variant, descriptors = b"", []
-        if len(descriptors) != 1 + len(MAPS):
-            raise _load_error(failure)
-        for descriptor in descriptors:
-            os.set_inheritable(descriptor, False)
-        if variant == PLAIN_WRITE:
-            _LOG.warning(
-                "this kernel has no bpf_skb_set_tstamp (Linux 5.18): packets that waited for an ingress limit"
-                " carry wrong receive times (SO_TIMESTAMP) in their Pods"
-            )
-        bpf = Bpf()
-        program, limits, state = descriptors
-        nothing = bytearray(_entries(slots) * buckets.LIMIT_BYTES)
-        return cls(bpf, slots, bpf.program_info(program).program_id, program, limits, state, nothing)
+        with ExitStack() as opened:  # it is tried again, and again
+            for descriptor in descriptors:
+                opened.callback(os.close, descriptor)
+                os.set_inheritable(descriptor, False)
+            if len(descriptors) != 1 + len(MAPS):
+                raise _load_error(failure)
+            if variant == PLAIN_WRITE:
+                _LOG.warning(
+                    "this kernel has no bpf_skb_set_tstamp (Linux 5.18): packets that waited for an ingress limit"
+                    " carry wrong receive times (SO_TIMESTAMP) in their Pods"
+                )
+            bpf = Bpf()
+            program, limits, state = descriptors
+            nothing = bytearray(_entries(slots) * buckets.LIMIT_BYTES)
+            loaded = cls(bpf, slots, bpf.program_info(program).program_id, program, limits, state, nothing)
+            opened.pop_all()
+            return loaded
 
     @classmethod
     def adopt(cls, slots: int | None, program_ids: Iterable[int]) -> Self | None:
-        """The program of this version, if it is among those that filters hold. `slots` None: of any number of slots."""
+        """The program of this version, if it is among those that filters hold. `slots` None: of any number of slots.
+
+        Raises OSError when its limits cannot be read.
+        """
         bpf = Bpf()
         for program_id in dict.fromkeys(program_ids):
-            try:
-                descriptor = bpf.program_by_id(program_id)
-            except OSError:
-                continue
-            try:
-                maps = _adopted_maps(bpf, descriptor, slots)
-            except OSError as error:
-                _LOG.warning("the maps of program %d cannot be read: %s", program_id, error.strerror)
-                maps = None
-            if maps is not None:
+            with ExitStack() as opened:  # who cannot take it over tries again, and again
+                try:
+                    descriptor = bpf.program_by_id(program_id)
+                except OSError:
+                    continue
+                opened.callback(os.close, descriptor)
+                try:
+                    maps = _adopted_maps(bpf, descriptor, slots, opened)
+                except OSError as error:
+                    _LOG.warning("the maps of program %d cannot be read: %s", program_id, error.strerror)
+                    continue
+                if maps is None:
+                    continue
                 found = bpf.map_info(maps["limits"]).entries // 2 - 1
                 written = bytearray(_read_all(bpf, maps["limits"], _entries(found)))
+                opened.pop_all()
                 return cls(bpf, found, program_id, descriptor, maps["limits"], maps["state"], written)
-            os.close(descriptor)
         return None
 
     @property
@@ -212,8 +222,8 @@ def _load_error(failure: str) -> ShapingError:
     return ShapingError(f"cannot compile or load the shaper: {said}")
 
 
-def _adopted_maps(bpf: Bpf, descriptor: int, slots: int | None) -> dict[str, int] | None:
-    """Descriptors of the program's maps by name, if it is our program with maps as we know them."""
+def _adopted_maps(bpf: Bpf, descriptor: int, slots: int | None, kept: ExitStack) -> dict[str, int] | None:
+    """Descriptors of the program's maps by name, if it is our program with maps as we know them; `kept` closes them."""
     info = bpf.program_info(descriptor)
     if not info.name.startswith(_function_name(slots) if slots else _FUNCTION_PREFIX):
         return None
@@ -227,4 +237,7 @@ def _adopted_maps(bpf: Bpf, descriptor: int, slots: int | None) -> dict[str, int
                 found[map_info.name] = map_descriptor
         if set(found) != set(MAPS):
             return None
-        return {name: os.dup(map_descriptor) for name, map_descriptor in found.items()}
+        for name, map_descriptor in found.items():
+            found[name] = os.dup(map_descriptor)
+            kept.callback(os.close, found[name])
+        return found

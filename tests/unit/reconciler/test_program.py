@@ -1,0 +1,115 @@
+"""Taking over a program, or loading one, is tried again and again: whatever fails leaves no descriptor behind."""
+
+import os
+import socket
+from errno import EMFILE, ENOMEM
+from pathlib import Path
+
+import pytest
+
+from reconciler.kernel import buckets, program
+from reconciler.kernel.bpf import MapInfo, ProgramInfo
+from reconciler.kernel.errors import ShapingError
+from reconciler.kernel.program import Program
+
+SLOTS = 2
+ENTRIES = 2 * (SLOTS + 1)
+MAPS = {1: ("limits", buckets.LIMIT_BYTES), 2: ("state", buckets.STATE_BYTES), 3: ("another", 8)}
+
+
+class Bpf:
+    """A kernel with one program of ours, whose calls fail from the n-th on. Its descriptors are real."""
+
+    def __init__(self, works=10**6, *, name=None, maps=(1, 2, 3)):
+        self.left, self.name, self.maps = works, name or f"ivbw_{program.identity(SLOTS)}"[:15], maps
+        self.of = {}
+
+    def _call(self):
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(ENOMEM, "Cannot allocate memory")
+
+    def program_by_id(self, _program_id):
+        self._call()
+        return os.open(os.devnull, os.O_RDONLY)
+
+    def map_by_id(self, map_id):
+        descriptor = self.program_by_id(map_id)
+        self.of[descriptor] = map_id
+        return descriptor
+
+    def program_info(self, _descriptor):
+        self._call()
+        return ProgramInfo(7, self.name, self.maps)
+
+    def map_info(self, descriptor):
+        self._call()
+        name, value_bytes = MAPS[self.of.get(descriptor, 1)]
+        return MapInfo(name, value_bytes, ENTRIES)
+
+    def lookup_all(self, _descriptor, entries, value_bytes):
+        self._call()
+        return bytes(entries * value_bytes)
+
+    def lookup(self, _descriptor, _index, value_bytes):
+        self._call()
+        return bytes(value_bytes)
+
+
+def descriptors():
+    return set(Path("/proc/self/fd").iterdir())
+
+
+def test_a_program_whose_adoption_fails_at_any_call_leaves_no_descriptor(monkeypatch):
+    before, failed, adopted = descriptors(), 0, None
+    while adopted is None:
+        monkeypatch.setattr(program, "Bpf", lambda works=failed: Bpf(works))
+        try:
+            adopted = Program.adopt(SLOTS, [7])
+        except OSError:
+            assert descriptors() == before, f"after {failed} calls"
+        else:
+            assert adopted or descriptors() == before, f"after {failed} calls"
+        failed += adopted is None
+    assert failed > 9  # the program, what it is, three maps and what they are, how large they are, their limits
+    assert len(descriptors()) == len(before) + 3
+    adopted.close()
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize("other", [Bpf(name="cil_from_netdev"), Bpf(maps=(1, 3))], ids=["another's", "other maps"])
+def test_a_program_that_is_not_ours_is_let_go(monkeypatch, other):
+    before = descriptors()
+    monkeypatch.setattr(program, "Bpf", lambda: other)
+    assert Program.adopt(SLOTS, [7]) is None
+    assert descriptors() == before
+
+
+def test_out_of_descriptors_in_the_midst_of_an_adoption_leaves_none_behind(monkeypatch):
+    before, dup, failing = descriptors(), os.dup, [False, True]
+
+    def duplicate(descriptor):
+        if failing.pop(0):
+            raise OSError(EMFILE, "Too many open files")
+        return dup(descriptor)
+
+    monkeypatch.setattr(program, "Bpf", Bpf)
+    monkeypatch.setattr(os, "dup", duplicate)
+    assert Program.adopt(SLOTS, [7]) is None
+    assert failing == []
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize(("sent", "works"), [(3, 0), (2, 9)], ids=["its id cannot be read", "a map is missing"])
+def test_a_program_that_was_loaded_in_vain_leaves_no_descriptor(monkeypatch, sent, works):
+    def run_child(channel, _slots):
+        with Path(os.devnull).open() as null:
+            socket.send_fds(channel, [b"x"], [null.fileno()] * sent)
+        return "what the compiler said"
+
+    monkeypatch.setattr(program, "_run_child", run_child)
+    monkeypatch.setattr(program, "Bpf", lambda: Bpf(works))
+    before = descriptors()
+    with pytest.raises((OSError, ShapingError)):
+        Program.load(SLOTS)
+    assert descriptors() == before
