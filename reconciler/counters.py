@@ -59,7 +59,7 @@ def pod_counters(program: Program, tenant: Tenant, slot: int, path: str | None) 
     """What one slot has counted since it was assigned."""
     directions = {}
     for direction, entry in limits_of(program, slot).items():
-        seen, queue_ns = program.read_figures(class_id(slot, direction))
+        seen, queue_ns = program.read_figures(class_id(slot, direction), entry.bits_per_second)
         if seen.generation != entry.generation:  # no packet yet since the slot was assigned
             seen, queue_ns = Counters(entry.generation, 0, 0, 0, 0), 0
         directions[direction] = DirectionCounters(

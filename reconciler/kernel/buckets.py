@@ -11,6 +11,11 @@ from reconciler.model import LimitEntry
 
 _LIMIT: Final = struct.Struct("=QQQQQQQIIII40s")
 _COUNTERS: Final = struct.Struct("=QQQQQ")
+_WORD: Final = struct.Struct("=Q")
+_NEXT_OFFSET: Final = 5 * 8
+"""The shared timeline in struct state, after the counters."""
+_RATE_OFFSET: Final = 5 * 8 + 10 * 8 + 6 * 4
+"""The limit that the last packet met, the last word before the flows."""
 LIMIT_BYTES: Final = _LIMIT.size
 STATE_BYTES: Final = 5 * 8 + 10 * 8 + 8 * 4 + 4096 * 8
 EMPTY_LIMIT: Final = bytes(LIMIT_BYTES)
@@ -20,6 +25,7 @@ MULTIPLIER_BITS: Final = 40
 MINIMUM_TARGET_NS: Final = 10_000_000
 MINIMUM_INTERVAL_NS: Final = 100_000_000
 MINIMUM_CAP_NS: Final = 150_000_000
+MOST_WAIT_NS: Final = 1_000_000_000
 INTERVAL_TARGETS: Final = 10
 CAP_PACKETS: Final = 8
 MINIMUM_MOST_HAD_BYTES: Final = 1 << 17
@@ -118,3 +124,16 @@ def decode_limit(value: bytes) -> LimitEntry | None:
 def decode_counters(value: bytes) -> Counters:
     """The counters at the head of an entry of the state map."""
     return Counters(*_COUNTERS.unpack_from(value))
+
+
+def queue_ns(value: bytes, bits_per_second: int, now_ns: int) -> int:
+    """How long a packet of a bulk flow would wait that came now, by an entry of the state map and the limit.
+
+    As the shaper decides when it comes: of a timeline that another limit took far ahead, which may be minutes after a
+    very low one, nothing is left.
+    """
+    (free_at_ns,), (rate,) = _WORD.unpack_from(value, _NEXT_OFFSET), _WORD.unpack_from(value, _RATE_OFFSET)
+    wait_ns = max(0, int(free_at_ns) - now_ns)
+    if rate != bits_per_second and wait_ns > max(MOST_WAIT_NS, timing(bits_per_second).cap_ns):
+        return 0
+    return wait_ns

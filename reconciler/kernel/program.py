@@ -9,7 +9,6 @@ import hashlib
 import logging
 import os
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -31,9 +30,6 @@ _LOG: Final = logging.getLogger(__name__)
 COMPILE_TIMEOUT_SECONDS: Final = 120
 _MESSAGE_BYTES: Final = 4000
 _FUNCTION_PREFIX: Final = "ivbw_"
-NEXT: Final = struct.Struct("=Q")
-NEXT_OFFSET: Final = 5 * 8
-"""The shared timeline in struct state (`shaper.c`), after the counters."""
 _VALUE_BYTES: Final[Mapping[str, int]] = {"limits": buckets.LIMIT_BYTES, "state": buckets.STATE_BYTES}
 
 
@@ -141,14 +137,13 @@ class Program:
         """What the shaper counted in a bucket."""
         return buckets.decode_counters(self.read_state(class_id))
 
-    def read_figures(self, class_id: int) -> tuple[buckets.Counters, int]:
-        """The counters of a bucket, and how many ns a packet that came now would wait in it.
+    def read_figures(self, class_id: int, bits_per_second: int) -> tuple[buckets.Counters, int]:
+        """The counters of a bucket, and how many ns a packet of a bulk flow would wait that came now, at this limit.
 
         The shaper's clock is CLOCK_MONOTONIC.
         """
         state = self.read_state(class_id)
-        (free_at,) = NEXT.unpack_from(state, NEXT_OFFSET)
-        return buckets.decode_counters(state), max(0, int(free_at) - time.monotonic_ns())
+        return buckets.decode_counters(state), buckets.queue_ns(state, bits_per_second, time.monotonic_ns())
 
     def read_state(self, class_id: int) -> bytes:
         """All that the shaper keeps of a bucket."""

@@ -22,7 +22,7 @@ class Program:
     def read_counters(self, _class_id):
         raise OSError(ENOMEM, "Cannot allocate memory")
 
-    read_limit = read_figures = read_counters
+    read_limit = read_counters
 
     def altered(self):
         raise OSError(ENOMEM, "Cannot allocate memory")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from reconciler.kernel import buckets
-from reconciler.kernel.program import NEXT, NEXT_OFFSET
 from reconciler.model import LimitEntry
 from webhook.contract import Direction, Quantity
 
@@ -109,12 +108,11 @@ class Native:
 
     @property
     def queue_ns(self) -> int:
-        """How far ahead the shared timeline is."""
-        (free_at,) = NEXT.unpack_from(self._head(), NEXT_OFFSET)
-        return max(0, free_at - self.now)
+        """How long a packet of a bulk flow would wait, as the metrics say it."""
+        return buckets.queue_ns(self._head(), self.bits_per_second, self.now)
 
     def _head(self) -> bytes:
-        return ctypes.string_at(self._place("state_entries", buckets.STATE_BYTES), 64)
+        return ctypes.string_at(self._place("state_entries", buckets.STATE_BYTES), buckets.STATE_BYTES)
 
 
 def _hash(flow: int) -> int:

@@ -183,6 +183,20 @@ def test_a_limit_that_is_raised_lets_packets_pass_though_one_has_taken_the_timel
     assert shaper.send(flow=TCP + 1).wait_ns is not None
 
 
+@pytest.mark.parametrize(("low", "higher", "stays"), [("1k", "1G", False), ("10k", "20k", False), ("100M", "1G", True)])
+@pytest.mark.parametrize("direction", Direction)
+def test_the_queue_that_the_metrics_show_after_a_limit_was_raised_is_what_the_next_packet_waits(
+    low: str, higher: str, stays: bool, direction: Direction
+) -> None:
+    shaper = Native(low, direction)
+    for _ in range(8):
+        shaper.send(64_000, FLOOD)
+    shaper.limit(higher)
+    shown = shaper.queue_ns
+    assert (shown > 0) == stays
+    assert shaper.send(64_000, FLOOD).wait_ns == shown
+
+
 def test_a_flood_of_an_hour_ago_makes_no_flow_sparse() -> None:
     ahead = []
     for flood in (False, True):
