@@ -27,11 +27,15 @@ class DirectionCounters:
 
 @dataclass(frozen=True, slots=True)
 class PodCounters:
-    """What the kernel counts for one Pod. `netns_path` is None for a Pod that was adopted and not named since."""
+    """What the kernel counts for one Pod. `netns_path` is None for a Pod that was adopted and not named since.
+
+    `generation` is that of its slot's assignment: the later has the higher one.
+    """
 
     pod_uid: str
     netns_path: str | None
     directions: Mapping[Direction, DirectionCounters]
+    generation: int = 0
 
     @property
     def limits(self) -> Limits:
@@ -57,15 +61,16 @@ def limits_of(program: Program, slot: int) -> dict[Direction, LimitEntry]:
 
 def pod_counters(program: Program, tenant: Tenant, slot: int, path: str | None) -> PodCounters:
     """What one slot has counted since it was assigned."""
-    directions = {}
+    directions, generation = {}, 0
     for direction, entry in limits_of(program, slot).items():
         seen, queue_ns = program.read_figures(class_id(slot, direction), entry.bits_per_second)
         if seen.generation != entry.generation:  # no packet yet since the slot was assigned
             seen, queue_ns = Counters(entry.generation, 0, 0, 0, 0), 0
+        generation = entry.generation
         directions[direction] = DirectionCounters(
             entry.bits_per_second, seen.bytes, seen.packets, seen.drops, seen.marks, queue_ns
         )
-    return PodCounters(tenant.pod_uid, path, directions)
+    return PodCounters(tenant.pod_uid, path, directions, generation)
 
 
 def slots_in(program: Program) -> SlotTable:

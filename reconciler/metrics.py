@@ -72,7 +72,10 @@ class PodMetrics(Collector):
         self, rows: Iterable[tuple[PodView, PodCounters]], unshaped: Iterable[tuple[PodView, Traffic]] = ()
     ) -> None:
         """Take what the kernel counted, and what went past the limits. Of two sandboxes of a Pod, the later counts."""
-        self._rows = {(pod.namespace, pod.name): counted for pod, counted in rows}
+        by_age = sorted(
+            rows, key=lambda row: row[1].generation
+        )  # they come in the order of their slots after a restart
+        self._rows = {(pod.namespace, pod.name): counted for pod, counted in by_age}
         self._unshaped = {(pod.namespace, pod.name): traffic for pod, traffic in unshaped}
 
     def collect(self) -> Iterator[Metric]:

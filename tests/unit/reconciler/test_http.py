@@ -1,6 +1,7 @@
 """The port for probes and metrics."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from aiohttp.test_utils import RawTestServer, TestClient
@@ -91,8 +92,13 @@ async def test_metrics_name_the_pod_and_the_direction(client):
     assert 'ipvlan_bandwidth_unshaped_bytes_total{namespace="shop",pod="web-0"} 6056.0' in text
 
 
-async def test_two_sandboxes_of_a_pod_are_one_row(node):
+@pytest.mark.parametrize("order", [1, -1])
+async def test_of_two_sandboxes_of_a_pod_the_later_is_its_one_row(node, order):
     """While one is torn down the Pod has two: Prometheus takes no sample twice."""
-    node.metrics.pods.show([(PodView("u1", "shop", "web-0"), COUNTED)] * 2)
+    pod, later = PodView("u1", "shop", "web-0"), {Direction.INGRESS: DirectionCounters(1_000_000, 98, 1, 0, 0)}
+    rows = [(pod, replace(COUNTED, generation=7)), (pod, PodCounters("u1", "/run/netns/b", later, generation=8))]
+    node.metrics.pods.show(rows[::order])
     text = generate_latest(node.metrics.registry).decode()
-    assert text.count('ipvlan_bandwidth_bytes_total{direction="ingress",namespace="shop",pod="web-0"}') == 1
+    bytes_of_pod = 'ipvlan_bandwidth_bytes_total{direction="ingress",namespace="shop",pod="web-0"}'
+    assert text.count(bytes_of_pod) == 1
+    assert f"{bytes_of_pod} 98.0" in text

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.counters import slots_in
+from reconciler.kernel.buckets import Counters
 from reconciler.model import LimitEntry, ObservedShaping
 from reconciler.shaping import Shaper, ShapingError
 from reconciler.slots import SlotTable, Tenant
@@ -77,3 +79,25 @@ def test_maps_that_cannot_be_read_are_told_in_words_by_whatever_reads_them(shape
     shaper._program.read_limit = lambda _: LimitEntry(20_000_000, 1, "u1", 1)
     with pytest.raises(ShapingError, match="cannot read the counters back"):
         shaper.sample("u1", netns, ["eth0"])
+
+
+class Adopted(Program):
+    """Has two sandboxes of one Pod, the later one in the lower slot, as it was free again by then."""
+
+    slots = 2
+
+    def read_limit(self, class_id):
+        slot, is_ingress = divmod(class_id, 2)
+        return None if is_ingress else LimitEntry(20_000_000, {1: 9, 2: 8}[slot], "u1", slot)
+
+    def read_counters(self, class_id):
+        return Counters(self.read_limit(class_id & ~1).generation, 100, 1, 0, 0)
+
+    def read_figures(self, class_id, _bits_per_second):
+        return self.read_counters(class_id), 0
+
+
+def test_what_is_counted_after_an_adoption_tells_which_sandbox_is_the_later():
+    program = Adopted()
+    shaper = Shaper(program, slots_in(program), Survey(), adopted=True)
+    assert [(counted.pod_uid, counted.generation) for counted in shaper.counters()] == [("u1", 9), ("u1", 8)]
