@@ -26,8 +26,8 @@ class PodView:
     """A Pod as the reconciler sees it: who it is, whether it was admitted, and what its annotations ask for.
 
     `ingress` and `egress` hold the annotations' text as written; None where there is no annotation. `started_s` is
-    when its first container started, in seconds since the epoch, where that is known. `static`: kubelet runs it from a
-    manifest of the node's own; the API server has only an image of it (a mirror Pod), of another uid.
+    when its first container started, in seconds since the epoch, or a time before that. `static`: kubelet runs it from
+    a manifest of the node's own; the API server has only an image of it (a mirror Pod), of another uid.
     """
 
     uid: str
@@ -117,17 +117,39 @@ def _view(
 
 
 def _started(status: Mapping[str, Any]) -> float | None:
-    """When the first of the containers that are told of started (core/v1 ContainerState)."""
+    """When the first of the containers that are told of started, or before (core/v1 ContainerStatus).
+
+    Of a container that was restarted the last two starts are told at most. It began no later than those, and no earlier
+    than kubelet took up the Pod: that counts then, as time without limits had better be told too long than too short.
+    """
     times: list[float] = []
     for kind in ("initContainerStatuses", "containerStatuses"):
         containers = status.get(kind)
         for container in containers if isinstance(containers, list) else ():
-            state = _mapping(_mapping(container).get("state"))
-            for name in ("running", "terminated"):
-                text = _text(_mapping(state.get(name)).get("startedAt"))
-                if text is not None and (at := _seconds(text)) is not None:
-                    times.append(at)
+            told = _starts(_mapping(container))
+            times += told
+            restarts = _mapping(container).get("restartCount")
+            if isinstance(restarts, int) and 0 < restarts >= len(told):
+                times += _times(status.get("startTime"))
     return min(times, default=None)
+
+
+def _starts(container: Mapping[str, Any]) -> list[float]:
+    """When a container started this time, and the time before."""
+    states = [_mapping(container.get(name)) for name in ("state", "lastState")]
+    return [
+        at
+        for state in states
+        for name in ("running", "terminated")
+        for at in _times(_mapping(state.get(name)).get("startedAt"))
+    ]
+
+
+def _times(rfc3339: Any) -> list[float]:
+    """A time in seconds since the epoch; none where there is none."""
+    text = _text(rfc3339)
+    at = None if text is None else _seconds(text)
+    return [] if at is None else [at]
 
 
 def _seconds(rfc3339: str) -> float | None:

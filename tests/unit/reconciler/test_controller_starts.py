@@ -86,6 +86,30 @@ async def test_a_pod_whose_node_was_started_again_is_not_counted_from_the_start_
     assert unshaped_seconds(bench) == 5
 
 
+async def test_a_pod_whose_containers_were_restarted_meanwhile_ran_unlimited_from_their_first_start(bench):
+    crashed = {"terminated": {"startedAt": "2001-09-09T01:46:40Z"}}
+    now = {"running": {"startedAt": "2001-09-09T01:47:05Z"}}
+    status = {"containerStatuses": [{"state": now, "lastState": crashed, "restartCount": 1}]}
+    await bench.controller.on_synchronize([sandbox()])
+    bench.controller.on_pods([api_pod(ingress="100M", status=status)])
+    await bench.settle()
+    assert ("shop/web-0", "RanUnlimited") in bench.told.notices
+    assert unshaped_seconds(bench) == 30
+
+
+async def test_a_pod_restarted_often_ran_unlimited_since_its_sandbox_was_there_at_most(bench):
+    bench.there_since_s[A] = bench.now_s - 12
+    now, before = ({"running": {"startedAt": f"2001-09-09T01:47:0{second}Z"}} for second in (5, 2))
+    status = {
+        "startTime": "2001-09-09T01:40:00Z",
+        "containerStatuses": [{"state": now, "lastState": before, "restartCount": 5}],
+    }
+    await bench.controller.on_synchronize([sandbox()])
+    bench.controller.on_pods([api_pod(ingress="100M", status=status)])
+    await bench.settle()
+    assert unshaped_seconds(bench) == 12
+
+
 async def test_a_pod_limited_by_the_hook_or_annotated_later_was_never_late(bench):
     await bench.controller.on_synchronize([sandbox(ingress=None)])
     await bench.settle()

@@ -14,7 +14,10 @@ JSON = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["metadata", "spec", "status", "labels", "annotations", "uid", "name", "namespace", "phase", "state"]
+                [
+                    *("metadata", "spec", "status", "labels", "annotations", "uid", "name", "namespace", "phase"),
+                    *("state", "lastState", "restartCount", "startTime", "containerStatuses", "terminated"),
+                ]
             ),
             inner,
             max_size=6,
@@ -70,6 +73,39 @@ def test_the_start_of_the_first_container_is_seen():
     ]
     raw["status"]["containerStatuses"] = [{"state": {"running": {"startedAt": "2001-09-09T01:46:50Z"}}}]
     assert from_api(raw).started_s == 1_000_000_000
+
+
+AT = "2001-09-09T01:46:{:02}Z"
+SECOND = 1_000_000_000 - 40
+
+
+def restarted(restarts, *, now=None, before=None, waits=False):
+    state = {"waiting": {"reason": "CrashLoopBackOff"}} if waits else {"running": {"startedAt": AT.format(now)}}
+    last = {} if before is None else {"terminated": {"startedAt": AT.format(before), "finishedAt": AT.format(59)}}
+    return {"restartCount": restarts, "state": state, "lastState": last}
+
+
+@pytest.mark.parametrize(
+    ("container", "began"),
+    [
+        pytest.param(restarted(1, now=50, before=20), 20, id="once"),
+        pytest.param(restarted(0, before=20, waits=True), 20, id="it crashed, and waits"),
+        pytest.param(restarted(2, now=50, before=40), 5, id="twice, so the first start is not told"),
+        pytest.param(restarted(1, before=20, waits=True), 5, id="once, and it waits"),
+        pytest.param(restarted(1, now=50), 5, id="its last state is gone"),
+        pytest.param(restarted("2", now=50, before=40), 40, id="a count of another shape"),
+    ],
+)
+def test_the_start_of_containers_that_were_restarted_is_seen_or_a_time_before_it(container, began):
+    raw = pod()
+    raw["status"] = {"startTime": AT.format(5), "containerStatuses": [restarted(0, now=55), container]}
+    assert from_api(raw).started_s == SECOND + began
+
+
+def test_the_earliest_start_that_is_told_counts_where_nothing_says_since_when_the_pod_is_there():
+    raw = pod()
+    raw["status"]["containerStatuses"] = [restarted(7, now=50, before=40)]
+    assert from_api(raw).started_s == SECOND + 40
 
 
 def test_a_mirror_pod_is_no_concern_of_ours():
