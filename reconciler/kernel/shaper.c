@@ -272,14 +272,20 @@ static __always_inline void borrow(const struct limit *limit, struct state *stat
   charge(&state->borrowed, now, (duration * (wait >> (limit->borrowed_shift - 4))) >> 4);
 }
 
-static __always_inline int drop(struct state *state) {
-  __sync_fetch_and_add(&state->drops, 1);
+// A packet that is to be cut into segments counts as so many, whatever becomes of it.
+static __always_inline u64 segments(struct __sk_buff *skb) {
+  u32 claimed = skb->gso_segs;
+  return claimed ? claimed : 1;
+}
+
+static __always_inline int drop(struct state *state, struct __sk_buff *skb) {
+  __sync_fetch_and_add(&state->drops, segments(skb));
   return TC_ACT_SHOT;
 }
 
-static __always_inline int pass(struct state *state, u64 bytes, u32 segments) {
+static __always_inline int pass(struct state *state, u64 bytes, struct __sk_buff *skb) {
   __sync_fetch_and_add(&state->bytes, bytes);
-  __sync_fetch_and_add(&state->packets, segments ? segments : 1);
+  __sync_fetch_and_add(&state->packets, segments(skb));
   return TC_ACT_UNSPEC;
 }
 
@@ -309,7 +315,7 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   if (is_ingress && bytes > MOST_SEGMENTED * skb->len)
     bytes = MOST_SEGMENTED * skb->len;
   if (bytes >> MOST_BYTES_SHIFT)
-    return drop(held);
+    return drop(held, skb);
   u64 duration = wire_time_ns(limit, bytes, noise);
   // Further ahead than this rate could bring it, with the longest packet as the last of the longest queue: the timeline
   // is that of a much lower rate, which was raised since.
@@ -381,7 +387,7 @@ int SHAPER_NAME(struct __sk_buff *skb) {
         stamp(skb, is_ingress, express, now);
       else if (!is_ingress)
         skb->tstamp = 0;
-      return pass(held, bytes, skb->gso_segs);
+      return pass(held, bytes, skb);
     }
     if (had >= fattest_had && !is_stubborn) {
       is_fattest = 1;
@@ -394,14 +400,14 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   if (now >= held->adapt_next)
     adapt(limit, held, now, queue_is_short, fattest_had);
   if (wait > most_wait || (wait > limit->cap_ns && queue_is_long))
-    return drop(held);
+    return drop(held, skb);
   if (is_stubborn) {
     // Not all that another has, as others need some room to grow into; but while little waits whatever they leave, so
     // the link is never idle for it. Little is less when there is one that could fill the rest of the queue.
     u32 allowance = fattest_had - (fattest_had * 3 >> 3);
     u64 little = fattest_had < had / SPARSE_SHARE ? limit->target_ns : limit->target_ns / 4;
     if (wait > little && wait > 2 * duration && over_allowance(had, allowance, chance))
-      return drop(held);
+      return drop(held, skb);
     if (had < fattest_had / 2)
       strikes -= 1;
     held->flood_had = had;
@@ -420,9 +426,9 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     if (!bpf_skb_ecn_set_ce(skb)) {
       if (is_due) // the strike counts; what the flow had does not change by a packet that never leaves
         held->cells[index] = CELL(tag, strikes, HAD(cell), LEAVES(cell));
-      return drop(held);
+      return drop(held, skb);
     }
-    __sync_fetch_and_add(&held->marks, 1);
+    __sync_fetch_and_add(&held->marks, segments(skb));
   }
 
   held->cells[index] = CELL(tag, strikes, had, clock);
@@ -438,5 +444,5 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     stamp(skb, is_ingress, start, now);
   else if (!is_ingress)
     skb->tstamp = 0; // nor does ARP wait for what its sender stamped
-  return pass(held, bytes, skb->gso_segs);
+  return pass(held, bytes, skb);
 }

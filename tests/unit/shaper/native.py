@@ -89,10 +89,15 @@ class Native:
         ethertype: int = IPV4,
         stamp: int = 0,
         may_mark: bool = False,
+        segments: int = 1,
     ) -> Fate:
-        """One packet at this moment: `wire` bytes with the headers of its segments, and its sender's own stamp."""
+        """One packet at this moment: `wire` bytes with the headers of its segments, and its sender's own stamp.
+
+        The kernel says 0 `segments` of one that is not to be cut.
+        """
         self._library.set_clock(ctypes.c_uint64(self.now))
-        packet = _Packet(stamp, self._bucket, length, wire or length, ethertype, _hash(flow), 1, may_mark, 0)
+        head = (stamp, self._bucket, length, wire or length, ethertype, _hash(flow))
+        packet = _Packet(*head, segments, may_mark, 0)
         verdict = ctypes.c_int(self._library.shaper(ctypes.byref(packet))).value
         leaves = max(packet.tstamp, self.now)
         return Fate(leaves - self.now if verdict == _PASS else None, bool(packet.marked))

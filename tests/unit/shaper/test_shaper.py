@@ -183,6 +183,24 @@ def test_a_limit_that_is_raised_lets_packets_pass_though_one_has_taken_the_timel
     assert shaper.send(flow=TCP + 1).wait_ns is not None
 
 
+@pytest.mark.parametrize("may_mark", [False, True])
+@pytest.mark.parametrize("segments", [0, 1, 44])
+@pytest.mark.parametrize("direction", Direction)
+def test_what_is_dropped_or_marked_is_counted_in_the_same_packets_as_what_passes(
+    segments: int, direction: Direction, may_mark: bool
+) -> None:
+    shaper, each = Native("100M", direction), max(segments, 1)
+    fates = [
+        shaper.send(each * 1514, FLOOD, segments=segments, may_mark=may_mark)
+        for _ in every(shaper, each * 1514 * 75, 3)
+    ]
+    counters = shaper.counters()
+    dropped, marked = sum(fate.wait_ns is None for fate in fates), sum(fate.marked for fate in fates)
+    assert (marked if may_mark else dropped) > 0
+    assert (counters.drops, counters.marks) == (dropped * each, marked * each)
+    assert counters.packets + counters.drops == len(fates) * each
+
+
 @pytest.mark.parametrize(("low", "higher", "stays"), [("1k", "1G", False), ("10k", "20k", False), ("100M", "1G", True)])
 @pytest.mark.parametrize("direction", Direction)
 def test_the_queue_that_the_metrics_show_after_a_limit_was_raised_is_what_the_next_packet_waits(
