@@ -22,18 +22,17 @@ from reconciler.ears import Ears
 from reconciler.failures import Failures
 from reconciler.kernel import netns
 from reconciler.kernel_work import KernelWork
-from reconciler.known import Known
+from reconciler.known import Known, Wanted
 from reconciler.loading import Loading
 from reconciler.metrics import Metrics
 from reconciler.nri.messages import PodSandbox
 from reconciler.pods import PodView
 from reconciler.ports import Monitor, Shaper, Tell
-from reconciler.report import Applied, Notice, Reason, report
+from reconciler.report import Notice, Reason, applied, report
 from reconciler.sandboxes import Key, Sandbox
 from reconciler.settling import Settling
 from reconciler.shaping import NetnsGoneError, ShapingError
 from reconciler.upkeep import Upkeep
-from webhook.contract import Limits
 
 LIST_PATIENCE_S = 30.0
 """How long Pods that ran before wait for the API server, which usually lists them within a second."""
@@ -98,6 +97,7 @@ class Controller:
             self._sandboxes,
             loading=self._loading,
             work=self._work,
+            in_force=lambda sandbox: self._known.applied(sandbox).limits,
             forget=self.forget,
             look_at=self.look_at,
             sleep=sleep,
@@ -205,7 +205,7 @@ class Controller:
             looking.cancel()
 
     def limited(self) -> list[Sandbox]:
-        """The sandboxes that have limits now."""
+        """The sandboxes that have limits now, or would but for what is in the way."""
         return self._known.limited()
 
     def view(self, sandbox: Sandbox) -> PodView:
@@ -236,8 +236,8 @@ class Controller:
         """Why Pods cannot be limited, as far as it is known."""
         return self._work.trouble or self._loading.trouble
 
-    def wanted(self) -> tuple[int, int, int]:
-        """How many sandboxes ask for a limit, have it, and failed to get it."""
+    def wanted(self) -> Wanted:
+        """How the sandboxes fare that ask for a limit."""
         return self._known.wanted()
 
     # -- inside ------------------------------------------------------------------------------------------------------
@@ -316,13 +316,20 @@ class Controller:
             await self._ears.listen(sandbox.netns_path)
         problems = tuple(Notice(problem.kind, problem.message) for problem in outcome.problems)
         # On another network than ipvlan nothing is in force, and a Pod that was never admitted is nobody's concern.
-        on_ipvlan = bool(outcome.interfaces)
-        in_force = wanted.limits if on_ipvlan else Limits()
-        after = Applied(in_force, outcome.interfaces, (*(wanted.notices if on_ipvlan else ()), *problems))
-        there_since_s = self._there_since_s(sandbox.netns_path)
-        self._known.succeeded(sandbox, wanted.limits, after, now_s=self._now(), there_since_s=there_since_s)
+        notices = (*(wanted.notices if outcome.interfaces else ()), *problems)
+        after = applied(wanted.limits, outcome.interfaces, outcome.missing, notices)
+        self._known.succeeded(
+            sandbox,
+            wanted.limits,
+            after,
+            now_s=self._now(),
+            there_since_s=self._there_since_s(sandbox.netns_path),
+            fails=outcome.lack is not None,
+        )
         self._tell(sandbox, view, report(before, after, [str(step) for step in outcome.steps]))
-        return True
+        if outcome.lack is not None:
+            self._failures.failed(sandbox, outcome.lack)
+        return outcome.lack is None
 
     def _tell_node_and_pods(self, notice: Notice) -> None:
         self._events.tell_node(notice)

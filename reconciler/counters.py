@@ -1,7 +1,7 @@
 """What the kernel counts for each limited Pod, and which slot is whose, read from the shaper's two maps."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reconciler.kernel.buckets import Counters
 from reconciler.kernel.program import Program
@@ -29,18 +29,24 @@ class DirectionCounters:
 class PodCounters:
     """What the kernel counts for one Pod. `netns_path` is None for a Pod that was adopted and not named since.
 
-    `generation` is that of its slot's assignment: the later has the higher one.
+    `generation` is that of its slot's assignment: the later has the higher one. `withheld`: the directions whose limit
+    is not in force on all interfaces of the Pod that share it.
     """
 
     pod_uid: str
     netns_path: str | None
     directions: Mapping[Direction, DirectionCounters]
     generation: int = 0
+    withheld: frozenset[Direction] = frozenset()
 
     @property
     def limits(self) -> Limits:
         """The limits in force."""
         return in_force({direction: held.bits_per_second for direction, held in self.directions.items()})
+
+    def holding(self, limits: Limits) -> "PodCounters":
+        """The same, where these limits are in force and no others."""
+        return replace(self, withheld=frozenset(each for each in self.directions if limits.get(each) is None))
 
 
 def in_force(rates: Mapping[Direction, int]) -> Limits:

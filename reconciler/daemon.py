@@ -109,7 +109,7 @@ async def run(settings: Settings) -> None:
 
     async def before_scrape() -> None:
         metrics.pods.show(await controller.upkeep.counters(), patrol.unshaped())
-        for state, count in zip(("wanted", "shaped", "failed"), controller.wanted(), strict=True):
+        for state, count in controller.wanted()._asdict().items():
             metrics.wanted.labels(state=state).set(count)
         metrics.connected.set(runtime.connected)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from reconciler.intent import Intent, intent
 from reconciler.latecomers import Latecomers
@@ -11,6 +13,18 @@ from reconciler.pods import PodView
 from reconciler.report import NOTHING, Applied
 from reconciler.sandboxes import Key, Sandbox, Sandboxes
 from webhook.contract import Limits
+
+
+class Wanted(NamedTuple):
+    """How many sandboxes ask for a limit, have all that they ask for, have some of it, and have nothing of it.
+
+    One that has a limit, and failed to get another, counts as failed.
+    """
+
+    wanted: int
+    shaped: int
+    partial: int
+    failed: int
 
 
 @dataclass(slots=True)
@@ -87,8 +101,8 @@ class Known:
         return self._applied.get(sandbox.key, NOTHING)
 
     def began_unlimited(self, sandbox: Sandbox) -> bool:
-        """Whether it asked for a limit when it began, by the runtime's word, and has none in force."""
-        return bool(intent(sandbox.pod, Limits()).limits) and not self.applied(sandbox).limits
+        """Whether it asked for a limit when it began, by the runtime's word, and was not given any that can be had."""
+        return bool(intent(sandbox.pod, Limits()).limits) and not self.applied(sandbox).asked
 
     def adopt(self, key: Key, wanted: Limits, in_force: Limits) -> None:
         """The kernel holds something for this netns: limits that were to be, and those in force.
@@ -114,9 +128,9 @@ class Known:
         )
 
     def is_settled(self, sandbox: Sandbox) -> bool:
-        """Whether nothing was in force, nothing failed, and the kernel holds nothing that is not known."""
+        """Whether nothing was asked for, nothing failed, and the kernel holds nothing that is not known."""
         in_doubt = sandbox.key in self._failures or sandbox.key in self._unsure
-        return not self.applied(sandbox).limits and not in_doubt
+        return not self.applied(sandbox).asked and not in_doubt
 
     def failed(self, sandbox: Sandbox, why: str) -> tuple[int, bool]:
         """A sandbox could not be given what it should have.
@@ -128,15 +142,23 @@ class Known:
         return count, why != before
 
     def succeeded(
-        self, sandbox: Sandbox, wanted: Limits, after: Applied, *, now_s: float, there_since_s: float
+        self,
+        sandbox: Sandbox,
+        wanted: Limits,
+        after: Applied,
+        *,
+        now_s: float,
+        there_since_s: float,
+        fails: bool = False,
     ) -> None:
-        """A sandbox has what it should have: `after`. It was not there before `there_since_s`.
+        """A sandbox has what can be had of what it should have: `after`. It was not there before `there_since_s`.
 
-        Times are seconds since the epoch.
+        Times are seconds since the epoch. `fails`: it was not given all, and is to be tried again.
         """
         newly_limited = bool(after.limits) and not self.applied(sandbox).limits
         self.latecomers.looked_at(sandbox.key, newly_limited=newly_limited, now_s=now_s, there_since_s=there_since_s)
-        self._failures.pop(sandbox.key, None)
+        if not fails:
+            self._failures.pop(sandbox.key, None)
         self._unsure.discard(sandbox.key)
         self._applied[sandbox.key] = after
         # An interface may be gone for a moment only: the last good limits are those that were wanted last.
@@ -157,11 +179,20 @@ class Known:
         return uid in self._views or bool(self.sandboxes.of(uid))
 
     def limited(self) -> list[Sandbox]:
-        """The sandboxes that have limits now."""
-        return [sandbox for sandbox in self.sandboxes if self.applied(sandbox).limits]
+        """The sandboxes that have limits now, or would but for what is in the way."""
+        return [sandbox for sandbox in self.sandboxes if self.applied(sandbox).asked]
 
-    def wanted(self) -> tuple[int, int, int]:
-        """How many sandboxes ask for a limit, have it, and failed to get it."""
-        asking = [sandbox for sandbox in self.sandboxes if self.intent(sandbox).limits] + list(self.lost())
-        shaped = sum(1 for sandbox in asking if self.applied(sandbox).limits)
-        return len(asking), shaped, sum(1 for sandbox in asking if sandbox.key in self._failures)
+    def wanted(self) -> Wanted:
+        """How the sandboxes fare that ask for a limit."""
+        asking = [sandbox for sandbox in self.sandboxes if self.intent(sandbox).limits]
+        states = Counter(self._state(sandbox) for sandbox in (*asking, *self.lost()))
+        return Wanted(states.total(), **{state: states[state] for state in ("shaped", "partial", "failed")})
+
+    def _state(self, sandbox: Sandbox) -> str:
+        """Of those without an ipvlan interface there is none, nor of those that are still to be looked at."""
+        applied = self.applied(sandbox)
+        if applied.withheld:
+            return "partial" if applied.limits or applied.in_part else "failed"
+        if sandbox.key in self._failures:
+            return "failed"
+        return "shaped" if applied.limits else ""

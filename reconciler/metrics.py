@@ -96,7 +96,8 @@ class PodMetrics(Collector):
         for pod, counted in self._rows.items():
             for direction, figures in counted.directions.items():
                 labels = (*pod, direction.value)
-                limit.add_metric(labels, figures.bits_per_second)
+                if direction not in counted.withheld:
+                    limit.add_metric(labels, figures.bits_per_second)
                 queue.add_metric(labels, figures.queue_ns / 1e9)
                 for name, family in families.items():
                     family.add_metric(labels, getattr(figures, name))

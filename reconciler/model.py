@@ -202,7 +202,8 @@ class ObservedShaping:
 class DesiredShaping:
     """What one network namespace should have. A direction without an entry in `limits` is not limited.
 
-    `may_split`: whether the kernel has what splits packets; ingress is limited without it too.
+    `may_split`: whether the kernel has what splits packets; ingress is limited without it too. `may_redirect`: whether
+    it has what leads ingress to the ifb; only egress is limited without it.
     """
 
     slot: int
@@ -210,6 +211,7 @@ class DesiredShaping:
     filter_name: str
     limits: Mapping[Direction, LimitEntry]
     may_split: bool = True
+    may_redirect: bool = True
 
 
 class ProblemKind(StrEnum):

@@ -5,7 +5,7 @@ clsact goes only when we made it and nobody else uses it. Each step leaves behin
 is ours, so a reconciler that dies between any two of them is taken up where it was.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -62,7 +62,8 @@ def plan(desired: DesiredShaping, observed: ObservedShaping) -> Plan:
         problems.append(ingress_problem)
     elif limits_ingress and ifb and ifb.intruder(Direction.EGRESS):
         problems.append(_beside_ours(IFB_NAME, Direction.INGRESS))
-    wants = {target.link.name: _wants(desired, target, ingress_problem is None) for target in targets}
+    ifb_is_possible = ingress_problem is None and desired.may_redirect
+    wants = {target.link.name: _wants(desired, target, ifb_is_possible) for target in targets}
     steps: list[Step] = []
     if targets:
         steps += _writes(desired, observed)
@@ -78,12 +79,13 @@ def plan(desired: DesiredShaping, observed: ObservedShaping) -> Plan:
         if target in targets:
             problems += _link_problems(desired, target)
         steps += _link_steps(desired, target, wants.get(target.link.name, _NOTHING))
-    if ifb_is_ours and not with_ifb and ingress_problem is None:
+    # Without what redirects to it an ifb stays as it is: it would be made and deleted at each look.
+    if ifb_is_ours and not with_ifb and ingress_problem is None and desired.may_redirect:
         steps.append(DeleteIfb())
     steps += [DeleteIfb(held.link.name) for held in observed.links if held.is_stray_ifb]
     unlimited = [direction for direction in observed.limits if not targets or direction not in desired.limits]
     steps += [ClearLimit(desired.slot, direction) for direction in unlimited]
-    return Plan(tuple(steps), tuple(problems))
+    return Plan(tuple(steps), tuple(problems), _missing(desired, targets, wants))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,24 @@ def _wants(desired: DesiredShaping, target: ObservedLink, ifb_is_possible: bool)
         and target.intruder(Direction.INGRESS) is None
     )
     return _Wants(egress=egress, ingress=ingress, pacing=egress and not target.root.is_foreign)
+
+
+def _missing(
+    desired: DesiredShaping, targets: tuple[ObservedLink, ...], wants: Mapping[str, _Wants]
+) -> dict[Direction, tuple[str, ...]]:
+    """The links that a direction is not limited on, for each that is asked for and has any."""
+    without = {
+        direction: tuple(target.link.name for target in targets if not _holds(direction, target, wants))
+        for direction in desired.limits
+    }
+    return {direction: links for direction, links in without.items() if links}
+
+
+def _holds(direction: Direction, target: ObservedLink, wants: Mapping[str, _Wants]) -> bool:
+    want = wants[target.link.name]
+    if direction is Direction.INGRESS:
+        return want.ingress
+    return want.egress and (want.pacing or target.root.kind == "fq")  # which heeds the stamps, whoever made it
 
 
 def _blocks(intruder: Filter | None) -> bool:

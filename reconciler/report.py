@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -63,16 +63,44 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What is in force in one netns: the limits, the interfaces they hold on, and what could not be had."""
+    """What is in force in one netns: the limits that hold on all its interfaces, these, and what could not be had.
+
+    `withheld` are limits that were asked for and do not hold on all of them; `in_part`, but one does on some.
+    """
 
     limits: Limits = NO_LIMITS
     interfaces: tuple[str, ...] = ()
     notices: tuple[Notice, ...] = ()
+    withheld: Limits = NO_LIMITS
+    in_part: bool = False
 
     @property
     def in_conflict(self) -> bool:
         """Whether something of somebody else is in the way."""
         return any(notice.reason == ProblemKind.CONFLICT for notice in self.notices)
+
+    @property
+    def asked(self) -> Limits:
+        """The limits that it was about."""
+        return Limits(self.limits.ingress or self.withheld.ingress, self.limits.egress or self.withheld.egress)
+
+
+def applied(
+    asked: Limits,
+    interfaces: tuple[str, ...],
+    missing: Mapping[Direction, tuple[str, ...]],
+    notices: tuple[Notice, ...] = (),
+) -> Applied:
+    """What is in force when these limits were asked for, and miss some of the interfaces that share them.
+
+    Without interfaces nothing is: the Pod is on another network than ipvlan.
+    """
+    if not interfaces:
+        return Applied(notices=notices)
+    kept = {each.value: asked.get(each) for each in Direction if each not in missing}
+    withheld = {each.value: asked.get(each) for each in missing}
+    in_part = any(len(links) < len(interfaces) for links in missing.values())
+    return Applied(Limits(**kept), interfaces, notices, Limits(**withheld), in_part)
 
 
 NOTHING = Applied()
@@ -88,32 +116,45 @@ def report(before: Applied, after: Applied, steps: Iterable[str]) -> tuple[Notic
     """The events for the passage from `before` to `after`, which took these steps in the kernel.
 
     No steps and the same limits is the usual case, and nothing to tell: so a restarted reconciler, which finds all
-    as it should be, is quiet. A notice that stood before is not repeated.
+    as it should be, is quiet. A notice that stood before is not repeated. Of what is asked for and not in force the
+    notices say why: here it is not told of.
     """
     told = tuple(notice for notice in after.notices if notice not in before.notices)
     return (*_change(before, after, tuple(steps)), *told)
 
 
 def _change(before: Applied, after: Applied, steps: tuple[str, ...]) -> tuple[Notice, ...]:
-    where = ", ".join(after.interfaces)
-    limited = f"limited to {describe(after.limits)} on {where}"
-    if after.notices:
-        limited += ", but for what the warnings beside this say"
-    if before.limits != after.limits:
-        if not before.limits:
-            return (Notice(Reason.LIMITED, limited),) if steps else ()
-        if not after.limits:
-            return (Notice(Reason.REMOVED, f"no longer limited (was {describe(before.limits)})"),)
-        return (Notice(Reason.CHANGED, f"limits changed from {describe(before.limits)} to {describe(after.limits)}"),)
-    if after.limits and before.in_conflict and not after.in_conflict:
-        return (Notice(Reason.LIMITED, f"{limited}: what stood in the way is gone"),)
-    if not steps or not after.limits:
+    if before.asked != after.asked:
+        return _asked_anew(before, after, steps)
+    gained = any(after.limits.get(each) and not before.limits.get(each) for each in Direction)
+    if gained or (after.limits and before.in_conflict and not after.in_conflict):
+        gone = "" if after.notices or after.withheld else ": what stood in the way is gone"
+        return (Notice(Reason.LIMITED, f"{_limited(after)}{gone}"),)
+    if not steps or not after.limits or before.limits != after.limits:
         return ()
     if before.interfaces != after.interfaces:
-        return (Notice(Reason.LIMITED, limited),)
+        return (Notice(Reason.LIMITED, _limited(after)),)
+    where = ", ".join(after.interfaces)
     return (
         Notice(
             Reason.REPAIRED,
             f"the shaping on {where} had been changed by someone else and was put back: {'; '.join(steps)}",
         ),
     )
+
+
+def _asked_anew(before: Applied, after: Applied, steps: tuple[str, ...]) -> tuple[Notice, ...]:
+    if not after.asked and before.in_part:
+        return (Notice(Reason.REMOVED, f"no longer limited (was in part, to {describe(before.asked)})"),)
+    if before.limits == after.limits:
+        return ()
+    if not before.limits:
+        return (Notice(Reason.LIMITED, _limited(after)),) if steps else ()
+    if not after.asked:
+        return (Notice(Reason.REMOVED, f"no longer limited (was {describe(before.limits)})"),)
+    return (Notice(Reason.CHANGED, f"limits changed from {describe(before.limits)} to {describe(after.limits)}"),)
+
+
+def _limited(after: Applied) -> str:
+    limited = f"limited to {describe(after.limits)} on {', '.join(after.interfaces)}"
+    return f"{limited}, but for what the warnings beside this say" if after.notices or after.withheld else limited

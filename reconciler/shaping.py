@@ -5,10 +5,11 @@ at that moment, so doing it again does nothing, and what somebody else removed c
 """
 
 import logging
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from os import fstat
 from pathlib import Path
+from time import monotonic
 from typing import Final, Self
 
 from reconciler.bypass import Sample, Traffic, sample, total
@@ -43,7 +44,7 @@ from reconciler.model import (
 from reconciler.plan import plan
 from reconciler.sandboxes import Key
 from reconciler.slots import Assignment, NoFreeSlotError, SlotTable, Tenant
-from reconciler.steps import ClearLimit, Plan, SetRoot, Step, WriteLimit
+from reconciler.steps import AttachRedirect, ClearLimit, CreateIfb, Plan, SetRoot, Step, WriteLimit
 from reconciler.survey import Survey, survey
 from webhook.contract import Direction, Limits
 
@@ -64,19 +65,37 @@ __all__ = [
 ]
 
 _LOG: Final = logging.getLogger(__name__)
+LACK_LASTS_S: Final = 0.9
+"""The kernel tells of a filter that it does not take, as it begins to make it. Such a change is looked at sooner than
+this (`reconciler.patience`), and what failed is tried again later (`reconciler.loading`): else it would be tried for
+ever."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of shaping one Pod. No steps: nothing had to change. `interfaces` are those that limits hold on."""
+    """What came of shaping one Pod. No steps: nothing had to change. `interfaces` are those that share its limits.
+
+    `missing`: the directions that were asked for and do not hold on all of them, with those where they do not. `lack`:
+    what the kernel has not, so that one of them had to be left out; trying again may find it there.
+    """
 
     steps: tuple[Step, ...]
     problems: tuple[Problem, ...]
     interfaces: tuple[str, ...]
+    missing: Mapping[Direction, tuple[str, ...]] = field(default_factory=dict)
+    lack: KernelLacksError | None = None
 
 
 class _CannotSplitError(StepFailedError):
     """The kernel has not what splits packets."""
+
+
+class _CannotRedirectError(StepFailedError):
+    """The kernel has not what leads ingress to where it is limited."""
+
+    def __init__(self, step: Step, lack: KernelLacksError) -> None:
+        self.lack = lack
+        super().__init__(step, str(lack))
 
 
 class Shaper:
@@ -87,6 +106,7 @@ class Shaper:
         self._slots = slots
         self._paths = {tenant: path for tenant, path in found.paths.items() if tenant in slots.taken}
         self._changes: dict[Tenant, int] = {}
+        self._lacks: dict[Tenant, tuple[float, KernelLacksError]] = {}
         self.adopted = adopted
         self.found = found.held
 
@@ -256,31 +276,52 @@ class Shaper:
         self._slots = self._slots.free(tenant)
         self._paths.pop(tenant, None)
         self._changes.pop(tenant, None)
+        self._lacks.pop(tenant, None)
 
     def _shape(self, tenant: Tenant, netlink: Netlink, limits: Limits) -> Outcome:
         done: list[Step] = []
-        try:
-            observed, planned = self._approach(tenant, netlink, limits, done)
-        except _CannotSplitError as error:
-            # The kernel check tells the node. It is tried anew at each look: the module may be loaded meanwhile.
-            _LOG.info("limiting without splitting packets: %s", error)
-            observed, planned = self._approach(tenant, netlink, limits, done, may_split=False)
-        except StepFailedError as error:
-            # Between looking and doing somebody else may have changed something: look once more, then give up.
-            _LOG.info("looking again after a step failed: %s", error)
-            observed, planned = self._approach(tenant, netlink, limits, done)
+        lack, failed = self._recent_lack(tenant) if limits.ingress else None, False
+        desired = replace(self._desired(tenant, limits), may_redirect=lack is None)
+        approached: tuple[ObservedShaping, Plan] | None = None
+        while approached is None:
+            try:
+                approached = self._approach(tenant, netlink, desired, done)
+            # Both are tried anew at each look, as a module may be loaded meanwhile. The kernel check tells the node.
+            except _CannotSplitError as error:
+                _LOG.info("limiting without splitting packets: %s", error)
+                desired = replace(desired, may_split=False)
+            except _CannotRedirectError as error:
+                lack, desired = error.lack, replace(desired, may_redirect=False)
+                self._lacks[tenant] = monotonic(), lack
+            except StepFailedError as error:
+                # Between looking and doing somebody else may have changed something: look once more, then give up.
+                if failed:
+                    raise
+                _LOG.info("looking again after a step failed: %s", error)
+                failed = True
         if done:
             self._changes[tenant] = self._changes.get(tenant, 0) + 1
+        if lack is not None and limits.egress is None:
+            raise lack
+        observed, planned = approached
         names = tuple(target.link.name for target in covered(observed.links))
-        return Outcome(tuple(done), planned.problems, names)
+        return Outcome(tuple(done), planned.problems, names, planned.missing, lack)
+
+    def _recent_lack(self, tenant: Tenant) -> KernelLacksError | None:
+        """What the kernel had not a moment ago, when ingress was to be limited."""
+        since_s, lack = self._lacks.get(tenant, (0.0, None))
+        if monotonic() - since_s < LACK_LASTS_S:
+            return lack
+        self._lacks.pop(tenant, None)
+        return None
 
     def _approach(
-        self, tenant: Tenant, netlink: Netlink, limits: Limits, done: list[Step], *, may_split: bool = True
+        self, tenant: Tenant, netlink: Netlink, desired: DesiredShaping, done: list[Step]
     ) -> tuple[ObservedShaping, Plan]:
         """Look, plan, do. The steps that succeed are added to `done`."""
         observed = self._observe(tenant, netlink)
-        planned = plan(replace(self._desired(tenant, limits), may_split=may_split), observed)
-        if limits and planned.steps:
+        planned = plan(desired, observed)
+        if desired.limits and planned.steps:
             self._hand_over(tenant, observed)
         for step in planned.steps:
             self._do(step, netlink)
@@ -320,6 +361,8 @@ class Shaper:
         try:
             apply(step, netlink, self._program.attached)
         except KernelLacksError as error:
+            if isinstance(step, CreateIfb | AttachRedirect):
+                raise _CannotRedirectError(step, error) from error
             if not isinstance(step, SetRoot) or step.splitting is None:
                 raise
             raise _CannotSplitError(step, str(error)) from error

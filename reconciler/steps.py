@@ -3,7 +3,8 @@
 As a string each says what it does, for events and logs.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from reconciler.model import IFB_NAME, LimitEntry, Problem, Splitting
 from webhook.contract import Direction
@@ -178,7 +179,12 @@ Step = (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps, in order, and what stands in the way."""
+    """The steps, in order, and what stands in the way.
+
+    `missing`: the directions that are asked for and, when all is done, not limited on each link that shares the limits;
+    with the links where they are not.
+    """
 
     steps: tuple[Step, ...] = ()
     problems: tuple[Problem, ...] = ()
+    missing: Mapping[Direction, tuple[str, ...]] = field(default_factory=dict)

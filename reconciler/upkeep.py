@@ -10,8 +10,9 @@ from reconciler.due import Urgency
 from reconciler.kernel_work import KernelWork
 from reconciler.loading import Loading
 from reconciler.pods import PodView
-from reconciler.sandboxes import Sandboxes
+from reconciler.sandboxes import Sandbox, Sandboxes
 from reconciler.shaping import PodCounters, ShapingError
+from webhook.contract import Limits
 
 AUDIT_S = 1.5
 COLLECT_S = 30.0
@@ -23,7 +24,10 @@ log = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """Works on what the controller holds; `forget` lets go of a sandbox by its id, `look_at` has a Pod looked at."""
+    """Works on what the controller holds.
+
+    `in_force` gives the limits of a sandbox, `forget` lets go of one by its id, `look_at` has a Pod looked at.
+    """
 
     def __init__(
         self,
@@ -31,12 +35,13 @@ class Upkeep:
         *,
         loading: Loading,
         work: KernelWork,
+        in_force: Callable[[Sandbox], Limits],
         forget: Callable[[str], Awaitable[None]],
         look_at: Callable[[str, Urgency], None],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._sandboxes, self._loading, self._work = sandboxes, loading, work
-        self._forget, self._look_at, self._sleep = forget, look_at, sleep
+        self._in_force, self._forget, self._look_at, self._sleep = in_force, forget, look_at, sleep
 
     async def run_collector(self) -> None:
         """Free, now and then, what Pods that vanished without a word have left.
@@ -95,7 +100,7 @@ class Upkeep:
             return []
 
     async def _counted(self) -> list[tuple[PodView, PodCounters]]:
-        known = {sandbox.key: sandbox.pod for sandbox in self._sandboxes}
+        known = {sandbox.key: sandbox for sandbox in self._sandboxes}
         shaper, counted = await self._loading.shaper(), list[PodCounters]()
         tenants = await self._work.do(shaper.tenants)
         for start in range(0, len(tenants), COUNTED_AT_ONCE):  # a Pod that starts meanwhile waits for one of them
@@ -103,4 +108,5 @@ class Upkeep:
                 counted += await self._work.do(shaper.counters, tenants[start : start + COUNTED_AT_ONCE])
             except ShapingError as error:  # the scrape has all other figures, and the next one may have these
                 log.warning("some Pods were not counted", extra={"error": str(error)})
-        return [(known[key], c) for c in counted if (key := (c.pod_uid, c.netns_path or "")) in known]
+        of_pods = [(known.get((each.pod_uid, each.netns_path or "")), each) for each in counted]
+        return [(held.pod, each.holding(self._in_force(held))) for held, each in of_pods if held is not None]

@@ -210,6 +210,8 @@ def test_a_foreign_qdisc_stays_and_when_it_goes_the_conflict_is_over(node: Node,
     node.start(limited, **BOTH)
     conflict = node.wait(limited, "Conflict", since=0)
     assert "tbf 1:" in conflict.notice.message
+    assert "limited to ingress 100M bit/s" in node.wait(limited, "BandwidthLimited", since=0).notice.message
+    assert node.controller.wanted() == (1, 0, 1, 0)
     assert limited.tc().count("ipvlan-bandwidth:") == 2
     assert "tbf 1:" in limited.tc()
     began = time.monotonic()
@@ -252,9 +254,12 @@ def test_an_ingress_qdisc_that_excludes_clsact_is_a_conflict_until_it_goes(node:
     node.start(limited, ingress="20M")
     node.wait(limited, "Conflict", since=0)
     assert limited.tc() == before
+    assert [told.notice.reason for told in node.told] == ["Conflict"]
+    assert node.controller.wanted() == (1, 0, 0, 1)
     began = time.monotonic()
     limited.run("tc", "qdisc", "del", "dev", "eth0", "ingress")
     assert node.wait(limited, "BandwidthLimited", since=began).at - began < SECOND
+    assert node.controller.wanted() == (1, 1, 0, 0)
     assert lab.transfer(peer, limited, seconds=2).goodput < 20
 
 

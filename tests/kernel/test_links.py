@@ -67,3 +67,14 @@ def test_links_whose_names_look_the_same_are_each_limited(shaper: Shaper, limite
     assert shaper.shape(limited.uid, limited.netns, BOTH).steps == ()
     shaper.release(limited.uid, limited.netns)
     assert "ipvlan-bandwidth:" not in limited.tc()
+
+
+def test_in_mode_l3s_what_is_told_as_in_force_is_egress_alone(node: Node, wire: None) -> None:  # noqa: ARG001
+    with lab.pod("layer3s", "eA", "172.51.0.110", mode="l3s") as pod:
+        node.start(pod, **AS_ANNOTATED)
+        assert "limited to egress 100M bit/s on eth0" in node.wait(pod, "BandwidthLimited", since=0).notice.message
+        assert "so ingress is not limited" in node.wait(pod, "L3sIngress", since=0).notice.message
+        assert node.controller.wanted() == (1, 0, 1, 0)
+        node.annotate(pod, ingress="100M")
+        node.wait(pod, "BandwidthChanged", since=0)
+        assert node.controller.wanted() == (1, 0, 0, 1)

@@ -9,6 +9,9 @@ import pytest
 from reconciler.kernel.probe import probe
 from reconciler.requirements import REQUIREMENTS, Feature, lacks
 from tests.kernel import lab
+from tests.kernel.lab import Pod, limits
+from tests.kernel.node import Node
+from tests.kernel.test_faults import in_force
 from tests.kernel.test_versions import RELEASE
 
 MODPROBE = Path("/proc/sys/kernel/modprobe")
@@ -61,3 +64,36 @@ def test_missing_modules_are_named() -> None:
 def test_trying_loads_what_is_needed(no_modules: None) -> None:  # noqa: ARG001 - until the fixture's end
     MODPROBE.write_text("/run/modprobe")
     assert set(probe()) <= optional() - {Feature.TBF}
+
+
+def errors(node: Node) -> float:
+    return node.metrics.errors.labels(kind="KernelLacksError")._value.get()
+
+
+@pytest.mark.parametrize("module", ["ifb", "act_mirred"])
+def test_without_what_ingress_needs_egress_is_limited_and_ingress_is_when_the_module_is_there(
+    node: Node, limited: Pod, module: str
+) -> None:
+    lab.sleep(1)  # until the last test's namespaces are gone
+    before = MODPROBE.read_text()
+    MODPROBE.write_text("/bin/false")
+    try:
+        lab.run("rmmod", module, check=False)
+        node.start(limited, ingress="100M", egress="100M")
+        assert "limited to egress 100M bit/s on eth0" in node.wait(limited, "BandwidthLimited", since=0).notice.message
+        assert f"module{'s cls_matchall,' if module == 'act_mirred' else ''} {module})" in (
+            node.wait(limited, "BandwidthFailed", since=0).notice.message
+        )
+        assert in_force(limited) == limits(egress="100M")
+        assert node.controller.wanted() == (1, 0, 1, 0)
+        before_retries = errors(node)
+        lab.sleep(4)
+        # Again after 1 s and after 2 s, and a look more at each, as the kernel tells of what it does not take.
+        assert 1 <= errors(node) - before_retries <= 6
+    finally:
+        MODPROBE.write_text(before)
+    told = node.wait(limited, "BandwidthLimited", since=time.monotonic(), seconds=20)
+    assert "ingress 100M, egress 100M bit/s on eth0: what stood in the way is gone" in told.notice.message
+    assert in_force(limited) == limits(ingress="100M", egress="100M")
+    assert [told.notice.reason for told in node.told] == ["BandwidthLimited", "BandwidthFailed", "BandwidthLimited"]
+    assert node.controller.wanted() == (1, 1, 0, 0)

@@ -39,6 +39,8 @@ class Kernel:
         self.calls = []
         self.altered = []
         self.problems = ()
+        self.missing = {}
+        self.lack = None
         self.audit_failures = []
         self.counter_failures = []
         self.closed = 0
@@ -54,6 +56,8 @@ class Kernel:
             steps=("write limits",) if before != limits else (),
             problems=self.problems,
             interfaces=self.interfaces,
+            missing={each: links for each, links in self.missing.items() if limits.get(each)},
+            lack=self.lack if limits.ingress else None,
         )
 
     def release(self, pod_uid, netns_path):

@@ -127,9 +127,11 @@ def kernels(draw: st.DrawFn) -> ObservedShaping:
 
 
 desires = st.builds(
-    lambda directions, rate: desired(*directions, bits_per_second=rate),
+    lambda directions, rate, **kernel_has: replace(desired(*directions, bits_per_second=rate), **kernel_has),
     st.sets(st.sampled_from(Direction)),
     st.sampled_from([1000, 20_000_000, 100_000_000, 10**15]),
+    may_split=st.booleans(),
+    may_redirect=st.booleans(),
 )
 
 

@@ -5,19 +5,21 @@ import dataclasses
 
 from reconciler.latecomers import Latecomers
 from reconciler.model import Problem, ProblemKind
-from reconciler.shaping import NetnsGoneError, PodCounters, ShapingError
+from reconciler.shaping import DirectionCounters, KernelLacksError, NetnsGoneError, PodCounters, ShapingError
 from reconciler.upkeep import AUDIT_S
 from tests.unit.reconciler.controller_bench import (
     M20,
     M100,
+    STARTED,
     A,
     B,
     Bench,
     api_pod,
     raised,
     sandbox,
+    unshaped_seconds,
 )
-from webhook.contract import Limits
+from webhook.contract import Direction, Limits
 
 
 async def test_a_link_that_appears_later_is_looked_at_and_a_flood_of_changes_only_once(bench):
@@ -60,12 +62,12 @@ async def test_a_pod_whose_limits_somebody_wrote_into_the_map_is_looked_at(bench
 async def test_a_failure_is_told_once_and_tried_again_until_it_works(bench):
     bench.kernel.failing[A] = [ShapingError("no such module"), ShapingError("no such module")]
     await bench.controller.on_run(sandbox())
-    assert bench.controller.wanted() == (1, 0, 1)
+    assert bench.controller.wanted() == (1, 0, 0, 1)
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
     assert [reason for _, reason in bench.told.notices] == ["BandwidthFailed", "BandwidthLimited"]
     assert bench.slept[:2] == [1.0, 2.0]
-    assert bench.controller.wanted() == (1, 1, 0)
+    assert bench.controller.wanted() == (1, 1, 0, 0)
 
 
 async def test_a_failure_for_another_reason_is_told_again(bench):
@@ -99,14 +101,14 @@ async def test_what_a_look_that_failed_may_have_left_goes_when_the_limit_is_not_
     bench.controller.on_pod_event("MODIFIED", api_pod())
     await bench.settle()
     assert bench.kernel.calls[-1] == ("u1", A, Limits())
-    assert bench.controller.wanted() == (0, 0, 0)
+    assert bench.controller.wanted() == (0, 0, 0, 0)
 
 
 async def test_on_another_network_than_ipvlan_nothing_is_in_force_and_nobody_is_told_to_do_anything(bench):
     bench.kernel.interfaces = ()
     await bench.controller.on_run(sandbox(egress="20M"))
     await bench.controller.on_run(sandbox("s2", uid="u2", path=B, managed=False))
-    assert bench.controller.wanted() == (1, 0, 0)
+    assert bench.controller.wanted() == (1, 0, 0, 0)
     assert bench.controller.limited() == []
     assert bench.told.notices == []
 
@@ -140,6 +142,97 @@ async def test_a_visit_reads_what_went_past_an_egress_limit_and_a_thorough_one_l
     assert await bench.controller.visit(limited, thorough=True) is None
 
 
+L3S = Problem(ProblemKind.L3S_INGRESS, "mode l3s")
+NO_IFB = KernelLacksError("CONFIG_IFB (module ifb)", "create the ifb vethbw0: Operation not supported")
+
+
+async def test_a_pod_that_has_only_some_of_its_limits_is_partial_and_one_that_has_none_has_failed(bench):
+    bench.kernel.problems, bench.kernel.missing = (L3S,), {Direction.INGRESS: ("eth0",)}
+    await bench.controller.on_run(sandbox(egress="20M"))
+    assert bench.controller.wanted() == (1, 0, 1, 0)
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
+    assert bench.controller.wanted() == (2, 0, 1, 1)
+    assert [reason for _, reason in bench.told.notices] == ["BandwidthLimited", "L3sIngress", "L3sIngress"]
+    bench.kernel.interfaces = ("eth0", "eth1")
+    bench.controller.look_at("u2")
+    await bench.settle()
+    assert bench.controller.wanted() == (2, 0, 2, 0), "it is limited on one of two interfaces"
+    bench.kernel.missing = {}
+    for uid in ("u1", "u2"):
+        bench.controller.look_at(uid)
+    await bench.settle()
+    assert bench.controller.wanted() == (2, 2, 0, 0)
+
+
+async def test_what_is_not_in_force_is_taken_away_all_the_same_when_it_is_not_wanted_any_more(bench):
+    bench.kernel.problems, bench.kernel.missing = (L3S,), {Direction.INGRESS: ("eth0",)}
+    await bench.controller.on_run(sandbox())
+    bench.controller.on_pod_event("MODIFIED", api_pod())
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits()}
+    assert bench.told.notices == [("shop/web-0", "L3sIngress")]
+
+
+async def test_a_pod_of_which_nothing_can_be_in_force_is_visited_and_was_not_late(bench):
+    bench.kernel.missing = {Direction.INGRESS: ("eth0",)}
+    await bench.controller.on_run(sandbox())
+    (withheld,) = bench.controller.limited()
+    calls = len(bench.kernel.calls)
+    assert await bench.controller.visit(withheld, thorough=True) is None
+    assert len(bench.kernel.calls) == calls + 1
+    await bench.controller.on_synchronize([sandbox()])
+    await bench.settle()
+    bench.kernel.missing = {}
+    bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await bench.settle()
+    assert [reason for _, reason in bench.told.notices] == ["BandwidthLimited"]
+    assert unshaped_seconds(bench) == 0
+
+
+async def test_on_a_kernel_without_ifb_egress_is_in_force_and_ingress_is_told_and_tried_again_until_it_is(bench):
+    bench.kernel.missing, bench.kernel.lack = {Direction.INGRESS: ("eth0",)}, NO_IFB
+    bench.gate = asyncio.Event()
+    await bench.controller.on_run(sandbox(egress="20M"))
+    for _ in range(3):
+        bench.controller.look_at("u1")
+        await bench.settle()
+    assert [reason for _, reason in bench.told.notices] == ["BandwidthLimited", "BandwidthFailed"]
+    assert bench.controller.wanted() == (1, 0, 1, 0)
+    assert (
+        bench.metrics.registry.get_sample_value("ipvlan_bandwidth_reconcile_errors_total", {"kind": "KernelLacksError"})
+        == 4
+    )
+    assert bench.slept == [1.0], "each look failed, and one of them is tried again by itself"
+    bench.kernel.missing, bench.kernel.lack = {}, None
+    bench.gate.set()
+    await bench.settle()
+    assert [reason for _, reason in bench.told.notices][2:] == ["BandwidthLimited"]
+    assert bench.controller.wanted() == (1, 1, 0, 0)
+
+
+async def test_the_metrics_show_as_in_force_what_is(bench):
+    bench.kernel.missing = {Direction.INGRESS: ("eth0",)}
+    await bench.controller.on_run(sandbox(egress="20M"))
+    figures = DirectionCounters(20_000_000, bytes=5, packets=0, drops=0, marks=0)
+    bench.kernel.tenants = lambda: ["u1"]
+    bench.kernel.counters = lambda _: [PodCounters("u1", A, dict.fromkeys(Direction, figures))]
+    bench.metrics.pods.show(await bench.controller.upkeep.counters())
+    labels = {"namespace": "shop", "pod": "web-0"}
+    values = {
+        (name, each.value): bench.metrics.registry.get_sample_value(
+            f"ipvlan_bandwidth_{name}", {**labels, "direction": each.value}
+        )
+        for name in ("limit_bits_per_second", "bytes_total")
+        for each in Direction
+    }
+    assert values == {
+        ("limit_bits_per_second", "ingress"): None,
+        ("limit_bits_per_second", "egress"): 20_000_000,
+        ("bytes_total", "ingress"): 5,
+        ("bytes_total", "egress"): 5,
+    }
+
+
 async def test_a_netns_that_went_meanwhile_is_no_failure(bench):
     await bench.controller.on_run(sandbox())
     told = list(bench.told.notices)
@@ -166,7 +259,7 @@ async def test_a_sandbox_whose_netns_is_gone_is_forgotten_though_the_runtime_say
     await bench.settle()
     task.cancel()
     assert bench.kernel.held == {}
-    assert bench.controller.wanted() == (0, 0, 0)
+    assert bench.controller.wanted() == (0, 0, 0, 0)
 
 
 async def test_a_collector_that_cannot_tell_what_is_gone_frees_nothing_and_goes_on(bench):
@@ -234,7 +327,7 @@ async def test_a_thousand_pods_in_turn_leave_nothing_in_memory_however_they_come
     assert not bench.controller._ears._heard
     assert not bench.controller._due._urgencies
     assert bench.kernel.held == {}
-    assert bench.controller.wanted() == (0, 0, 0)
+    assert bench.controller.wanted() == (0, 0, 0, 0)
 
 
 async def test_a_pod_that_starts_while_many_are_counted_waits_for_a_few_of_them(bench):

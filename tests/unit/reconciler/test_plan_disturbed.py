@@ -186,3 +186,56 @@ def test_a_bpf_filter_of_others_at_our_place_leaves_ours_in_force() -> None:
     planned = plan(BOTH, joined)
     assert planned.steps == ()
     assert [problem.kind for problem in planned.problems] == [ProblemKind.CONFLICT] * 2
+
+
+INGRESS, EGRESS = Direction.INGRESS, Direction.EGRESS
+L3S = replace(SLAVE, link=Link("eth0", "ipvlan", "l3s"))
+SECOND = replace(SLAVE, link=Link("eth1", "ipvlan", "l2"))
+WITH_INGRESS_QDISC = replace(SECOND, classifier="ingress")
+
+
+@pytest.mark.parametrize(
+    ("links", "missing"),
+    [
+        pytest.param((SLAVE,), {}, id="nothing"),
+        pytest.param((L3S,), {INGRESS: ("eth0",)}, id="l3s"),
+        pytest.param((SLAVE, WITH_INGRESS_QDISC), {INGRESS: ("eth1",), EGRESS: ("eth1",)}, id="no place on one link"),
+        pytest.param((SLAVE, ObservedLink(Link(IFB_NAME, "dummy"))), {INGRESS: ("eth0",)}, id="another's vethbw0"),
+        pytest.param((replace(SLAVE, root=Qdisc("tbf", 1 << 16)),), {EGRESS: ("eth0",)}, id="nothing paces"),
+        pytest.param((replace(SLAVE, root=Qdisc("fq", 1 << 16)),), {}, id="another's fq paces"),
+        pytest.param((_intruder(EGRESS, "bpf"),), {}, id="another's filter beside ours"),
+        pytest.param((_intruder(EGRESS, "matchall"),), {EGRESS: ("eth0",)}, id="another's filter in its place"),
+        pytest.param((_intruder(INGRESS, "matchall"),), {INGRESS: ("eth0",)}, id="another's redirection in its place"),
+        pytest.param((), {}, id="no ipvlan"),
+    ],
+)
+def test_a_plan_says_which_directions_it_cannot_limit_and_where(
+    links: tuple[ObservedLink, ...], missing: dict[Direction, tuple[str, ...]]
+) -> None:
+    kernel = ObservedShaping(links)
+    assert plan(BOTH, kernel).missing == missing
+    assert plan(BOTH, after(BOTH, kernel)).missing == missing
+    assert plan(desired(EGRESS), kernel).missing == {each: on for each, on in missing.items() if each is EGRESS}
+    assert plan(NOTHING, kernel).missing == {}
+
+
+def test_where_the_kernel_cannot_redirect_ingress_is_not_limited_and_egress_is() -> None:
+    unredirected = replace(BOTH, may_redirect=False)
+    planned = plan(unredirected, ObservedShaping((SLAVE,)))
+    assert planned.missing == {INGRESS: ("eth0",)}
+    assert [step for step in planned.steps if "ifb" in str(step) or IFB_NAME in str(step)] == []
+    assert (
+        after(unredirected, ObservedShaping((SLAVE,))).links == after(desired(EGRESS), ObservedShaping((SLAVE,))).links
+    )
+
+
+def test_an_ifb_that_nothing_can_redirect_to_stays_as_making_and_deleting_it_would_be_heard_as_a_change() -> None:
+    shaped = after(BOTH, ObservedShaping((SLAVE,)))
+    begun = replace(
+        shaped,
+        links=tuple(
+            replace(held, filters=tuple(one for one in held.filters if one.hook is EGRESS)) for held in shaped.links
+        ),
+    )
+    assert plan(replace(BOTH, may_redirect=False), begun).steps == ()
+    assert after(desired(EGRESS), begun).links == after(desired(EGRESS), ObservedShaping((SLAVE,))).links

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.model import IFB_NAME, DesiredShaping, Link, ObservedLink, ObservedShaping, class_id
+from reconciler.model import IFB_NAME, DesiredShaping, Link, ObservedLink, ObservedShaping, class_id, covered
 from reconciler.plan import plan
 from tests.unit.reconciler.plans import BOTH, NOTHING, SLAVE, after, desires, kernels
 from tests.unit.reconciler.simulated_kernel import PROGRAM_ID, simulate
@@ -32,7 +32,8 @@ pods = st.one_of(kernels(), shaped_pods, st.builds(by_an_older_program, shaped_p
 def limits(held: ObservedLink, direction: Direction, kernel: ObservedShaping, slot: int) -> bool:
     """Whether the shaper on a link finds a limit, and packets are paced by it."""
     ours = held.ours(Direction.EGRESS)
-    if ours is None or not held.link.is_up or held.root.kind != "fq":
+    is_deaf = held.link.kind == "ifb" and not held.link.is_up  # one that is down drops what is redirected to it
+    if ours is None or is_deaf or not (held.root.kind == "fq" or held.root.is_ours):
         return False
     if ours.program_id == PROGRAM_ID:
         return ours.class_id == class_id(slot, direction) and direction in kernel.limits
@@ -82,6 +83,22 @@ def test_no_step_leaves_unshaped_what_was_shaped_before_and_is_after(
     for step in plan(wanted, kernel).steps:
         kernel = simulate(kernel, step)
         assert stays <= shaped(kernel, wanted.slot), step
+
+
+@given(desires, kernels())
+def test_what_a_plan_says_that_it_limits_is_limited_when_it_is_done_and_nothing_else(
+    wanted: DesiredShaping, kernel: ObservedShaping
+) -> None:
+    missing = plan(wanted, kernel).missing
+    done = after(wanted, kernel)
+    limited = shaped(done, wanted.slot)
+    expected = {
+        (held.link.name, direction)
+        for held in covered(kernel.links)
+        for direction in wanted.limits
+        if held.link.name not in missing.get(direction, ())
+    }
+    assert limited == expected
 
 
 def test_a_pod_of_an_older_program_counts_as_shaped() -> None:

@@ -1,7 +1,9 @@
 """People are told what changed for their Pod, and nothing else."""
 
-from reconciler.report import NOTHING, Applied, Notice, Reason, describe, report
-from webhook.contract import Limits, Quantity
+import pytest
+
+from reconciler.report import NOTHING, Applied, Notice, Reason, applied, describe, report
+from webhook.contract import Direction, Limits, Quantity
 
 M100 = Quantity(100_000_000)
 M20 = Quantity(20_000_000)
@@ -73,3 +75,65 @@ def test_limits_in_words():
 
 def test_what_is_well_again_on_the_node_is_no_warning():
     assert {Notice(why, "").type for why in (Reason.STARTED, Reason.KERNEL_READY, Reason.RUNTIME_BACK)} == {"Normal"}
+
+
+L3S = Notice("L3sIngress", "mode l3s")
+WITHOUT_INGRESS = {Direction.INGRESS: ("eth0",)}
+EGRESS_ONLY = applied(BOTH.limits, ("eth0",), WITHOUT_INGRESS, (L3S,))
+NONE_OF_BOTH = applied(BOTH.limits, ("eth0",), dict.fromkeys(Direction, ("eth0",)), (Notice("Conflict", "ingress"),))
+ON_ONE_LINK = applied(BOTH.limits, ("eth0", "eth1"), dict.fromkeys(Direction, ("eth1",)), (L3S,))
+
+
+def test_only_what_holds_on_all_interfaces_is_in_force_and_all_that_was_asked_for_is_remembered():
+    assert applied(BOTH.limits, ("eth0",), {}) == BOTH
+    assert (EGRESS_ONLY.limits, EGRESS_ONLY.withheld) == (Limits(egress=M100), Limits(ingress=M100))
+    assert (ON_ONE_LINK.limits, ON_ONE_LINK.withheld, ON_ONE_LINK.in_part) == (Limits(), BOTH.limits, True)
+    assert {each.asked for each in (EGRESS_ONLY, NONE_OF_BOTH, ON_ONE_LINK)} == {BOTH.limits}
+    assert not EGRESS_ONLY.in_part
+    assert not NONE_OF_BOTH.in_part
+    assert applied(BOTH.limits, (), {}, (L3S,)) == Applied(notices=(L3S,))
+
+
+def test_what_could_not_be_had_is_not_told_as_in_force():
+    limited, _ = report(NOTHING, EGRESS_ONLY, ["fq"])
+    assert limited.message == "limited to egress 100M bit/s on eth0, but for what the warnings beside this say"
+    assert reasons(NOTHING, NONE_OF_BOTH, ["limits"]) == ["Conflict"]
+    assert reasons(NOTHING, ON_ONE_LINK, ["fq"]) == ["L3sIngress"]
+    assert report(EGRESS_ONLY, EGRESS_ONLY, []) == ()
+
+
+def test_a_restarted_reconciler_is_quiet_of_what_it_found_that_is_not_in_force_and_warns_again():
+    assert reasons(Applied(BOTH.limits), EGRESS_ONLY, []) == ["L3sIngress"]
+    assert reasons(Applied(BOTH.limits), NONE_OF_BOTH, []) == ["Conflict"]
+
+
+@pytest.mark.parametrize("before", [EGRESS_ONLY, NONE_OF_BOTH, ON_ONE_LINK])
+def test_what_comes_in_force_when_nothing_stands_in_the_way_any_more_is_told(before):
+    (notice,) = report(before, BOTH, ["fq"])
+    assert notice.reason == Reason.LIMITED
+    assert notice.message == "limited to ingress 100M, egress 100M bit/s on eth0: what stood in the way is gone"
+    (partly,) = report(NONE_OF_BOTH, EGRESS_ONLY, ["fq"])[:1]
+    assert partly.message == "limited to egress 100M bit/s on eth0, but for what the warnings beside this say"
+
+
+def test_what_comes_in_the_way_is_told_by_the_warning_alone():
+    assert reasons(BOTH, NONE_OF_BOTH, []) == ["Conflict"]
+    assert reasons(BOTH, EGRESS_ONLY, ["detach"]) == ["L3sIngress"]
+
+
+def test_of_a_change_what_is_in_force_is_told():
+    other = applied(Limits(ingress=M20, egress=M20), ("eth0",), WITHOUT_INGRESS, (L3S,))
+    (notice,) = report(EGRESS_ONLY, other, ["limits"])
+    assert notice.message == "limits changed from egress 100M bit/s to egress 20M bit/s"
+    only_ingress = applied(Limits(ingress=M20), ("eth0",), WITHOUT_INGRESS, (L3S,))
+    (notice,) = report(EGRESS_ONLY, only_ingress, ["limits"])
+    assert notice.message == "limits changed from egress 100M bit/s to no limit"
+    assert report(only_ingress, applied(Limits(ingress=M100), ("eth0",), WITHOUT_INGRESS, (L3S,)), ["limits"]) == ()
+    assert report(only_ingress, NOTHING, ["limits"]) == ()
+
+
+def test_the_end_of_a_limit_that_held_on_some_interfaces_is_told():
+    (notice,) = report(ON_ONE_LINK, NOTHING, ["limits"])
+    assert notice.message == "no longer limited (was in part, to ingress 100M, egress 100M bit/s)"
+    (notice,) = report(EGRESS_ONLY, NOTHING, ["limits"])
+    assert notice.message == "no longer limited (was egress 100M bit/s)"

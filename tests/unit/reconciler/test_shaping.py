@@ -7,12 +7,18 @@ from pathlib import Path
 import pytest
 
 from reconciler.counters import slots_in
+from reconciler.kernel.apply import AttachedProgram
 from reconciler.kernel.buckets import Counters
+from reconciler.loading import RETRY_S
 from reconciler.model import LimitEntry, ObservedShaping
-from reconciler.shaping import Shaper, ShapingError
+from reconciler.patience import MOST_S
+from reconciler.shaping import KernelLacksError, Shaper, ShapingError
 from reconciler.slots import SlotTable, Tenant
+from reconciler.steps import AttachRedirect, CreateIfb, SetRoot
 from reconciler.survey import Survey
-from webhook.contract import Limits, Quantity
+from tests.unit.reconciler.plans import SLAVE
+from tests.unit.reconciler.simulated_kernel import FILTER_NAME, PROGRAM_ID, simulate
+from webhook.contract import Direction, Limits, Quantity
 
 
 class Program:
@@ -20,6 +26,8 @@ class Program:
 
     slots = 1
     closed = 0
+    program_id = PROGRAM_ID
+    attached = AttachedProgram(0, FILTER_NAME)
 
     def read_counters(self, _class_id):
         raise OSError(ENOMEM, "Cannot allocate memory")
@@ -101,3 +109,100 @@ def test_what_is_counted_after_an_adoption_tells_which_sandbox_is_the_later():
     program = Adopted()
     shaper = Shaper(program, slots_in(program), Survey(), adopted=True)
     assert [(counted.pod_uid, counted.generation) for counted in shaper.counters()] == [("u1", 9), ("u1", 8)]
+
+
+class Working(Program):
+    """Has maps, and nothing in them but what is written."""
+
+    def __init__(self):
+        self.written = {}
+
+    def read_limit(self, class_id):
+        return self.written.get(class_id)
+
+    def write_limit(self, class_id, entry):
+        self.written[class_id] = entry
+
+
+class Simulated:
+    """A network namespace that is only remembered, of a kernel that lacks some kinds of steps."""
+
+    def __init__(self, monkeypatch, *lacks):
+        self.kernel, self.lacks, self.refused, self.now_s = ObservedShaping((SLAVE,)), lacks, 0, 1000.0
+        monkeypatch.setattr("reconciler.shaping.monotonic", lambda: self.now_s)
+        monkeypatch.setattr("reconciler.shaping.observe_netns", lambda _: self.kernel)
+        monkeypatch.setattr("reconciler.shaping.apply", self.apply)
+        monkeypatch.setattr("reconciler.shaping.hand_over", lambda *_: None)
+
+    def apply(self, step, _netlink, _program):
+        if any(lacked(step) for lacked in self.lacks):
+            self.refused += 1
+            raise KernelLacksError("CONFIG_X (module x)", f"{step}: Operation not supported")
+        self.kernel = simulate(self.kernel, step)
+
+
+def no_ifb(step):
+    return isinstance(step, CreateIfb)
+
+
+def no_mirred(step):
+    return isinstance(step, AttachRedirect)
+
+
+def no_tbf(step):
+    return isinstance(step, SetRoot) and step.splitting is not None
+
+
+SLOW = Limits(ingress=Quantity(20_000_000), egress=Quantity(20_000_000))
+
+
+@pytest.mark.parametrize("lacks", [(no_ifb,), (no_mirred,), (no_tbf, no_mirred)])
+def test_a_kernel_that_cannot_limit_ingress_limits_egress_and_ingress_too_as_soon_as_it_can(netns, monkeypatch, lacks):
+    simulated = Simulated(monkeypatch, *lacks)
+    shaper = Shaper(Working(), SlotTable(1), Survey(), adopted=False)
+    first = shaper.shape("u1", netns, SLOW)
+    assert first.missing == {Direction.INGRESS: ("eth0",)}
+    assert "the node's kernel needs CONFIG_X (module x)" in str(first.lack)
+    assert simulated.kernel.links[0].ours(Direction.EGRESS)
+    simulated.now_s += RETRY_S[0]
+    again = shaper.shape("u1", netns, SLOW)
+    assert (again.steps, again.missing, str(again.lack)) == ((), first.missing, str(first.lack))
+    simulated.lacks = ()
+    simulated.now_s += RETRY_S[0]
+    able = shaper.shape("u1", netns, SLOW)
+    assert (able.missing, able.lack) == ({}, None)
+    assert simulated.kernel.links[0].ours(Direction.INGRESS)
+    shaper.shape("u1", netns, Limits())
+    assert simulated.kernel.links == (SLAVE,)
+    assert shaper._lacks == {}
+
+
+def test_what_the_kernel_had_not_is_not_tried_when_a_change_is_heard_as_the_try_itself_is_one(netns, monkeypatch):
+    simulated = Simulated(monkeypatch, no_mirred)
+    shaper = Shaper(Working(), SlotTable(1), Survey(), adopted=False)
+    first = shaper.shape("u1", netns, SLOW)
+    tried = simulated.refused
+    simulated.now_s += MOST_S
+    again = shaper.shape("u1", netns, SLOW)
+    assert simulated.refused == tried
+    assert (again.missing, again.lack) == (first.missing, first.lack)
+    assert shaper.shape("u1", netns, Limits(egress=SLOW.egress)).lack is None
+
+
+@pytest.mark.parametrize("lacks", [no_ifb, no_mirred])
+def test_a_kernel_that_cannot_limit_ingress_fails_where_nothing_else_is_asked_for(netns, monkeypatch, lacks):
+    simulated = Simulated(monkeypatch)
+    shaper = Shaper(Working(), SlotTable(1), Survey(), adopted=False)
+    shaper.shape("u1", netns, Limits(egress=SLOW.egress))
+    simulated.lacks = (lacks,)
+    for _ in range(2):
+        with pytest.raises(KernelLacksError, match="CONFIG_X"):
+            shaper.shape("u1", netns, Limits(ingress=SLOW.ingress))
+        assert not simulated.kernel.links[0].filters, "the egress limit goes all the same"
+
+
+def test_what_no_limit_can_do_without_is_no_limit(netns, monkeypatch):
+    Simulated(monkeypatch, lambda step: isinstance(step, SetRoot))
+    shaper = Shaper(Working(), SlotTable(1), Survey(), adopted=False)
+    with pytest.raises(KernelLacksError, match="CONFIG_X"):
+        shaper.shape("u1", netns, SLOW)
