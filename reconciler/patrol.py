@@ -72,8 +72,8 @@ class Patrol:
     async def _visit(self, sandbox: Sandbox) -> None:
         sample = await self._controller.visit(sandbox, thorough=self._rounds % THOROUGH_ROUNDS == 0)
         before = self._samples.pop(sandbox.key, None)
-        if sample is None:
-            return
+        if sample is None or sandbox.key not in {each.key for each in self._controller.limited()}:
+            return  # one that is gone meanwhile is forgotten by whoever would be told of it
         self._samples[sandbox.key] = sample
         passed = unshaped(before, sample)
         if passed.packets:

@@ -1,6 +1,7 @@
 """The plugin on a Unix socket: what its handler hears, and what the runtime is answered."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests.unit.nri.runtime_socket import (
     running,
     until,
 )
+from tests.unit.reconciler.memory import remembered
 
 
 async def test_the_handler_hears_the_replay_and_each_hook_and_each_is_answered(runtime: Runtime) -> None:
@@ -104,6 +106,25 @@ async def test_a_slow_handler_is_answered_for_at_the_deadline_and_goes_on(
         assert handler.heard[1:] == [("late", "test-0")]
         go_on.set()
         await until(lambda: ("run", "test-0") in handler.heard)
+
+
+async def test_sandboxes_that_came_and_went_are_not_remembered(runtime: Runtime) -> None:
+    handler, held = Recorder(), set()
+    async with running(NriPlugin(handler, socket_path=runtime.path)) as plugin:
+
+        async def look(_what: str) -> None:
+            held.update(remembered(plugin, r"sandbox-\d+").values())
+
+        connection = await runtime.accept()
+        await connection.start()
+        handler.does = look
+        for number in range(50):
+            pod = replace(POD, id=f"sandbox-{number}")
+            for hook in Hook:
+                assert await connection.call(hook.method, pod_request(pod)) == Response()
+        await until(lambda: not plugin._tasks)
+        assert remembered(plugin, r"sandbox-\d+") == {}
+    assert len(held) == 50, "each was, while it was at work"
 
 
 async def test_a_sandbox_is_not_stopped_before_its_slow_start_is_done_but_others_do_not_wait(runtime: Runtime) -> None:

@@ -110,11 +110,16 @@ class Told:
 
 
 class Deaf:
+    """Hears nothing of what it watches."""
+
+    def __init__(self):
+        self.watched = set()
+
     def watch(self, netns_path):
-        pass
+        self.watched.add(netns_path)
 
     def unwatch(self, netns_path):
-        pass
+        self.watched.discard(netns_path)
 
 
 def raised(error):
@@ -157,8 +162,9 @@ def api_pod(uid="u1", status=None, **annotations):
 class Bench:
     """A controller at work on a Kernel; `settle` lets everything that is due happen."""
 
-    def __init__(self, *, start_failures=()):
-        self.kernel, self.told, self.slept = Kernel(), Told(), []
+    def __init__(self, *, start_failures=(), told=None):
+        self.kernel, self.told, self.slept = Kernel(), told or Told(), []
+        self.monitor = Deaf()
         self.start_failures = list(start_failures)
         self.started_with = None
         self.now_s = STARTED_S + 30
@@ -167,7 +173,7 @@ class Bench:
         self.gate = None
         self.controller = Controller(
             self._start,
-            monitor=Deaf(),
+            monitor=self.monitor,
             events=self.told,
             metrics=self.metrics,
             executor=Inline(),

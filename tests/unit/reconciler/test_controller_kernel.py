@@ -1,9 +1,7 @@
 """What the kernel tells, refuses and loses."""
 
 import asyncio
-import dataclasses
 
-from reconciler.latecomers import Latecomers
 from reconciler.model import Problem, ProblemKind
 from reconciler.shaping import DirectionCounters, KernelLacksError, NetnsGoneError, PodCounters, ShapingError
 from reconciler.upkeep import AUDIT_S
@@ -284,50 +282,6 @@ async def test_a_sandbox_let_go_while_its_look_waited_is_not_shaped_again(bench)
     await stopping
     await bench.settle()
     assert bench.kernel.held == {}
-
-
-async def test_a_thousand_pods_in_turn_leave_nothing_in_memory_however_they_come_and_go(bench):
-    for number in range(1000):
-        uid, path = f"u{number}", f"/run/netns/{number}"
-        pod = sandbox(f"s{number}", uid=uid, path=path)
-        told = [("ADDED", api_pod(uid, ingress="20M")), ("MODIFIED", api_pod(uid, ingress="1M"))]
-        if number % 3 == 0:
-            bench.kernel.failing[path] = [(ShapingError, NetnsGoneError)[number % 2]("no")]
-        if number % 5:
-            bench.controller.on_pod_event(*told.pop(0))
-        await bench.controller.on_run(pod)
-        for event in told:
-            bench.controller.on_pod_event(*event)
-        bench.controller.on_netns_changed([path])
-        if number % 2:
-            bench.controller.on_pod_event("DELETED", api_pod(uid))
-        if number % 7:
-            await bench.controller.on_stop(pod)
-            await bench.controller.on_remove(pod)
-        else:
-            bench.kernel.gone.add(path)
-        bench.controller.on_pod_event("DELETED", api_pod(uid))
-    collector = asyncio.create_task(bench.controller.upkeep.run_collector())
-    for _ in range(100):
-        await bench.settle()
-    collector.cancel()
-    await bench.settle()
-    known = bench.controller._known
-    kept = (
-        vars(bench.controller)
-        | vars(bench.controller._failures)
-        | {field.name: getattr(known, field.name) for field in dataclasses.fields(known)}
-    )
-    held = {name: value for name, value in kept.items() if isinstance(value, dict | set) and value}
-    assert not held
-    assert known.latecomers == Latecomers()
-    settling = bench.controller._settling
-    assert not settling._waiting
-    assert not settling._patience._looks
-    assert not bench.controller._ears._heard
-    assert not bench.controller._due._urgencies
-    assert bench.kernel.held == {}
-    assert bench.controller.wanted() == (0, 0, 0, 0)
 
 
 async def test_a_pod_that_starts_while_many_are_counted_waits_for_a_few_of_them(bench):
