@@ -5,6 +5,7 @@ from errno import ENOMEM
 
 import pytest
 
+from reconciler.known import Wanted
 from reconciler.shaping import DirectionCounters, NetnsGoneError, PodCounters, ShapingError
 from tests.unit.reconciler.controller_bench import (
     M20,
@@ -35,7 +36,7 @@ async def test_a_sandbox_that_a_replay_does_not_tell_of_stays_limited_while_its_
     await bench.controller.on_synchronize(told)
     await bench.settle()
     assert bench.kernel.held == {}
-    assert bench.controller.wanted() == (0, 0, 0)
+    assert bench.controller.wanted() == Wanted(0, 0, 0, 0)
 
 
 async def test_a_pod_of_which_the_runtime_names_no_netns_is_told_once_when_it_asks_for_a_limit(bench):
@@ -46,9 +47,9 @@ async def test_a_pod_of_which_the_runtime_names_no_netns_is_told_once_when_it_as
         bench.controller.on_pod_event("MODIFIED", api_pod(ingress=ingress))
         await bench.settle()
     assert bench.told.notices == [("shop/web-0", "BandwidthFailed")]
-    assert bench.controller.wanted() == (1, 0, 1)
+    assert bench.controller.wanted() == Wanted(1, 0, 0, 1)
     await bench.controller.on_stop(sandbox(path=""))
-    assert bench.controller.wanted() == (0, 0, 0)
+    assert bench.controller.wanted() == Wanted(0, 0, 0, 0)
 
 
 async def test_a_defect_that_one_pod_brings_out_is_told_tried_again_and_costs_the_others_nothing(bench):
@@ -63,7 +64,7 @@ async def test_a_defect_that_one_pod_brings_out_is_told_tried_again_and_costs_th
     await bench.settle()
     assert bench.told.notices[:2] == [("shop/web-0", "BandwidthFailed"), ("shop/web-0", "BandwidthLimited")]
     assert bench.slept
-    assert bench.controller.wanted() == (2, 1, 1)
+    assert bench.controller.wanted() == Wanted(2, 1, 0, 1)
 
 
 async def test_the_time_that_a_pod_ran_unlimited_as_nobody_was_there_is_counted_and_told_once(bench):

@@ -1,6 +1,6 @@
 """What is known of Pods; tests/unit/reconciler/test_controller*.py have it at work."""
 
-from reconciler.known import Known
+from reconciler.known import Known, Wanted
 from reconciler.pods import PodView
 from reconciler.sandboxes import Sandbox
 from webhook.contract import Limits, Quantity
@@ -28,7 +28,7 @@ def test_what_was_to_be_and_is_not_in_force_is_no_limit_yet():
     known.adopt(held.key, M20, Limits())
     assert known.intent(held).limits == M20
     assert known.began_unlimited(held)
-    assert known.wanted() == (1, 0, 0)
+    assert known.wanted() == Wanted(1, 0, 0, 0)
 
 
 def test_a_pod_of_which_the_runtime_names_no_netns_is_found_by_what_its_netns_holds():
@@ -60,7 +60,7 @@ def test_only_a_pod_that_asks_for_a_limit_and_is_not_on_the_hosts_network_lacks_
         known.seen(view)
     known.began(Sandbox("s3", PodView("u3", "shop", "web-3", host_network=True), ""))
     assert [sandbox.id for sandbox in known.lost()] == ["s0"]
-    assert known.wanted() == (1, 0, 0)
+    assert known.wanted() == Wanted(1, 0, 0, 0)
     known.replayed([])
     assert known.lost() == ()
 
