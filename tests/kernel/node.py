@@ -72,6 +72,19 @@ class Node:
         """The runtime starts a Pod with these limits, and waits for the hook."""
         self._do(self.controller.on_run(_sandbox(pod, annotations)))
 
+    def stop(self, pod: Pod) -> None:
+        """The runtime stops a Pod, and waits for the hook."""
+        self._do(self.controller.on_stop(_sandbox(pod, {})))
+
+    def collect(self) -> None:
+        """What is done now and then for Pods that nobody told the end of."""
+        self._do(self.controller.upkeep.collect())
+
+    @property
+    def watched(self) -> set[str]:
+        """The network namespaces that are listened to."""
+        return set(self._monitor._paths.values())
+
     def annotate(self, pod: Pod, **annotations: str) -> None:
         """The API server tells of a Pod with these annotations."""
         metadata = {

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.kernel.monitor import Monitor
 from reconciler.shaping import NoSlotLeftError, Shaper
 from reconciler.survey import survey
 from tests.kernel import lab
-from tests.kernel.lab import limits
+from tests.kernel.lab import Pod, limits
+from tests.kernel.node import Node
+from tests.unit.reconciler.memory import remembered
 
 SLOTS = 250
-ROUNDS, AT_A_TIME = 10, 100
+ROUNDS, WARM_ROUNDS, AT_A_TIME = 10, 3, 100
 BOTH = limits(ingress="100M", egress="100M")
 GONE_WITHIN_S = 20
 # A thread's stack, an arena of the allocator, what Python keeps for the next object: not what each Pod would leave.
@@ -104,30 +105,34 @@ def has_address(name: str, number: int) -> bool:
 
 @pytest.mark.usefixtures("wire")
 def test_a_thousand_pods_in_turn_leave_nothing(node: Shaper) -> None:
-    with Monitor() as monitor:
+    with Node(node) as running:
         begun = now = None
         for number in range(ROUNDS):
-            names = [f"turn-{number}-{each}" for each in range(AT_A_TIME)]
-            create(names)
-            for name in names:
-                assert node.shape(name, path(name), BOTH).steps
-                monitor.watch(path(name))
+            pods = [Pod(f"turn-{number}-{each}", f"turn-{number}-{each}", "") for each in range(AT_A_TIME)]
+            create([pod.name for pod in pods])
+            for pod in pods:
+                running.start(pod, ingress="100M", egress="100M")
             assert len(node.counters()) == AT_A_TIME
-            monitor.read()
-            for each, name in enumerate(names):
-                # Some are told of before they go, some after, and some not at all.
-                if each % 3 == 0:
-                    node.release(name, path(name))
-                    monitor.unwatch(path(name))
-            delete(names)
-            for each, name in enumerate(names):
-                if each % 3 == 1:
-                    node.release(name, path(name))
-                monitor.unwatch(path(name))
-            assert node.collect(()) == AT_A_TIME // 3
+            assert running.watched == {pod.netns for pod in pods}
+            # Some are told of before they go, some after, and some not at all.
+            for pod in pods[::3]:
+                running.stop(pod)
+            delete([pod.name for pod in pods])
+            for pod in pods[1::3]:
+                running.stop(pod)
+            assert running.watched == {pod.netns for pod in pods[2::3]}
+            assert len(node.counters()) == len(pods[2::3])
+            running.collect()
+            assert running.watched == set()
+            lab.sleep(1)  # so that all are looked at that something was heard of
+            running.told.clear()
             now = held(node)
             print(f"TURN {number}: {now}")
-            begun = begun or now  # what the first hundred took once, as caches, is no leak
+            if number == WARM_ROUNDS:  # what the first hundreds took once, as caches, is no leak
+                begun = now
+        # The loop that looks at Pods is where it was with the last of them.
+        ways = remembered(running.controller, r"(/run/netns/)?turn-\d+-\d+")
+        assert [way for way in ways if "_tasks[]()" not in way] == []
         assert begun
         assert replace(held(node), resident_kib=0) == replace(begun, resident_kib=0)
         assert now.slots == now.limits == 0

@@ -1,15 +1,17 @@
 """Changes in a Pod's netns are heard of from outside."""
 
 import select
-import time
 from pathlib import Path
 
 import pytest
 
 from reconciler.kernel.monitor import Changes, Monitor
+from reconciler.kernel.netlink import Netlink
 from reconciler.shaping import Shaper
 from tests.kernel import lab
 from tests.kernel.lab import Pod, limits
+
+MOST_FIRST, MOST_AGAIN = 16, 8
 
 
 def heard(monitor: Monitor) -> Changes:
@@ -46,9 +48,28 @@ def test_a_watched_netns_can_still_go() -> None:
             assert Path("/run/netns/next").exists()
 
 
-def test_times_of_shaping_are_printed(shaper: Shaper, limited: Pod) -> None:
-    began = time.perf_counter()
-    shaper.shape(limited.uid, limited.netns, limits(egress="10M", ingress="10M"))
-    shaped = time.perf_counter()
-    shaper.shape(limited.uid, limited.netns, limits(egress="10M", ingress="10M"))
-    print(f"TIMES first {shaped - began:.4f} s, again {time.perf_counter() - shaped:.4f} s")
+def test_looking_again_asks_the_kernel_little_and_changes_nothing(
+    shaper: Shaper, limited: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A starting Pod waits for the first look, and all others for the looks that follow on each change."""
+    sent, send = [], Netlink._send
+
+    def count(self: Netlink, data: bytes) -> None:
+        sent.append(len(data))
+        send(self, data)
+
+    monkeypatch.setattr(Netlink, "_send", count)
+    asked = []
+    with Monitor() as monitor:
+        monitor.watch(limited.netns)
+        for _ in range(3):
+            sent.clear()
+            steps = shaper.shape(limited.uid, limited.netns, limits(egress="10M", ingress="10M")).steps
+            asked.append((len(steps), len(sent)))
+            changed = heard(monitor).netns_paths
+            assert bool(changed) == bool(steps)
+    print(f"REQUESTS, as steps and requests: {asked}")
+    (steps_first, first), *again = asked
+    assert steps_first > 0
+    assert first <= MOST_FIRST
+    assert all(steps == 0 and requests <= MOST_AGAIN for steps, requests in again)
