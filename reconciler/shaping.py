@@ -12,8 +12,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Final, Self
 
-from reconciler.bypass import Sample, Traffic, sample, total
-from reconciler.counters import DirectionCounters, PodCounters, limits_of, pod_counters, slots_in
+from reconciler.bypass import Sample, sample, total
+from reconciler.counters import DirectionCounters, PodCounters, slots_in
 from reconciler.handover import hand_over
 from reconciler.inspection import Inspection, clean, inspect
 from reconciler.kernel import netns, traffic
@@ -26,7 +26,6 @@ from reconciler.kernel.errors import (
     NoSlotLeftError,
     ShapingError,
     StepFailedError,
-    read_back,
 )
 from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import observe_netns
@@ -38,14 +37,14 @@ from reconciler.model import (
     ObservedShaping,
     Problem,
     ProblemKind,
-    class_id,
     covered,
 )
 from reconciler.plan import plan
 from reconciler.sandboxes import Key
-from reconciler.slots import Assignment, NoFreeSlotError, SlotTable, Tenant
+from reconciler.slots import Assignment, SlotTable, Tenant
 from reconciler.steps import AttachRedirect, ClearLimit, CreateIfb, Plan, SetRoot, Step, WriteLimit
 from reconciler.survey import Survey, survey
+from reconciler.tenants import Tenants
 from webhook.contract import Direction, Limits
 
 __all__ = [
@@ -103,8 +102,7 @@ class Shaper:
 
     def __init__(self, program: Program, slots: SlotTable, found: Survey, *, adopted: bool) -> None:
         self._program = program
-        self._slots = slots
-        self._paths = {tenant: path for tenant, path in found.paths.items() if tenant in slots.taken}
+        self._tenants = Tenants(program, slots, found.paths)
         self._changes: dict[Tenant, int] = {}
         self._lacks: dict[Tenant, tuple[float, KernelLacksError]] = {}
         self.adopted = adopted
@@ -147,8 +145,7 @@ class Shaper:
         with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
             tenant = Tenant(pod_uid, fstat(descriptor).st_ino)
             if limits:
-                self._assign(tenant)
-                self._paths[tenant] = netns_path
+                self._tenants.assign(tenant, netns_path)
             outcome = self._shape(tenant, netlink, limits)
         unused = any(problem.kind is ProblemKind.NO_IPVLAN for problem in outcome.problems)
         if not limits or unused:
@@ -158,34 +155,21 @@ class Shaper:
     def release(self, pod_uid: str, netns_path: str) -> None:
         """The Pod, or this sandbox of it, is gone: take ours out of its netns if that still exists, free its slot."""
         try:
-            if not self._is_anothers(pod_uid, netns_path):
+            if not self._tenants.is_anothers(pod_uid, netns_path):
                 self.shape(pod_uid, netns_path, Limits())
         except (NetnsGoneError, HostNetnsError):
             pass
         except ShapingError as error:
             _LOG.warning("not all was taken out of %s, which goes with it: %s", netns_path, error)
-        for tenant in [held for held in self._slots.taken if held.pod_uid == pod_uid]:
-            if self._paths.get(tenant, netns_path) == netns_path:
-                self._free(tenant)
-
-    def _is_anothers(self, pod_uid: str, netns_path: str) -> bool:
-        """Whether a later Pod has got a netns at the same path."""
-        inode = netns.inode(netns_path)
-        return any(held.netns_inode == inode and held.pod_uid != pod_uid for held in self._slots.taken)
+        for tenant in self._tenants.of(pod_uid, netns_path):
+            self._free(tenant)
 
     def collect(self, live: Collection[tuple[str, str]]) -> int:
         """Free the slots of Pods that are not live and whose netns is gone. Returns how many.
 
         Raises ShapingError, and frees none, when it cannot be told which network namespaces there are.
         """
-        alive = {Tenant(pod_uid, inode) for pod_uid, path in live if (inode := netns.inode(path)) is not None}
-        doubtful = [held for held in self._slots.taken if held not in alive]
-        if not doubtful:
-            return 0
-        present = netns.mounted().keys() | {netns.inode(self._paths[held]) for held in doubtful if held in self._paths}
-        # The inode of one that is gone may be that of a later Pod's by now: the kernel gives the lowest that is free.
-        present -= {held.netns_inode for held in alive}
-        gone = [held for held in doubtful if held.netns_inode not in present]
+        gone = self._tenants.gone(live)
         for tenant in gone:
             self._free(tenant)
         return len(gone)
@@ -195,13 +179,7 @@ class Shaper:
 
         What somebody wrote into a slot that is nobody's is cleared here.
         """
-        with read_back("the limits"):
-            altered = {class_id // 2 for class_id in self._program.altered()}
-        tenants = {assignment.slot: tenant for tenant, assignment in self._slots.taken.items()}
-        for slot in altered - tenants.keys():
-            for direction in Direction:
-                self._do_in_map(ClearLimit(slot, direction))
-        return [tenants[slot].pod_uid for slot in sorted(altered & tenants.keys())]
+        return self._tenants.audit()
 
     def sample(self, pod_uid: str, netns_path: str, interfaces: Collection[str]) -> Sample | None:
         """What the Pod has sent past its egress limit so far (`reconciler.bypass`); None without such a limit.
@@ -210,10 +188,10 @@ class Shaper:
         """
         with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
             tenant = Tenant(pod_uid, fstat(descriptor).st_ino)
-            assignment = self._slots.taken.get(tenant)
-            if assignment is None or not self._has_egress_limit(assignment):
+            assignment = self._tenants.taken.get(tenant)
+            if assignment is None or Direction.EGRESS not in self._tenants.limits(tenant):
                 return None
-            charged = self._charged(assignment)
+            charged = self._tenants.charged(assignment)
             try:
                 queued = traffic.queued(netlink)
                 sent, largest_mtu = traffic.sent(netlink, interfaces)
@@ -222,7 +200,7 @@ class Shaper:
                 raise ShapingError(f"cannot read what the Pod's links have sent: {error.text}") from error
         return sample(
             (assignment.generation, self._changes.get(tenant, 0)),
-            charged=(charged, self._charged(assignment)),
+            charged=(charged, self._tenants.charged(assignment)),
             queued=(total(queued, sent), total(queued_after, sent)),
             sent=total(sent, sent),
             largest_bytes=largest_mtu + LINK_HEADER_BYTES,
@@ -234,47 +212,18 @@ class Shaper:
 
     def tenants(self) -> list[Tenant]:
         """Who has a slot."""
-        return list(self._slots.taken)
+        return list(self._tenants.taken)
 
     def counters(self, tenants: Iterable[Tenant] | None = None) -> list[PodCounters]:
         """What the kernel counts for those of them, or of all, that have a slot. Raises ShapingError."""
-        taken = ((tenant, self._slots.taken.get(tenant)) for tenant in (self.tenants() if tenants is None else tenants))
-        with read_back("the counters"):
-            return [
-                pod_counters(self._program, tenant, assignment.slot, self._paths.get(tenant))
-                for tenant, assignment in taken
-                if assignment is not None
-            ]
+        return self._tenants.counters(tenants)
 
     def close(self) -> None:
         """Let go of the program; the kernel goes on shaping."""
         self._program.close()
 
-    def _has_egress_limit(self, assignment: Assignment) -> bool:
-        with read_back("the limits"):
-            return self._program.read_limit(class_id(assignment.slot, Direction.EGRESS)) is not None
-
-    def _charged(self, assignment: Assignment) -> Traffic:
-        """What the egress bucket was charged; nothing before its first packet."""
-        with read_back("the counters"):
-            seen = self._program.read_counters(class_id(assignment.slot, Direction.EGRESS))
-        return Traffic(seen.bytes, seen.packets) if seen.generation == assignment.generation else Traffic()
-
-    def _assign(self, tenant: Tenant) -> Assignment:
-        try:
-            self._slots, assignment = self._slots.assign(tenant)
-        except NoFreeSlotError as error:
-            message = f"{error}: more Pods with limits than slots on this node; raise the reconciler's number of slots"
-            raise NoSlotLeftError(message) from error
-        return assignment
-
     def _free(self, tenant: Tenant) -> None:
-        assignment = self._slots.taken.get(tenant)
-        if assignment is not None:
-            for direction in Direction:
-                self._do_in_map(ClearLimit(assignment.slot, direction))
-        self._slots = self._slots.free(tenant)
-        self._paths.pop(tenant, None)
+        self._tenants.free(tenant)
         self._changes.pop(tenant, None)
         self._lacks.pop(tenant, None)
 
@@ -330,12 +279,12 @@ class Shaper:
 
     def _hand_over(self, tenant: Tenant, observed: ObservedShaping) -> None:
         try:
-            hand_over(observed.links, self._program, tenant, self._slots.taken[tenant])
+            hand_over(observed.links, self._program, tenant, self._tenants.taken[tenant])
         except OSError as error:
             _LOG.warning("the queue of %s begins anew: %s", tenant.pod_uid, error)
 
     def _desired(self, tenant: Tenant, limits: Limits) -> DesiredShaping:
-        assignment = self._slots.taken.get(tenant, Assignment(0, 0))
+        assignment = self._tenants.taken.get(tenant, Assignment(0, 0))
         wanted = {
             direction: LimitEntry(quantity.bits_per_second, assignment.generation, tenant.pod_uid, tenant.netns_inode)
             for direction in Direction
@@ -344,19 +293,15 @@ class Shaper:
         return DesiredShaping(assignment.slot, self._program.program_id, self._program.attached.filter_name, wanted)
 
     def _observe(self, tenant: Tenant, netlink: Netlink) -> ObservedShaping:
-        assignment = self._slots.taken.get(tenant)
         try:
             observed = observe_netns(netlink)
         except NetlinkError as error:
             raise ShapingError(f"cannot list what the Pod's network namespace holds: {error.text}") from error
-        if assignment is None:
-            return observed
-        with read_back("the limits"):
-            return replace(observed, limits=limits_of(self._program, assignment.slot))
+        return replace(observed, limits=self._tenants.limits(tenant)) if tenant in self._tenants.taken else observed
 
     def _do(self, step: Step, netlink: Netlink) -> None:
         if isinstance(step, WriteLimit | ClearLimit):
-            self._do_in_map(step)
+            self._tenants.write(step)
             return
         try:
             apply(step, netlink, self._program.attached)
@@ -366,11 +311,3 @@ class Shaper:
             if not isinstance(step, SetRoot) or step.splitting is None:
                 raise
             raise _CannotSplitError(step, str(error)) from error
-
-    def _do_in_map(self, step: WriteLimit | ClearLimit) -> None:
-        try:
-            self._program.write_limit(
-                class_id(step.slot, step.direction), step.entry if isinstance(step, WriteLimit) else None
-            )
-        except OSError as error:
-            raise StepFailedError(step, error.strerror or str(error)) from error

@@ -141,7 +141,7 @@ def intruder(shaper: Shaper) -> Iterator[Program]:
 
 
 def bucket_of(shaper: Shaper, pod: Pod) -> int:
-    (slot,) = [held.slot for tenant, held in shaper._slots.taken.items() if tenant.pod_uid == pod.uid]
+    (slot,) = [held.slot for tenant, held in shaper._tenants.taken.items() if tenant.pod_uid == pod.uid]
     return class_id(slot, Direction.EGRESS)
 
 
