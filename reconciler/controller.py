@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
-from reconciler import latecomers, pods
+from reconciler import pods
 from reconciler.background import Background
 from reconciler.bypass import Sample
 from reconciler.due import Due, Urgency
@@ -24,14 +24,15 @@ from reconciler.kernel import netns
 from reconciler.kernel_work import KernelWork
 from reconciler.known import Known, Wanted
 from reconciler.loading import Loading
+from reconciler.looking import Looking
 from reconciler.metrics import Metrics
 from reconciler.nri.messages import PodSandbox
 from reconciler.pods import PodView
 from reconciler.ports import Monitor, Shaper, Tell
-from reconciler.report import Notice, Reason, applied, report
+from reconciler.report import Notice
 from reconciler.sandboxes import Key, Sandbox
 from reconciler.settling import Settling
-from reconciler.shaping import NetnsGoneError, ShapingError
+from reconciler.shaping import ShapingError
 from reconciler.upkeep import Upkeep
 
 LIST_PATIENCE_S = 30.0
@@ -62,7 +63,7 @@ class Controller:
         there_since_s: Callable[[str], float] = netns.there_since_s,
     ) -> None:
         self._events, self._metrics = events, metrics
-        self._sleep, self._monotonic, self._now, self._there_since_s = sleep, monotonic, now, there_since_s
+        self._sleep, self._monotonic, self._now = sleep, monotonic, now
         self._work = KernelWork(executor, monotonic)
         self._background = Background()
         self._loading = Loading(
@@ -93,6 +94,17 @@ class Controller:
             monotonic=monotonic,
         )
         self._ears = Ears(monitor, self._work.within)
+        self._looking = Looking(
+            self._known,
+            loading=self._loading,
+            work=self._work,
+            failures=self._failures,
+            ears=self._ears,
+            events=events,
+            metrics=metrics,
+            now=now,
+            there_since_s=there_since_s,
+        )
         self.upkeep = Upkeep(
             self._sandboxes,
             loading=self._loading,
@@ -127,7 +139,7 @@ class Controller:
         if not sandbox.netns_path:
             self.look_at(sandbox.pod.uid)
             return
-        if not await self._look(sandbox, begins=True):
+        if not await self._looking.look(sandbox, begins=True):
             self._known.latecomers.found([sandbox.key], since_s=self._now())
         if self._known.intent(sandbox).limits:
             self._metrics.hook_seconds.observe(self._monotonic() - began)
@@ -215,7 +227,7 @@ class Controller:
     async def visit(self, sandbox: Sandbox, *, thorough: bool) -> Sample | None:
         """What a Pod has sent past its egress limit so far, None where that cannot be told. Thorough: look at it."""
         if thorough:
-            await self._look(sandbox)
+            await self._looking.look(sandbox)
         applied = self._known.applied(sandbox)
         # What was adopted has no interfaces until the first look: what those have sent would seem to have gone past.
         if applied.limits.egress is None or applied.in_conflict or not applied.interfaces:
@@ -260,90 +272,14 @@ class Controller:
         while True:
             uid = await self._due.next()
             for sandbox in self._sandboxes.of(uid):
-                await self._look(sandbox)
+                await self._looking.look(sandbox)
             for sandbox in self._known.lost():
                 if sandbox.pod.uid == uid:
                     self._failures.tell_once(sandbox, _NO_NETNS)
 
-    async def _look(self, sandbox: Sandbox, *, begins: bool = False) -> bool:
-        """Compare what one sandbox should have with what it has, and make it so. False if it has not what it should.
-
-        `begins`: the runtime waits with its containers, so its netns is there, or else out of sight for good.
-        """
-        try:
-            return await self._make_sure(sandbox, begins=begins)
-        except Exception as error:  # a defect that one Pod brings out must cost the others nothing
-            log.exception("a defect: a Pod cannot be looked at", extra={"pod": str(sandbox.pod)})
-            self._failures.failed(sandbox, ShapingError(f"a defect of the reconciler, please report it: {error!r}"))
-            return False
-
-    async def _make_sure(self, sandbox: Sandbox, *, begins: bool) -> bool:
-        if self._known.waits(sandbox):
-            return True
-        if not self._loading.done:  # every Pod is looked at when it is
-            asked = self._known.intent(sandbox)
-            if not asked.limits and not asked.notices:
-                return True
-            await self._loading.tried()
-            if sandbox not in self._sandboxes:
-                return True
-            if self._loading.trouble:
-                self._failures.tell_once(sandbox, self._loading.trouble)
-                return False
-        return await self._make_so(await self._loading.shaper(), sandbox, begins=begins)
-
-    async def _make_so(self, shaper: Shaper, sandbox: Sandbox, *, begins: bool) -> bool:
-        async with self._work.turn:
-            if sandbox not in self._sandboxes:  # let go while this waited
-                return True
-            view, wanted, before = self.view(sandbox), self._known.intent(sandbox), self._known.applied(sandbox)
-            if not wanted.limits and not wanted.notices and self._known.is_settled(sandbox):
-                self._known.latecomers.forget(sandbox.key)
-                return True
-            try:
-                outcome = await self._work.within(shaper.shape, view.uid, sandbox.netns_path, wanted.limits)
-            except NetnsGoneError as error:
-                if begins:
-                    self._failures.failed(
-                        sandbox, NetnsGoneError(f"the reconciler does not see its network namespace: {error}")
-                    )
-                    return False
-                log.info("a Pod's network namespace is gone", extra={"pod": str(view), "netns": sandbox.netns_path})
-                return True
-            except ShapingError as error:
-                self._failures.failed(sandbox, error)
-                return False
-            await self._ears.listen(sandbox.netns_path)
-        problems = tuple(Notice(problem.kind, problem.message) for problem in outcome.problems)
-        # On another network than ipvlan nothing is in force, and a Pod that was never admitted is nobody's concern.
-        notices = (*(wanted.notices if outcome.interfaces else ()), *problems)
-        after = applied(wanted.limits, outcome.interfaces, outcome.missing, notices)
-        self._known.succeeded(
-            sandbox,
-            wanted.limits,
-            after,
-            now_s=self._now(),
-            there_since_s=self._there_since_s(sandbox.netns_path),
-            fails=outcome.lack is not None,
-        )
-        self._tell(sandbox, view, report(before, after, [str(step) for step in outcome.steps]))
-        if outcome.lack is not None:
-            self._failures.failed(sandbox, outcome.lack)
-        return outcome.lack is None
-
     def _tell_node_and_pods(self, notice: Notice) -> None:
         self._events.tell_node(notice)
         self._look_at_all()  # each is told what comes of it for itself
-
-    def _tell(self, sandbox: Sandbox, view: PodView, notices: Iterable[Notice]) -> None:
-        unlimited_s = self._known.latecomers.unlimited_s(sandbox.key, view.started_s)
-        if unlimited_s:
-            self._metrics.unshaped_seconds.inc(unlimited_s)
-            self._events.tell(view, latecomers.notice(unlimited_s))
-        for notice in notices:
-            if notice.reason == Reason.REPAIRED:
-                self._metrics.repairs.inc()
-            self._events.tell(view, notice)
 
     async def _release(self, sandbox: Sandbox) -> None:
         if self._loading.done:

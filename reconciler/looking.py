@@ -1,0 +1,118 @@
+"""Looking at a Pod: what it should have is compared with what it has, made so, and told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+from reconciler import latecomers
+from reconciler.ears import Ears
+from reconciler.failures import Failures
+from reconciler.kernel_work import KernelWork
+from reconciler.known import Known
+from reconciler.loading import Loading
+from reconciler.metrics import Metrics
+from reconciler.pods import PodView
+from reconciler.ports import Shaper, Tell
+from reconciler.report import Notice, Reason, applied, report
+from reconciler.sandboxes import Sandbox
+from reconciler.shaping import NetnsGoneError, ShapingError
+
+log = logging.getLogger(__name__)
+
+
+class Looking:
+    """Looks at one sandbox at a time; doing it again does nothing."""
+
+    def __init__(
+        self,
+        known: Known,
+        *,
+        loading: Loading,
+        work: KernelWork,
+        failures: Failures,
+        ears: Ears,
+        events: Tell,
+        metrics: Metrics,
+        now: Callable[[], float],
+        there_since_s: Callable[[str], float],
+    ) -> None:
+        self._known, self._loading, self._work = known, loading, work
+        self._failures, self._ears, self._events, self._metrics = failures, ears, events, metrics
+        self._now, self._there_since_s = now, there_since_s
+
+    async def look(self, sandbox: Sandbox, *, begins: bool = False) -> bool:
+        """Compare what one sandbox should have with what it has, and make it so. False if it has not what it should.
+
+        `begins`: the runtime waits with its containers, so its netns is there, or else out of sight for good.
+        """
+        try:
+            return await self._make_sure(sandbox, begins=begins)
+        except Exception as error:  # a defect that one Pod brings out must cost the others nothing
+            log.exception("a defect: a Pod cannot be looked at", extra={"pod": str(sandbox.pod)})
+            self._failures.failed(sandbox, ShapingError(f"a defect of the reconciler, please report it: {error!r}"))
+            return False
+
+    async def _make_sure(self, sandbox: Sandbox, *, begins: bool) -> bool:
+        if self._known.waits(sandbox):
+            return True
+        if not self._loading.done:  # every Pod is looked at when it is
+            asked = self._known.intent(sandbox)
+            if not asked.limits and not asked.notices:
+                return True
+            await self._loading.tried()
+            if sandbox not in self._known.sandboxes:
+                return True
+            if self._loading.trouble:
+                self._failures.tell_once(sandbox, self._loading.trouble)
+                return False
+        return await self._make_so(await self._loading.shaper(), sandbox, begins=begins)
+
+    async def _make_so(self, shaper: Shaper, sandbox: Sandbox, *, begins: bool) -> bool:
+        async with self._work.turn:
+            if sandbox not in self._known.sandboxes:  # let go while this waited
+                return True
+            view, wanted, before = self._known.view(sandbox), self._known.intent(sandbox), self._known.applied(sandbox)
+            if not wanted.limits and not wanted.notices and self._known.is_settled(sandbox):
+                self._known.latecomers.forget(sandbox.key)
+                return True
+            try:
+                outcome = await self._work.within(shaper.shape, view.uid, sandbox.netns_path, wanted.limits)
+            except NetnsGoneError as error:
+                if begins:
+                    self._failures.failed(
+                        sandbox, NetnsGoneError(f"the reconciler does not see its network namespace: {error}")
+                    )
+                    return False
+                log.info("a Pod's network namespace is gone", extra={"pod": str(view), "netns": sandbox.netns_path})
+                return True
+            except ShapingError as error:
+                self._failures.failed(sandbox, error)
+                return False
+            await self._ears.listen(sandbox.netns_path)
+        problems = tuple(Notice(problem.kind, problem.message) for problem in outcome.problems)
+        # On another network than ipvlan nothing is in force, and a Pod that was never admitted is nobody's concern.
+        notices = (*(wanted.notices if outcome.interfaces else ()), *problems)
+        after = applied(wanted.limits, outcome.interfaces, outcome.missing, notices)
+        self._known.succeeded(
+            sandbox,
+            wanted.limits,
+            after,
+            now_s=self._now(),
+            there_since_s=self._there_since_s(sandbox.netns_path),
+            fails=outcome.lack is not None,
+        )
+        self._tell(sandbox, view, report(before, after, [str(step) for step in outcome.steps]))
+        if outcome.lack is not None:
+            self._failures.failed(sandbox, outcome.lack)
+        return outcome.lack is None
+
+    def _tell(self, sandbox: Sandbox, view: PodView, notices: Iterable[Notice]) -> None:
+        unlimited_s = self._known.latecomers.unlimited_s(sandbox.key, view.started_s)
+        if unlimited_s:
+            self._metrics.unshaped_seconds.inc(unlimited_s)
+            self._events.tell(view, latecomers.notice(unlimited_s))
+        for notice in notices:
+            if notice.reason == Reason.REPAIRED:
+                self._metrics.repairs.inc()
+            self._events.tell(view, notice)
