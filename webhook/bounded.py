@@ -1,9 +1,8 @@
 """HTTP for whoever reaches the port: connections bounded in number and time, and a drain that loses no request.
 
-aiohttp reads HTTP and asyncio does TLS; here are the connections under them. With TLS each costs some 300 kB, nearly
-all of it asyncio's buffers, and a server that takes any number of them is out of memory when a stranger opens a
-thousand. At the bound, the one that is missed least makes room: a silent one before one that asked, the longest idle of
-those, then the one whose request has been coming for longest, and never one that waits for its answer.
+aiohttp reads HTTP and asyncio does TLS; here are the connections under them. With TLS each costs some 300 kB, and a
+server that takes any number of them is out of memory when a stranger opens a thousand. At the bound, the one that
+is missed least makes room (`webhook.connections`).
 
 On HTTP/1.1 a server cannot say that it is about to close an idle connection, and Go's client does not repeat a POST
 that met the end of one: the admission fails. API servers speak HTTP/1.1 to webhooks that are Services, always
@@ -13,16 +12,17 @@ last one is gone.
 """
 
 import asyncio
-import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from aiohttp import web, web_protocol
 from aiohttp.http import HttpProcessingError
+
+from webhook.connections import Connections
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,9 @@ class Bounds:
     # 40 MB. An API server has as many as it has requests under way, and keeps 25 of them.
     connections: int = 128
     handshake_s: float = 5.0
+    # What a newcomer has at the bound, from TCP's connection to its first request; a burst of 512 handshakes takes as
+    # long on a slow CPU. A flood of connections is let in, and out again, as fast as this lets it.
+    patience_s: float = 1.0
     # Of a connection without a whole request head, be it silent or slow: more than the 90 s of API servers.
     idle_s: float = 120.0
     # What is still coming when the answer is out is read this long, that the client may see the answer.
@@ -66,7 +69,7 @@ class BoundedServer:
             # API servers compress nothing, and little that was compressed may be much.
             auto_decompress=False,
         )
-        self._connections = _Connections(self._server, self._bounds.connections)
+        self._connections = Connections(self._server, self._bounds.connections, self._bounds.patience_s)
         self._listening: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -165,90 +168,6 @@ class BoundedServer:
             return await self._handler(request)
         finally:
             self._connections.answered(request.protocol)
-
-
-class _Connections:
-    """Who is connected, in the order of what they are good for, and room for one more."""
-
-    def __init__(self, server: web.Server, most: int) -> None:
-        self._server = server
-        self._most = most
-        self._handshakes: dict[asyncio.Task[None], None] = {}
-        # In the order of their last answers.
-        self._idle: dict[web.RequestHandler, None] = {}
-        # In the order in which their requests began.
-        self._busy: dict[web.RequestHandler, web.BaseRequest] = {}
-        # What a connection is ended by. Its transport may be closing already, and wait for ever for a client that
-        # reads nothing: then aiohttp has let go of it, or asyncio has, and `abort` does nothing or fails.
-        self._sockets: dict[web.RequestHandler, socket.socket] = {}
-
-    @property
-    def number(self) -> int:
-        return len(self._server.connections) + len(self._handshakes)
-
-    def handshake(self, connection: socket.socket, greeting: Coroutine[None, None, None]) -> None:
-        def over(task: asyncio.Task[None]) -> None:
-            del self._handshakes[task]
-            if task.cancelled():  # perhaps before its first step
-                connection.close()
-
-        task = asyncio.create_task(greeting)
-        self._handshakes[task] = None
-        task.add_done_callback(over)
-
-    def greeted(self, connection: web.RequestHandler, its_socket: socket.socket) -> None:
-        self._sockets[connection] = its_socket
-        if len(self._sockets) > 2 * self._most:
-            self._forget_closed()
-
-    def give_up_handshakes(self) -> None:
-        for task in self._handshakes:
-            task.cancel()
-
-    def asks(self, request: web.BaseRequest) -> None:
-        self._idle.pop(request.protocol, None)
-        self._busy[request.protocol] = request
-
-    def answered(self, connection: web.RequestHandler) -> None:
-        self._busy.pop(connection, None)
-        self._idle[connection] = None
-        if len(self._idle) > self._most:
-            self._forget_closed()
-
-    async def room(self) -> None:
-        """Return when there may be one more; at the bound, end the connection that is missed least."""
-        while self.number >= self._most:
-            self._end_one()
-            # The loop takes a few rounds to see it gone. When all wait for answers, one of them has it before long.
-            await asyncio.sleep(0.001)
-
-    def _end_one(self) -> None:
-        self._forget_closed()
-        established = self._server.connections
-        silent = (each for each in established if each not in self._idle and each not in self._busy)
-        least = next(silent, None)
-        if least is None and self._handshakes:
-            next(iter(self._handshakes)).cancel()
-            return
-        if least is None:
-            least = next(iter(self._idle), None)
-        if least is None:
-            least = next((each for each, request in self._busy.items() if not request.content.is_eof()), None)
-        if least is not None:
-            self._end(least)
-
-    def _end(self, connection: web.RequestHandler) -> None:
-        its_socket, transport = self._sockets.get(connection), connection.transport
-        if its_socket is not None:
-            with contextlib.suppress(OSError):  # the client was quicker
-                its_socket.shutdown(socket.SHUT_RDWR)
-        if transport is not None and not transport.is_closing():  # it may have paused reading, and see no end
-            transport.abort()
-
-    def _forget_closed(self) -> None:
-        established = set(self._server.connections)
-        self._idle = {each: None for each in self._idle if each in established}
-        self._sockets = {each: held for each, held in self._sockets.items() if each in established}
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:

@@ -1,0 +1,117 @@
+"""Connections that have not asked yet: a burst of them waits its turn, and a flood is in nobody's way."""
+
+import asyncio
+import contextlib
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from tests.unit.webhook.running_server import Raw, Running
+from tests.unit.webhook.test_bounded import admitted, bounded
+from webhook.bounded import Bounds
+from webhook.connections import Connections
+
+Plain = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def plain(up: Running) -> Plain:
+    """One that connects, and never says a word of TLS."""
+    return await asyncio.open_connection("127.0.0.1", up.settings.port)
+
+
+async def is_let_go(connection: Plain) -> None:
+    with contextlib.suppress(ConnectionResetError):
+        assert await connection[0].read() == b""
+    connection[1].close()
+
+
+async def test_clients_that_never_begin_tls_are_let_go_and_take_no_one_s_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bounded(monkeypatch, Bounds(connections=4, handshake_s=1.0, patience_s=0.05)) as up:
+        api_server = await Raw.to(up)
+        await admitted(api_server)
+        dumb = [await plain(up) for _ in range(20)]
+        async with asyncio.timeout(10):
+            for each in dumb:
+                await is_let_go(each)
+        await admitted(api_server)
+        api_server.writer.close()
+
+
+async def test_a_trickle_of_clients_that_never_begin_tls_ends_no_connection_between_handshake_and_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with bounded(monkeypatch, Bounds(connections=8, handshake_s=600.0, patience_s=0.1)) as up:
+        dumb = [await plain(up) for _ in range(8)]
+        for _ in range(5):
+            api_server = await Raw.to(up)
+            # Two more, of which each takes a place as soon as there is one.
+            for _ in range(2):
+                dumb.append(await plain(up))
+                await is_let_go(dumb.pop(0))
+            await admitted(api_server)
+            api_server.writer.close()
+        for _, writer in dumb:
+            writer.close()
+
+
+async def test_a_flood_of_clients_that_never_begin_tls_leaves_idle_connections_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with bounded(monkeypatch, Bounds(connections=8, handshake_s=600.0, patience_s=0.05)) as up:
+        idle = [await Raw.to(up) for _ in range(4)]
+        for each in idle:
+            await admitted(each)
+        dumb = [await plain(up) for _ in range(40)]
+        for each in dumb[:36]:
+            await is_let_go(each)
+        for each in idle:
+            await admitted(each)
+            each.writer.close()
+        for _, writer in dumb[36:]:
+            writer.close()
+
+
+@pytest.mark.parametrize("stays", [True, False])
+async def test_of_more_api_servers_connections_at_once_than_the_bound_none_is_cut(
+    monkeypatch: pytest.MonkeyPatch, stays: bool
+) -> None:
+    # With all the patience there is: the time that this machine takes must not decide.
+    async with bounded(monkeypatch, Bounds(connections=8, handshake_s=600.0, patience_s=600.0)) as up:
+
+        async def admit() -> Raw:
+            raw = await Raw.to(up)
+            await asyncio.sleep(0.01)
+            await admitted(raw)
+            if not stays:
+                raw.writer.close()
+            return raw
+
+        async with asyncio.timeout(30):
+            burst = await asyncio.gather(*(admit() for _ in range(50)))
+        for each in burst:
+            each.writer.close()
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_a_connection_that_asks_before_its_handshake_is_told_to_be_over_is_no_newcomer(answered: bool) -> None:
+    async def handler(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response()
+
+    class Protocol:
+        transport = None
+
+    async def greeting() -> None:
+        protocol: Any = Protocol()
+        connections.asks(SimpleNamespace(protocol=protocol))
+        if answered:
+            connections.answered(protocol)
+        connections.greeted(protocol, its_socket)
+
+    connections, its_socket = Connections(web.Server(handler), 4, 1.0), Protocol()
+    connections.handshake(its_socket, greeting())
+    (task,) = connections._handshakes
+    await task
+    await asyncio.sleep(0)
+    assert connections._new == {}

@@ -1,0 +1,141 @@
+"""Who is connected, in the order of what they are good for, and who makes room for one more.
+
+Newcomers are those that have not asked yet, be it that TLS is still to come: whoever only connects is never anything
+else, and an API server's connection is one for some milliseconds. So at the bound the oldest newcomer makes room once
+it has had time enough to ask; those behind it wait in the kernel's queue until then, and none of a burst is cut off,
+however large it is. Only where newcomers are few, others make room at once: the one that was idle for longest, then the
+one whose request has been coming for longest, and never one that waits for its answer.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from aiohttp import web
+
+_Greeting: TypeAlias = asyncio.Task[None]
+
+
+@dataclass(slots=True)
+class _Newcomer:
+    """A connection that has not asked yet: its handshake, or what aiohttp has of it; and since when, monotonic."""
+
+    who: _Greeting | web.RequestHandler
+    since_s: float
+
+
+class Connections:
+    """The connections of a server: `most` of them, and newcomers have `patience_s` to ask."""
+
+    def __init__(self, server: web.Server, most: int, patience_s: float) -> None:
+        self._server = server
+        self._most = most
+        self._patience_s = patience_s
+        self._handshakes: set[_Greeting] = set()
+        # In the order of their coming.
+        self._new: dict[socket.socket, _Newcomer] = {}
+        # In the order of their last answers.
+        self._idle: dict[web.RequestHandler, None] = {}
+        # In the order in which their requests began.
+        self._busy: dict[web.RequestHandler, web.BaseRequest] = {}
+        # What a connection is ended by. Its transport may be closing already, and wait for ever for a client that
+        # reads nothing: then aiohttp has let go of it, or asyncio has, and `abort` does nothing or fails.
+        self._sockets: dict[web.RequestHandler, socket.socket] = {}
+
+    @property
+    def number(self) -> int:
+        """How many there are."""
+        return len(self._server.connections) + len(self._handshakes)
+
+    def handshake(self, connection: socket.socket, greeting: Coroutine[None, None, None]) -> None:
+        """Run the coroutine that greets a new connection."""
+
+        def over(task: _Greeting) -> None:
+            self._handshakes.discard(task)
+            newcomer = self._new.get(connection)
+            if newcomer is not None and newcomer.who is task:  # it came to nothing
+                del self._new[connection]
+            if task.cancelled():  # perhaps before its first step
+                connection.close()
+
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(greeting)
+        self._handshakes.add(task)
+        self._new[connection] = _Newcomer(task, loop.time())
+        task.add_done_callback(over)
+
+    def greeted(self, connection: web.RequestHandler, its_socket: socket.socket) -> None:
+        """TLS stands, and aiohttp has the connection: it may have been asked by it already."""
+        self._sockets[connection] = its_socket
+        if connection in self._busy or connection in self._idle:
+            self._new.pop(its_socket, None)
+        elif its_socket in self._new:
+            self._new[its_socket].who = connection
+        if len(self._sockets) > 2 * self._most:
+            self._forget_closed()
+
+    def give_up_handshakes(self) -> None:
+        """End whoever has not got through TLS."""
+        for task in self._handshakes:
+            task.cancel()
+
+    def asks(self, request: web.BaseRequest) -> None:
+        """A request has come, its head at least."""
+        connection = request.protocol
+        self._idle.pop(connection, None)
+        if (its_socket := self._sockets.get(connection)) is not None:
+            self._new.pop(its_socket, None)
+        self._busy[connection] = request
+
+    def answered(self, connection: web.RequestHandler) -> None:
+        """Its request has its answer."""
+        self._busy.pop(connection, None)
+        self._idle[connection] = None
+        if len(self._idle) > self._most:
+            self._forget_closed()
+
+    async def room(self) -> None:
+        """Return when there may be one more."""
+        while self.number >= self._most:
+            self._end_one()
+            # The loop takes a few rounds to see it gone. When all wait for answers, one of them has it before long.
+            await asyncio.sleep(0.001)
+
+    def _end_one(self) -> None:
+        self._forget_closed()
+        oldest = next(iter(self._new.values()), None)
+        if oldest is not None and asyncio.get_running_loop().time() - oldest.since_s >= self._patience_s:
+            if isinstance(oldest.who, asyncio.Task):
+                oldest.who.cancel()
+            else:
+                self._end(oldest.who)
+            return
+        if 2 * len(self._new) >= self._most:
+            # A burst, or a flood: API servers' idle connections are what serves them through either.
+            return
+        least = next(iter(self._idle), None)
+        if least is None:
+            least = next((each for each, request in self._busy.items() if not request.content.is_eof()), None)
+        if least is not None:
+            self._end(least)
+
+    def _end(self, connection: web.RequestHandler) -> None:
+        its_socket, transport = self._sockets.get(connection), connection.transport
+        if its_socket is not None:
+            with contextlib.suppress(OSError):  # the client was quicker
+                its_socket.shutdown(socket.SHUT_RDWR)
+        if transport is not None and not transport.is_closing():  # it may have paused reading, and see no end
+            transport.abort()
+
+    def _forget_closed(self) -> None:
+        established = set(self._server.connections)
+        self._idle = {each: None for each in self._idle if each in established}
+        self._sockets = {each: held for each, held in self._sockets.items() if each in established}
+        self._new = {
+            its_socket: each
+            for its_socket, each in self._new.items()
+            if isinstance(each.who, asyncio.Task) or each.who in established
+        }
