@@ -84,7 +84,11 @@ class Bodies:
             async with coming.limit:
                 async for chunk in request.content.iter_any():
                     self._take(coming, chunk)
-        except TimeoutError as error:
+        except BaseException as error:
+            # aiohttp's reader keeps an error, and that our frame: until the garbage collector comes by.
+            coming.received = bytearray()
+            if not isinstance(error, TimeoutError):
+                raise
             if coming.gave_way:
                 raise NoReview(503, _TOO_MANY) from error
             raise NoReview(408, f"the request's body did not come within {BODY_S:g} s") from error

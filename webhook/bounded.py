@@ -1,7 +1,8 @@
 """HTTP for whoever reaches the port: connections bounded in number and time, and a drain that loses no request.
 
-aiohttp reads HTTP and asyncio does TLS; here are the connections under them. With TLS each costs some 300 kB, and a
-server that takes any number of them is out of memory when a stranger opens a thousand. At the bound, the one that
+aiohttp reads HTTP and asyncio does TLS; here are the connections under them. With TLS each costs some 45 kB, three
+times that while a body comes, and a server that takes any number of them is out of memory when a stranger opens some
+thousands. At the bound, the one that
 is missed least makes room (`webhook.connections`).
 
 On HTTP/1.1 a server cannot say that it is about to close an idle connection, and Go's client does not repeat a POST
@@ -12,6 +13,7 @@ last one is gone.
 """
 
 import asyncio
+import asyncio.sslproto
 import logging
 import socket
 import ssl
@@ -29,14 +31,18 @@ logger = logging.getLogger(__name__)
 # aiohttp reads 32 requests of a connection ahead of their answers, 16 MB, and has no parameter for it. No client of
 # ours asks before it has its answer (Go's net/http does not, nor does Prometheus, which is written in Go).
 web_protocol.MAX_MSG_QUEUE_SIZE = 1
+# asyncio reads 256 KiB of TLS at once, into a buffer of that size for each connection, beside one of OpenSSL's that
+# grows as large, and has no parameter for it either. A record of TLS has 16 KiB, and few reviews have as much.
+asyncio.sslproto.SSLProtocol.max_size = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """What a stranger may take. Times in seconds."""
 
-    # 40 MB. An API server has as many as it has requests under way, and keeps 25 of them.
-    connections: int = 128
+    # 25 MB, and 100 MB with all bodies that are let in. An API server has as many as it has requests under way, by default up to 200 that change something, and
+    # keeps 25 of them. More than these wait in the kernel's queue.
+    connections: int = 512
     handshake_s: float = 5.0
     # What a newcomer has at the bound, from TCP's connection to its first request; a burst of 512 handshakes takes as
     # long on a slow CPU. A flood of connections is let in, and out again, as fast as this lets it.

@@ -94,6 +94,21 @@ async def test_of_more_api_servers_connections_at_once_than_the_bound_none_is_cu
             each.writer.close()
 
 
+def test_two_api_servers_with_all_the_changes_under_way_that_they_allow_fit_into_one_replica() -> None:
+    # kube-apiserver's --max-mutating-requests-inflight is 200, and 25 connections of each are idle.
+    assert Bounds().connections >= 2 * (200 + 25)
+
+
+async def test_a_connection_costs_a_buffer_of_one_record_of_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bounded(monkeypatch) as up:
+        raw = await Raw.to(up)
+        # Both ends are asyncio's here.
+        transport: Any = raw.writer.transport
+        assert len(transport._ssl_protocol._ssl_buffer) == 16 * 1024
+        await admitted(raw)
+        raw.writer.close()
+
+
 @pytest.mark.parametrize("answered", [False, True])
 async def test_a_connection_that_asks_before_its_handshake_is_told_to_be_over_is_no_newcomer(answered: bool) -> None:
     async def handler(_: web.BaseRequest) -> web.StreamResponse:
