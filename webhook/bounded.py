@@ -2,8 +2,7 @@
 
 aiohttp reads HTTP and asyncio does TLS; here are the connections under them. With TLS each costs some 45 kB, three
 times that while a body comes, and a server that takes any number of them is out of memory when a stranger opens some
-thousands. At the bound, the one that
-is missed least makes room (`webhook.connections`).
+thousands. At the bound, the one that is missed least makes room (`webhook.connections`).
 
 On HTTP/1.1 a server cannot say that it is about to close an idle connection, and Go's client does not repeat a POST
 that met the end of one: the admission fails. API servers speak HTTP/1.1 to webhooks that are Services, always
@@ -40,8 +39,8 @@ asyncio.sslproto.SSLProtocol.max_size = 16 * 1024
 class Bounds:
     """What a stranger may take. Times in seconds."""
 
-    # 25 MB, and 100 MB with all bodies that are let in. An API server has as many as it has requests under way, by default up to 200 that change something, and
-    # keeps 25 of them. More than these wait in the kernel's queue.
+    # 25 MB, and 100 MB with all bodies that are let in. An API server has as many as it has requests under way, by
+    # default up to 200 that change something, and keeps 25 of them. More than the bound wait in the kernel's queue.
     connections: int = 512
     handshake_s: float = 5.0
     # What a newcomer has at the bound, from TCP's connection to its first request; a burst of 512 handshakes takes as
@@ -174,6 +173,10 @@ class BoundedServer:
             return await self._handler(request)
         finally:
             self._connections.answered(request.protocol)
+            if "Transfer-Encoding" in request.headers:
+                # Nobody who calls us sends chunks, and reading tiny ones takes long: no linger. The answer is out by
+                # the loop's next round.
+                asyncio.get_running_loop().call_soon(request.protocol.force_close)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
