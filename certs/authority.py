@@ -100,11 +100,19 @@ def pem_of(certificate: x509.Certificate) -> bytes:
 
 def validity_fault(certificate: x509.Certificate, now: datetime) -> str:
     """Why no client accepts a certificate at `now`, as the rest of a sentence; empty when they do."""
-    if now < certificate.not_valid_before_utc:
-        return f"is not valid before {moment(certificate.not_valid_before_utc)}"
-    if certificate.not_valid_after_utc <= now:
-        return f"expired on {moment(certificate.not_valid_after_utc)}"
-    return ""
+    return earliness(certificate, now) or expiry(certificate, now)
+
+
+def earliness(certificate: x509.Certificate, now: datetime) -> str:
+    """That a certificate is not valid yet, by which a clock is wrong, or was: as the rest of a sentence, or empty."""
+    begins = certificate.not_valid_before_utc
+    return f"is not valid before {moment(begins)}, so a clock is wrong, or was" if now < begins else ""
+
+
+def expiry(certificate: x509.Certificate, now: datetime) -> str:
+    """That a certificate has expired, as the rest of a sentence, or empty."""
+    ends = certificate.not_valid_after_utc
+    return f"expired on {moment(ends)}" if ends <= now else ""
 
 
 def moment(time: datetime) -> str:

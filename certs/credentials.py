@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from cryptography import x509
 
 from certs.authority import KeyPair, pem_of
+
+# A rotation leaves one, for as long as a certificate lasts: more are the work of clocks that differ.
+MOST_FORMER: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class Credentials:
     serving: KeyPair
     next: Next | None = None
     former: tuple[Former, ...] = ()
+    """Newest first, and MOST_FORMER at most once they are renewed."""
 
     def trusted(self) -> tuple[x509.Certificate, ...]:
         """The authorities that clients must trust: the one in use, the next one, the former ones."""

@@ -7,50 +7,45 @@
 Each step is one write of the Secret that replicas share (`certs.store`), and any replica may take it. So a client that
 knows a bundle as old as the overlap accepts what any replica serves, and a replica may serve what it has until that
 expires, however late it hears of the rest.
+
+Clocks may be wrong. A replica cannot tell whether an authority that is not valid yet was made by a clock that was
+ahead, so that no client accepts it, or its own clock is behind, and all do. So it takes the same steps either way, with
+an overlap of HASTE: in the latter case no client notices, in the former they accept again after some minutes. Only what
+has expired is followed at once. As replicas whose clocks are years apart could go on like that for ever, MOST_FORMER
+bounds what clients trust; how often one writes is bounded by whoever calls (`webhook.issuing`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
-from certs.authority import BACKDATED, is_of_our_making, issue, make_authority, moment, validity_fault
-from certs.credentials import Credentials, Former, Lifetimes, Next
+from certs.authority import (
+    BACKDATED,
+    earliness,
+    expiry,
+    is_of_our_making,
+    issue,
+    make_authority,
+    moment,
+    validity_fault,
+)
+from certs.changes import Change, Kind
+from certs.credentials import MOST_FORMER, Credentials, Former, Lifetimes, Next
+
+# In which API servers, who watch their configuration, have surely heard of a new authority; and replicas, who look once
+# a minute by default when no watch tells them.
+HASTE: Final = timedelta(minutes=2)
 
 
-class Kind(StrEnum):
-    """What can happen to credentials."""
-
-    MADE = "made"
-    """There were none that anybody knew of."""
-    RESTORED = "restored"
-    """The Secret was lost or damaged, and written again from a replica's memory."""
-    ANNOUNCED = "announced"
-    """A new authority will be trusted."""
-    PUBLISHED = "published"
-    """The bundle in the webhook's configuration follows the Secret, and the overlap of a new authority begins."""
-    ROTATED = "rotated"
-    """The new authority signs."""
-    RENEWED = "renewed"
-    """There is another serving certificate."""
-    RETIRED = "retired"
-    """A former authority is trusted no longer."""
-    BUNDLE_REPAIRED = "bundle_repaired"
-    """Somebody changed the bundle in the webhook's configuration; it was put back."""
-
-
-_DROPPED = "a new CA that was announced is not valid itself: it never signs, and is trusted no longer"
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What happened to credentials, and why, for people."""
-
-    kind: Kind
-    text: str
+_DROPPED: Final = "a new CA that was announced is not valid in time: it never signs, and is trusted no longer"
+_RETIRED: Final = "a former CA is trusted no longer: whatever it signed has expired"
+_TOO_MANY: Final = (
+    f"of more than {MOST_FORMER} former CAs the oldest are trusted no longer: clocks differ by a lifetime"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +94,11 @@ def renew(
         former = tuple(
             # What it signed last may have been signed just now.
             Former(certificate, min(certificate.not_valid_after_utc, now + judged.lifetimes.serving))
-            for certificate in known
-            if is_of_our_making(certificate) and not validity_fault(certificate, now)
+            # The bundle has the oldest first.
+            for certificate in reversed(known)
+            if is_of_our_making(certificate) and not expiry(certificate, now)
         )
-        return Renewal(Credentials(authority, serving, former=former), (Change(Kind.MADE, fault),))
+        return Renewal(Credentials(authority, serving, former=former[:MOST_FORMER]), (Change(Kind.MADE, fault),))
     changes = []
     # Who has just begun to sign may be due itself, after years without a replica: that is judged afterwards.
     for step in (_mark, _promote, _announce, _certify, _retire):
@@ -113,7 +109,7 @@ def renew(
 
 
 def next_step(credentials: Credentials, lifetimes: Lifetimes) -> datetime:
-    """When `renew` will have something to do, if nobody else does anything before."""
+    """When `renew` will have something to do, if nobody else does anything before, and clocks are right."""
     moments = [_due_at(credentials.serving.certificate, lifetimes.serving)]
     moments += [former.until for former in credentials.former]
     if credentials.next is None:
@@ -122,7 +118,7 @@ def next_step(credentials: Credentials, lifetimes: Lifetimes) -> datetime:
         # One that a replica with other lifetimes made may expire before it signs, and is dropped then.
         moments.append(credentials.next.authority.certificate.not_valid_after_utc)
         if credentials.next.published is not None:
-            moments.append(_ripe(credentials, credentials.next.published, lifetimes))
+            moments.append(_in_order(credentials, credentials.next.published, lifetimes))
     return min(moments)
 
 
@@ -135,7 +131,7 @@ def settle(
     is damage, and `fault` says which when nothing can be found: clients trust what is held, so it must stay. Where
     others may serve what was found, it is trusted too: so two replicas that hold different credentials agree after all.
     """
-    if held is None or validity_fault(held.serving.certificate, now):
+    if held is None or expiry(held.serving.certificate, now):
         return found, None
     if found is None:
         return held, Change(Kind.RESTORED, f"{fault}; restored from memory")
@@ -146,7 +142,7 @@ def settle(
     if other in held.trusted() or not _is_issued_by(found.serving.certificate, other):
         return held, foreign
     also = Former(other, found.serving.certificate.not_valid_after_utc)
-    return replace(held, former=(*held.former, also)), foreign
+    return replace(held, former=(also, *held.former)[:MOST_FORMER]), foreign
 
 
 def _mark(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Change | None]:
@@ -154,7 +150,10 @@ def _mark(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Chang
     coming = credentials.next
     if coming is None:
         return credentials, None
-    if validity_fault(coming.authority.certificate, judged.now):
+    certificate, old = coming.authority.certificate, credentials.authority.certificate
+    # One that is not valid yet may be so by other clocks, and is waited for while the one in use lasts.
+    late = certificate.not_valid_before_utc >= old.not_valid_after_utc or earliness(old, judged.now)
+    if expiry(certificate, judged.now) or (late and earliness(certificate, judged.now)):
         return replace(credentials, next=None), Change(Kind.RETIRED, _DROPPED)
     if not judged.published and coming.published is not None:
         unknown = replace(credentials, next=replace(coming, published=None))
@@ -166,25 +165,26 @@ def _mark(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Chang
 
 
 def _promote(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Change | None]:
-    """Have the next authority sign, after the overlap, or at once when nobody accepts the one in use anyway."""
+    """Have the next authority sign, after the overlap, or at once when the one in use has expired for everybody."""
     old, coming = credentials.authority.certificate, credentials.next
-    fault = validity_fault(old, judged.now)
-    published = None if coming is None else coming.published
-    known = published is not None and _ripe(credentials, published, judged.lifetimes) <= judged.now
-    if not fault and not known:
-        return credentials, None
+    fault = expiry(old, judged.now)
+    if not fault:
+        published = None if coming is None or earliness(coming.authority.certificate, judged.now) else coming.published
+        if published is None or judged.now < _ripe(credentials, published, judged):
+            return credentials, None
     authority = make_authority(judged.now, judged.lifetimes.authority) if coming is None else coming.authority
     # What it signed last is served until it expires at the latest, and so may be what it signed before: names change.
     signed = max(credentials.serving.certificate.not_valid_after_utc, judged.now + judged.lifetimes.serving)
     former = (Former(old, min(old.not_valid_after_utc, signed)), *credentials.former)
     promoted = replace(credentials, authority=authority, next=None, former=former)
-    return promoted, Change(Kind.ROTATED, f"the CA's certificate {fault or 'is replaced: the new one signs'}")
+    why = fault or earliness(old, judged.now) or "is replaced"
+    return promoted, Change(Kind.ROTATED, f"the CA's certificate {why}: the new one signs")
 
 
 def _announce(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Change | None]:
     """Make the authority that will follow, in good time."""
     certificate = credentials.authority.certificate
-    due = _due(certificate, judged.now, judged.lifetimes.authority)
+    due = earliness(certificate, judged.now) or _due(certificate, judged.now, judged.lifetimes.authority)
     if credentials.next is not None or not due:
         return credentials, None
     coming = Next(make_authority(judged.now, judged.lifetimes.authority))
@@ -208,17 +208,19 @@ def _certify(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Ch
 
 
 def _retire(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Change | None]:
-    """Drop former authorities of which nothing can be served any more."""
+    """Drop former authorities of which nothing can be served any more, and the oldest of too many.
+
+    To promote nothing more instead would leave replicas with an authority that has expired, until somebody comes.
+    """
     kept = tuple(
         former
         for former in credentials.former
         if judged.now < former.until and judged.now < former.certificate.not_valid_after_utc
     )
-    if kept == credentials.former:
+    if kept == credentials.former and len(kept) <= MOST_FORMER:
         return credentials, None
-    return replace(credentials, former=kept), Change(
-        Kind.RETIRED, "a former CA is trusted no longer: whatever it signed has expired"
-    )
+    text = _RETIRED if len(kept) <= MOST_FORMER else _TOO_MANY
+    return replace(credentials, former=kept[:MOST_FORMER]), Change(Kind.RETIRED, text)
 
 
 def _serving_fault(credentials: Credentials, judged: _Judged) -> str:
@@ -240,7 +242,7 @@ def _names(certificate: x509.Certificate) -> set[str]:
     """The DNS names that it is for."""
     try:
         alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
+    except (x509.ExtensionNotFound, ValueError):  # there is none, or none that can be read
         return set()
     return set(alternatives.get_values_for_type(x509.DNSName))
 
@@ -253,7 +255,13 @@ def _is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) ->
     return True
 
 
-def _ripe(credentials: Credentials, published: datetime, lifetimes: Lifetimes) -> datetime:
+def _ripe(credentials: Credentials, published: datetime, judged: _Judged) -> datetime:
+    """When the next authority signs: after the overlap, or HASTE where a clock has the one in use not valid yet."""
+    full = _in_order(credentials, published, judged.lifetimes)
+    return min(full, published + HASTE) if earliness(credentials.authority.certificate, judged.now) else full
+
+
+def _in_order(credentials: Credentials, published: datetime, lifetimes: Lifetimes) -> datetime:
     """When the next authority signs: after the overlap, which is cut short when a tenth of the current one is left.
 
     Only where lifetimes were changed, or there was no API server for long, is there so little left.

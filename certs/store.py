@@ -16,8 +16,9 @@ from typing import Final, Protocol
 
 from cryptography import x509
 
+from certs.changes import Change, Kind
 from certs.credentials import Credentials, Lifetimes
-from certs.rotation import Change, Kind, Renewal, renew, settle
+from certs.rotation import Renewal, renew, settle
 from certs.secret import UnusableSecret, decode, encode
 
 # Each lost round means that another replica won it: more than a few is not contention but a fault.

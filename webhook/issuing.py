@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
+from certs.changes import Change, Kind
 from certs.credentials import Credentials
-from certs.rotation import Change, Kind, next_step
+from certs.rotation import next_step
 from certs.store import CredentialStore, StoreBusyError
 from webhook.budget import Budget
 from webhook.certificates import CONFIGURATIONS, KubeBundle, KubeSecret, ReadWrite, secrets_path

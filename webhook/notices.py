@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from certs.rotation import Change, Kind
+from certs.changes import Change, Kind
 from webhook.budget import Budget
 from webhook.event import Told, event
 from webhook.kubeapi import ApiError

@@ -12,8 +12,8 @@ from cryptography import x509
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from certs.changes import Change, Kind
 from certs.credentials import Credentials, Lifetimes
-from certs.rotation import Change, Kind
 from certs.store import CredentialStore, Published, StoreBusyError, StoredSecret
 from tests.unit.certs.clients import NAMES, NOW, accepts
 
@@ -94,8 +94,10 @@ class Bundle:
 class Replica:
     """One that looks for ever, a call at a time."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, ahead: timedelta = timedelta(), lifetimes: Lifetimes = LIFETIMES) -> None:
         self.world = world
+        self.ahead = ahead
+        self.lifetimes = lifetimes
         self.ran = world.now
         self.held: Credentials | None = None
         self._steps: Coroutine[None, None, None] = self._live()
@@ -108,8 +110,8 @@ class Replica:
             self.world,
             Bundle(self.world),
             NAMES,
-            lambda: self.world.now,
-            LIFETIMES,
+            lambda: self.world.now + self.ahead,
+            self.lifetimes,
             self.world.changes.append,
             sleep,
         )

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from certs.changes import Change, Kind
 from certs.credentials import Lifetimes
-from certs.rotation import Change, Kind
 from certs.secret import decode, encode
 from certs.store import PATIENCE_S, CredentialStore, Published, StoreBusyError, StoredSecret
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from certs.rotation import Change, Kind
+from certs.changes import Change, Kind
 from tests.unit.webhook.fake_api import DEPLOYMENT, EVENTS, FakeApi, Json
 from webhook.notices import BURST, PERIOD_S, Notices
 
