@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from certs.changes import Change, Kind
+from certs.changes import Change
 from certs.credentials import Credentials
 from certs.rotation import next_step
 from certs.store import CredentialStore, StoreBusyError
@@ -28,11 +28,11 @@ _FIRST_RETRY_S: Final = 0.5
 _LONGEST_RETRY_S: Final = 15.0
 # One write of ours, and another replica's to the other object, are one look at both.
 _SETTLE_S: Final = 0.05
-# Somebody who damages again and again what is mended is not to be fought for all that the API server can take.
-_REPAIRS_AT_ONCE: Final = 10
+# Somebody who damages again and again what is mended is not to be fought for all that the API server can take; nor is
+# another replica, whose clock or lifetimes are others. A rotation is a handful of changes.
+_CHANGES_AT_ONCE: Final = 10
 _FORGIVEN_AFTER_S: Final = 60.0
-_REPAIR_PAUSE_S: Final = 5.0
-_REPAIRS: Final = frozenset({Kind.RESTORED, Kind.BUNDLE_REPAIRED})
+_PAUSE_S: Final = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Issuing:
         self._sleep = sleep
         self._changed = asyncio.Event()
         self._changes: list[Change] = []
-        self._repairs = Budget(_REPAIRS_AT_ONCE, _FORGIVEN_AFTER_S, clock)
+        self._budget = Budget(_CHANGES_AT_ONCE, _FORGIVEN_AFTER_S, clock)
         self._notices = Notices(api, settings.namespace, settings.deployment, now=now)
         self._store = CredentialStore(
             KubeSecret(api, settings.namespace, settings.secret),
@@ -122,9 +122,9 @@ class Issuing:
             delay = _FIRST_RETRY_S
             self._metrics.trusts(authority_expires_s=held.authority.certificate.not_valid_after_utc.timestamp())
             self._ready("")
-            repaired = any(change.kind in _REPAIRS for change in self._changes)
+            too_often = bool(self._changes) and not self._budget.take()
             await self._tell()
-            await self._sleep(_REPAIR_PAUSE_S if repaired and not self._repairs.take() else _SETTLE_S)
+            await self._sleep(min(_PAUSE_S, self._settings.recheck_s) if too_often else _SETTLE_S)
             due = next_step(held, self._settings.lifetimes) - self._now()
             await self._wait(min(self._settings.recheck_s, max(due.total_seconds(), _FIRST_RETRY_S)))
 

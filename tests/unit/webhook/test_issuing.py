@@ -3,17 +3,21 @@
 import asyncio
 import base64
 import logging
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from tests.unit.webhook.fake_api import CONFIGURATION, FakeApi
+from certs.credentials import MOST_FORMER
+from certs.secret import decode
+from tests.unit.webhook.fake_api import CONFIGURATION, SECRET, FakeApi
 from tests.unit.webhook.running_server import parsed
 from webhook.issuing import Issuing
 from webhook.listener import UnusableCertificateError
 from webhook.metrics import Metrics
 from webhook.settings import settings_of
 
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 GARBAGE = base64.b64encode(b"garbage").decode()
 
 
@@ -33,7 +37,7 @@ class Nowhere:
 class Watched:
     """Issuing whose sleeps take no time, and a person who does something after each."""
 
-    def __init__(self, api: FakeApi) -> None:
+    def __init__(self, api: FakeApi, ahead: timedelta = timedelta()) -> None:
         self.api = api
         self.now_s = 0.0
         self.slept: list[float] = []
@@ -42,7 +46,14 @@ class Watched:
         settings = settings_of(parsed())
         listener: Any = self.listener
         self.issuing = Issuing(
-            settings, api, listener, Metrics(), self.ready.append, clock=lambda: self.now_s, sleep=self.sleep
+            settings,
+            api,
+            listener,
+            Metrics(),
+            self.ready.append,
+            now=lambda: NOW + ahead + timedelta(seconds=self.now_s),
+            clock=lambda: self.now_s,
+            sleep=self.sleep,
         )
 
     async def sleep(self, seconds: float) -> None:
@@ -78,6 +89,23 @@ async def test_whoever_overwrites_the_bundle_for_ever_is_answered_a_few_times_at
     assert 11 + 60 / 5 - 2 <= patches <= 11 + 60 / 5 + 2
     assert len(fought.listener.served) == 1
     assert fought.ready[-1] == ""
+
+
+@pytest.mark.parametrize("apart", [timedelta(hours=2), timedelta(days=400), timedelta(days=4015)], ids=str)
+async def test_replicas_whose_clocks_differ_do_not_fight_for_all_that_the_api_server_can_take(apart: timedelta) -> None:
+    api = FakeApi()
+    first, second = Watched(api), Watched(api, apart)
+    tasks = [asyncio.create_task(each.issuing.run()) for each in (first, second)]
+    for _ in range(10000):  # those who agree after all would rest until the next look
+        await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    writes = sum(call.startswith(("PUT", "PATCH")) for call in api.calls)
+    # Each ten at once, one more a minute, else a look every five seconds, which is a write of each object at most.
+    assert writes <= sum(2 * (12 + each.now_s / 5 + each.now_s / 60) for each in (first, second)) * 1.1
+    held = decode(api.objects[SECRET]["data"])
+    assert len(held.former) <= MOST_FORMER
 
 
 async def test_where_nothing_can_be_agreed_on_it_waits_longer_each_time(caplog: pytest.LogCaptureFixture) -> None:
