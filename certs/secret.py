@@ -114,7 +114,7 @@ def _times(data: Mapping[str, str]) -> tuple[datetime | None, list[datetime] | N
     try:
         times = json.loads(_file(data, ROTATION))
         published = times["published"]
-        return published and _time(published), [_time(end) for end in times["former"]]
+        return None if published is None else _time(published), [_time(end) for end in times["former"]]
     except UnusableSecret:
         raise
     except (ValueError, KeyError, TypeError, RecursionError) as error:

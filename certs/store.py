@@ -171,6 +171,10 @@ def _read(stored: StoredSecret | None) -> tuple[Credentials | None, str]:
         return decode(stored.data), ""
     except UnusableSecret as error:
         return None, f"the Secret with the webhook's credentials cannot be used: {error}"
+    except Exception as error:
+        # Whatever somebody wrote there: all replicas would fail at it, and none write it again.
+        logger.exception("defect while reading the webhook's Secret")
+        return None, f"the Secret with the webhook's credentials cannot be used: {type(error).__name__}"
 
 
 def _repair_or_publication(credentials: Credentials, held: Credentials | None, published: Published) -> Change:

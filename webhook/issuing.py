@@ -107,13 +107,17 @@ class Issuing:
         while True:
             self._changed.clear()
             self._changes.clear()
+            listened = self._listener.listens
             try:
                 held = await self._store.establish(held)
                 await self._listener.use(held.serving.certificate_pem(), held.serving.key_pem())
-            except (ApiError, StoreBusyError, UnusableCertificateError) as error:
-                self._ready(str(error))
+            except Exception as error:
+                if isinstance(error, OSError) and not listened:
+                    raise
+                problem = self._problem(error)
+                self._ready(problem)
                 what = "cannot check certificate and caBundle" if held else "no trusted certificate yet"
-                logger.warning("%s, again in %.1f s: %s", what, delay, error)
+                logger.warning("%s, again in %.1f s: %s", what, delay, problem)
                 await self._tell()
                 await self._sleep(_FIRST_RETRY_S)
                 await self._wait(delay - _FIRST_RETRY_S)
@@ -127,6 +131,14 @@ class Issuing:
             await self._sleep(min(_PAUSE_S, self._settings.recheck_s) if too_often else _SETTLE_S)
             due = next_step(held, self._settings.lifetimes) - self._now()
             await self._wait(min(self._settings.recheck_s, max(due.total_seconds(), _FIRST_RETRY_S)))
+
+    def _problem(self, error: Exception) -> str:
+        """Why a look failed: a defect is one too, as a replica with a good certificate must go on serving."""
+        problem = str(error)
+        if not isinstance(error, (ApiError, StoreBusyError, UnusableCertificateError)):
+            logger.error("defect while keeping certificate and caBundle", exc_info=error)
+            problem = "a defect in the webhook, please report it: its log has the details"
+        return problem
 
     async def _tell(self) -> None:
         for change in self._changes:

@@ -1,6 +1,7 @@
 """Credentials in a Secret: what comes back, and what is said of a Secret that holds something else."""
 
 import base64
+import json
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -9,14 +10,15 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from certs.authority import issue, make_authority
-from certs.credentials import Credentials, Former, Next
-from certs.rotation import renew
+from certs.authority import KeyPair, issue, make_authority
+from certs.credentials import Credentials, Former, Lifetimes, Next
+from certs.rotation import next_step, renew
 from certs.secret import UnusableSecret, decode, encode
 from certs.store import Published
+from tests.unit.certs.clients import accepts
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -80,19 +82,61 @@ def test_the_next_key_needs_its_certificate(credentials: Credentials) -> None:
         decode({**alone, "next.key": alone["ca.key"]})
 
 
-@settings(max_examples=300)
+@settings(max_examples=500)
 @given(st.data())
-def test_whatever_is_written_over_a_file_is_told_as_damage_or_makes_no_difference_that_matters(
-    data: st.DataObject,
+def test_whatever_is_written_over_a_file_is_told_as_damage_or_clients_accept_what_comes_of_it(
+    credentials: Credentials, data: st.DataObject
 ) -> None:
-    good = encode(MADE)
+    good = encode(credentials)
     name = data.draw(st.sampled_from(sorted(good)))
     content = bytearray(base64.b64decode(good[name]))
     at = data.draw(st.integers(0, len(content) - 1))
     end = data.draw(st.integers(at, len(content)))
     content[at:end] = data.draw(st.binary(max_size=20))
-    with suppress(UnusableSecret):
-        renew(decode({**good, name: b64(bytes(content))}), names=["webhook"], now=NOW)
+    serves_in_the_end({**good, name: b64(bytes(content))})
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=30),
+    st.just([]),
+    st.just({}),
+    st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat),
+    st.sampled_from(["9999-12-31T23:59:59-23:00", "0001-01-01T00:00:00+23:00", "2026-03-01T12:00:00"]),
+)
+
+
+@settings(max_examples=200)
+@given(published=VALUES, former=st.one_of(VALUES, st.lists(VALUES, max_size=2)))
+@example(published="", former=[NOW.isoformat()])
+@example(published=0, former=[NOW.isoformat()])
+@example(published=[], former=[NOW.isoformat()])
+def test_whatever_the_times_of_a_rotation_are_they_are_damage_or_clients_accept_what_comes_of_it(
+    credentials: Credentials, published: object, former: object
+) -> None:
+    times = json.dumps({"published": published, "former": former}).encode()
+    serves_in_the_end({**encode(credentials), "rotation.json": b64(times)})
+
+
+def serves_in_the_end(files: dict[str, str]) -> None:
+    """As replicas go on with it, whether the bundle was published or not, unless it is damage."""
+    for published in (True, False):
+        with suppress(UnusableSecret):
+            found = decode(files)
+            for _ in range(3):
+                found = renew(found, names=["webhook"], now=NOW, published=published).credentials
+            next_step(found, Lifetimes())
+            encode(found)
+            if accepts_its_own(found.authority):
+                assert accepts(found.trusted_pem(), found.serving.certificate, "webhook", NOW)
+
+
+def accepts_its_own(authority: KeyPair) -> bool:
+    """Whether what is left of an authority is one that may sign: its signature is nobody's to verify."""
+    return accepts(authority.certificate_pem(), issue(authority, ["webhook"], NOW, DAY).certificate, "webhook", NOW)
 
 
 def test_keys_of_a_kind_that_nobody_knows_are_damage_too() -> None:

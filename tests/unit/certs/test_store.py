@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from certs import store
 from certs.changes import Change, Kind
-from certs.credentials import Lifetimes
+from certs.credentials import Credentials, Lifetimes
 from certs.secret import decode, encode
 from certs.store import PATIENCE_S, CredentialStore, Published, StoreBusyError, StoredSecret
 
@@ -144,6 +145,20 @@ async def test_a_secret_of_garbage_is_made_anew_by_replicas_that_hold_nothing(ca
     assert "ca.crt is missing" in caplog.text
     assert cluster.kinds() == [Kind.MADE, Kind.PUBLISHED]
     assert cluster.slept == [], "nobody trusts anything yet, so nobody serves anything"
+
+
+async def test_a_secret_that_has_us_fail_is_damage_like_any_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def defective(_: Mapping[str, str]) -> Credentials:
+        raise ZeroDivisionError
+
+    cluster = FakeCluster()
+    held = await replica(cluster).establish()
+    monkeypatch.setattr(store, "decode", defective)
+    assert encode(await replica(cluster).establish(held)) == encode(held)
+    assert cluster.changes[-1].text.endswith("cannot be used: ZeroDivisionError; restored from memory")
+    assert "defect while reading the webhook's Secret" in caplog.text
 
 
 async def test_a_secret_that_is_lost_or_damaged_is_restored_by_whoever_serves_with_it_and_nothing_else_changes() -> (

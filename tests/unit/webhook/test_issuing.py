@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from certs.credentials import MOST_FORMER
+from certs.credentials import MOST_FORMER, Credentials
 from certs.secret import decode
+from certs.store import CredentialStore
 from tests.unit.webhook.fake_api import CONFIGURATION, SECRET, FakeApi
 from tests.unit.webhook.running_server import parsed
+from webhook import issuing
 from webhook.issuing import Issuing
 from webhook.listener import UnusableCertificateError
 from webhook.metrics import Metrics
@@ -26,7 +28,11 @@ class Nowhere:
 
     def __init__(self) -> None:
         self.served: set[bytes] = set()
-        self.refusals: list[UnusableCertificateError] = []
+        self.refusals: list[Exception] = []
+
+    @property
+    def listens(self) -> bool:
+        return bool(self.served)
 
     async def use(self, chain: bytes, _key: bytes) -> None:
         if self.refusals:
@@ -126,3 +132,33 @@ async def test_a_certificate_that_tls_cannot_serve_with_is_told_and_looked_at_ag
     assert watched.ready[0] == "no certificate with its key: EE_KEY_TOO_SMALL"
     assert watched.ready[-1] == ""
     assert len(watched.listener.served) == 1
+
+
+async def test_a_defect_is_logged_and_the_replica_goes_on_serving_and_looking(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(issuing, "_LONGEST_RETRY_S", issuing._FIRST_RETRY_S)
+    watched = Watched(FakeApi())
+    establish = CredentialStore.establish
+    failures: list[Exception] = []
+
+    async def failing(store: CredentialStore, held: Credentials | None) -> Credentials:
+        if held is not None and len(failures) < 3:
+            failures.append(OSError("out of files") if failures else TypeError("a defect"))
+            raise failures[-1]
+        return await establish(store, held)
+
+    monkeypatch.setattr(CredentialStore, "establish", failing)
+    watched.api.changed(SECRET)
+    await watched.run_until(1.6)
+    assert len(failures) == 3
+    assert "TypeError: a defect" in caplog.text
+    assert "a defect in the webhook, please report it" in watched.ready[1]
+
+
+async def test_a_port_that_cannot_be_had_ends_it() -> None:
+    watched = Watched(FakeApi())
+    watched.listener.refusals.append(OSError("address already in use"))
+    with pytest.raises(ExceptionGroup) as caught:
+        await watched.issuing.run()
+    assert isinstance(caught.value.exceptions[0], OSError)
