@@ -21,6 +21,8 @@ PATH: Final = "/api/v1/namespaces"
 ASK_S: Final = 4.0
 # At once: anybody can send reviews of Pods in Namespaces that are not opted in, and each costs a GET.
 MOST_ASKED: Final = 16
+# Whoever waits has one of the server's connections for as long as the API server says nothing.
+MOST_WAITING: Final = 48
 # And in time: a Namespace is asked for only until the watch tells of its label.
 ASKED_IN_A_BURST: Final = 200
 ASKED_EVERY_S: Final = 0.02
@@ -36,6 +38,7 @@ class Namespaces:
         self._api = api
         self._policies: dict[str, Policy] = {}
         self._asking = asyncio.Semaphore(MOST_ASKED)
+        self._waiting = 0
         self._asked = Budget(ASKED_IN_A_BURST, ASKED_EVERY_S, time.monotonic)
         self._reflector = Reflector(
             api,
@@ -69,8 +72,9 @@ class Namespaces:
         known = self._policies.get(namespace)
         if known is not None:
             return known
-        if not self._asked.take():
+        if self._waiting >= MOST_WAITING or not self._asked.take():
             raise ApiError(0, "Busy", "too many Namespaces that are not known to be opted in are asked for at once")
+        self._waiting += 1
         try:
             # Not kept: whatever it says, the watch will say it too, and in the right order with what comes after.
             async with asyncio.timeout(ASK_S), self._asking:
@@ -81,6 +85,8 @@ class Namespaces:
             if error.status == HTTPStatus.NOT_FOUND:
                 return Policy()
             raise
+        finally:
+            self._waiting -= 1
 
     def _sync(self, items: list[dict[str, Any]]) -> None:
         self._policies = {item["metadata"]["name"]: _policy(item) for item in items}

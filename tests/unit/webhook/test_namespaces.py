@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.webhook.fake_api import NAMESPACES, FakeApi, namespace
 from webhook.kubeapi import ApiError
-from webhook.namespaces import ASKED_IN_A_BURST, Namespaces
+from webhook.namespaces import ASKED_IN_A_BURST, MOST_WAITING, Namespaces
 from webhook.policy import Policy
 
 
@@ -102,8 +102,14 @@ async def test_an_api_server_that_says_nothing_is_an_error_in_time_for_the_admis
 
     async with running(api) as namespaces:
         monkeypatch.setattr(api, "get", silent)
-        answers = await asyncio.gather(*(namespaces.policy_of(f"n{n}") for n in range(50)), return_exceptions=True)
-    assert [str(each) for each in answers] == ["no answer from the API server within 0.05 s (Timeout)"] * 50
+        answers = await asyncio.gather(*(namespaces.policy_of(f"n{n}") for n in range(100)), return_exceptions=True)
+        # Its place is free again.
+        assert (await asyncio.gather(namespaces.policy_of("n0"), return_exceptions=True))[0].reason == "Timeout"
+    said = [str(each) for each in answers]
+    assert said[:MOST_WAITING] == ["no answer from the API server within 0.05 s (Timeout)"] * MOST_WAITING
+    # Not even when the API server says nothing do they take all connections.
+    busy = "too many Namespaces that are not known to be opted in are asked for at once (Busy)"
+    assert said[MOST_WAITING:] == [busy] * (100 - MOST_WAITING)
     assert (at_once, asking) == (16, 0)
 
 
