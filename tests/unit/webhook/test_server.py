@@ -265,3 +265,21 @@ def test_without_a_cluster_the_command_says_what_is_missing_and_exits_1(tmp_path
     line = json.loads(ran.stdout)
     assert line["level"] == "ERROR"
     assert "set KUBECONFIG" in line["message"]
+
+
+def test_sigterm_during_the_imports_ends_it_by_itself_as_for_the_first_process_of_a_container() -> None:
+    program = """
+import os, runpy, signal, sys
+
+class Slow:
+    def find_spec(self, name, *_):
+        if name == "webhook.server":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Slow())
+sys.argv = ["webhook", "serve"]
+runpy.run_module("webhook", run_name="__main__", alter_sys=True)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
+    # By the signal itself it would be -15.
+    assert (ran.returncode, ran.stderr) == (0, "")
