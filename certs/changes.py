@@ -23,6 +23,8 @@ class Kind(StrEnum):
     """A former authority is trusted no longer."""
     BUNDLE_REPAIRED = "bundle_repaired"
     """Somebody changed the bundle in the webhook's configuration; it was put back."""
+    STUCK = "stuck"
+    """Nothing of this can happen: what is due cannot be written, or not be read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from certs.changes import Change
+from certs.changes import Change, Kind
 from certs.credentials import Credentials
 from certs.rotation import next_step
 from certs.store import CredentialStore, StoreBusyError
@@ -33,6 +33,9 @@ _SETTLE_S: Final = 0.05
 _CHANGES_AT_ONCE: Final = 10
 _FORGIVEN_AFTER_S: Final = 60.0
 _PAUSE_S: Final = 5.0
+# After some 15 s, as of an installation that is still being applied; and then every hour, as long as an event lasts.
+_FAILURES_TOLD: Final = 5
+_FAILURES_AGAIN: Final = 240
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +106,7 @@ class Issuing:
 
     async def _keep(self) -> None:
         held: Credentials | None = None
-        delay = _FIRST_RETRY_S
+        delay, failures = _FIRST_RETRY_S, 0
         while True:
             self._changed.clear()
             self._changes.clear()
@@ -114,7 +117,8 @@ class Issuing:
             except Exception as error:
                 if isinstance(error, OSError) and not listened:
                     raise
-                problem = self._problem(error)
+                failures += 1
+                problem = self._problem(error, failures)
                 self._ready(problem)
                 what = "cannot check certificate and caBundle" if held else "no trusted certificate yet"
                 logger.warning("%s, again in %.1f s: %s", what, delay, problem)
@@ -123,7 +127,7 @@ class Issuing:
                 await self._wait(delay - _FIRST_RETRY_S)
                 delay = min(delay * 2, _LONGEST_RETRY_S)
                 continue
-            delay = _FIRST_RETRY_S
+            delay, failures = _FIRST_RETRY_S, 0
             self._metrics.trusts(authority_expires_s=held.authority.certificate.not_valid_after_utc.timestamp())
             self._ready("")
             too_often = bool(self._changes) and not self._budget.take()
@@ -132,12 +136,18 @@ class Issuing:
             due = next_step(held, self._settings.lifetimes) - self._now()
             await self._wait(min(self._settings.recheck_s, max(due.total_seconds(), _FIRST_RETRY_S)))
 
-    def _problem(self, error: Exception) -> str:
+    def _problem(self, error: Exception, failures: int) -> str:
         """Why a look failed: a defect is one too, as a replica with a good certificate must go on serving."""
         problem = str(error)
         if not isinstance(error, (ApiError, StoreBusyError, UnusableCertificateError)):
             logger.error("defect while keeping certificate and caBundle", exc_info=error)
             problem = "a defect in the webhook, please report it: its log has the details"
+        # An API server that does not answer is not told of to itself.
+        refused = not isinstance(error, ApiError) or 400 <= error.status < 500  # noqa: PLR2004 - client errors
+        if refused and failures % _FAILURES_AGAIN == _FAILURES_TOLD:
+            self._changes.append(
+                Change(Kind.STUCK, f"certificate and caBundle cannot be kept as they should: {problem}")
+            )
         return problem
 
     async def _tell(self) -> None:

@@ -28,6 +28,7 @@ _EVENTS: Final = {
     Kind.RENEWED: ("Normal", "CertificateRenewed"),
     Kind.RETIRED: ("Normal", "CARetired"),
     Kind.BUNDLE_REPAIRED: ("Warning", "CABundleRepaired"),
+    Kind.STUCK: ("Warning", "CertificatesStuck"),
 }
 
 logger = logging.getLogger(__name__)

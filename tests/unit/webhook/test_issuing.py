@@ -11,10 +11,11 @@ import pytest
 from certs.credentials import MOST_FORMER, Credentials
 from certs.secret import decode
 from certs.store import CredentialStore
-from tests.unit.webhook.fake_api import CONFIGURATION, SECRET, FakeApi
+from tests.unit.webhook.fake_api import CONFIGURATION, SECRET, FakeApi, Json
 from tests.unit.webhook.running_server import parsed
 from webhook import issuing
 from webhook.issuing import Issuing
+from webhook.kubeapi import ApiError
 from webhook.listener import UnusableCertificateError
 from webhook.metrics import Metrics
 from webhook.settings import settings_of
@@ -132,6 +133,26 @@ async def test_a_certificate_that_tls_cannot_serve_with_is_told_and_looked_at_ag
     assert watched.ready[0] == "no certificate with its key: EE_KEY_TOO_SMALL"
     assert watched.ready[-1] == ""
     assert len(watched.listener.served) == 1
+
+
+@pytest.mark.parametrize(("status", "told"), [(422, 1), (403, 1), (0, 0), (503, 0)])
+async def test_what_the_api_server_refuses_for_long_is_told_once_an_hour_and_it_goes_on_serving(
+    monkeypatch: pytest.MonkeyPatch, status: int, told: int
+) -> None:
+    monkeypatch.setattr(issuing, "_LONGEST_RETRY_S", issuing._FIRST_RETRY_S)
+    api = FakeApi()
+    await Watched(api).run_until(0.05)
+
+    async def immutable(*_: object) -> Json:
+        raise ApiError(status, "Invalid", "field is immutable when `immutable` is set")
+
+    monkeypatch.setattr(api, "replace", immutable)
+    due = Watched(api, timedelta(days=300))
+    posted = []
+    due.after_a_look = lambda: posted.append(api.posted().count(("Warning", "CertificatesStuck")))
+    await due.run_until(60)
+    assert (posted[3], posted[6], posted[-1]) == (0, told, told)
+    assert "immutable" in due.ready[-1]
 
 
 async def test_a_defect_is_logged_and_the_replica_goes_on_serving_and_looking(

@@ -49,6 +49,7 @@ async def test_damage_is_a_warning_and_a_rotation_is_not() -> None:
         ("Normal", "CertificateRenewed"),
         ("Normal", "CARetired"),
         ("Warning", "CABundleRepaired"),
+        ("Warning", "CertificatesStuck"),
     ]
 
 
