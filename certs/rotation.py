@@ -158,7 +158,13 @@ def _mark(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Chang
     if not judged.published and coming.published is not None:
         unknown = replace(credentials, next=replace(coming, published=None))
         return unknown, Change(Kind.PUBLISHED, "the new CA is not in the caBundle any more: its overlap begins again")
-    if judged.published and (coming.published is None or coming.published > judged.now):
+    if not judged.published or earliness(certificate, judged.now):
+        return credentials, None
+    # A time that cannot be is a wrong clock's, and would cut the overlap short or draw it out. Who cannot tell whether
+    # it is the wrong one itself leaves it.
+    begins = max(certificate.not_valid_before_utc, old.not_valid_before_utc)
+    wrong = coming.published is not None and not begins <= coming.published <= judged.now
+    if coming.published is None or (wrong and not earliness(old, judged.now)):
         known = replace(credentials, next=replace(coming, published=judged.now))
         return known, Change(Kind.PUBLISHED, "the new CA is in the caBundle: its overlap begins")
     return credentials, None

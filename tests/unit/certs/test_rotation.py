@@ -117,8 +117,9 @@ def test_whatever_the_clocks_say_renewed_credentials_serve_and_renewing_them_aga
     lifetimes = Lifetimes(authority=authority * DAY, serving=serving * DAY)
     credentials: Credentials | None = None
     for day in days:
-        for later in (timedelta(), timedelta(), HASTE, HASTE):
-            now = NOW + day * DAY + later
+        now = NOW + day * DAY
+        for wait in (timedelta(), timedelta(), HASTE, timedelta()):
+            now += wait
             credentials = renew(credentials, names=NAMES, now=now, lifetimes=lifetimes, published=True).credentials
             again = renew(credentials, names=NAMES, now=now, lifetimes=lifetimes, published=True)
             # A publication is noted at the look after the announcement.
@@ -152,7 +153,7 @@ def test_a_replica_whose_clock_is_behind_takes_no_client_s_trust_away() -> None:
     behind, at = -2 * HOUR, NOW + timedelta(minutes=1)
     credentials = fresh()
     served, bundles = [credentials.serving.certificate], [credentials.trusted_pem()]
-    for _ in range(30):
+    for _ in range(150):
         # Clients have heard of all that was published HASTE ago, and perhaps of nothing since then.
         at += HASTE / 2
         for clock in (at + behind, at):
@@ -185,9 +186,21 @@ def test_an_authority_that_a_clock_ahead_made_is_replaced_in_some_minutes_with_a
 def test_an_announced_authority_that_is_not_valid_yet_is_waited_for() -> None:
     coming = replace(aged(), next=Next(make_authority(DUE + 8 * HOUR, 3650 * DAY), DUE - 2 * OVERLAP))
     assert renew(coming, names=NAMES, now=DUE, published=True).credentials is coming
-    renewal = renew(coming, names=NAMES, now=DUE + 8 * HOUR, published=True)
+    noted = renew(coming, names=NAMES, now=DUE + 8 * HOUR, published=True)
+    assert kinds(noted) == [Kind.PUBLISHED]
+    renewal = renew(noted.credentials, names=NAMES, now=DUE + 8 * HOUR + OVERLAP, published=True)
     assert Kind.ROTATED in kinds(renewal)
     assert renewal.credentials.authority == coming.next.authority
+
+
+def test_a_time_of_publication_before_what_was_published_is_a_wrong_clock_s_and_cuts_no_overlap_short() -> None:
+    coming = announced()
+    behind = replace(coming, next=replace(coming.next, published=DUE - OVERLAP))
+    renewal = renew(behind, names=NAMES, now=DUE, published=True)
+    assert renewal.credentials == coming
+    # Who has the CA in use not valid yet may be the one that is wrong.
+    other = replace(fresh(DUE + 3 * HOUR), next=Next(make_authority(DUE, 3650 * DAY), DUE + HOUR))
+    assert renew(other, names=NAMES, now=DUE, published=True).credentials.next == other.next
 
 
 @pytest.mark.parametrize("ahead", [1200 * DAY, 8 * HOUR])
