@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 import reconciler.metrics
 import webhook.metrics
-from certs.rotation import Kind
+from certs.changes import Kind
 from reconciler.cli import _parser
 from reconciler.kernel import errors
 from reconciler.model import ProblemKind
