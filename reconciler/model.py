@@ -104,7 +104,8 @@ class Qdisc:
 class Filter:
     """A filter on a link's clsact. `hook` is where it sits: EGRESS or INGRESS of the link, not of the Pod.
 
-    `program_id` and `class_id` are of a bpf filter, `redirects_to` is the link that a matchall redirects to.
+    `program_id` and `class_id` are of a bpf filter, `redirects_to` is the link that a matchall redirects to; all of one
+    with a handle of ours. Filters of another `chain` than 0 see no packet, unless one of chain 0 sends it there.
     """
 
     hook: Direction
@@ -115,11 +116,12 @@ class Filter:
     program_id: int | None = None
     class_id: int | None = None
     redirects_to: str | None = None
+    chain: int = 0
 
     @property
     def is_ours(self) -> bool:
         """Whether the project made it: its place and its handle or name say so."""
-        if self.handle not in OUR_HANDLES:
+        if self.handle not in OUR_HANDLES or self.chain:
             return False
         if self.hook is Direction.EGRESS:
             ours = self.kind == "bpf" and self.name.startswith(FILTER_NAME_PREFIX)
@@ -157,14 +159,18 @@ class ObservedLink:
     def intruder(self, hook: Direction) -> Filter | None:
         """A foreign filter that sits at our place."""
         place = EGRESS_PRIORITY if hook is Direction.EGRESS else INGRESS_PRIORITY
-        at_place = (held for held in self.filters if held.hook is hook and held.priority == place)
+        at_place = (held for held in self._first(hook) if held.priority == place)
         return next((held for held in at_place if not held.is_ours), None)
 
     @property
     def ahead_of_redirect(self) -> Filter | None:
         """A foreign filter that sees what the link receives before we do, and may keep it from us."""
-        ingress = (held for held in self.filters if held.hook is Direction.INGRESS and not held.is_ours)
+        ingress = (held for held in self._first(Direction.INGRESS) if not held.is_ours)
         return next((held for held in ingress if held.priority < INGRESS_PRIORITY), None)
+
+    def _first(self, hook: Direction) -> Iterable[Filter]:
+        """The filters that packets come to first."""
+        return (held for held in self.filters if held.hook is hook and not held.chain)
 
     @property
     def is_stray_ifb(self) -> bool:

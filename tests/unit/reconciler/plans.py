@@ -63,6 +63,7 @@ foreign_filters = st.builds(
     priority=st.sampled_from([EGRESS_PRIORITY, 7, INGRESS_PRIORITY]),
     handle=st.sampled_from([1, 2]),
     name=st.sampled_from(["", "cil_from_container"]),
+    chain=st.sampled_from([0, 0, 5]),
 )
 our_filters = st.one_of(
     st.builds(
@@ -94,7 +95,8 @@ def observed_links(draw: st.DrawFn, link: Link) -> ObservedLink:
     if classifier == "clsact":
         ours = {each.hook: each for each in draw(st.lists(our_filters, max_size=2))}
         foreign = {
-            (each.hook, each.priority, each.handle): each for each in draw(st.lists(foreign_filters, max_size=2))
+            (each.hook, each.chain, each.priority, each.handle): each
+            for each in draw(st.lists(foreign_filters, max_size=2))
         }
         both = [*ours.values(), *foreign.values()]
         # All filters of one priority are of one kind (net/sched/cls_api.c, tcf_chain_tp_find).

@@ -23,10 +23,11 @@ def _attached(held: ObservedLink, new: Filter, *, with_clsact: bool) -> Observed
         assert held.classifier is None, "there is a clsact"
         held = replace(held, classifier="clsact")
     assert held.classifier == "clsact", "a filter needs clsact"
-    at_place = [one.kind for one in held.filters if (one.hook, one.priority) == (new.hook, new.priority)]
+    place = (new.hook, new.chain, new.priority)
+    at_place = [one.kind for one in held.filters if (one.hook, one.chain, one.priority) == place]
     assert set(at_place) <= {new.kind}, "one priority holds filters of one kind"
     others = tuple(
-        one for one in held.filters if (one.hook, one.priority, one.handle) != (new.hook, new.priority, new.handle)
+        one for one in held.filters if (one.hook, one.chain, one.priority, one.handle) != (*place, new.handle)
     )
     return replace(held, filters=(*others, new))
 
