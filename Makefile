@@ -17,7 +17,7 @@ KERNEL_TESTS ?= rates queue splitting parallel versions lifecycle monitor
 PURE := webhook/contract.py,webhook/advice.py,webhook/admission.py,webhook/policy.py,webhook/jsonpatch.py,webhook/review.py,webhook/budget.py,webhook/event.py,reconciler/model.py,reconciler/plan.py,$\
 	reconciler/slots.py,reconciler/patience.py,reconciler/bypass.py,reconciler/requirements.py,reconciler/pods.py,reconciler/intent.py,reconciler/report.py,reconciler/sandboxes.py,reconciler/latecomers.py,reconciler/known.py,$\
 	reconciler/nri/protobuf.py,reconciler/nri/mux.py,reconciler/nri/ttrpc.py,reconciler/nri/messages.py,$\
-	reconciler/nri/plugin.py,reconciler/kernel/buckets.py,certs/authority.py,certs/changes.py,certs/credentials.py,certs/rotation.py,certs/secret.py
+	reconciler/nri/plugin.py,reconciler/kernel/buckets.py,reconciler/kernel/raw.py,certs/authority.py,certs/changes.py,certs/credentials.py,certs/rotation.py,certs/secret.py
 
 .PHONY: help setup setup-cluster lint test test-unit test-differential fuzz test-kernel test-kernels test-cluster chaos bench \
 	bench-admission bench-reconciler demo cluster cluster-down images clean

@@ -7,18 +7,13 @@ from typing import Any, Final
 
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from reconciler.kernel.attributes import (
-    FQ_BOUNDS,
-    MIRRED_EGRESS_REDIRECT,
-    TC_ACT_STOLEN,
-    TrafficControlMessage,
-    paced_bounds,
-    splitter_parameters,
-)
+from reconciler.kernel.attributes import FQ_BOUNDS, TrafficControlMessage, paced_bounds, splitter_parameters
 from reconciler.kernel.errors import KernelLacksError, NetlinkError, ShapingError, StepFailedError
+from reconciler.kernel.filters import place_of
 from reconciler.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink
-from reconciler.kernel.observe import BELOW_SPLITTER, PARENTS, TC_H_CLSACT, TC_H_ROOT, link_index
-from reconciler.model import EGRESS_PRIORITY, FQ_HANDLE, IFB_NAME, INGRESS_PRIORITY, SPLITTER_HANDLE
+from reconciler.kernel.observe import BELOW_SPLITTER, TC_H_CLSACT, TC_H_ROOT, link_index
+from reconciler.kernel.raw import MIRRED_EGRESS_REDIRECT, TC_ACT_STOLEN
+from reconciler.model import FQ_HANDLE, IFB_NAME, SPLITTER_HANDLE
 from reconciler.steps import (
     AttachRedirect,
     AttachShaper,
@@ -42,7 +37,6 @@ RTM_NEWQDISC: Final = 36
 RTM_DELQDISC: Final = 37
 RTM_NEWTFILTER: Final = 44
 RTM_DELTFILTER: Final = 45
-_ETH_P_ALL_BIG_ENDIAN: Final = 0x0300
 _CLSACT_HANDLE: Final = 0xFFFF0000
 _IFF_UP: Final = 1
 _ADDR_GEN_MODE_NONE: Final = 1
@@ -113,7 +107,7 @@ def _apply(  # noqa: C901 - one case a step
             message = _redirect(link_index(netlink, name), handle, link_index(netlink, IFB_NAME))
             _attach(netlink, step, message, NLM_F_CREATE | NLM_F_EXCL)
         case DetachFilter(link=name, hook=hook, handle=handle):
-            _ignoring_absence(netlink, _detaching(link_index(netlink, name), hook, handle), RTM_DELTFILTER)
+            _ignoring_absence(netlink, place_of(link_index(netlink, name), hook, handle), RTM_DELTFILTER)
         case WriteLimit() | ClearLimit():
             raise ShapingError(f"{step} is not a step of the network namespace")
 
@@ -121,7 +115,7 @@ def _apply(  # noqa: C901 - one case a step
 def _attach(netlink: Netlink, step: AttachShaper | AttachRedirect, message: Any, flags: int) -> None:
     """Attach a filter; where clsact is made with it, both are there afterwards or neither is."""
     if isinstance(step, AttachRedirect) and step.replacing:
-        detaching = _detaching(message["index"], Direction.INGRESS, step.handle)
+        detaching = place_of(message["index"], Direction.INGRESS, step.handle)
         _, failed = netlink.request_all((detaching, RTM_DELTFILTER, 0), (message, RTM_NEWTFILTER, flags))
         if failed is not None:
             raise failed
@@ -138,7 +132,7 @@ def _attach(netlink: Netlink, step: AttachShaper | AttachRedirect, message: Any,
     if no_clsact is not None and no_filter is None:
         # Somebody made one at this moment, and our filter on it would pass it off as ours.
         hook = Direction.EGRESS if isinstance(step, AttachShaper) else Direction.INGRESS
-        _ignoring_absence(netlink, _detaching(message["index"], hook, step.handle), RTM_DELTFILTER)
+        _ignoring_absence(netlink, place_of(message["index"], hook, step.handle), RTM_DELTFILTER)
     if no_clsact is not None and no_clsact.errno in _UNKNOWN:
         raise KernelLacksError(_LACKING_CLSACT, f"{step}: {no_clsact.text}") from no_clsact
     for error in (no_clsact, no_filter):
@@ -217,19 +211,8 @@ def _qdisc(index: int, parent: int, handle: int, kind: str, options: Mapping[str
     return message
 
 
-def _filter(index: int, hook: Direction, handle: int, kind: str) -> TrafficControlMessage:
-    priority = EGRESS_PRIORITY if hook is Direction.EGRESS else INGRESS_PRIORITY
-    message = _traffic_control(index, PARENTS[hook], handle, kind)
-    message["info"] = priority << 16 | _ETH_P_ALL_BIG_ENDIAN
-    return message
-
-
-def _detaching(index: int, hook: Direction, handle: int) -> TrafficControlMessage:
-    return _filter(index, hook, handle, "bpf" if hook is Direction.EGRESS else "matchall")
-
-
 def _shaper(index: int, handle: int, class_id: int, program: AttachedProgram) -> TrafficControlMessage:
-    message = _filter(index, Direction.EGRESS, handle, "bpf")
+    message = place_of(index, Direction.EGRESS, handle)
     options = [
         ("TCA_BPF_CLASSID", class_id),
         ("TCA_BPF_FD", program.descriptor),
@@ -241,7 +224,7 @@ def _shaper(index: int, handle: int, class_id: int, program: AttachedProgram) ->
 
 
 def _redirect(index: int, handle: int, ifb_index: int) -> TrafficControlMessage:
-    message = _filter(index, Direction.INGRESS, handle, "matchall")
+    message = place_of(index, Direction.INGRESS, handle)
     parameters = {"action": TC_ACT_STOLEN, "eaction": MIRRED_EGRESS_REDIRECT, "ifindex": ifb_index}
     mirred = [("TCA_ACT_KIND", "mirred"), ("TCA_ACT_OPTIONS", {"attrs": [("TCA_MIRRED_PARMS", parameters)]})]
     actions = [("TCA_ACT_PRIO_1", {"attrs": mirred})]

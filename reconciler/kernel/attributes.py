@@ -4,12 +4,10 @@ pyroute2 0.9.7 has no fq (options are ignored), of a tbf it sends tables that no
 decodes only the old attributes. From the kernel's uapi/linux/pkt_sched.h and pkt_cls.h.
 """
 
-import struct
 from collections.abc import Mapping
 from typing import Any, Final
 
 from pyroute2.netlink import NLA_F_NESTED, nla
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 FQ_BOUNDS: Final[Mapping[str, int]] = {
@@ -29,14 +27,7 @@ FQ_MAX_RATE: Final = "TCA_FQ_FLOW_MAX_RATE"
 
 SPLITTER_BYTES_PER_SECOND: Final = 4_000_000_000
 """The tbf that splits holds nothing back: 32 Gbit/s, and split are only limits far below."""
-LINK_ATTRIBUTES: Final = 16 + 16
-"""Where the attributes of a link's message begin: after the headers of netlink and of the link (struct ifinfomsg)."""
-TC_ATTRIBUTES: Final = 16 + 20
-"""Likewise of a qdisc's or filter's (struct tcmsg)."""
 _LINKLAYER_ETHERNET: Final = 1
-TC_ACT_STOLEN: Final = 4
-MIRRED_EGRESS_REDIRECT: Final = 1
-"""tc_mirred(8): a packet leaves by another interface, and no copy of it stays."""
 
 
 class FqOptions(nla):  # type: ignore[misc] # pyroute2 ships no types
@@ -179,36 +170,13 @@ class TrafficControlMessage(tcmsg):  # type: ignore[misc] # pyroute2 ships no ty
     """A qdisc or filter message whose options are those above, and bytes for every other kind."""
 
     nla_map = (
-        ("TCA_UNSPEC", "none"),
-        ("TCA_KIND", "asciiz"),
-        ("TCA_OPTIONS", "options_of_kind"),
+        (0, "TCA_UNSPEC", "none"),
+        (1, "TCA_KIND", "asciiz"),
+        (2, "TCA_OPTIONS", "options_of_kind"),
+        (11, "TCA_CHAIN", "uint32"),
     )
 
     @staticmethod
     def options_of_kind(message: Any, *_: Any, **__: Any) -> Any:
         """The class of TCA_OPTIONS, which depends on the kind before it."""
         return _OPTIONS.get(message.get_attr("TCA_KIND"), message.hex)
-
-
-class RawLink(ifinfmsg):  # type: ignore[misc] # pyroute2 ships no types
-    """A link whose attributes are not decoded: that takes most of the time, and a Pod may have thousands of links."""
-
-    nla_map = ()
-
-
-class RawTrafficControl(tcmsg):  # type: ignore[misc] # pyroute2 ships no types
-    """A qdisc or filter, likewise."""
-
-    nla_map = ()
-
-
-def raw_attributes(message: bytes, offset: int) -> dict[int, bytes]:
-    """The attributes that follow a message's fixed part, by number (rtnetlink(7))."""
-    found = {}
-    while offset + 4 <= len(message):
-        length, kind = struct.unpack_from("=HH", message, offset)
-        if length < 4:  # noqa: PLR2004 - the header of an attribute
-            break
-        found[kind & 0x3FFF] = message[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-    return found

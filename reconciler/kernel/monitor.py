@@ -123,5 +123,7 @@ def _nsid(netlink: Netlink, descriptor: int) -> int:
             raise
     question = nsidmsg()
     question["attrs"] = [("NETNSA_FD", descriptor)]
-    nsid: int = netlink.ask(question, RTM_GETNSID).get_attr("NETNSA_NSID")
+    answer = nsidmsg(netlink.ask(question, RTM_GETNSID))
+    answer.decode()
+    nsid: int = answer.get_attr("NETNSA_NSID")
     return nsid

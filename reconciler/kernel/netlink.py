@@ -1,16 +1,16 @@
 """rtnetlink, synchronously, over one raw socket: requests with acknowledgement, and dumps.
 
 pyroute2's message classes encode and decode; its own sockets are not used, since they fork to enter a network namespace
-and run an event loop of their own. Everything is bounded: the size of an answer, and the time until it comes.
+and run an event loop of their own. Everything is bounded: what is read of an answer, and the time until it comes.
 """
 
 import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from reconciler.kernel import netns
 from reconciler.kernel.errors import NetlinkError, ShapingError
@@ -34,36 +34,45 @@ _NLMSGERR_ATTR_MSG: Final = 1
 
 _HEADER: Final = struct.Struct("=IHHII")
 _RECEIVE_BYTES: Final = 1 << 18
-_LARGEST_DUMP_BYTES: Final = 1 << 24
+_LARGEST_ANSWER_BYTES: Final = 1 << 23
+_OBJECT_BYTES: Final = 1 << 11
+"""Few links, qdiscs or filters are longer, and nothing asks for the rest of a list in which they are on average."""
 _TIMEOUT_SECONDS: Final = 2.0
 _DUMP_TRIES: Final = 5
+
+
+class Listing(NamedTuple):
+    """What the kernel listed, or as much of it as was read.
+
+    `before_too_long`: the kernel could list no more, as the next one is too long for it.
+    """
+
+    messages: list[bytes]
+    are_all: bool = True
+    before_too_long: bool = False
 
 
 class Netlink:
     """One rtnetlink socket, for as long as a `with` lasts."""
 
-    def __init__(self, opened: socket.socket) -> None:
-        self._socket = opened
-        self._socket.settimeout(_TIMEOUT_SECONDS)
-        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
-        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+    def __init__(self, open_one: Callable[[], socket.socket]) -> None:
+        self._open_one = open_one
+        self._socket = _prepared(open_one())
+        self._has_rest = False
+        """Whether the rest of a list is still to come, which nobody will read: the next request needs a new socket."""
         self._sequence = 0
         self.link_indexes: dict[str, int] = {}
         """Indexes of the links by name, as the last list of links told (`reconciler.kernel.observe`)."""
 
     @classmethod
     def inside(cls, netns_descriptor: int) -> Self:
-        """In the network namespace of a descriptor. Raises ShapingError."""
-        return cls(netns.open_netlink(netns_descriptor))
+        """In the network namespace of a descriptor, which stays open for as long as this. Raises ShapingError."""
+        return cls(lambda: netns.open_netlink(netns_descriptor))
 
     @classmethod
     def here(cls) -> Self:
         """In the network namespace of this process. Raises ShapingError."""
-        try:
-            opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-        except OSError as error:  # out of descriptors or memory
-            raise ShapingError(f"cannot open a netlink socket: {error.strerror}") from error
-        return cls(opened)
+        return cls(_opened_here)
 
     def __enter__(self) -> Self:
         return self
@@ -97,26 +106,37 @@ class Netlink:
                 ends.append(None)
         return ends
 
-    def ask(self, message: Any, message_type: int) -> Any:
+    def ask(self, message: Any, message_type: int) -> bytes | None:
         """Send a request that one message answers. Raises NetlinkError."""
         self._send(self._encoded(message, message_type, NLM_F_REQUEST | NLM_F_ACK))
         answers = [data for _, data in self._answers(self._sequence) if data]
-        return _decoded(message, answers[-1]) if answers else None
+        return answers[-1] if answers else None
 
-    def dump(self, message: Any, message_type: int) -> list[Any]:
-        """All objects that the kernel lists, as messages of the class of `message`. Raises NetlinkError.
+    def dump(self, message: Any, message_type: int, most: int) -> Listing:
+        """The objects that the kernel lists. Raises NetlinkError.
 
-        What changed while it was listed may be missing or old, which the kernel tells (NLM_F_DUMP_INTR): listed again.
+        No more are read than `most`, nor more bytes than so many usually have. What changed while it was listed may be
+        missing or old, which the kernel tells (NLM_F_DUMP_INTR): it is listed again, within the same number of bytes.
         """
+        left = min(most * _OBJECT_BYTES, _LARGEST_ANSWER_BYTES)
         for _ in range(_DUMP_TRIES):
             self._send(self._encoded(message, message_type, NLM_F_REQUEST | NLM_F_DUMP))
-            flags, listed = 0, []
-            for more, data in self._answers(self._sequence):
-                flags |= more
-                if data:
-                    listed.append(data)
+            flags, listed = 0, list[bytes]()
+            self._has_rest = True
+            try:
+                for more, data in self._answers(self._sequence):
+                    flags |= more
+                    left -= len(data)
+                    if data and (len(listed) == most or left < 0):
+                        return Listing(listed, are_all=False)
+                    listed += [data] if data else []
+            except _RefusedError as error:
+                if error.errno != errno.EMSGSIZE:
+                    raise
+                return Listing(listed, are_all=False, before_too_long=True)
+            self._has_rest = False
             if not flags & _NLM_F_DUMP_INTR:
-                return [_decoded(message, data) for data in listed]
+                return Listing(listed)
         raise NetlinkError(errno.EBUSY, f"what is listed changed each of {_DUMP_TRIES} times")
 
     def _encoded(self, message: Any, message_type: int, flags: int) -> bytes:
@@ -128,6 +148,9 @@ class Netlink:
         return bytes(message.data)
 
     def _send(self, data: bytes) -> None:
+        if self._has_rest:
+            self._socket.close()
+            self._socket, self._has_rest = _prepared(self._open_one()), False
         try:
             self._socket.send(data)
         except OSError as error:  # ENOBUFS, ENOMEM: no memory for the message
@@ -136,7 +159,7 @@ class Netlink:
     def _answers(self, awaited: int) -> Iterator[tuple[int, bytes]]:
         """The messages that answer a request, with their flags; of the end of a dump, its flags alone."""
         received = 0
-        while received < _LARGEST_DUMP_BYTES:
+        while received < _LARGEST_ANSWER_BYTES:
             try:
                 data, (sender, _) = self._socket.recvfrom(_RECEIVE_BYTES)
             except OSError as error:
@@ -152,17 +175,25 @@ class Netlink:
                     yield flags & _NLM_F_DUMP_INTR, b""
                     return
                 yield flags, message
-        raise NetlinkError(errno.EMSGSIZE, f"the kernel's answer is longer than {_LARGEST_DUMP_BYTES} bytes")
+        raise NetlinkError(errno.EMSGSIZE, f"the kernel's answer is longer than {_LARGEST_ANSWER_BYTES} bytes")
 
 
 class _RefusedError(NetlinkError):
     """The kernel answered, and said no."""
 
 
-def _decoded(like: Any, data: bytes) -> Any:
-    message = type(like)(data)
-    message.decode()
-    return message
+def _opened_here() -> socket.socket:
+    try:
+        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    except OSError as error:  # out of descriptors or memory
+        raise ShapingError(f"cannot open a netlink socket: {error.strerror}") from error
+
+
+def _prepared(opened: socket.socket) -> socket.socket:
+    opened.settimeout(_TIMEOUT_SECONDS)
+    opened.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
+    opened.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+    return opened
 
 
 def _silence(error: OSError) -> NetlinkError:

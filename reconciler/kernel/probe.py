@@ -16,8 +16,9 @@ from reconciler.kernel.attributes import TrafficControlMessage
 from reconciler.kernel.bpf import Bpf
 from reconciler.kernel.compile import BPF_FUNC_SKB_SET_TSTAMP
 from reconciler.kernel.errors import KernelLacksError, NetlinkError, ShapingError
+from reconciler.kernel.filters import ETH_P_ALL_BIG_ENDIAN, PARENTS
 from reconciler.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink
-from reconciler.kernel.observe import PARENTS, TC_H_CLSACT, link_index
+from reconciler.kernel.observe import TC_H_CLSACT, link_index
 from reconciler.model import GSO_LEAST_BYTES, HANDLE_CLSACT_FOREIGN, Splitting
 from reconciler.requirements import Feature
 from reconciler.steps import AttachRedirect, CreateIfb, SetRoot
@@ -28,14 +29,13 @@ _LINK: Final = "lo"
 _SPLITTING: Final = Splitting(GSO_LEAST_BYTES, 1000)
 _PASS: Final = bytes.fromhex("0600000000000000")
 """A classic BPF program that returns 0: matches nothing."""
-_ETH_P_ALL_BIG_ENDIAN: Final = 0x0300
 _ABSENT: Final = frozenset({errno.ENOENT, errno.EOPNOTSUPP})
 
 
 def probe() -> dict[Feature, str]:
     """What is missing, and what the kernel said. Raises ShapingError when it cannot be tried."""
     missing: dict[Feature, str] = {}
-    with Netlink(netns.open_netlink_in_new()) as netlink:
+    with Netlink(netns.open_netlink_in_new) as netlink:
         index = link_index(netlink, _LINK)
 
         def attempt(feature: Feature, call: Callable[[], None]) -> bool:
@@ -86,7 +86,7 @@ def _classic_program(netlink: Netlink, index: int) -> None:
     options = [("TCA_BPF_OPS_LEN", len(_PASS) // 8), ("TCA_BPF_OPS", _PASS)]
     message = _message(index, PARENTS[Direction.EGRESS], "bpf")
     message["attrs"].append(("TCA_OPTIONS", {"attrs": options}))
-    message["info"] = 1 << 16 | _ETH_P_ALL_BIG_ENDIAN
+    message["info"] = 1 << 16 | ETH_P_ALL_BIG_ENDIAN
     netlink.request(message, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL)
 
 

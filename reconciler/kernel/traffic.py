@@ -5,15 +5,9 @@ from collections.abc import Collection
 from typing import Final
 
 from reconciler.bypass import Traffic
-from reconciler.kernel.attributes import (
-    LINK_ATTRIBUTES,
-    TC_ATTRIBUTES,
-    RawLink,
-    RawTrafficControl,
-    raw_attributes,
-)
 from reconciler.kernel.netlink import Netlink
-from reconciler.kernel.observe import RTM_GETLINK, RTM_GETQDISC, TC_H_ROOT, name_and_kind
+from reconciler.kernel.observe import TC_H_ROOT, dump_links, dump_qdiscs, name_and_kind
+from reconciler.kernel.raw import LINK_ATTRIBUTES, TC_ATTRIBUTES, link_index_of, raw_attributes, traffic_control
 
 _IFLA_MTU: Final = 4
 _IFLA_STATS64: Final = 23
@@ -27,11 +21,11 @@ _TC_STATS: Final = struct.Struct("=QIIIIIII")
 def sent(netlink: Netlink, links: Collection[str]) -> tuple[dict[int, Traffic], int]:
     """What the named links have sent, by index, and the largest of their MTUs. A GSO packet counts as one, as it is."""
     found, largest_mtu = {}, 0
-    for message in netlink.dump(RawLink(), RTM_GETLINK):
-        held = raw_attributes(message.data, LINK_ATTRIBUTES)
+    for message in dump_links(netlink):
+        held = raw_attributes(message, LINK_ATTRIBUTES)
         if name_and_kind(message)[0] in links and _IFLA_STATS64 in held:
             _, packets, _, size = _STATS64.unpack_from(held[_IFLA_STATS64])
-            found[message["index"]] = Traffic(size, packets)
+            found[link_index_of(message)] = Traffic(size, packets)
             largest_mtu = max(largest_mtu, int.from_bytes(held.get(_IFLA_MTU, b""), "little"))
     return found, largest_mtu
 
@@ -39,9 +33,10 @@ def sent(netlink: Netlink, links: Collection[str]) -> tuple[dict[int, Traffic], 
 def queued(netlink: Netlink) -> dict[int, Traffic]:
     """What waits in links' root qdiscs, by the link's index. A GSO packet is one, and has the bytes of its segments."""
     found = {}
-    for message in netlink.dump(RawTrafficControl(), RTM_GETQDISC):
-        held = raw_attributes(message.data, TC_ATTRIBUTES)
-        if message["parent"] == TC_H_ROOT and len(held.get(_TCA_STATS, b"")) >= _TC_STATS.size:
-            *_, packets, size = _TC_STATS.unpack_from(held[_TCA_STATS])
-            found[message["index"]] = Traffic(size, packets)
+    for message in dump_qdiscs(netlink):
+        head = traffic_control(message)
+        stats = raw_attributes(message, TC_ATTRIBUTES).get(_TCA_STATS, b"") if head.parent == TC_H_ROOT else b""
+        if len(stats) >= _TC_STATS.size:
+            *_, packets, size = _TC_STATS.unpack_from(stats)
+            found[head.link] = Traffic(size, packets)
     return found

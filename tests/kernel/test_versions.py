@@ -94,7 +94,7 @@ def link_attributes(pod: Pod, name: str) -> dict[int, bytes]:
     with netns.opened(pod.netns) as descriptor, Netlink.inside(descriptor) as netlink:
         request = ifinfmsg()
         request["index"] = link_index(netlink, name)
-        data = netlink.ask(request, RTM_GETLINK).data
+        data = netlink.ask(request, RTM_GETLINK) or b""
     found = {}
     offset = 32  # the headers of netlink and of the link
     while offset + 4 <= len(data):

@@ -1,0 +1,97 @@
+"""The filters of a network namespace's links. However many a Pod has there, a look reads few, and ours among them.
+
+The kernel lists a chain by priority, and filters of one priority in an order of their own (tc_dump_tfilter): where a
+list is not read to its end, it is asked for what matters. That is what the first filters of all are, what is at our
+place, and ours itself, by its handle.
+"""
+
+import errno
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from reconciler.kernel.attributes import TrafficControlMessage
+from reconciler.kernel.errors import NetlinkError
+from reconciler.kernel.netlink import Listing, Netlink
+from reconciler.kernel.raw import filter_of
+from reconciler.model import EGRESS_PRIORITY, INGRESS_PRIORITY, OUR_HANDLES, Filter
+from webhook.contract import Direction
+
+RTM_GETTFILTER: Final = 46
+PARENTS: Final = {Direction.INGRESS: 0xFFFFFFF2, Direction.EGRESS: 0xFFFFFFF3}
+OUR_KINDS: Final = {Direction.INGRESS: "matchall", Direction.EGRESS: "bpf"}
+OUR_PRIORITIES: Final = {Direction.INGRESS: INGRESS_PRIORITY, Direction.EGRESS: EGRESS_PRIORITY}
+ETH_P_ALL_BIG_ENDIAN: Final = 0x0300
+MOST_FILTERS: Final = 1000
+"""Of one hook of a link."""
+MOST_FILTERS_OF_ALL: Final = 4000
+"""Of all hooks that one look sees: 20 ms."""
+_FEW: Final = 16
+_GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP})
+
+
+class Filters:
+    """Reads filters for one look. `names` are the links' by index."""
+
+    def __init__(self, netlink: Netlink, names: Mapping[int, str]) -> None:
+        self._netlink, self._names = netlink, names
+        self._left = MOST_FILTERS_OF_ALL
+
+    def of(self, index: int) -> tuple[Filter, ...]:
+        """Those of both hooks of a link: all, or as many as may be, with what is at our places. Raises NetlinkError."""
+        return tuple(held for hook in PARENTS for held in dict.fromkeys(self._at(index, hook)))
+
+    def _at(self, index: int, hook: Direction) -> Iterator[Filter]:
+        most = max(_FEW, min(MOST_FILTERS, self._left))
+        listing = self._listed(_at_hook(index, hook), most)
+        self._left -= len(listing.messages)
+        yield from self._decoded(hook, listing)
+        if (
+            listing.are_all and len(listing.messages) <= _FEW
+        ):  # of more, the kernel may leave out a matchall (mall_walk)
+            return
+        for priority in (0, OUR_PRIORITIES[hook]):
+            few = self._listed(_at_hook(index, hook, priority, ("TCA_CHAIN", 0)), _FEW)
+            yield from self._decoded(hook, few)
+        for handle in OUR_HANDLES:
+            yield from self._decoded(hook, Listing(self._asked(place_of(index, hook, handle))))
+
+    def _decoded(self, hook: Direction, listing: Listing) -> Iterator[Filter]:
+        """Each priority has a message of its own too, with no handle, before those of its filters."""
+        found = [filter_of(hook, message, self._names) for message in listing.messages]
+        yield from (held for held in found if held.handle)
+        if listing.before_too_long and found:  # so it is of this priority
+            yield Filter(hook, found[-1].kind, found[-1].priority, 0, chain=found[-1].chain)
+
+    def _listed(self, request: TrafficControlMessage, most: int) -> Listing:
+        try:
+            return self._netlink.dump(request, RTM_GETTFILTER, most)
+        except NetlinkError as error:
+            if error.errno not in _GONE:
+                raise
+            # The clsact went between two lists: what it held went with it.
+            return Listing([])
+
+    def _asked(self, request: TrafficControlMessage) -> list[bytes]:
+        try:
+            answer = self._netlink.ask(request, RTM_GETTFILTER)
+        except NetlinkError as error:
+            if error.errno not in _GONE:
+                raise
+            return []
+        return [answer] if answer else []
+
+
+def _at_hook(index: int, hook: Direction, priority: int = 0, *attributes: tuple[str, object]) -> TrafficControlMessage:
+    """A request for filters: of all priorities and chains, if it says nothing of them."""
+    request = TrafficControlMessage()
+    request["index"], request["parent"], request["info"] = index, PARENTS[hook], priority << 16
+    request["attrs"] = list(attributes)
+    return request
+
+
+def place_of(index: int, hook: Direction, handle: int) -> TrafficControlMessage:
+    """The message that names a filter of ours, whether it is there or not."""
+    message = _at_hook(index, hook, OUR_PRIORITIES[hook], ("TCA_KIND", OUR_KINDS[hook]))
+    message["info"] |= ETH_P_ALL_BIG_ENDIAN
+    message["handle"] = handle
+    return message

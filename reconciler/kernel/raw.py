@@ -1,0 +1,113 @@
+"""Netlink messages as bytes: what must be known of an object to pass it over is read, and no more. Pure.
+
+A Pod with NET_ADMIN may hold a hundred thousand objects; pyroute2 takes some 40 us and 3 KiB to decode each. Whatever
+the bytes are, these functions give something: a message that is cut short is of no link, and has no attributes.
+"""
+
+import struct
+import sys
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from reconciler.model import OUR_HANDLES, Filter
+from webhook.contract import Direction
+
+LINK_ATTRIBUTES: Final = 16 + 16
+"""Where the attributes of a link's message begin: after the headers of netlink and of the link (struct ifinfomsg)."""
+TC_ATTRIBUTES: Final = 16 + 20
+"""Likewise of a qdisc's or filter's (struct tcmsg)."""
+MIRRED_EGRESS_REDIRECT: Final = 1
+"""tc_mirred(8): a packet leaves by another interface, and no copy of it stays."""
+TC_ACT_STOLEN: Final = 4
+TCA_KIND: Final = 1
+_TCA_OPTIONS: Final = 2
+_TCA_CHAIN: Final = 11
+_BPF_CLASSID: Final = 3
+_BPF_NAME: Final = 7
+_BPF_ID: Final = 11
+_MATCHALL_ACT: Final = 2
+_FIRST_ACTION: Final = 1
+_ACT_KIND: Final = 1
+_ACT_OPTIONS: Final = 2
+_MIRRED_PARMS: Final = 2
+_ATTRIBUTE: Final = struct.Struct("=HH")
+_INDEX: Final = struct.Struct("=4xi")
+"""In struct ifinfomsg, after family and type."""
+_TCMSG: Final = struct.Struct("=4xiIII")
+_MIRRED: Final = struct.Struct("=IIiiiiI")
+"""struct tc_mirred: index, capab, action, refcnt, bindcnt, eaction, ifindex."""
+
+
+class TrafficControl(NamedTuple):
+    """The fixed part of a qdisc's or filter's message, with the index of its link.
+
+    `info` is of a filter: its priority, and below it a protocol.
+    """
+
+    link: int
+    handle: int
+    parent: int
+    info: int
+
+
+def traffic_control(message: bytes) -> TrafficControl:
+    """The fixed part of a qdisc's or filter's message."""
+    return TrafficControl(*_TCMSG.unpack_from(message.ljust(TC_ATTRIBUTES, b"\0"), 16))
+
+
+def link_index_of(message: bytes) -> int:
+    """The index of a link, by its message."""
+    (index,) = _INDEX.unpack_from(message.ljust(LINK_ATTRIBUTES, b"\0"), 16)
+    return int(index)
+
+
+def raw_attributes(message: bytes, offset: int) -> dict[int, bytes]:
+    """The attributes that follow a message's fixed part, by number (rtnetlink(7))."""
+    found = {}
+    while offset + 4 <= len(message):
+        length, kind = _ATTRIBUTE.unpack_from(message, offset)
+        if length < 4:  # noqa: PLR2004 - the header of an attribute
+            break
+        found[kind & 0x3FFF] = message[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
+def text(value: bytes) -> str:
+    """A name that a Pod may have given, of any bytes. No two names become the same, so a backslash becomes two."""
+    return value.rstrip(b"\0").replace(b"\\", rb"\\").decode(errors="backslashreplace")
+
+
+def filter_of(hook: Direction, message: bytes, names: Mapping[int, str]) -> Filter:
+    """A filter at a hook. Its options are read only if it has a handle of ours. `names` are the links' by index."""
+    head = traffic_control(message)
+    held = raw_attributes(message, TC_ATTRIBUTES)
+    kind, chain, priority = text(held.get(TCA_KIND, b"")), _number(held.get(_TCA_CHAIN)) or 0, head.info >> 16
+    options = raw_attributes(held.get(_TCA_OPTIONS, b""), 0) if head.handle in OUR_HANDLES else {}
+    if kind == "bpf":
+        return Filter(
+            hook,
+            kind,
+            priority,
+            head.handle,
+            name=text(options.get(_BPF_NAME, b"")),
+            program_id=_number(options.get(_BPF_ID)),
+            class_id=_number(options.get(_BPF_CLASSID)),
+            chain=chain,
+        )
+    target = _redirect_target(options) if kind == "matchall" else None
+    return Filter(hook, kind, priority, head.handle, redirects_to=names.get(target) if target else None, chain=chain)
+
+
+def _redirect_target(matchall: Mapping[int, bytes]) -> int | None:
+    """The index of the link that a matchall's first action redirects to; None for one that does anything else."""
+    action = raw_attributes(raw_attributes(matchall.get(_MATCHALL_ACT, b""), 0).get(_FIRST_ACTION, b""), 0)
+    parameters = raw_attributes(action.get(_ACT_OPTIONS, b""), 0).get(_MIRRED_PARMS, b"")
+    if text(action.get(_ACT_KIND, b"")) != "mirred" or len(parameters) < _MIRRED.size:
+        return None
+    _, _, verdict, _, _, what, index = _MIRRED.unpack_from(parameters)
+    return int(index) if (verdict, what) == (TC_ACT_STOLEN, MIRRED_EGRESS_REDIRECT) else None
+
+
+def _number(value: bytes | None) -> int | None:
+    return None if value is None else int.from_bytes(value, sys.byteorder)
