@@ -12,7 +12,7 @@ from typing import Final
 from reconciler.kernel.attributes import TrafficControlMessage
 from reconciler.kernel.errors import NetlinkError
 from reconciler.kernel.netlink import Listing, Netlink
-from reconciler.kernel.raw import filter_of
+from reconciler.kernel.raw import ETH_P_ALL_BIG_ENDIAN, filter_of
 from reconciler.model import EGRESS_PRIORITY, INGRESS_PRIORITY, OUR_HANDLES, Filter
 from webhook.contract import Direction
 
@@ -20,7 +20,6 @@ RTM_GETTFILTER: Final = 46
 PARENTS: Final = {Direction.INGRESS: 0xFFFFFFF2, Direction.EGRESS: 0xFFFFFFF3}
 OUR_KINDS: Final = {Direction.INGRESS: "matchall", Direction.EGRESS: "bpf"}
 OUR_PRIORITIES: Final = {Direction.INGRESS: INGRESS_PRIORITY, Direction.EGRESS: EGRESS_PRIORITY}
-ETH_P_ALL_BIG_ENDIAN: Final = 0x0300
 MOST_FILTERS: Final = 1000
 """Of one hook of a link."""
 MOST_FILTERS_OF_ALL: Final = 4000

@@ -19,6 +19,7 @@ TC_ATTRIBUTES: Final = 16 + 20
 MIRRED_EGRESS_REDIRECT: Final = 1
 """tc_mirred(8): a packet leaves by another interface, and no copy of it stays."""
 TC_ACT_STOLEN: Final = 4
+ETH_P_ALL_BIG_ENDIAN: Final = 0x0300
 TCA_KIND: Final = 1
 _TCA_OPTIONS: Final = 2
 _TCA_CHAIN: Final = 11
@@ -83,6 +84,9 @@ def filter_of(hook: Direction, message: bytes, names: Mapping[int, str]) -> Filt
     head = traffic_control(message)
     held = raw_attributes(message, TC_ATTRIBUTES)
     kind, chain, priority = text(held.get(TCA_KIND, b"")), _number(held.get(_TCA_CHAIN)) or 0, head.info >> 16
+    if head.info & 0xFFFF != ETH_P_ALL_BIG_ENDIAN:
+        # It sees not all packets, and leaves ours no place at its priority, as one of another kind (tcf_chain_tp_find).
+        kind += " of one protocol"
     options = raw_attributes(held.get(_TCA_OPTIONS, b""), 0) if head.handle in OUR_HANDLES else {}
     if kind == "bpf":
         return Filter(

@@ -13,7 +13,7 @@ import pytest
 
 from reconciler.kernel import buckets
 from reconciler.kernel.program import Program
-from reconciler.model import LimitEntry, class_id
+from reconciler.model import HANDLE_CLSACT_OURS, IFB_NAME, INGRESS_PRIORITY, LimitEntry, class_id
 from reconciler.shaping import Shaper
 from tests.kernel import lab
 from tests.kernel.lab import Pod
@@ -280,6 +280,35 @@ def test_filters_of_others_stay_beside_ours_and_at_our_place(node: Node, limited
     limited.run("sh", "-ec", "tc filter del dev eth0 egress pref 7; tc filter del dev eth0 egress pref 1 handle 1 bpf")
     node.wait(limited, "BandwidthLimited", since=began)
     assert limited.tc() == before
+
+
+LIKE_OURS = f"handle {HANDLE_CLSACT_OURS} matchall action mirred egress redirect dev {IFB_NAME}"
+
+
+def replace_redirect(pod: Pod, place: str) -> None:
+    """By one that is the same but for where it is; in one go, before ours can be back."""
+    commands = f"filter del dev eth0 ingress pref {INGRESS_PRIORITY}\nfilter add dev eth0 ingress {place} {LIKE_OURS}"
+    pod.run("sh", "-ec", f"printf '{commands}\n' | tc -batch -")
+
+
+def test_a_redirection_like_ours_in_another_chain_is_not_taken_for_it(node: Node, limited: Pod, peer: Pod) -> None:
+    node.start(limited, ingress="20M")
+    began = time.monotonic()
+    replace_redirect(limited, f"chain 5 pref {INGRESS_PRIORITY} protocol all")
+    node.wait(limited, "BandwidthRepaired", since=began)
+    assert lab.transfer(peer, limited, seconds=2).goodput < 20
+
+
+def test_a_redirection_like_ours_of_one_protocol_is_a_conflict_until_it_goes(
+    node: Node, limited: Pod, peer: Pod
+) -> None:
+    node.start(limited, ingress="20M")
+    began = time.monotonic()
+    replace_redirect(limited, f"pref {INGRESS_PRIORITY} protocol ipv6")
+    assert "where the ingress limit belongs" in node.wait(limited, "Conflict", since=began).notice.message
+    limited.run("tc", "filter", "del", "dev", "eth0", "ingress", "pref", str(INGRESS_PRIORITY))
+    node.wait(limited, "BandwidthLimited", since=began)
+    assert lab.transfer(peer, limited, seconds=2).goodput < 20
 
 
 def test_a_filter_of_others_before_the_redirection_is_told_of(node: Node, limited: Pod, peer: Pod) -> None:

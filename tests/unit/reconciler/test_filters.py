@@ -36,7 +36,7 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 def message(held: Filter, handle: int | None = None) -> bytes:
     handle = held.handle if handle is None else handle
-    fixed = struct.pack("=16x4xiIII", ETH0, handle, PARENTS[held.hook], held.priority << 16)
+    fixed = struct.pack("=16x4xiIII", ETH0, handle, PARENTS[held.hook], held.priority << 16 | 0x0300)
     name = attribute(2, attribute(7, held.name.encode() + b"\0")) if held.name else b""
     return fixed + attribute(1, held.kind.encode() + b"\0") + attribute(11, struct.pack("=I", held.chain)) + name
 

@@ -66,6 +66,13 @@ def test_a_filter_of_another_chain_is_not_ours():
     assert not filter_of(Direction.EGRESS, other, {}).is_ours
 
 
+def test_a_filter_of_one_protocol_is_not_ours_and_leaves_ours_no_place():
+    ipv6 = REDIRECT[:32] + (INGRESS_PRIORITY << 16 | 0xDD86).to_bytes(4, "little") + REDIRECT[36:]
+    read = filter_of(Direction.INGRESS, ipv6, {IFB: "vethbw0"})
+    assert not read.is_ours
+    assert (read.kind, read.priority) == ("matchall of one protocol", INGRESS_PRIORITY)
+
+
 def test_the_link_is_told_by_either_message():
     assert traffic_control(SHAPER).link == traffic_control(REDIRECT).link == 2
     assert link_index_of(bytes(20) + b"\7\0\0\0" + bytes(8)) == 7
