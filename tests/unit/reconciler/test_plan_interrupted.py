@@ -46,10 +46,12 @@ def shaped(kernel: ObservedShaping, slot: int) -> set[tuple[str, Direction]]:
     ifb_limits = ifb is not None and limits(ifb, Direction.INGRESS, kernel, slot)
     found = set()
     for held in kernel.links:
+        if held.link.name == IFB_NAME:  # which limits others, and receives nothing itself
+            continue
         redirect = held.ours(Direction.INGRESS)
         if redirect and redirect.redirects_to == IFB_NAME and held.link.mode != "l3s" and ifb_limits:
             found.add((held.link.name, Direction.INGRESS))
-        if held.link.name != IFB_NAME and limits(held, Direction.EGRESS, kernel, slot):
+        if limits(held, Direction.EGRESS, kernel, slot):
             found.add((held.link.name, Direction.EGRESS))
     return found
 
