@@ -1,8 +1,8 @@
 """rtnetlink, synchronously, over one raw socket: requests with acknowledgement, and dumps.
 
 pyroute2's message classes encode and decode; its own sockets are not used, since they fork to enter a network namespace
-and run an event loop of their own. What is read of an answer is bounded, and the time until it comes; not the time that
-the kernel takes to do what is asked, under rtnl, which is within the call that sends it: `reconciler.kernel_work` tells.
+and run an event loop of their own. What is read of an answer is bounded, and the time until it comes; not the time
+that the kernel takes to do what is asked, under rtnl, within the call that sends it: `reconciler.kernel_work` tells.
 """
 
 import errno
