@@ -273,9 +273,8 @@ class Controller:
             uid = await self._due.next()
             for sandbox in self._sandboxes.of(uid):
                 await self._looking.look(sandbox)
-            for sandbox in self._known.lost():
-                if sandbox.pod.uid == uid:
-                    self._failures.tell_once(sandbox, _NO_NETNS)
+            for sandbox in self._known.lost(uid):
+                self._failures.tell_once(sandbox, _NO_NETNS)
 
     def _tell_node_and_pods(self, notice: Notice) -> None:
         self._events.tell_node(notice)

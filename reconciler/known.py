@@ -119,12 +119,14 @@ class Known:
         if in_force:
             self._applied[key] = Applied(in_force)
 
-    def lost(self) -> tuple[Sandbox, ...]:
-        """The sandboxes of Pods that ask for a limit and have a netns, which the runtime does not name."""
+    def lost(self, uid: str | None = None) -> tuple[Sandbox, ...]:
+        """The sandboxes of Pods, or of one, that ask for a limit and have a netns, which the runtime does not name."""
         return tuple(
             sandbox
             for sandbox in self.sandboxes.nowhere()
-            if (view := self._views.get(sandbox.pod.uid)) is not None and intent(view, Limits()).limits
+            if uid in {None, sandbox.pod.uid}
+            and (view := self._views.get(sandbox.pod.uid)) is not None
+            and intent(view, Limits()).limits
         )
 
     def is_settled(self, sandbox: Sandbox) -> bool:

@@ -87,7 +87,7 @@ class Sandboxes:
         """
         uid, path = key
         listed = next((each for each in self._listed_nowhere.values() if each.pod.uid == uid), None)
-        if listed is None or any(each.netns_path == path for each in self._by_id.values()):
+        if listed is None or self.at(path) is not None:
             return False
         self._by_id[path] = Sandbox(path, replace(listed.pod, host_network=False), path)
         return True

@@ -6,8 +6,8 @@ place, and ours itself, by its handle.
 """
 
 import errno
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, TypeVar
 
 from reconciler.kernel.attributes import TrafficControlMessage
 from reconciler.kernel.errors import NetlinkError
@@ -15,6 +15,8 @@ from reconciler.kernel.netlink import Listing, Netlink
 from reconciler.kernel.raw import ETH_P_ALL_BIG_ENDIAN, filter_of
 from reconciler.model import EGRESS_PRIORITY, INGRESS_PRIORITY, OUR_HANDLES, Filter
 from webhook.contract import Direction
+
+T = TypeVar("T")
 
 RTM_GETTFILTER: Final = 46
 PARENTS: Final = {Direction.INGRESS: 0xFFFFFFF2, Direction.EGRESS: 0xFFFFFFF3}
@@ -44,9 +46,8 @@ class Filters:
         listing = self._listed(_at_hook(index, hook), most)
         self._left -= len(listing.messages)
         yield from self._decoded(hook, listing)
-        if (
-            listing.are_all and len(listing.messages) <= _FEW
-        ):  # of more, the kernel may leave out a matchall (mall_walk)
+        # Of more than a few, the kernel may leave out a matchall (mall_walk).
+        if listing.are_all and len(listing.messages) <= _FEW:
             return
         for priority in (0, OUR_PRIORITIES[hook]):
             few = self._listed(_at_hook(index, hook, priority, ("TCA_CHAIN", 0)), _FEW)
@@ -62,22 +63,21 @@ class Filters:
             yield Filter(hook, found[-1].kind, found[-1].priority, 0, chain=found[-1].chain)
 
     def _listed(self, request: TrafficControlMessage, most: int) -> Listing:
-        try:
-            return self._netlink.dump(request, RTM_GETTFILTER, most)
-        except NetlinkError as error:
-            if error.errno not in _GONE:
-                raise
-            # The clsact went between two lists: what it held went with it.
-            return Listing([])
+        return _unless_gone(self._netlink.dump, request, RTM_GETTFILTER, most) or Listing([])
 
     def _asked(self, request: TrafficControlMessage) -> list[bytes]:
-        try:
-            answer = self._netlink.ask(request, RTM_GETTFILTER)
-        except NetlinkError as error:
-            if error.errno not in _GONE:
-                raise
-            return []
+        answer = _unless_gone(self._netlink.ask, request, RTM_GETTFILTER)
         return [answer] if answer else []
+
+
+def _unless_gone(ask: Callable[..., T], *arguments: object) -> T | None:
+    """An answer; None where the clsact went between two requests, and what it held with it."""
+    try:
+        return ask(*arguments)
+    except NetlinkError as error:
+        if error.errno not in _GONE:
+            raise
+        return None
 
 
 def _at_hook(index: int, hook: Direction, priority: int = 0, *attributes: tuple[str, object]) -> TrafficControlMessage:

@@ -128,18 +128,15 @@ class Replica:
         self._steps.close()
 
 
-class Run:
-    """Two replicas and the clients between them, driven by a source of chance."""
+class Interleaving:
+    """Replicas and the clients between them, driven by a source of chance."""
 
-    def __init__(self, chance: Random, *, damage: bool) -> None:
-        self.chance = chance
-        self.damage = damage
-        self.world = World()
-        self.replicas = [Replica(self.world), Replica(self.world)]
+    def __init__(self, chance: Random, world: World, replicas: list[Replica], turns: int) -> None:
+        self.chance, self.world, self.replicas, self.turns = chance, world, replicas, turns
 
     def go(self) -> None:
         try:
-            for _ in range(TURNS):
+            for _ in range(self.turns):
                 self.world.now += timedelta(seconds=self.chance.random() * STEP_S)
                 self.next().step()
                 self.disturb()
@@ -151,6 +148,23 @@ class Run:
     def next(self) -> Replica:
         stalled = [each for each in self.replicas if (self.world.now - each.ran).total_seconds() > STALL_S - STEP_S]
         return (stalled or [self.chance.choice(self.replicas)])[0]
+
+    def disturb(self) -> None:
+        """What happens now and then."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """What holds after each turn."""
+        raise NotImplementedError
+
+
+class Run(Interleaving):
+    """Two replicas, one of them replaced now and then, or the Secret damaged."""
+
+    def __init__(self, chance: Random, *, damage: bool) -> None:
+        world = World()
+        super().__init__(chance, world, [Replica(world), Replica(world)], TURNS)
+        self.damage = damage
 
     def disturb(self) -> None:
         if self.chance.random() > 0.01 or not all(each.held for each in self.replicas):

@@ -11,39 +11,26 @@ from certs.authority import BACKDATED
 from certs.credentials import MOST_FORMER, Lifetimes
 from certs.rotation import HASTE
 from tests.unit.certs.clients import NAMES, accepts
-from tests.unit.certs.test_interleavings import STALL_S, STEP_S, Replica, World
+from tests.unit.certs.test_interleavings import Interleaving, Replica, World
 
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 LIFETIMES = Lifetimes(30 * HOUR, 15 * HOUR, 3 * HOUR)
 TURNS = 1000
 
 
-class Run:
+class Run(Interleaving):
     """Replicas with clocks of their own, for a day or two, of which most pass while nothing happens."""
 
     def __init__(self, chance: Random, ahead: list[timedelta], *, strict: bool) -> None:
-        self.chance = chance
-        self.world = World()
-        self.replicas = [Replica(self.world, each, LIFETIMES) for each in ahead]
+        world = World()
+        super().__init__(chance, world, [Replica(world, each, LIFETIMES) for each in ahead], TURNS)
         self.strict = strict
         self.refused = 0
 
-    def go(self) -> None:
-        try:
-            for _ in range(TURNS):
-                self.world.now += timedelta(seconds=self.chance.random() * STEP_S)
-                self.next().step()
-                if self.chance.random() < 0.05:
-                    self.world.now += self.chance.random() * 2 * HOUR
-                    self.all_look()
-                self.check()
-        finally:
-            for each in self.replicas:
-                each.stop()
-
-    def next(self) -> Replica:
-        stalled = [each for each in self.replicas if (self.world.now - each.ran).total_seconds() > STALL_S - STEP_S]
-        return (stalled or [self.chance.choice(self.replicas)])[0]
+    def disturb(self) -> None:
+        if self.chance.random() < 0.05:
+            self.world.now += self.chance.random() * 2 * HOUR
+            self.all_look()
 
     def all_look(self) -> None:
         """After they stood still, before the next thing happens."""

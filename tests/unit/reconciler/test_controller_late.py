@@ -1,0 +1,137 @@
+"""Who ran without the limits that it asks for, and for how long: counted, and told once."""
+
+import asyncio
+
+import pytest
+
+from reconciler.shaping import DirectionCounters, PodCounters, ShapingError
+from tests.unit.reconciler.controller_bench import (
+    M20,
+    M100,
+    STARTED,
+    STARTED_S,
+    A,
+    B,
+    Bench,
+    api_pod,
+    sandbox,
+    unshaped_seconds,
+)
+from webhook.contract import Direction, Limits
+
+
+async def test_the_time_that_a_pod_ran_unlimited_as_nobody_was_there_is_counted_and_told_once(bench):
+    await bench.controller.on_synchronize([sandbox()])
+    await bench.settle()
+    assert bench.told.notices == [("shop/web-0", "BandwidthLimited")]
+    for _ in range(2):
+        bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+        await bench.settle()
+    assert bench.told.notices == [("shop/web-0", "BandwidthLimited"), ("shop/web-0", "RanUnlimited")]
+    assert unshaped_seconds(bench) == 30
+
+
+async def test_a_pod_whose_node_was_started_again_is_not_counted_from_the_start_of_its_former_containers(bench):
+    bench.there_since_s[A] = bench.now_s - 5
+    await bench.controller.on_synchronize([sandbox()])
+    bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await bench.settle()
+    assert ("shop/web-0", "RanUnlimited") in bench.told.notices
+    assert unshaped_seconds(bench) == 5
+
+
+async def test_a_pod_whose_containers_were_restarted_meanwhile_ran_unlimited_from_their_first_start(bench):
+    crashed = {"terminated": {"startedAt": "2001-09-09T01:46:40Z"}}
+    now = {"running": {"startedAt": "2001-09-09T01:47:05Z"}}
+    status = {"containerStatuses": [{"state": now, "lastState": crashed, "restartCount": 1}]}
+    await bench.controller.on_synchronize([sandbox()])
+    bench.controller.on_pods([api_pod(ingress="100M", status=status)])
+    await bench.settle()
+    assert ("shop/web-0", "RanUnlimited") in bench.told.notices
+    assert unshaped_seconds(bench) == 30
+
+
+async def test_a_pod_restarted_often_ran_unlimited_since_its_sandbox_was_there_at_most(bench):
+    bench.there_since_s[A] = bench.now_s - 12
+    now, before = ({"running": {"startedAt": f"2001-09-09T01:47:0{second}Z"}} for second in (5, 2))
+    status = {
+        "startTime": "2001-09-09T01:40:00Z",
+        "containerStatuses": [{"state": now, "lastState": before, "restartCount": 5}],
+    }
+    await bench.controller.on_synchronize([sandbox()])
+    bench.controller.on_pods([api_pod(ingress="100M", status=status)])
+    await bench.settle()
+    assert unshaped_seconds(bench) == 12
+
+
+async def test_a_pod_limited_by_the_hook_or_annotated_later_was_never_late(bench):
+    await bench.controller.on_synchronize([sandbox(ingress=None)])
+    await bench.settle()
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
+    for uid in ("u1", "u2"):
+        bench.controller.on_pod_event("MODIFIED", api_pod(uid, ingress="100M", status=STARTED))
+    await bench.settle()
+    assert set(bench.kernel.held) == {("u1", A), ("u2", B)}
+    assert unshaped_seconds(bench) == 0
+
+
+@pytest.mark.parametrize(
+    ("found", "unlimited_s"),
+    [({}, 30), ({("u1", A): Limits()}, 30), ({("u1", A): None}, 0)],
+    ids=["no filters", "no filter of the shaper", "unreadable"],
+)
+async def test_a_limit_that_is_in_the_map_alone_was_never_in_force(found, unlimited_s):
+    bench = Bench()
+    figures = DirectionCounters(100_000_000, bytes=0, packets=0, drops=0, marks=0)
+    bench.kernel.counters = lambda _tenants=None: [PodCounters("u1", A, {Direction.INGRESS: figures})]
+    bench.kernel.found = found
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([sandbox()])
+    await bench.settle()
+    bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
+    assert unshaped_seconds(bench) == unlimited_s
+    run.cancel()
+
+
+async def test_a_pod_that_was_annotated_later_than_it_began_did_not_run_without_its_limits(bench):
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([sandbox(ingress=None)])
+    bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
+    assert [reason for _, reason in bench.told.notices] == ["BandwidthLimited"]
+    assert unshaped_seconds(bench) == 0
+    run.cancel()
+
+
+async def test_a_pod_annotated_again_much_later_did_not_run_without_its_limits(bench):
+    run = asyncio.create_task(bench.controller.run())
+    bench.controller.on_pods([api_pod(status=STARTED)])
+    await bench.controller.on_synchronize([sandbox(ingress="100M")])  # so it was found late, and wants nothing
+    await bench.settle()
+    bench.now_s += 1000
+    bench.controller.on_pod_event("MODIFIED", api_pod(ingress="20M", status=STARTED))
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
+    assert unshaped_seconds(bench) == 0
+    run.cancel()
+
+
+async def test_a_pod_whose_hook_failed_or_took_too_long_ran_unlimited(bench):
+    bench.now_s = STARTED_S + 1000  # its containers are those of a sandbox before this one
+    bench.kernel.failing[A] = [ShapingError("no such module")] * 2
+    await bench.controller.on_run(sandbox())
+    async with bench.controller._work.turn:
+        hook = asyncio.create_task(bench.controller.on_run(sandbox("s2", uid="u2", path=B)))
+        await bench.settle()
+        bench.controller.on_late(sandbox("s2", uid="u2", path=B))
+        bench.now_s += 30
+    await hook
+    await bench.settle()
+    for uid in ("u1", "u2"):
+        bench.controller.on_pod_event("MODIFIED", api_pod(uid, ingress="100M", status=STARTED))
+    await bench.settle()
+    assert [reason for _, reason in bench.told.notices].count("RanUnlimited") == 2
+    assert unshaped_seconds(bench) == 60
