@@ -9,6 +9,9 @@ export PYTHONDONTWRITEBYTECODE := 1
 export PATH := $(PATH):/usr/sbin:/sbin
 # Of both targets of the fuzzer together.
 FUZZ_SECONDS ?= 60
+# Guests and clusters whose CPU is emulated have bad moments, not a bad hour: what fails is done once more and told in
+# full at the end, and a fourth failure of a run is final.
+SECOND_CHANCE := --reruns 1 --max-suite-reruns 3 --rerun-show-tracebacks
 # Of Debian's releases: bullseye, bookworm, trixie, and sid's.
 KERNELS ?= 5.10 6.1 6.12 newest
 # What depends on the kernel's version; the others are about our own steps, and take half an hour more for each kernel.
@@ -65,7 +68,7 @@ fuzz: setup ## looks for what breaks the webhook, for a minute; FUZZ_SECONDS=360
 	done
 
 test-kernel: setup ## the shaper on real ipvlan, in user-mode-linux
-	$(PYTHON) -m tests.kernel
+	$(PYTHON) -m tests.kernel $(SECOND_CHANCE)
 
 test-kernels: setup ## the shaper's of these tests on Debian's kernels 5.10 to the newest, in QEMU (emulated, 4 CPUs, some 8 minutes each)
 	@tests/setup/system.sh qemu-system-x86 xz-utils debian-archive-keyring
@@ -73,7 +76,7 @@ test-kernels: setup ## the shaper's of these tests on Debian's kernels 5.10 to t
 	$(PYTHON) -m tests.kernel $(addprefix --kernel ,$(KERNELS)) $(KERNEL_TESTS:%=tests/kernel/test_%.py)
 
 test-cluster: setup-cluster ## a real two-node cluster
-	$(BIN)/pytest tests/cluster
+	$(BIN)/pytest tests/cluster $(SECOND_CHANCE)
 
 chaos: setup-cluster ## bad days on the two-node cluster and what is lost by them; CHAOS="NAME ..." for some, CHAOS=--list names them
 	$(PYTHON) -m tests.cluster.chaos $(CHAOS)
