@@ -16,6 +16,7 @@
 #define ETHERTYPE_ARP 0x0806
 
 #define NANOSECONDS_PER_SECOND 1000000000ULL
+#define NEVER (~0ULL)
 #define OWN_STAMP_HORIZON (1 * NANOSECONDS_PER_SECOND) // a sender's own stamp is kept up to here: see stamp
 #define ANOTHER_CLOCK (10 * NANOSECONDS_PER_SECOND)    // from here on it is none of this clock, as for fq
 
@@ -81,7 +82,7 @@ struct state {
   u64 marks;
   u64 next;         // the shared timeline: when the next packet may leave
   u64 express_next; // the express timeline of sparse flows, of the same rate
-  u64 borrowed;     // until then the express timeline has used what it may go ahead of the shared one; see may_borrow
+  u64 borrowed;     // until then the express timeline has used what it may go ahead of the shared one; see leaves_ahead
   u64 first_above;  // CoDel: when the queue will have been long for an interval; 0 while it is short
   u64 signal_next;  // CoDel: the next signal is due then
   u64 signals;      // CoDel: signals since the queue became long
@@ -259,13 +260,15 @@ static __always_inline int over_allowance(u32 had, u32 allowance, u32 chance) {
 // Packets on the express timeline leave in addition to those of the shared one that have their stamps already: it is
 // paid back after `wait`. So what leaves in addition is bounded, however long the queue of the shared one: by a timeline
 // on which a packet takes the longer the longer that queue is (a leaky bucket, ITU-T I.371's GCRA, of 2^borrowed_shift ns
-// in `wait`).
-static __always_inline int may_borrow(const struct limit *limit, const struct state *state, u64 wait, u64 bytes,
-                                      u64 express, u64 now, u64 noise) {
+// in `wait`). Returns when this packet may leave ahead of the queue, if it may. A small one for which it is too early waits
+// for that moment: behind the queue, all that follow it would wait with it, as none may overtake another of its flow.
+static __always_inline u64 leaves_ahead(const struct limit *limit, const struct state *state, u64 wait, u64 bytes,
+                                        u64 express, u64 now, u64 noise) {
   u64 used = state->borrowed > now ? state->borrowed - now : 0;
-  if (bytes <= SMALL_BYTES)
-    return used <= wait;
-  return used <= wait / 2 && express - now <= wire_time_ns(limit, FULL_BYTES, noise);
+  if (bytes > SMALL_BYTES)
+    return used <= wait / 2 && express - now <= wire_time_ns(limit, FULL_BYTES, noise) ? express : NEVER;
+  u64 allowed = used > wait ? now + used - wait : now;
+  return allowed > express ? allowed : express;
 }
 
 static __always_inline void borrow(const struct limit *limit, struct state *state, u64 wait, u64 duration, u64 now) {
@@ -366,6 +369,7 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   u32 flood_had = (s64)flood_age > 0 ? decayed(held->flood_had, flood_age, half_life) : held->flood_had;
   // One of so little is never it: it may have come alone when nothing else did, and would wait with all others now.
   int is_fattest = index == held->fattest && !is_stubborn && had > always && had > flood_had / SPARSE_SHARE;
+  int is_sparse = 0;
   if (!is_fattest) {
     u64 fattest_age = (start >> CLOCK_SHIFT) - held->fattest_leaves;
     fattest_had = (s64)fattest_age > 0 ? decayed(held->fattest_had, fattest_age, half_life) : held->fattest_had;
@@ -376,15 +380,17 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     u32 sparse_had = limit->sparse_had << (half_life - MINIMUM_HALF_LIFE);
     if (share < sparse_had)
       sparse_had = share;
-    int overtakes = had > always && is_ahead(express_clock, LEAVES(cell));
-    if ((had <= sparse_had || had <= always) && !overtakes && express < start &&
-        may_borrow(limit, held, wait, bytes, express, now, noise)) {
-      held->cells[index] = CELL(tag, strikes, had, express_clock);
+    u64 ahead = leaves_ahead(limit, held, wait, bytes, express, now, noise);
+    u32 ahead_clock = (u32)(ahead >> CLOCK_SHIFT);
+    int overtakes = had > always && is_ahead(ahead_clock, LEAVES(cell));
+    is_sparse = had <= sparse_had || had <= always;
+    if (is_sparse && !overtakes && ahead < start) {
+      held->cells[index] = CELL(tag, strikes, had, ahead_clock);
       borrow(limit, held, wait, duration, now);
       charge(&held->express_next, now, duration);
       charge(&held->next, now, duration);
       if (waits)
-        stamp(skb, is_ingress, express, now);
+        stamp(skb, is_ingress, ahead, now);
       else if (!is_ingress)
         skb->tstamp = 0;
       return pass(held, bytes, skb);
@@ -399,7 +405,8 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   int queue_is_long = !is_short(limit, wait, duration, fattest_had, half_life, 2, is_ingress);
   if (now >= held->adapt_next)
     adapt(limit, held, now, queue_is_short, fattest_had);
-  if (wait > most_wait || (wait > limit->cap_ns && queue_is_long))
+  // A sparse flow, which others' queue makes wait when too much went ahead of it lately, is not dropped for its length.
+  if (wait > most_wait || (wait > limit->cap_ns && queue_is_long && !is_sparse))
     return drop(held, skb);
   if (is_stubborn) {
     // Not all that another has, as others need some room to grow into; but while little waits whatever they leave, so

@@ -1,5 +1,6 @@
 """What the shaper does, packet by packet, on a clock that the tests set. Times in ns."""
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -155,6 +156,24 @@ def test_a_call_beside_a_flood_alone_does_not_wait(
     call = beside_a_flood(Native(limit, direction), CALL, 200, every_ms=20, seconds=5, pause=pause)
     waits = [wait for passed, wait in call if passed > 3 * SECOND]
     assert max(waits) <= 1514 * 8 * SECOND / RATES[limit]
+
+
+@pytest.mark.parametrize("merged", [16_000, 32_000, 65_000])
+@pytest.mark.parametrize("high", ["100M", "1G"])
+def test_pings_do_not_stop_while_big_packets_leave_at_a_limit_that_was_lowered(high: str, merged: int) -> None:
+    """Of 100 a second some have to wait, as what goes ahead of the queue is bounded; but never all behind one."""
+    shaper = Native(high, Direction.INGRESS)
+    for _ in every(shaper, 10 * MILLISECOND, 0.5):
+        shaper.send(98, PING)
+        shaper.send(merged, TCP)
+    shaper.limit("1M")
+    for _ in range(20):  # what was on its way
+        shaper.send(merged, TCP)
+    assert shaper.queue_ns > 500 * MILLISECOND
+    fates = [(passed, shaper.send(98, PING)) for passed in every(shaper, 10 * MILLISECOND, 2)]
+    left = [passed + fate.wait_ns for passed, fate in fates if fate.wait_ns is not None]
+    assert len(left) >= 0.98 * len(fates)
+    assert max(after - before for before, after in itertools.pairwise(left)) < 50 * MILLISECOND
 
 
 def test_what_other_cpus_queue_while_a_packet_is_on_its_way_is_kept() -> None:
