@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import tomllib
@@ -279,6 +280,15 @@ def test_an_overlay_names_registry_and_tag_of_every_image(folder: Path, tmp_path
     images = {each["image"] for pod in pods for each in [*pod.get("initContainers", []), *pod["containers"]]}
     assert images <= {"example/webhook:abc", "example/reconciler:abc"}
     assert images
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/operations.md", "manifests/kustomization.yaml"])
+def test_a_tag_that_is_all_digits_is_still_a_text(page: str) -> None:
+    """`git describe --always` says a commit's short hash, in which some commits have no letter, or an "e" alone."""
+    images = re.findall(r"^[# ]*- (\{name: .*newTag: .*?\})", (ROOT / page).read_text(), re.MULTILINE)
+    assert images
+    for image in images:
+        assert yaml.safe_load(image.replace("TAG", "1234567"))["newTag"] == "1234567"
 
 
 @pytest.mark.parametrize("folder", [MANIFESTS, MANIFESTS / "clean"], ids=lambda folder: folder.name)
