@@ -110,7 +110,8 @@ def review(pod: Pod, old: Pod | None, policy: Policy) -> Decision:
     annotations: dict[str, str | None] = {
         direction.annotation: str(limit) for direction, limit in reading.limits.items() if direction in changed
     }
-    if old is None and not pod.host_network and pod.annotation(DEFAULT_NETWORK_ANNOTATION) is None:
+    # An empty one, as templates leave it, names none: Multus would fail the Pod.
+    if old is None and not pod.host_network and policy.network and not pod.annotation(DEFAULT_NETWORK_ANNOTATION):
         annotations[DEFAULT_NETWORK_ANNOTATION] = policy.network
     managed = "true" if reading.limits and not pod.host_network else None
     return Decision(

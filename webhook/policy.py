@@ -25,8 +25,9 @@ class Policy:
     def from_label(cls, namespace: str, value: str | None) -> Self:
         """The policy that the network label's value stands for in `namespace`; None is a Namespace without the label.
 
-        A namespace's name has no dot, so the first dot divides. A value that does not read is kept as `problem`: a
-        typo must not put Pods on another network without a word.
+        A value that does not read is kept as `problem`: a typo must not put Pods on another network without a word. So
+        is a name with a dot, which Kubernetes allows, and of which Multus makes an error at each start of a Pod
+        (pkg/k8sclient, parsePodNetworkObjectName).
         """
         if value is None:
             return cls()
@@ -36,6 +37,12 @@ class Policy:
         for part in (network_namespace, *name.split(".")):
             if DNS_LABEL.fullmatch(part) is None:
                 return cls(problem=_problem(namespace, value, f"is made of DNS names, and {quoted(part)} is none"))
+        if "." in name:
+            what = (
+                f"names a NetworkAttachmentDefinition {quoted(name)}, which Multus does not read, as there is a dot in "
+                "its name: give it a name without dots"
+            )
+            return cls(problem=_problem(namespace, value, what))
         return cls(network=f"{network_namespace}/{name}")
 
 

@@ -29,7 +29,7 @@ ANNOTATIONS = st.none() | st.fixed_dictionaries(
     optional={
         INGRESS_ANNOTATION: VALUES,
         EGRESS_ANNOTATION: VALUES,
-        DEFAULT_NETWORK_ANNOTATION: st.just("default/mine"),
+        DEFAULT_NETWORK_ANNOTATION: st.sampled_from(["default/mine", ""]),
         "example.com/other": st.just("kept"),
     },
 )
@@ -81,10 +81,15 @@ class TestCreate:
         pod = created(Pod())
         assert pod == Pod(annotations={DEFAULT_NETWORK_ANNOTATION: "kube-system/ipvlan"})
 
-    @pytest.mark.parametrize("written", ["default/mine", "mine", "", '[{"name": "mine"}]'])
+    @pytest.mark.parametrize("written", ["default/mine", "mine", '[{"name": "mine"}]'])
     def test_a_default_network_that_the_author_wrote_stays(self, written: str) -> None:
         pod = created(Pod(annotations={DEFAULT_NETWORK_ANNOTATION: written}))
         assert pod.annotation(DEFAULT_NETWORK_ANNOTATION) == written
+
+    def test_an_empty_default_network_names_none(self) -> None:
+        pod = Pod(annotations={DEFAULT_NETWORK_ANNOTATION: ""})
+        assert created(pod).annotations == {DEFAULT_NETWORK_ANNOTATION: "kube-system/ipvlan"}
+        assert review(pod, None, NO_NETWORK) == Decision()
 
     def test_a_pod_on_its_node_s_network_is_given_none(self) -> None:
         assert review(Pod(host_network=True), None, IPVLAN) == Decision()

@@ -23,6 +23,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -40,6 +41,10 @@ const (
 	// multusNamespace is where a name without a namespace is looked up: Multus' own namespace.
 	multusNamespace = "kube-system"
 )
+
+// attachmentName is what Multus takes as either part of NAMESPACE/NAME (pkg/k8sclient, parsePodNetworkObjectName): a
+// definition whose name has a dot cannot be named so.
+var attachmentName = regexp.MustCompile("^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
 
 type netConf struct {
 	types.NetConf
@@ -135,6 +140,12 @@ func network(conf *netConf, api *client, annotations map[string]string) (*libcni
 	namespace, name, qualified := strings.Cut(reference, "/")
 	if !qualified {
 		namespace, name = multusNamespace, reference
+	}
+	for _, part := range []string{namespace, name} {
+		if !attachmentName.MatchString(part) {
+			return nil, "", fmt.Errorf("multus-standin: %s: %q: %q is no name that Multus reads",
+				defaultNetworkAnnotation, reference, part)
+		}
 	}
 	var definition struct {
 		Spec struct {
