@@ -17,7 +17,10 @@ FOLDER = MANIFESTS / "monitoring"
 (GROUP,) = RULES["spec"]["groups"]
 MONITORS = objects(FOLDER / "podmonitors.yaml")
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
-_SERIES = re.compile(r"\b(ipvlan_bandwidth_[a-z_]+)(?:\{([^}]*)\})?")
+_SERIES = re.compile(r"\b((?:ipvlan_bandwidth|apiserver)_[a-z_]+)(?:\{([^}]*)\})?")
+# Kubernetes', with its labels (k8s.io/apiserver, pkg/admission/metrics/metrics.go).
+REJECTIONS = "apiserver_admission_webhook_rejection_count"
+FOREIGN = {REJECTIONS: {"name", "type", "operation", "error_type", "rejection_code"}}
 
 each_rule = pytest.mark.parametrize("rule", GROUP["rules"], ids=lambda rule: rule["alert"])
 
@@ -33,7 +36,7 @@ def samples(registry: CollectorRegistry) -> Iterator[tuple[str, tuple[str, ...]]
 
 def known() -> dict[str, set[str]]:
     ours = dict(samples(reconciler.metrics.Metrics().registry)) | dict(samples(webhook.metrics.Metrics()._registry))
-    return {name: set(labels) for name, labels in ours.items()}
+    return {name: set(labels) for name, labels in ours.items()} | FOREIGN
 
 
 @each_rule
@@ -57,9 +60,29 @@ def test_operations_knows_no_other_alert() -> None:
     assert set(re.findall(r"^\| `(Ipvlan\w+)` \|", OPERATIONS, re.MULTILINE)) == {r["alert"] for r in GROUP["rules"]}
 
 
+def rule_of(alert: str) -> Object:
+    (rule,) = [rule for rule in GROUP["rules"] if rule["alert"] == alert]
+    return dict(rule)
+
+
+def test_a_replica_that_is_not_ready_is_as_good_as_none() -> None:
+    """Until it has a certificate it has all its series already; only this one is no number."""
+    expression = rule_of("IpvlanBandwidthWebhookAway")["expr"]
+    (series,) = _SERIES.findall(expression)
+    assert expression == f"absent({series[0]} > time())"
+    (line,) = [line for line in webhook.metrics.Metrics().render().decode().splitlines() if line.startswith(series[0])]
+    assert line.split()[1] == "NaN"
+
+
+def test_calls_that_fail_are_those_of_our_webhook() -> None:
+    ((series, matchers),) = _SERIES.findall(rule_of("IpvlanBandwidthCallsFail")["expr"])
+    (ours,) = one("MutatingWebhookConfiguration", "ipvlan-bandwidth")["webhooks"]
+    assert series == REJECTIONS
+    assert f'name="{ours["name"]}"' in matchers
+
+
 def test_kernels_that_are_supported_but_lack_what_is_not_vital_raise_no_alert() -> None:
-    (rule,) = [rule for rule in GROUP["rules"] if rule["alert"] == "IpvlanBandwidthKernelLacks"]
-    assert 'ipvlan_bandwidth_kernel_lacks{vital="yes"}' in rule["expr"]
+    assert 'ipvlan_bandwidth_kernel_lacks{vital="yes"}' in rule_of("IpvlanBandwidthKernelLacks")["expr"]
     assert {feature for feature, wanted in REQUIREMENTS.items() if not wanted.is_vital} == {"tbf", "set_tstamp", "jit"}
 
 
