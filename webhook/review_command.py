@@ -111,14 +111,19 @@ def _load(text: bytes) -> Sequence[Any]:
     import yaml  # noqa: PLC0415 - JSON, as the API server's audit logs have it, does without
 
     class Loader(yaml.SafeLoader):
-        """Where YAML 1.1 has a text and the API server's reader a number: 1e8."""
+        """YAML 1.1 as `kubectl` reads it: 1e8 is a number, a date and "=" are texts."""
+
+    def as_written(loader: Loader, node: yaml.ScalarNode) -> Any:
+        return loader.construct_scalar(node)
 
     Loader.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), [*"-+0123456789"]
     )
+    for tag in ("timestamp", "value"):
+        Loader.add_constructor(f"tag:yaml.org,2002:{tag}", as_written)
     try:
         return list(yaml.load_all(text, Loader=Loader))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number that is none, as 0x_
         raise Unreadable(f"standard input is neither JSON nor YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise Unreadable("standard input is nested too deeply") from error
@@ -148,7 +153,7 @@ def _template(document: Mapping[str, Any]) -> dict[str, Any] | None:
             found = found.get(key) if isinstance(found, dict) else None
         if isinstance(found, dict) and isinstance(found.get("spec"), dict) and "containers" in found["spec"]:
             # A template needs no metadata, and the name there, if there is one, is nobody's.
-            return {"metadata": {}, **found}
+            return {**found, "metadata": {} if (metadata := found.get("metadata")) is None else metadata}
     return None
 
 
