@@ -5,7 +5,10 @@ What a refused Pod's author reads is made here, so all that is wrong is said at 
 - on UPDATE whatever did not change, and all of a Pod that is being deleted: a Pod older than the namespace's opt-in can
   still be labelled, finalised and finished, whatever its annotations are. The `matchConditions` in the manifest say the
   same, and save the call;
-- the default network of a Pod that has one, or that is not just being created: a running Pod's network never changes.
+- the default network of a Pod that has one, or that is not just being created: a running Pod's network never changes;
+- a label that the Pod brings: if its workload selects by it, the controller would let go of a Pod without it, and make
+  the next one, without end. So the managed label is added and never taken off or changed; without a limit it means
+  nothing, and beside one another value is refused, after which controllers back off.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,11 +24,13 @@ from webhook.contract import (
     Direction,
     InvalidQuantity,
     Quantity,
+    quoted,
 )
 from webhook.jsonpatch import Operation, map_changes
 from webhook.policy import Policy
 
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+_MANAGED: Final = "true"
 
 
 class Reason(StrEnum):
@@ -34,6 +39,7 @@ class Reason(StrEnum):
     INVALID_BANDWIDTH = "InvalidBandwidth"
     HOST_NETWORK_LIMIT = "HostNetworkLimit"
     INVALID_NETWORK_LABEL = "InvalidNetworkLabel"
+    INVALID_MANAGED_LABEL = "InvalidManagedLabel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,22 +108,22 @@ def review(pod: Pod, old: Pod | None, policy: Policy) -> Decision:
         if old is None or pod.annotation(direction.annotation) != old.annotation(direction.annotation)
     )
     reading = _read(pod, changed)
-    problems = [*_host_network(pod, changed), *reading.problems]
+    problems = [*_host_network(pod, changed), *reading.problems, *_managed(pod, reading)]
     if old is None and policy.problem is not None:
         problems.append(Problem(Reason.INVALID_NETWORK_LABEL, policy.problem))
     if problems:
         return Decision(problems=tuple(problems))
-    annotations: dict[str, str | None] = {
+    annotations = {
         direction.annotation: str(limit) for direction, limit in reading.limits.items() if direction in changed
     }
     # An empty one, as templates leave it, names none: Multus would fail the Pod.
     if old is None and not pod.host_network and policy.network and not pod.annotation(DEFAULT_NETWORK_ANNOTATION):
         annotations[DEFAULT_NETWORK_ANNOTATION] = policy.network
-    managed = "true" if reading.limits and not pod.host_network else None
+    labels = {MANAGED_LABEL: _MANAGED} if reading.limits and not pod.host_network else _NOTHING
     return Decision(
         patch=(
             *map_changes("/metadata/annotations", pod.annotations, annotations),
-            *map_changes("/metadata/labels", pod.labels, {MANAGED_LABEL: managed}),
+            *map_changes("/metadata/labels", pod.labels, labels),
         ),
         warnings=tuple(reading.warnings),
     )
@@ -157,4 +163,15 @@ def _host_network(pod: Pod, changed: tuple[Direction, ...]) -> Iterator[Problem]
             Reason.HOST_NETWORK_LIMIT,
             f"annotation {' and '.join(asked)}: a Pod with hostNetwork: true uses its node's network, which cannot be "
             "limited for one Pod; leave out the annotation or hostNetwork",
+        )
+
+
+def _managed(pod: Pod, reading: _Reading) -> Iterator[Problem]:
+    """Beside a limit, whatever else its author has to mend, the managed label can only say so."""
+    value = pod.label(MANAGED_LABEL)
+    if value not in {None, _MANAGED} and (reading.limits or reading.problems) and not pod.host_network:
+        yield Problem(
+            Reason.INVALID_MANAGED_LABEL,
+            f'label {MANAGED_LABEL}: {quoted(value)} beside a limit should be "{_MANAGED}"; leave it out, the webhook '
+            "adds it",
         )

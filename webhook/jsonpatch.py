@@ -16,23 +16,17 @@ def unescape(token: str) -> str:
     return token.replace("~1", "/").replace("~0", "~")
 
 
-def map_changes(
-    path: str, before: Mapping[str, str] | None, changes: Mapping[str, str | None]
-) -> tuple[Operation, ...]:
-    """The operations that set the keys of `changes` in the map at `path`, or take away those that are None there.
+def map_changes(path: str, before: Mapping[str, str] | None, changes: Mapping[str, str]) -> tuple[Operation, ...]:
+    """The operations that set the keys of `changes` in the map at `path`.
 
     `before` is the map as it is, None where there is no map yet. A key that is as it should be costs no operation.
     """
     present = before or {}
     operations: list[Operation] = []
     for key, value in changes.items():
-        target = f"{path}/{escape(key)}"
-        if value == present.get(key):
-            continue
-        if value is None:
-            operations.append({"op": "remove", "path": target})
-        else:
-            operations.append({"op": "replace" if key in present else "add", "path": target, "value": value})
+        if value != present.get(key):
+            kind = "replace" if key in present else "add"
+            operations.append({"op": kind, "path": f"{path}/{escape(key)}", "value": value})
     if operations and before is None:
         operations.insert(0, {"op": "add", "path": path, "value": {}})
     return tuple(operations)

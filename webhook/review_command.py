@@ -190,8 +190,7 @@ def _network_label(namespace: Mapping[str, Any]) -> str | None:
 def _change(operation: Operation) -> str:
     """An operation of our own patches, in words."""
     _, _, kind, key = operation["path"].split("/")
-    what = f"{kind.removesuffix('s')} {unescape(key)}"
-    return f"remove {what}" if operation["op"] == "remove" else f"set {what}: {quoted(operation['value'])}"
+    return f"set {kind.removesuffix('s')} {unescape(key)}: {quoted(operation['value'])}"
 
 
 def _lines(title: str, details: Iterable[str]) -> str:

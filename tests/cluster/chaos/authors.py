@@ -83,7 +83,7 @@ FORGED = json.dumps([{"name": "kube-system/ipvlan", "interface": "eth7", "defaul
 def annotations_forged(lab: Lab) -> Outcome:
     lost = []
     inside = scenario.pod("forger", namespace=SPACE, node=1, annotations=limits(egress="10M") | {STATUS: FORGED})
-    inside["metadata"]["labels"] = {MANAGED: "false"}
+    inside["metadata"]["labels"] = {MANAGED: "true"}
     own = limits(egress="10M") | {NETWORK: "kube-system/ipvlan"}
     outside = scenario.pod("forger", namespace=PLAIN, node=1, annotations=own)
     outside["metadata"]["labels"] = {MANAGED: "true"}
@@ -94,7 +94,9 @@ def annotations_forged(lab: Lab) -> Outcome:
         lab.cluster.wait_ready(*pods)
         for pod in pods:
             scenario.annotate(lab.cluster, pod, f"{STATUS}={FORGED}", f"{NETWORK}=kube-system/other")
-            lab.kubectl("-n", pod.split("/")[0], "label", "pod", "forger", "--overwrite", f"{MANAGED}=false")
+        # The webhook would refuse another value.
+        lab.kubectl("-n", SPACE, "label", "pod", "forger", f"{MANAGED}-")
+        lab.kubectl("-n", PLAIN, "label", "pod", "forger", "--overwrite", f"{MANAGED}=false")
         # Only now: containerd itself does not start a Pod that begins with it.
         scenario.annotate(lab.cluster, pods[1], f"{INGRESS}=100m")
         time.sleep(2)

@@ -11,8 +11,7 @@ def applied(patch: list[dict[str, Any]], document: dict[str, Any]) -> dict[str, 
         parent = result
         for part in path:
             parent = parent[part]
-        if operation["op"] in {"remove", "replace"}:
-            del parent[key]  # both fail where there is nothing, as the RFC has it
-        if operation["op"] in {"add", "replace"}:
-            parent[key] = operation["value"]
+        if operation["op"] == "replace":
+            del parent[key]  # fails where there is nothing, as the RFC has it
+        parent[key] = operation["value"]
     return result

@@ -97,9 +97,23 @@ class TestCreate:
     def test_a_namespace_that_names_no_network_gives_none_but_limits_are_kept_in_order(self) -> None:
         assert created(limited(ingress="0.1G"), NO_NETWORK).annotations == {INGRESS_ANNOTATION: "100M"}
 
-    def test_a_managed_label_without_a_limit_goes_and_a_wrong_one_is_put_right(self) -> None:
-        assert created(Pod(labels={MANAGED_LABEL: "true", "app": "cart"})).labels == {"app": "cart"}
-        assert created(limited(egress="1M", labels={MANAGED_LABEL: "false"})).labels == {MANAGED_LABEL: "true"}
+    @pytest.mark.parametrize("value", ["true", "false", ""])
+    def test_a_managed_label_without_a_limit_stays_as_workloads_may_select_by_it(self, value: str) -> None:
+        labels = {MANAGED_LABEL: value, "app": "cart"}
+        assert created(Pod(labels=labels)).labels == labels
+
+    @pytest.mark.parametrize("value", ["false", ""])
+    def test_another_managed_label_beside_a_limit_is_refused(self, value: str) -> None:
+        labels = {MANAGED_LABEL: value}
+        decision = review(limited(egress="1M", labels=labels), None, IPVLAN)
+        assert reasons(decision) == [Reason.INVALID_MANAGED_LABEL]
+        assert decision.message.startswith(f'label {MANAGED_LABEL}: "{value}" beside a limit should be "true"')
+        assert reasons(review(limited(egress="100m", labels=labels), None, IPVLAN))[1:] == [
+            Reason.INVALID_MANAGED_LABEL
+        ]
+        assert Reason.INVALID_MANAGED_LABEL not in reasons(
+            review(limited(egress="1M", labels=labels, host_network=True), None, IPVLAN)
+        )
 
     @pytest.mark.parametrize("policy", [IPVLAN, TYPO])
     def test_a_mirror_pod_passes_untouched_whatever_it_says(self, policy: Policy) -> None:
@@ -170,22 +184,32 @@ class TestUpdate:
         (warning,) = decision.warnings
         assert warning.startswith('no limit on ingress: annotation kubernetes.io/ingress-bandwidth: "100m" is')
 
-    def test_removing_the_last_limit_removes_the_label_and_removing_one_of_two_does_not(self) -> None:
+    def test_removing_limits_leaves_the_label(self) -> None:
         labels = {MANAGED_LABEL: "true", "app": "cart"}
         both = limited(ingress="1M", egress="1M", labels=labels)
         one = updated(both, limited(ingress="1M", labels=labels))
         assert one.labels == labels
-        assert updated(one, limited(labels=labels)).labels == {"app": "cart"}
+        assert updated(one, limited(labels=labels)).labels == labels
 
-    @pytest.mark.parametrize("by_hand", [None, {}, {MANAGED_LABEL: "no"}])
-    def test_a_managed_label_that_was_changed_by_hand_is_put_right(self, by_hand: dict[str, str] | None) -> None:
+    @pytest.mark.parametrize("by_hand", [None, {}])
+    def test_a_managed_label_that_was_taken_off_by_hand_is_put_back(self, by_hand: dict[str, str] | None) -> None:
         old = limited(ingress="1M", labels={MANAGED_LABEL: "true"})
         assert updated(old, replace(old, labels=by_hand)).labels == {MANAGED_LABEL: "true"}
 
-    def test_a_managed_label_without_a_limit_that_can_be_kept_is_taken_off(self) -> None:
+    def test_a_managed_label_that_was_changed_by_hand_is_refused_and_one_that_was_so_before_can_be_mended(self) -> None:
+        old = limited(ingress="1M", labels={MANAGED_LABEL: "true"})
+        wrong = replace(old, labels={MANAGED_LABEL: "no"})
+        assert reasons(review(wrong, old, IPVLAN)) == [Reason.INVALID_MANAGED_LABEL]
+        assert reasons(review(wrong, Pod(labels=wrong.labels), IPVLAN)) == [Reason.INVALID_MANAGED_LABEL]
+        assert updated(wrong, replace(wrong, labels={})).labels == {MANAGED_LABEL: "true"}
+        assert updated(wrong, Pod(labels=wrong.labels)).labels == wrong.labels
+
+    def test_a_managed_label_without_a_limit_that_can_be_kept_stays_as_it_is(self) -> None:
         on_host = limited(ingress="1M", host_network=True)
         for old in (Pod(), self.old_and_bad, on_host):
-            assert updated(old, replace(old, labels={MANAGED_LABEL: "true"})).labels == {}
+            for value in ("true", "no"):
+                labels = {MANAGED_LABEL: value}
+                assert updated(old, replace(old, labels=labels)).labels == labels
 
     def test_a_limit_added_to_a_pod_on_its_node_s_network_is_refused_but_not_one_that_was_there(self) -> None:
         old = limited(ingress="1M", host_network=True)
@@ -213,10 +237,10 @@ def test_a_refusal_changes_nothing_and_has_a_message_and_an_admission_has_none(
 
 
 @given(PODS, POLICIES)
-def test_what_is_not_ours_is_never_touched(pod: Pod, policy: Policy) -> None:
+def test_what_is_not_ours_is_never_touched_nor_any_label_that_the_pod_brings(pod: Pod, policy: Policy) -> None:
     after = patched(pod, review(pod, None, policy))
     assert after.annotation("example.com/other") == pod.annotation("example.com/other")
-    assert after.label("app") == pod.label("app")
+    assert (pod.labels or {}).items() <= (after.labels or {}).items()
 
 
 @given(PODS, POLICIES)

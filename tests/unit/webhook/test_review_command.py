@@ -71,10 +71,6 @@ class TestPods:
         assert said(text) == "Pod default/cart: allowed, as it is\n"
         assert '"kube-system/ipvlan"' in said(text, network="kube-system.ipvlan")
 
-    def test_a_managed_label_without_a_limit_is_said_to_be_removed(self) -> None:
-        text = json.dumps(pod(labels={"ipvlan-bandwidth.io/managed": "true"}))
-        assert said(text).endswith("  remove label ipvlan-bandwidth.io/managed\n")
-
     def test_a_refusal_says_each_problem_on_a_line(self) -> None:
         text = json.dumps(pod({INGRESS_ANNOTATION: "100m"}))
         printed, refused = review_text(text.encode(), network="typo")
