@@ -155,6 +155,13 @@ def test_the_reference_has_all_values_of_the_metrics_labels() -> None:
         assert {value for value in values if not re.search(rf"\b{value}\b", row)} == set()
 
 
+def test_the_reference_has_every_status_that_an_admission_is_counted_by() -> None:
+    sources = "".join((ROOT / f"webhook/{name}.py").read_text() for name in ("bodies", "handlers"))
+    (row,) = [line for line in REFERENCE.splitlines() if line.startswith("| `ipvlan_bandwidth_admissions_total`")]
+    (named,) = re.findall(r"HTTP status of the answer \(([\d, ]+)\)", row)
+    assert set(named.split(", ")) == set(re.findall(r"(?:NoReview|_wrong)\((\d+),", sources))
+
+
 def test_the_reference_has_every_event() -> None:
     rows = re.findall(r"^\| ([A-Z]\w+(?:, [A-Z]\w+)*) \|", REFERENCE, re.MULTILINE)
     named = {reason for row in rows for reason in row.split(", ")}
