@@ -49,6 +49,7 @@ class Pod:
     annotations: Mapping[str, str] | None = None
     labels: Mapping[str, str] | None = None
     host_network: bool = False
+    windows: bool = False
     deleting: bool = False
 
     def annotation(self, name: str) -> str | None:
@@ -119,6 +120,8 @@ def review(pod: Pod, old: Pod | None, policy: Policy) -> Decision:
     # An empty one, as templates leave it, names none: Multus would fail the Pod.
     if old is None and not pod.host_network and policy.network and not pod.annotation(DEFAULT_NETWORK_ANNOTATION):
         annotations[DEFAULT_NETWORK_ANNOTATION] = policy.network
+    if reading.limits and pod.windows:
+        reading.warnings.append("nothing limits a Pod with spec.os.name: windows: there is no ipvlan on Windows")
     labels = {MANAGED_LABEL: _MANAGED} if reading.limits and not pod.host_network else _NOTHING
     return Decision(
         patch=(

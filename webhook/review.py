@@ -186,10 +186,12 @@ def pod_of(document: Mapping[str, Any], where: str) -> Pod:
     host_network = spec.get("hostNetwork")
     if host_network is not None and not isinstance(host_network, bool):
         raise InvalidReview(f"{where}.spec.hostNetwork should be true or false, and is {_kind(host_network)}")
+    system = spec.get("os")
     return Pod(
         annotations=strings_at(metadata, "annotations", f"{where}.metadata"),
         labels=strings_at(metadata, "labels", f"{where}.metadata"),
         host_network=host_network is True,
+        windows=isinstance(system, dict) and system.get("name") == "windows",
         deleting=metadata.get("deletionTimestamp") is not None,
     )
 

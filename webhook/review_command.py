@@ -179,7 +179,8 @@ def _answer(document: dict[str, Any], labels: Labels) -> tuple[str, bool] | None
     if not decision.allowed:
         return _lines(f"{title}: refused", (problem.text for problem in decision.problems)), True
     changes = [_change(operation) for operation in decision.patch if operation.get("value") != {}]
-    return _lines(f"{title}: allowed, {'with these changes' if changes else 'as it is'}", changes), False
+    warnings = [f"warning: {warning}" for warning in decision.warnings]
+    return _lines(f"{title}: allowed, {'with these changes' if changes else 'as it is'}", [*changes, *warnings]), False
 
 
 def _network_label(namespace: Mapping[str, Any]) -> str | None:

@@ -36,7 +36,14 @@ ANNOTATIONS = st.none() | st.fixed_dictionaries(
 LABELS = st.none() | st.fixed_dictionaries(
     {}, optional={MANAGED_LABEL: st.sampled_from(["true", "false"]), "app": st.just("cart")}
 )
-PODS = st.builds(Pod, annotations=ANNOTATIONS, labels=LABELS, host_network=st.booleans(), deleting=st.booleans())
+PODS = st.builds(
+    Pod,
+    annotations=ANNOTATIONS,
+    labels=LABELS,
+    host_network=st.booleans(),
+    windows=st.booleans(),
+    deleting=st.booleans(),
+)
 POLICIES = st.sampled_from([IPVLAN, NO_NETWORK, TYPO])
 
 
@@ -90,6 +97,12 @@ class TestCreate:
         pod = Pod(annotations={DEFAULT_NETWORK_ANNOTATION: ""})
         assert created(pod).annotations == {DEFAULT_NETWORK_ANNOTATION: "kube-system/ipvlan"}
         assert review(pod, None, NO_NETWORK) == Decision()
+
+    def test_a_limit_on_windows_is_a_warning(self) -> None:
+        decision = review(limited(ingress="1M", windows=True), None, IPVLAN)
+        assert decision.allowed
+        assert decision.warnings == ("nothing limits a Pod with spec.os.name: windows: there is no ipvlan on Windows",)
+        assert review(Pod(windows=True), None, IPVLAN).warnings == ()
 
     def test_a_pod_on_its_node_s_network_is_given_none(self) -> None:
         assert review(Pod(host_network=True), None, IPVLAN) == Decision()

@@ -120,6 +120,15 @@ def test_host_network_is_read_from_the_spec() -> None:
 
 
 @pytest.mark.parametrize(
+    ("system", "warned"), [({"name": "windows"}, 1), ({"name": "linux"}, 0), ({}, 0), (None, 0), ("windows", 0)]
+)
+def test_the_operating_system_is_read_from_the_spec(system: object, warned: int) -> None:
+    document = pod({INGRESS_ANNOTATION: "1M"})
+    document["spec"]["os"] = system
+    assert len(answered(review_of(document)).response["response"].get("warnings", [])) == warned
+
+
+@pytest.mark.parametrize(
     "review",
     [
         review_of(None, operation="DELETE"),

@@ -71,6 +71,10 @@ class TestPods:
         assert said(text) == "Pod default/cart: allowed, as it is\n"
         assert '"kube-system/ipvlan"' in said(text, network="kube-system.ipvlan")
 
+    def test_a_warning_is_said_too(self) -> None:
+        text = json.dumps({**pod({INGRESS_ANNOTATION: "1M"}), "spec": {"os": {"name": "windows"}}})
+        assert said(text).splitlines()[-1].startswith("  warning: nothing limits a Pod with spec.os.name: windows")
+
     def test_a_refusal_says_each_problem_on_a_line(self) -> None:
         text = json.dumps(pod({INGRESS_ANNOTATION: "100m"}))
         printed, refused = review_text(text.encode(), network="typo")
