@@ -111,7 +111,7 @@ def _accuracy() -> Iterator[Cell]:  # noqa: C901 - a list, in loops
             yield cell(case, direction, "ours", limit, one, seconds=seconds)
         if limit in {"1M", "100M", "1G"}:
             for shaper in ("cake", "tbf"):
-                yield cell(case, "ingress", shaper, limit, one)
+                yield cell(case, "ingress", shaper, limit, one, seconds=seconds)
     for shaper in ("htb_fq_codel", "tbf_cni", "edt_fifo", "edt_no_fq", "none"):
         yield cell("100M 1 flow", "ingress", shaper, "100M", one)
     for shaper in ("cake", "edt_no_fq"):
