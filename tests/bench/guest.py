@@ -210,15 +210,16 @@ def _changed(cell: Cell, made: Pods, shapers: Shapers) -> dict[str, Any]:
         lowered = cells.bits(limit) < cells.bits(before)
         if sniffer:
             wire = stats.binned(sniffer.result(), (at - to_monotonic, until - to_monotonic))
-            held_after = stats.settled(wire, cells.bits(limit), lowered=lowered, window=stats.BINS_A_SECOND)
+            judged, rate, window = wire, float(cells.bits(limit)), stats.BINS_A_SECOND
         else:
-            held_after = stats.settled(held, wanted, lowered=lowered)
+            judged, rate, window = held, wanted, stats.BINS_A_SECOND // 2
         changes.append(
             {
                 "from": before,
                 "to": limit,
                 "took": (at - moment) / SECOND,
-                "held_after": _finite(held_after),
+                "held_after": _finite(stats.settled(judged, rate, lowered=lowered, window=window)),
+                "half_after": _finite(stats.carried_again(judged, rate, window=window)),
                 "carried": sum(held) * 8e9 / (len(held) * stats.BIN_NS) / wanted,
                 "silence": stats.longest_silence(answered, at, until),
             }

@@ -104,11 +104,23 @@ def settled(
 ) -> float:
     """Seconds from the first bin until every window of `window` bins is within `tolerance` of the wanted goodput.
 
-    Of a rate that was lowered only not to exceed it is asked: how soon a sender recovers from the losses is its own
-    matter. Infinity when the last window is off.
+    Of a rate that was lowered only not to exceed it is asked: how soon a sender recovers is what `carried_again` tells.
+    Infinity when the last window is off.
     """
     lowest = 0 if lowered else (1 - tolerance) * wanted_bits_per_second
-    highest = (1 + tolerance) * wanted_bits_per_second
+    return _from_when_on(bins, lowest, (1 + tolerance) * wanted_bits_per_second, window)
+
+
+def carried_again(bins: Sequence[int], wanted_bits_per_second: float, *, window: int = 50, share: float = 0.5) -> float:
+    """Seconds from the first bin until every window has at least this share of the wanted goodput; infinity as above.
+
+    What `settled` does not ask of a rate that was lowered: who lets nothing pass does not exceed it either.
+    """
+    return _from_when_on(bins, share * wanted_bits_per_second, math.inf, window)
+
+
+def _from_when_on(bins: Sequence[int], lowest: float, highest: float, window: int) -> float:
+    """Seconds until every window is between these rates in bit/s."""
     scale = 8 / (window * BIN_NS / 1e9)
     held = sum(bins[:window])
     late = -1

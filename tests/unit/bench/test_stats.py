@@ -73,6 +73,13 @@ def test_a_rate_that_is_never_reached_does_not_hold() -> None:
     assert math.isinf(stats.settled([2500] * 200, 1_000_000, lowered=True))
 
 
+def test_who_lets_nothing_pass_does_not_exceed_a_rate_but_does_not_carry_it_either() -> None:
+    assert stats.settled([0] * 200, 1_000_000, lowered=True) == 0
+    assert math.isinf(stats.carried_again([0] * 200, 1_000_000))
+    assert stats.carried_again([0] * 100 + [1250] * 100, 1_000_000) == pytest.approx(0.75)
+    assert stats.carried_again([625] * 200, 1_000_000) == 0
+
+
 def test_silence_is_counted_to_both_ends() -> None:
     assert stats.longest_silence([2 * 10**9, 1 * 10**9, 9 * 10**9], 0, 5 * 10**9) == 3
     assert stats.longest_silence([], 0, 10**9) == 1
