@@ -9,7 +9,6 @@ import datetime as dt
 import fcntl
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typing import Any
 from tests.bench import cells, cost, report
 from tests.bench.cells import Cell
 from tests.bench.guest import RESULT
+from tests.cluster.revision import revision
 from tests.kernel.__main__ import MODULES, machine_copied
 from tests.kernel.guest import Guest, GuestLostError
 from tests.kernel.qemu import Qemu
@@ -124,7 +124,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-        self._revision = _revision()
+        self._revision = revision()
 
     def add(self, name: str, result: dict[str, Any]) -> None:
         """Keep it, with when and of which version it is."""
@@ -133,12 +133,6 @@ class Store:
         fresh = self._path.with_suffix(".new")
         fresh.write_text(json.dumps(self.content, indent=1, sort_keys=True) + "\n")
         fresh.rename(self._path)
-
-
-def _revision() -> str:
-    described = ("git", "describe", "--always", "--dirty", "--exclude=*")
-    done = subprocess.run(described, cwd=FOLDER, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
 
 
 @contextmanager

@@ -4,9 +4,18 @@ import subprocess
 
 from tests.cluster.layout import PROJECT
 
+# What is measured is kept there, and does not change what is measured next.
+RESULTS = ("tests/bench/results", "tests/cluster/results")
+
 
 def revision() -> str:
-    """The commit that is checked out, and whether files differ from it."""
-    described = ("git", "describe", "--always", "--dirty", "--exclude=*")
-    done = subprocess.run(described, capture_output=True, text=True, check=False, cwd=PROJECT)
-    return done.stdout.strip() or "unknown"
+    """The commit that is checked out, and `-dirty` when files differ from it, but for results."""
+    commit = _git("describe", "--always", "--exclude=*").stdout.strip()
+    if not commit:
+        return "unknown"
+    differs = _git("diff", "--quiet", "HEAD", "--", ".", *(f":(exclude){folder}" for folder in RESULTS)).returncode
+    return commit + ("-dirty" if differs else "")
+
+
+def _git(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(("git", *argv), capture_output=True, text=True, check=False, cwd=PROJECT)

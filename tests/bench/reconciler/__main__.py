@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from tests.bench.reconciler.native import measure
 from tests.bench.reconciler.report import text
 from tests.bench.stats import kernel_series
+from tests.cluster.revision import revision
 from tests.kernel.__main__ import MODULES, machine_copied
 from tests.kernel.uml import UserModeLinux
 
@@ -46,12 +46,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.reconciler")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the results go [%(default)s]")
     folder = parser.parse_args().results
-    version = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=PROJECT, capture_output=True, text=True, check=False
-    ).stdout.strip()
     measured = {
         "date": datetime.now(UTC).date().isoformat(),
-        "version": version,
+        "version": revision(),
         "kernel": kernel_series(os.uname().release),
         "native": measure(),
         "guest": in_guest(),
