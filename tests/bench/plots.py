@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tests.bench.cells import CATALOGUE, NAMES
+from tests.bench.pooled import pooled
 from tests.bench.svg import INK, MUTED, Bar, Canvas, Frame, Point, bars, decades, figure, linear, logarithmic, scatter
 from tests.bench.verdict import FEW_FLOWS, good
 
@@ -25,6 +26,7 @@ LEAST_MS = 0.02
 
 def plots(results: Results) -> dict[str, str]:
     """By file name; only those that there are results for."""
+    results = pooled(results)
     made = {"latency.svg": headline(results), "loads.svg": loads(results), "fairness.svg": fairness(results)}
     return {name: text for name, text in made.items() if text}
 

@@ -1,11 +1,14 @@
 """The results as people read them: Markdown tables and the verdicts. Pure."""
 
+import statistics
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tests.bench import cells
 from tests.bench.cells import CATALOGUE, NAMES, Cell
 from tests.bench.plots import plots
+from tests.bench.pooled import pooled, unloaded
 from tests.bench.verdict import Verdict, carried, cost_ratio, count, good, ratio, verdicts
 
 Results = Mapping[str, Mapping[str, Any]]
@@ -49,13 +52,17 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 _LATENCY = """RTT 10 ms by netem; after 3 s of warming up, 8 s. A ping (100 a second), a request like DNS over UDP,
 and a fetch of 10 kB over a fresh TCP connection, all from or to a third Pod, of 64 addresses: p50 / p99 / largest in
-ms, each less the same figure without load just before. An unanswered probe counts as 1000 ms. The control, senders that
-pace themselves to 95 % of the limit with no shaper, shows what is the guest's own noise.
+ms, each less what it is without load: of pings, p50 and p99 less the median of all cells' p50 and p99 without load, as
+two seconds of them tell too little of one cell; all else less the same figure of the cell itself, just before. An
+unanswered probe counts as 1000 ms. The control, senders that pace themselves to 95 % of the limit with no shaper, shows
+what is the guest's own noise.
 
 ![latency](latency.svg)
 
 ![loads](loads.svg)
 """
+_DIRTY = """
+-dirty: with changes that no commit has, so nobody can measure just that again."""
 _ACCURACY = """Goodput as received, after the first seconds; the first second apart from its first packet; the largest
 window of 100 ms on the wire from the first packet on. 100 % of goodput is what a limit lets TCP (or UDP) carry.
 """
@@ -64,15 +71,18 @@ receivers and all else in the guest among that, for each gigabyte received. Emul
 the ratios tell.
 """
 _CHANGES = """Seconds until each window of half a second is within 10 % of what the new limit lets TCP carry (of a
-lowered limit: does not exceed it by 10 %; at 1M each second of what passes on the wire, as a merged packet lasts half
-a second there, and a receiver gets what waited behind a gap at once); the share of that which was carried in the 5 s
-watched; and the longest silence of a ping, in seconds. "never": not within these 5 s. The guest's CPU may not carry 1G
-with some shapers.
+lowered limit: does not exceed it by 10 %, which who lets nothing pass does not either; at 1M each second of what passes
+on the wire, as a merged packet lasts half a second there, and a receiver gets what waited behind a gap at once); of a
+lowered limit, where it was measured, the seconds until each of these windows has half of it; the share of it that was
+carried in the 5 s watched; and the longest silence of a ping, in seconds. "never": not within these 5 s. The guest's
+CPU may not carry 1G with some shapers.
 """
 
 
 def markdown(results: Results) -> str:
     """The whole report."""
+    without_load = _unloaded(results)
+    results = pooled(results)
     made = verdicts(results)
     judged = ([each.what, each.wanted, each.measured, _word(each)] for each in made)
     parts = [
@@ -80,22 +90,29 @@ def markdown(results: Results) -> str:
         _preface(results),
         f"**{count(made)}**: the verdicts are at the end.\n",
         "## Latency under load\n",
+        _measured(results, "latency"),
         _LATENCY,
+        without_load,
         _latency(results),
         "## Accuracy\n",
+        _measured(results, "accuracy"),
         _ACCURACY,
         _accuracy(results),
         "## Fairness\n",
+        _measured(results, "fairness"),
         "![fairness](fairness.svg)\n",
         _equal(results),
         _shares(results),
         "## Changes of a limit under a TCP flow\n",
+        _measured(results, "change"),
         _CHANGES,
         _changes(results),
         "## CPU time of a transfer\n",
+        _measured(results, "cpu"),
         _CPU,
         _cpu(results),
         "## Cost\n",
+        _measured(results, "cost"),
         _cost(results),
         "## Verdicts\n",
         table(("figure", "wanted", "measured", "reached"), judged),
@@ -108,17 +125,38 @@ def _word(verdict: Verdict) -> str:
     return {True: "yes", False: "**no**", None: "not measured"}[verdict.reached]
 
 
+def _measured(results: Results, section: str) -> str:
+    """When, and of which version: they are not those of another section."""
+    found = [result for name, result in results.items() if name.split("/")[0] == section]
+    counted = Counter((str(result.get("revision", "?")), str(result.get("at", "?"))[:10]) for result in found)
+    if not counted:
+        return ""
+    said = [f"{number} of version {version}, {day}" for (version, day), number in sorted(counted.items())]
+    dirty = any(version.endswith("-dirty") for version, _ in counted)
+    return f"Figures: {'; '.join(said)}.{_DIRTY if dirty else ''}\n"
+
+
+def _unloaded(results: Results) -> str:
+    """What is taken off pings, and how far the cells are apart in it."""
+    lines = []
+    for rtt_ms, kept in unloaded(results).items():
+        figures = [
+            f"{key} {statistics.median(values):.2f} ms ({min(values):.2f} to {max(values):.2f})"
+            for key, values in kept.items()
+        ]
+        lines.append(f"Without load, pings of an RTT of {rtt_ms} ms take, in the middle of all cells (and from the\n")
+        lines.append(f"least to the most): {', '.join(figures)}.\n")
+    return "".join(lines)
+
+
 def _preface(results: Results) -> str:
     if not results:
         return "Nothing is measured yet.\n"
-    dates = sorted({str(result.get("at", ""))[:10] for result in results.values()})
-    revisions = sorted({str(result.get("revision", "")) for result in results.values()})
     measured = [each for name, each in results.items() if name != "cost" and not name.startswith("cpu/")]
     kernels = sorted({str(each["kernel"]) for each in measured if "kernel" in each})
     most_stolen = 100 * max((each["stolen"] for each in results.values() if "stolen" in each), default=0)
     failed = sorted(name for name, result in results.items() if "error" in result)
-    days = " to ".join(dict.fromkeys((dates[0], dates[-1])))
-    said = f"""Measured {days}, version {", ".join(revisions)}, by `make bench`: real ipvlan L2 on
+    said = f"""Measured by `make bench`, each section on the day and of the version that it names: real ipvlan L2 on
 Linux {", ".join(kernels) or "?"} in user-mode-linux (one CPU, no BPF JIT), all shapers in the same way, on the slave
 for egress and on an ifb in the Pod for ingress. The hypervisor stole at most {most_stolen:.1f} % of a cell's time.
 """
@@ -150,13 +188,9 @@ def _latency(results: Results) -> str:
             " / ".join(f"{probes[kind][key]:.2f}" for key in ("p50", "p99", "largest")) if kind in probes else "-"
             for kind in PROBES
         ]
-        bare = " / ".join(f"{probes['ping'][key]:.2f}" for key in ("unloaded_p50", "unloaded_p99"))
         lost = sum(figures["lost"] for figures in probes.values())
-        rows.append(
-            [cell.case, cell.direction, _name(cell.shaper), f"{result['goodput']:.2f}", *waits, bare, f"{lost:.0f}"]
-        )
-    head = ("load", "limit on", "shaper", "goodput, Mbit/s", "ping, added", "UDP, added", "fetch, added",
-            "ping unloaded p50 / p99", "lost")  # fmt: skip
+        rows.append([cell.case, cell.direction, _name(cell.shaper), f"{result['goodput']:.2f}", *waits, f"{lost:.0f}"])
+    head = ("load", "limit on", "shaper", "goodput, Mbit/s", "ping, added", "UDP, added", "fetch, added", "lost")
     return table(head, rows)
 
 
@@ -205,6 +239,11 @@ def _seconds(value: float | None) -> str:
     return "never" if value is None else f"{value:.2f}"
 
 
+def _half(change: Mapping[str, Any]) -> str:
+    lowered = cells.bits(change["to"]) < cells.bits(change["from"])
+    return f"half {_seconds(change['half_after'])}, " if lowered and "half_after" in change else ""
+
+
 def _changes(results: Results) -> str:
     found = list(_found(results, "change"))
     if not found:
@@ -213,7 +252,7 @@ def _changes(results: Results) -> str:
     rows = []
     for cell, result in found:
         changes = [
-            f"{_seconds(change['held_after'])}, {100 * change['carried']:.0f} %, {change['silence']:.2f}"
+            f"{_seconds(change['held_after'])}, {_half(change)}{100 * change['carried']:.0f} %, {change['silence']:.2f}"
             for change in result["changes"]
         ]
         rows.append([_name(cell.shaper), cell.direction, *changes])
@@ -222,11 +261,14 @@ def _changes(results: Results) -> str:
 
 def _cpu(results: Results) -> str:
     found = _by_case(_found(results, "cpu"))
-    bare = {cell.direction: each["cpu_seconds_a_gigabyte"] for cell, each in found if cell.shaper == "paced"}
+    bare = {
+        (cell.case, cell.direction): each["cpu_seconds_a_gigabyte"] for cell, each in found if cell.shaper == "paced"
+    }
     rows = []
     for cell, result in found:
         seconds = result["cpu_seconds_a_gigabyte"]
-        more = f"{100 * (seconds / bare[cell.direction] - 1):+.0f} %" if cell.direction in bare else ""
+        beside = bare.get((cell.case, cell.direction))
+        more = f"{100 * (seconds / beside - 1):+.0f} %" if beside else ""
         kernel = str(result["kernel"])
         rows.append(
             [cell.case, cell.direction, _name(cell.shaper), f"{result['goodput']:.2f}", f"{seconds:.1f}", more, kernel]
