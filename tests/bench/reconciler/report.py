@@ -35,7 +35,7 @@ def rows(guest: Mapping[str, Any], native: Mapping[str, Any]) -> Sequence[Row]:
     return (
         _row("restart to converged, all limits other ones", inside, guest["restart_s"], RESTART_S, "s"),
         _row("of which CPU of the process", inside, guest["restart_cpu_s"], None, "s"),
-        _row("imports + looking into all + a look at each", machine, parts, RESTART_S, "s"),
+        _row("imports + looking into all + a look at each", machine, parts, None, "s"),
         _row("idle CPU, with the kubelet's probes", inside, guest["idle_cpu_percent"], IDLE_PERCENT, "%"),
         _row("resident memory", inside, guest["resident_mib"], RESIDENT_MIB, "MiB"),
         _row("resident memory at its most", inside, guest["most_resident_mib"], RESIDENT_MIB, "MiB"),
