@@ -45,7 +45,9 @@ def main() -> int:
             began = time.monotonic()
             outcome = run(lab, each)
             seconds = round(time.monotonic() - began, 1)
-            rows[each.name] = report.Row(each.name, each.does, outcome.seen, outcome.lost, seconds, day, version)
+            rows[each.name] = report.Row(
+                each.name, each.does, outcome.seen, outcome.lost, seconds, day, version, report.RULE
+            )
             print(rows[each.name], flush=True)
             _store(options.results, rows)
     print("\n" + "\n".join(map(str, rows.values())))

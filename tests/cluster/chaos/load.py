@@ -75,7 +75,7 @@ def many_at_once(lab: Lab) -> Outcome:
         f"all run and are limited after {took:.0f} s; one waited "
         f"{waited / max(hooks, 1) * 1000:.0f} ms for its limits, on average; {meter}; before: {before}; after: {after}"
     )
-    return Outcome(seen, tuple(lost))
+    return Outcome(seen, tuple(lost), meter.low)
 
 
 @registered(

@@ -1,22 +1,30 @@
 """The table of what was done, seen and lost: printed, and kept as JSON and Markdown."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+RULE = 2
+"""What rows are judged by; to be raised when a scenario may come out otherwise by another one."""
 HEAD = """# What was done to a running installation, and what was lost
 
 By `make chaos`, on the embedded cluster: two user-mode-linux nodes of one emulated CPU each, with a real API server,
 etcd, kubelet and containerd. Where it says "under traffic", a Pod of 20 Mbit/s sends and another receives all the
 while: shares are bytes on the link of each second, as iperf3 reports them at the receiver. A second above 102 % counts
-as lost, and one that has less than 90 % with the better of its neighbours too, the first apart. What a second lacks may
-come in the next, a tenth of it at most, as the receiver waits for its node's one CPU; and a second in which the machine
-had no CPU left may be below. Where nothing but a slow second was lost, all was done once more, and the row says
-so. [As JSON](chaos.json).
+as lost. What a second lacks may come in the next, a tenth of it at most, as the receiver waits for its node's one CPU.
 
-| done | seen | lost | seconds | day | version |
-|---|---|---|---|---|---|
+The last column says by which rule a row's slow seconds, the first apart, were judged:
+
+1. One with less than 90 % counts as lost, but none in or beside which the machine had no CPU left, and none of
+   `many-at-once`.
+2. One that has less than 90 % with the better of its neighbours too counts as lost; where the machine had no CPU left,
+   one with less than 50 %. Where nothing but slow seconds was lost, all was done once more, and the row says so.
+
+[As JSON](chaos.json).
+
+| done | seen | lost | seconds | day | version | rule |
+|---|---|---|---|---|---|---|
 """
 
 
@@ -31,6 +39,8 @@ class Row:
     seconds: float
     day: str
     revision: str
+    rule: int = 1
+    """Of what is kept: rows of before it was kept are of the first."""
 
     @property
     def passed(self) -> bool:
@@ -44,9 +54,13 @@ class Row:
 
 def merge(path: Path, rows: Mapping[str, Row], order: tuple[str, ...]) -> list[Row]:
     """These rows, and those of the file that were not run again, in the scenarios' order."""
-    kept = json.loads(path.read_text())["scenarios"] if path.exists() else []
-    everything = {row["name"]: _row(row) for row in kept} | dict(rows)
+    everything = {row.name: row for row in read(path)} | dict(rows)
     return [everything[name] for name in order if name in everything]
+
+
+def read(path: Path) -> list[Row]:
+    """The rows that are kept; none where there is no file."""
+    return [_row(row) for row in json.loads(path.read_text())["scenarios"]] if path.exists() else []
 
 
 def _row(stored: dict[str, object]) -> Row:
@@ -59,6 +73,11 @@ def write(folder: Path, rows: list[Row]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     content = {"scenarios": [{**asdict(row), "passed": row.passed} for row in rows]}
     (folder / "chaos.json").write_text(json.dumps(content, indent=1) + "\n")
+    (folder / "README.md").write_text(page(rows))
+
+
+def page(rows: Sequence[Row]) -> str:
+    """The whole page, in Markdown."""
     lines = [
         " | ".join(
             (
@@ -69,9 +88,9 @@ def write(folder: Path, rows: list[Row]) -> None:
         ).strip()
         for row in rows
     ]
-    (folder / "README.md").write_text(HEAD + "\n".join(lines) + "\n")
+    return HEAD + "\n".join(lines) + "\n"
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     lost = "nothing" if row.passed else "**" + "; ".join(row.lost) + "**"
-    return f"`{row.name}`: {row.does}", row.seen, lost, f"{row.seconds:.0f}", row.day, row.revision
+    return f"`{row.name}`: {row.does}", row.seen, lost, f"{row.seconds:.0f}", row.day, row.revision, str(row.rule)
