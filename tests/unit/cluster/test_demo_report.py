@@ -8,8 +8,6 @@ import pytest
 from tests.cluster import demo_report
 from tests.cluster.layout import PROJECT
 
-RESULTS = PROJECT / "tests/cluster/results"
-
 
 def flow(*seconds):
     return {"mean_mbit": sum(seconds) / len(seconds), "seconds_mbit": list(seconds)}
@@ -45,12 +43,6 @@ def test_what_was_not_measured_has_no_row(tmp_path):
 
 def test_before_the_first_demo_the_page_says_so():
     assert demo_report.page({}).endswith("Nothing is kept yet: run `make demo`.\n")
-
-
-def test_the_page_that_is_kept_is_of_the_results_that_are_kept():
-    stored = RESULTS / "demo.json"
-    results = json.loads(stored.read_text()) if stored.exists() else {}
-    assert (RESULTS / "demo.md").read_text() == demo_report.page(results)
 
 
 def test_the_readmes_table_has_the_rows_of_the_demos():
