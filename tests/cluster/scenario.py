@@ -15,6 +15,8 @@ INGRESS, EGRESS = "kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandw
 IMAGE = "localhost/tools:1"
 # Of the webhook's Deployment, and of its --drain-seconds.
 WEBHOOKS, DRAIN_S = 2, 5.0
+# Kubelet waits twice as long before each restart of a container that keeps ending, up to five minutes.
+RESTART_S = 330
 
 
 def install(cluster: Cluster) -> None:
@@ -56,9 +58,10 @@ def story(cluster: Cluster) -> str:
 
 
 def namespace(cluster: Cluster, name: str, *, network: str | None = NETWORK) -> None:
-    """A namespace, opted in by its label unless `network` is None."""
+    """A namespace, opted in by its label unless `network` is None; with the account that bare Pods need to be made."""
     labels = {} if network is None else {LABEL: network}
     cluster.apply(json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}))
+    cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=30s")
 
 
 def limits(ingress: str | None = None, egress: str | None = None) -> dict[str, str]:
@@ -91,6 +94,11 @@ def pod(
         spec["nodeSelector"] = {"kubernetes.io/hostname": f"node{node}"}
     metadata = {"name": name, "namespace": namespace, "annotations": dict(annotations or {})}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def gone(cluster: Cluster, namespace: str, *names: str) -> None:
+    """Wait until no Pod has these names any longer: one applied onto a Pod that is ending ends with it."""
+    cluster.kubectl("-n", namespace, "delete", "pod", *names, "--ignore-not-found", "--timeout=90s")
 
 
 def deployment(name: str, *, namespace: str, annotations: Mapping[str, str], replicas: int = 2) -> dict[str, Any]:
@@ -175,6 +183,11 @@ def reconciler_restarts(cluster: Cluster, node: int) -> int:
     """How often the reconciler's container on a node has started again."""
     item = cluster.pod(f"{OWN}/{reconciler_on(cluster, node)}")
     return int(item["status"]["containerStatuses"][0]["restartCount"])
+
+
+def wait_for_restart(cluster: Cluster, node: int, before: int) -> None:
+    """Wait until the reconciler's container on a node has started more often than `before`."""
+    wait_for("the reconciler's restart", lambda: reconciler_restarts(cluster, node) > before, RESTART_S)
 
 
 def sandbox_pid(cluster: Cluster, pod: str) -> str:

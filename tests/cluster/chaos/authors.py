@@ -88,6 +88,8 @@ def annotations_forged(lab: Lab) -> Outcome:
     outside = scenario.pod("forger", namespace=PLAIN, node=1, annotations=own)
     outside["metadata"]["labels"] = {MANAGED: "true"}
     pods = [f"{SPACE}/forger", f"{PLAIN}/forger"]
+    for pod in pods:
+        scenario.gone(lab.cluster, *pod.split("/"))
     try:
         for manifest in (inside, outside):
             lab.cluster.apply(json.dumps(manifest))
@@ -130,6 +132,7 @@ def slots_used_up(lab: Lab) -> Outcome:
     ][0]["command"]
     names = [f"taker-{number}" for number in range(3)]
     both = {"ingress": 10_000_000, "egress": 10_000_000}
+    scenario.gone(lab.cluster, SPACE, *names)
     _command(lab, [*command, "--slots", "4"])
     try:
         for name in names:

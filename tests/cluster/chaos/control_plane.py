@@ -4,6 +4,8 @@ import json
 import re
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tests.cluster import scenario
 from tests.cluster.chaos.lab import LIMIT, SPACE, Lab
@@ -29,11 +31,20 @@ def _until_answers(lab: Lab) -> None:
     wait_for("the API server", probe, 120)
 
 
+@contextmanager
+def _set_back(lab: Lab, annotation: str) -> Iterator[None]:
+    """The sender is annotated so however the block ends: the next scenario, or a second attempt, begins with it."""
+    try:
+        yield
+    finally:
+        scenario.annotate(lab.cluster, SENDER, annotation)
+
+
 def _catches_up(lab: Lab) -> float:
     """Seconds until a limit changed now is in force; it is set back after that."""
-    scenario.annotate(lab.cluster, SENDER, f"{EGRESS}=10M")
-    took = lab.until_limited(SENDER, {"egress": 10_000_000})
-    scenario.annotate(lab.cluster, SENDER, f"{EGRESS}={LIMIT}M")
+    with _set_back(lab, f"{EGRESS}={LIMIT}M"):
+        scenario.annotate(lab.cluster, SENDER, f"{EGRESS}=10M")
+        took = lab.until_limited(SENDER, {"egress": 10_000_000})
     lab.until_limited(SENDER, {"egress": LIMIT * 1_000_000})
     return took
 
@@ -69,21 +80,21 @@ def frozen_long(lab: Lab) -> Outcome:
 )
 def killed(lab: Lab) -> Outcome:
     changed = {"egress": LIMIT * 1_000_000, "ingress": 7_000_000}
-    scenario.annotate(lab.cluster, SENDER, f"{INGRESS}=7M")
-    lab.until_limited(SENDER, changed)
-    address = lab.cluster.pod(f"{OWN}/{lab.reconciler()}")["status"]["podIP"]
-    with lab.metering() as meter:
-        lab.cluster.disturb("kill", API)
-        try:
-            time.sleep(5)
-            lab.node().run("pkill", "-9", "-f", "reconciler run")
-            time.sleep(15)
-            kept = _limits_by_node(lab, address)
-        finally:
-            lab.cluster.disturb("start", API)
-        _until_answers(lab)
-    lab.reconciler_ready()
-    scenario.annotate(lab.cluster, SENDER, f"{INGRESS}-")
+    with _set_back(lab, f"{INGRESS}-"):
+        scenario.annotate(lab.cluster, SENDER, f"{INGRESS}=7M")
+        lab.until_limited(SENDER, changed)
+        address = lab.cluster.pod(f"{OWN}/{lab.reconciler()}")["status"]["podIP"]
+        with lab.metering() as meter:
+            lab.cluster.disturb("kill", API)
+            try:
+                time.sleep(5)
+                lab.node().run("pkill", "-9", "-f", "reconciler run")
+                time.sleep(15)
+                kept = _limits_by_node(lab, address)
+            finally:
+                lab.cluster.disturb("start", API)
+            _until_answers(lab)
+        lab.reconciler_ready()
     took = _catches_up(lab)
     undone = () if kept == changed else (f"a limit that had changed: {kept} instead of {changed}",)
     seen = f"{meter}; limits that had changed stayed; a limit changed afterwards was in force {took:.1f} s later"
@@ -109,22 +120,21 @@ def _limits_by_node(lab: Lab, address: str) -> dict[str, float]:
 )
 def expired(lab: Lab) -> Outcome:
     process = lab.node().run("pgrep", "-o", "-f", "reconciler run").stdout.strip()
-    lab.node().run("kill", "-STOP", process)
-    try:
-        scenario.annotate(lab.cluster, SENDER, f"{EGRESS}=10M")
-        for number in range(20):
-            lab.cluster.apply(json.dumps(scenario.pod(f"filler-{number}", namespace=lab.plain) | {"spec": _NOWHERE}))
-        lab.kubectl("-n", lab.plain, "delete", "pod", "--all", "--force", "--grace-period=0")
-        lab.cluster.disturb("compact")
-        lab.cluster.disturb("kill", API)
-        lab.cluster.disturb("start", API)
-        _until_answers(lab)
-    finally:
-        lab.node().run("kill", "-CONT", process)
-    began = time.monotonic()
-    lab.until_limited(SENDER, {"egress": 10_000_000})
-    took = time.monotonic() - began
-    scenario.annotate(lab.cluster, SENDER, f"{EGRESS}={LIMIT}M")
+    with _set_back(lab, f"{EGRESS}={LIMIT}M"):
+        lab.node().run("kill", "-STOP", process)
+        try:
+            scenario.annotate(lab.cluster, SENDER, f"{EGRESS}=10M")
+            for number in range(20):
+                filler = scenario.pod(f"filler-{number}", namespace=lab.plain) | {"spec": _NOWHERE}
+                lab.cluster.apply(json.dumps(filler))
+            lab.kubectl("-n", lab.plain, "delete", "pod", "--all", "--force", "--grace-period=0")
+            lab.cluster.disturb("compact")
+            lab.cluster.disturb("kill", API)
+            lab.cluster.disturb("start", API)
+            _until_answers(lab)
+        finally:
+            lab.node().run("kill", "-CONT", process)
+        took = lab.until_limited(SENDER, {"egress": 10_000_000})
     lab.until_limited(SENDER, {"egress": LIMIT * 1_000_000})
     logs = lab.kubectl("-n", OWN, "logs", lab.reconciler(), "--since=90s")
     gone = "too old resource version" in logs or "Expired" in logs

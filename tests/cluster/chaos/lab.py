@@ -41,8 +41,6 @@ class Lab:
         scenario.install(self.cluster)
         scenario.namespace(self.cluster, SPACE)
         scenario.namespace(self.cluster, PLAIN, network=None)
-        for space in (SPACE, PLAIN):
-            self.cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", space, "--timeout=30s")
         for name, (node, annotations) in PODS.items():
             self.cluster.apply(json.dumps(scenario.pod(name, namespace=SPACE, node=node, annotations=annotations)))
         self.cluster.wait_ready(*(f"{SPACE}/{name}" for name in PODS))
@@ -83,6 +81,7 @@ class Lab:
         """A Pod of the opted-in namespace, as long as the block lasts; `changes` go into its container."""
         manifest = scenario.pod(name, namespace=SPACE, node=node, annotations=annotations)
         manifest["spec"]["containers"][0].update(changes)
+        scenario.gone(self.cluster, SPACE, name)  # what a first attempt left to its end
         self.cluster.apply(json.dumps(manifest))
         try:
             if ready:
@@ -95,13 +94,15 @@ class Lab:
         """Wait until a workload of the installation is there in its newest version."""
         self.kubectl("-n", OWN, "rollout", "status", workload, f"--timeout={timeout}s", timeout=timeout + 10)
 
-    def limits_of(self, pod: str) -> dict[str, int]:
-        """The limits that the kernel holds for a Pod, in bit/s by direction; none while no reconciler can be asked."""
+    def limits_of(self, pod: str) -> dict[str, int] | None:
+        """The limits that the kernel holds for a Pod, in bit/s by direction; None when no reconciler can be asked."""
         done = self.cluster.kubectl(
             "-n", OWN, "exec", self.reconciler(self.cluster.node_of(pod).number), "--",
             "python3", "-m", "reconciler", "observe", "--json", check=False,
         )  # fmt: skip
-        rows = json.loads(done.stdout) if done.returncode == 0 else []
+        if done.returncode:
+            return None
+        rows = json.loads(done.stdout)
         return {row["direction"]: row["bits_per_second"] for row in rows if row["pod"] == pod}
 
     def until_limited(self, pod: str, expected: Mapping[str, int], timeout: float = 120) -> float:

@@ -93,6 +93,11 @@ class Measured:
         return said + (f", {len(busy)} s on a busy machine at {min(busy):.1%} and more" if busy else "")
 
 
+def above_limit(flow: Flow, limit: float) -> tuple[str, ...]:
+    """A sentence on the seconds of a flow above its limit in Mbit/s on the link, and none without any."""
+    return Measured(Line("the flow", "", "", limit), flow).lost
+
+
 @dataclass(slots=True)
 class Meter:
     """The flows of a block; filled when it ends."""

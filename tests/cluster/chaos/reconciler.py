@@ -24,7 +24,7 @@ def killed(lab: Lab) -> Outcome:
     before = scenario.reconciler_restarts(lab.cluster, 1)
     with lab.metering() as meter:
         lab.node().run("pkill", "-9", "-f", "reconciler run")
-        wait_for("its restart", lambda: scenario.reconciler_restarts(lab.cluster, 1) > before, 60)
+        scenario.wait_for_restart(lab.cluster, 1, before)
         lab.reconciler_ready()
         time.sleep(3)
     logs = lab.kubectl("-n", OWN, "logs", lab.reconciler())
