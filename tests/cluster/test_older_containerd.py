@@ -6,6 +6,7 @@ import os
 import pytest
 
 from tests.cluster import launch, scenario, traffic
+from tests.cluster.chaos.meter import above_limit
 from tests.cluster.cluster import Cluster, wait_for
 from tests.cluster.layout import cache
 from tests.cluster.scenario import INGRESS, OWN, annotate, events_of, kernel_limits, limits
@@ -41,7 +42,7 @@ def test_a_pod_is_limited_before_its_containers_run(installed):
     for client, server in (("limited", "peer"), ("peer", "limited")):
         flow = traffic.measure(installed, f"{SPACE}/{client}", f"{SPACE}/{server}", seconds=5)
         print(flow)
-        assert max(flow.intervals) <= 20
+        assert above_limit(flow, 20) == ()
 
 
 def test_a_new_reconciler_hears_of_the_pods_that_run(installed):
@@ -51,6 +52,7 @@ def test_a_new_reconciler_hears_of_the_pods_that_run(installed):
     assert "RanUnlimited" not in reasons(installed, "limited")
 
 
+@pytest.mark.flaky(reruns=0)  # containerd is upgraded only once
 def test_an_upgrade_in_place_to_one_that_knows_no_older_netns_takes_no_limit_away(installed):
     node = installed.node(1)
     for name in ("containerd", "containerd-shim-runc-v2"):
@@ -92,6 +94,7 @@ def _metric(cluster, name):
     return scenario.metrics(cluster, scenario.reconciler_on(cluster, 1)).get(name)
 
 
+@pytest.mark.flaky(reruns=0)  # it goes only once
 def test_a_pod_that_goes_leaves_no_slot_taken(installed):
     assert "limited" in scenario.observe(installed, 1)
     installed.kubectl("-n", SPACE, "delete", "pod", "limited", timeout=60)
