@@ -16,14 +16,14 @@ from tests.cluster.cluster import Cluster, ClusterError, wait_for
 from tests.cluster.layout import PROJECT, cache
 
 SPACE = "networks"
+LINKS = {"management", "data", "m1", "m2", "d1", "d2"}
 DEFAULT_NETWORK, STATUS = "v1.multus-cni.io/default-network", "k8s.v1.cni.cncf.io/network-status"
 
 
 @pytest.fixture(scope="module")
 def pods(cluster):
     """A Pod of each network on each node, by network and node."""
-    cluster.kubectl("create", "namespace", SPACE)
-    cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", SPACE, "--timeout=30s")
+    scenario.namespace(cluster, SPACE, network=None)
     made = {}
     for network, annotations in (("primary", {}), ("ipvlan", {DEFAULT_NETWORK: "kube-system/ipvlan"})):
         for node in (1, 2):
@@ -184,7 +184,9 @@ def remains_of(name):
 
 
 def links():
-    return subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True).stdout
+    """Those of the machine's links that have a name of a cluster's; what else the machine has may come and go."""
+    shown = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True).stdout
+    return {line.split()[0].partition("@")[0] for line in shown.splitlines()} & LINKS
 
 
 def test_a_cluster_whose_starter_is_killed_is_gone_and_starts_again_and_leaves_nothing_when_taken_down():

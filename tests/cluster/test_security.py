@@ -14,14 +14,13 @@ PROFILE = "cri-containerd.apparmor.d (enforce)"
 def installed(cluster):
     scenario.install(cluster)
     scenario.namespace(cluster, "confined")
-    cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", "confined", "--timeout=30s")
     yield cluster
     cluster.kubectl("delete", "namespace", "confined", timeout=120)
 
 
 def profiles(node, pattern):
     """The AppArmor profiles of the processes whose command line matches, as the node's kernel has them."""
-    pids = node.run("pgrep", "-f", pattern).stdout.split()
+    pids = node.run("pgrep", "-f", pattern, check=False).stdout.split()
     return {node.run("cat", f"/proc/{pid}/attr/current").stdout.strip() for pid in pids}
 
 
@@ -30,8 +29,10 @@ def test_containerds_own_apparmor_profile_confines_both_programs(installed, numb
     node = installed.node(number)
     assert "apparmor" in node.run("cat", "/sys/kernel/security/lsm").stdout.split(",")
     assert profiles(node, "^python3 -m reconciler run") == {PROFILE}
-    # One replica a node, as they are spread.
-    assert profiles(node, "^python3 -m webhook serve") == {PROFILE}
+    # The replicas are spread where that is possible: a node may be without one.
+    here = [pod for pod in scenario.webhooks(installed) if pod["spec"].get("nodeName") == f"node{number}"]
+    found = profiles(node, "^python3 -m webhook serve")
+    assert found == {PROFILE} or not (found or here)
 
 
 def test_the_profile_is_really_in_force(installed):
