@@ -18,8 +18,9 @@ The last column says by which rule a row's slow seconds, the first apart, were j
 
 1. One with less than 90 % counts as lost, but none in or beside which the machine had no CPU left, and none of
    `many-at-once`.
-2. One that has less than 90 % with the better of its neighbours too counts as lost; where the machine had no CPU left,
-   one with less than 50 %. Where nothing but slow seconds was lost, all was done once more, and the row says so.
+2. One that has less than 90 % with the better of its neighbours too counts as lost; one in or beside which the machine
+   had no CPU left, with less than 50 %. Where nothing but slow seconds was lost, all was done once more, and the row
+   says so.
 
 [As JSON](chaos.json).
 
