@@ -33,7 +33,9 @@ class RuntimeCheck:
         """Look for ever."""
         await tell_what_lasts(
             self.why_not_ready,
-            begun=lambda why: Notice(Reason.RUNTIME_AWAY, f"{why}. Pods that start meanwhile run without their limits"),
+            begun=lambda why: Notice(
+                Reason.RUNTIME_AWAY, f"{why}. Pods that start before it is run without their limits"
+            ),
             over=Notice(Reason.RUNTIME_BACK, "connected to the container runtime again"),
             tell_node=self._tell_node,
             sleep=self._sleep,

@@ -31,6 +31,10 @@ PLUGIN_NAME: Final = "ipvlan-bandwidth"
 PLUGIN_INDEX: Final = "10"
 
 _READ_BYTES: Final = 65_536
+_REPLAY_AWAITED: Final = (
+    "it has taken the plugin, but not told of its Pods yet; a container that is being stopped can hold that up for its "
+    "whole grace period, in which containerd starts nothing on this node (containerd#14083)"
+)
 
 
 class Handler(Protocol):
@@ -59,15 +63,18 @@ class Handler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How the plugin waits between connections, and for the first answer on one. All in seconds.
+    """How the plugin waits between connections, and until it is registered on one. All in seconds.
 
     The cap is short, as Pods that start in between start without a limit, and asking costs next to nothing. Accepts are
     serial in the runtime, and each plugin before this one may take 5 s to register: hence 30 s.
+
+    The replay, which comes next, is waited for without end. A runtime that waits for its own lock to begin it cannot
+    give up: it would take the lock for a connection that is gone, and another for the next.
     """
 
     first_delay_seconds: float = 0.1
     max_delay_seconds: float = 2.0
-    synchronize_within_seconds: float = 30.0
+    register_within_seconds: float = 30.0
 
     def delay_seconds(self, failures: int, fraction: float) -> float:
         """The wait after so many failures in a row, 1 and up: doubling, capped, jittered by `fraction` from 0 to 1."""
@@ -96,7 +103,7 @@ class _Connection:
             self.writer.write(outgoing)
 
     def keep(self) -> bool:
-        """Lets the connection last, now that the replay is done. False where it has ended already."""
+        """Lets the connection last, now that the runtime has taken the plugin. False where it has ended already."""
         if self.writer.is_closing() or self.limit.expired():
             return False
         self.limit.reschedule(None)
@@ -170,10 +177,10 @@ class NriPlugin:
         except OSError as error:
             return f"cannot connect: {error.strerror or error}; is the container runtime up?"
         try:
-            async with asyncio.timeout(self._timing.synchronize_within_seconds) as limit:
+            async with asyncio.timeout(self._timing.register_within_seconds) as limit:
                 await self._serve(reader, _Connection(plugin, writer, limit))
         except TimeoutError:
-            return f"no replay of Pods within {self._timing.synchronize_within_seconds:g} s"
+            return f"not registered within {self._timing.register_within_seconds:g} s"
         except OSError as error:
             return f"connection lost: {error.strerror or error}"
         except (ProtocolError, _RefusedError) as error:
@@ -203,6 +210,8 @@ class NriPlugin:
                 raise _RefusedError(f"the runtime refuses the plugin: {message} (code {code})")
             case Configured(configure):
                 logger.info("NRI: %s %s", configure.runtime_name, configure.runtime_version)
+                connection.keep()
+                self.trouble = _REPLAY_AWAITED
             case Registered():
                 logger.debug("NRI: registered as %s-%s", self._index, self._name)
             case _:

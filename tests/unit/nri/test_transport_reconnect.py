@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.nri.transport import NriPlugin, Timing
 from reconciler.nri.ttrpc import Response
-from tests.unit.nri.runtime_side import pod_request
+from tests.unit.nri.runtime_side import configure_request, pod_request, synchronize_request
 from tests.unit.nri.runtime_socket import (
     POD,
     Recorder,
@@ -95,14 +95,29 @@ async def test_garbled_bytes_end_the_connection_and_are_told(
 
 
 async def test_a_runtime_that_says_nothing_is_left(runtime: Runtime, caplog: pytest.LogCaptureFixture) -> None:
-    timing = Timing(synchronize_within_seconds=0.02)
+    timing = Timing(register_within_seconds=0.02)
     async with running(NriPlugin(Recorder(), socket_path=runtime.path, timing=timing)):
         await (await runtime.accept()).ended()
         connection = await runtime.accept()
         await connection.start()
         await asyncio.sleep(0.04)
         assert await connection.call("RunPodSandbox", pod_request(POD)) == Response()
-    assert "no replay of Pods within 0.02 s" in caplog.text
+    assert "not registered within 0.02 s" in caplog.text
+
+
+async def test_a_replay_that_a_stopping_container_holds_up_is_waited_for_and_who_asks_is_told(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    plugin = NriPlugin(Recorder(), socket_path=runtime.path, timing=Timing(register_within_seconds=0.3))
+    async with running(plugin):
+        connection = await runtime.accept()
+        await connection.call("Configure", configure_request())
+        await asyncio.sleep(0.4)
+        assert not plugin.connected
+        assert "a container that is being stopped can hold that up" in plugin.trouble
+        await connection.call("Synchronize", synchronize_request(POD))
+        assert plugin.connected
+    assert "connecting again" not in caplog.text
 
 
 async def test_a_connection_that_breaks_is_told(runtime: Runtime, caplog: pytest.LogCaptureFixture) -> None:
