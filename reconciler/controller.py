@@ -53,6 +53,7 @@ class Controller:
         self,
         start: Callable[[Iterable[Key]], Shaper],
         *,
+        prepare: Callable[[], None] = lambda: None,
         monitor: Monitor,
         events: Tell,
         metrics: Metrics,
@@ -62,6 +63,8 @@ class Controller:
         now: Callable[[], float] = time.time,
         there_since_s: Callable[[str], float] = netns.there_since_s,
     ) -> None:
+        """`start` gets the shaper to work for the sandboxes that it is given, `prepare` does what takes long of it."""
+        self._prepare = prepare
         self._events, self._metrics = events, metrics
         self._sleep, self._monotonic, self._now = sleep, monotonic, now
         self._work = KernelWork(executor, monotonic)
@@ -114,6 +117,10 @@ class Controller:
             look_at=self.look_at,
             sleep=sleep,
         )
+
+    async def prepare(self) -> None:
+        """To be done before the runtime is connected to; whatever comes of it, `on_synchronize` starts all."""
+        await self._loading.prepare(self._prepare)
 
     # -- the container runtime ---------------------------------------------------------------------------------------
 

@@ -24,7 +24,8 @@ from reconciler.metrics import Metrics
 from reconciler.nri.transport import NriPlugin
 from reconciler.patrol import Patrol
 from reconciler.runtime_check import RuntimeCheck
-from reconciler.shaping import Shaper, ShapingError
+from reconciler.shaping import ShapingError
+from reconciler.starting import Starting
 from reconciler.turn import take_turn
 from reconciler.watch_check import WatchCheck
 from webhook.bounded import BoundedServer, Bounds
@@ -71,8 +72,10 @@ async def run(settings: Settings) -> None:
     # One thread for all work on the kernel: a plan is made and carried out with nothing of ours in between.
     executor = ThreadPoolExecutor(1, thread_name_prefix="kernel")
     monitor = Monitor()
+    starting = Starting(settings.slots, NETNS_FOLDER)
     controller = Controller(
-        lambda keys: Shaper.start(slots=settings.slots, netns_paths=keys, folder=NETNS_FOLDER),
+        starting.start,
+        prepare=starting.prepare,
         monitor=monitor,
         events=events,
         metrics=metrics,
@@ -128,7 +131,7 @@ async def run(settings: Settings) -> None:
             work = [
                 group.create_task(forever)
                 for forever in (
-                    runtime.run(),
+                    runtime.run(after=controller.prepare),
                     reflector.run(),
                     controller.run(),
                     controller.upkeep.run_collector(),

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from prometheus_client import Counter
 
@@ -17,6 +18,8 @@ from reconciler.shaping import ShapingError
 from webhook.contract import Limits
 
 RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -71,27 +74,37 @@ class Loading:
         self._loaded.set_result(shaper)
         self._tried.set()
 
+    async def prepare(self, call: Callable[[], None]) -> None:
+        """Try, once, what takes long of a start and needs no sandboxes."""
+        await self._try(self._work.load(call))
+
     async def load(self, keys: Callable[[], Sequence[Key]]) -> tuple[Shaper, Mapping[Key, Found]]:
         """Try until it works, for the sandboxes that there are then. Gives also what the kernel holds."""
         tries = 0
         while True:
-            try:
-                return await self._take_over(keys())
-            except Exception as error:  # whatever it is, the node's Pods are unlimited until it works
-                if isinstance(error, ShapingError | OSError):  # as out of descriptors, memory, processes
-                    log.error("cannot start shaping on this node", extra={"error": str(error)})
-                else:
-                    log.exception("a defect: cannot start shaping on this node")
-                if self.trouble != str(error):
-                    self.trouble = str(error)
-                    self._tell_node(Notice(Reason.CANNOT_START, f"no Pod of this node can be limited: {error}"))
-                self._tried.set()
-                self._errors.labels(kind=type(error).__name__).inc()
-                await self._sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
-                tries += 1
+            taken = await self._try(self._take_over(keys()))
+            if taken is not None:
+                return taken
+            await self._sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
+            tries += 1
+
+    async def _try(self, work: Awaitable[T]) -> T | None:
+        try:
+            return await work
+        except Exception as error:  # whatever it is, the node's Pods are unlimited until it works
+            if isinstance(error, ShapingError | OSError):  # as out of descriptors, memory, processes
+                log.error("cannot start shaping on this node", extra={"error": str(error)})
+            else:
+                log.exception("a defect: cannot start shaping on this node")
+            if self.trouble != str(error):
+                self.trouble = str(error)
+                self._tell_node(Notice(Reason.CANNOT_START, f"no Pod of this node can be limited: {error}"))
+            self._tried.set()
+            self._errors.labels(kind=type(error).__name__).inc()
+            return None
 
     async def _take_over(self, keys: Sequence[Key]) -> tuple[Shaper, Mapping[Key, Found]]:
-        shaper = await self._work.do(self._start, keys)
+        shaper = await self._work.load(self._start, keys)
         try:
             counted = await self._work.do(shaper.counters)
         except BaseException:

@@ -5,7 +5,7 @@ at that moment, so doing it again does nothing, and what somebody else removed c
 """
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from os import fstat
 from pathlib import Path
@@ -110,17 +110,22 @@ class Shaper:
 
     @classmethod
     def start(
-        cls, *, slots: int = 256, netns_paths: Iterable[tuple[str, str]] = (), folder: Path | None = None
+        cls,
+        *,
+        slots: int = 256,
+        netns_paths: Iterable[tuple[str, str]] = (),
+        folder: Path | None = None,
+        load: Callable[[int], Program] | None = None,
     ) -> Self:
         """Take over what the network namespaces of the known sandboxes hold, or load a new program.
 
         `netns_paths` are pairs of Pod uid and path; `folder` may have others, which tell by what they hold whose they
-        are. Raises ShapingError when no program can be loaded.
+        are. `load` gives a new program. Raises ShapingError when there is none.
         """
         found = survey(netns_paths, folder)
         program = Program.adopt(slots, found.program_ids)
         if program is None:
-            return cls(Program.load(slots), SlotTable(slots), found, adopted=False)
+            return cls((load or Program.load)(slots), SlotTable(slots), found, adopted=False)
         try:
             return cls(program, slots_in(program), found, adopted=True)
         except BaseException:

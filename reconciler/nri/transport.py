@@ -126,7 +126,7 @@ class NriPlugin:
     ) -> None:
         """`sleep` and `fraction` (0 to 1) make the wait between connections."""
         self.connected = False
-        self.trouble = "it has not been tried yet"
+        self.trouble = "it has not been tried yet: first the shaper's program is loaded"
         """Why it is not connected, as far as a try has shown."""
         self._handler = handler
         self._socket_path = socket_path
@@ -139,14 +139,17 @@ class NriPlugin:
         self._latest: dict[str, _Handling] = {}
         self._replay: _Handling | None = None
 
-    async def run(self) -> None:
+    async def run(self, *, after: Callable[[], Awaitable[None]] | None = None) -> None:
         """Serve the runtime until cancelled, then close the connection and cancel what the handler still does.
 
-        Raises ValueError for a name or index that the runtime would not take.
+        `after` is done before the first connection, as the runtime may let Pods start for that. Raises ValueError for a
+        name or index that the runtime would not take.
         """
         failures = 0
         told = ""
         try:
+            if after is not None:
+                await after()
             while True:
                 reason = self.trouble = await self._connect_and_serve()
                 failures = 1 if self.connected else failures + 1

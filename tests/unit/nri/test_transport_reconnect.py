@@ -44,7 +44,7 @@ async def test_what_is_in_the_way_is_known_to_who_asks(tmp_path: Path, monkeypat
     monkeypatch.setattr("asyncio.open_unix_connection", forbidden)
     waits = Waits()
     plugin = NriPlugin(Recorder(), socket_path=str(tmp_path / "nri.sock"), sleep=waits.sleep)
-    assert plugin.trouble == "it has not been tried yet"
+    assert plugin.trouble.startswith("it has not been tried yet")
     async with running(plugin):
         await waits.enough.wait()
     assert "permission denied; where SELinux enforces" in plugin.trouble
@@ -118,6 +118,20 @@ async def test_a_replay_that_a_stopping_container_holds_up_is_waited_for_and_who
         await connection.call("Synchronize", synchronize_request(POD))
         assert plugin.connected
     assert "connecting again" not in caplog.text
+
+
+async def test_it_connects_when_what_is_to_be_done_first_is_done(runtime: Runtime) -> None:
+    done = asyncio.Event()
+    plugin = NriPlugin(Recorder(), socket_path=runtime.path)
+    accepted = asyncio.create_task(runtime.accept())
+    run = asyncio.create_task(plugin.run(after=lambda: until(done.is_set)))
+    await asyncio.sleep(0.05)
+    assert not accepted.done()
+    done.set()
+    await (await accepted).start()
+    assert plugin.connected
+    run.cancel()
+    await asyncio.wait([run])
 
 
 async def test_a_connection_that_breaks_is_told(runtime: Runtime, caplog: pytest.LogCaptureFixture) -> None:

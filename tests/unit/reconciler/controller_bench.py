@@ -166,6 +166,7 @@ class Bench:
         self.kernel, self.told, self.slept = Kernel(), told or Told(), []
         self.monitor = Deaf()
         self.start_failures = list(start_failures)
+        self.prepare_failures, self.prepared = [], 0
         self.started_with = None
         self.now_s = STARTED_S + 30
         self.there_since_s = {}
@@ -173,6 +174,7 @@ class Bench:
         self.gate = None
         self.controller = Controller(
             self._start,
+            prepare=self._prepare,
             monitor=self.monitor,
             events=self.told,
             metrics=self.metrics,
@@ -188,6 +190,11 @@ class Bench:
             raise self.start_failures.pop(0)
         self.started_with = list(keys)
         return self.kernel
+
+    def _prepare(self):
+        self.prepared += 1
+        if self.prepare_failures:
+            raise self.prepare_failures.pop(0)
 
     async def _sleep(self, seconds):
         self.slept.append(seconds)

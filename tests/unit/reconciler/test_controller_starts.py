@@ -269,6 +269,29 @@ async def test_a_kernel_that_cannot_shape_yet_is_tried_again_and_pods_wait_for_i
     run.cancel()
 
 
+async def test_what_takes_long_of_a_start_is_done_first_and_nobody_waits_for_it_again_when_it_fails():
+    bench = Bench()
+    bench.prepare_failures = [ShapingError("no module bcc")]
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.prepare()
+    assert bench.prepared == 1
+    assert bench.told.notices == [("the node", "CannotShape")]
+    assert bench.controller.trouble == "no module bcc"
+    await bench.controller.on_run(sandbox())
+    assert bench.told.notices[1:] == [("shop/web-0", "BandwidthFailed")]
+    await bench.controller.on_synchronize([sandbox()])
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
+    assert bench.controller.ready
+    run.cancel()
+
+
+async def test_a_start_that_was_prepared_is_no_news():
+    bench = Bench()
+    await bench.controller.prepare()
+    assert (bench.prepared, bench.told.notices, bench.controller.ready) == (1, [], False)
+
+
 async def test_a_pod_that_starts_while_many_are_let_go_waits_for_one_of_them(bench):
     gone = [sandbox(f"s{number}", uid=f"u{number}", path=f"/run/netns/{number}") for number in range(5)]
     await bench.controller.on_synchronize(gone)

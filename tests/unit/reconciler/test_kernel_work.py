@@ -4,7 +4,7 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from reconciler.kernel_work import HANGS_S, KernelWork
+from reconciler.kernel_work import HANGS_S, LOAD_HANGS_S, KernelWork
 
 
 async def test_a_call_that_does_not_return_is_told_until_it_does():
@@ -46,3 +46,23 @@ async def test_a_caller_that_gives_up_does_not_hide_that_its_call_hangs():
         assert work.trouble
         release.set()
         assert await work.do(lambda: "the next") == "the next"
+
+
+async def test_a_compiler_that_takes_long_is_no_kernel_that_does_not_answer():
+    now, entered, release = [0.0], threading.Event(), threading.Event()
+
+    def compiles():
+        entered.set()
+        release.wait()
+
+    with ThreadPoolExecutor(1) as executor:
+        work = KernelWork(executor, lambda: now[0])
+        call = asyncio.create_task(work.load(compiles))
+        await asyncio.to_thread(entered.wait)
+        now[0] = LOAD_HANGS_S - 1
+        told = [work.trouble]
+        now[0] = LOAD_HANGS_S
+        told.append(work.trouble)
+        release.set()
+        await call
+    assert [bool(text) for text in told] == [False, True]

@@ -1,0 +1,44 @@
+"""Starts the shaper in two steps, as compiling its program takes seconds, and many on a busy node.
+
+The first needs no word of the runtime, and so is done before it is connected to: from then on it counts on us, and lets
+go on those Pods that asked not to start without their limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from reconciler.kernel.program import Program
+from reconciler.sandboxes import Key
+from reconciler.shaping import Shaper
+from reconciler.survey import survey
+
+
+class Starting:
+    """Gets the program ready, then takes over what the network namespaces hold."""
+
+    def __init__(self, slots: int, folder: Path) -> None:
+        """`folder`: where there may be network namespaces that nobody names."""
+        self._slots, self._folder = slots, folder
+        self._ready: Program | None = None
+
+    def prepare(self) -> None:
+        """Load the program, unless what is in force can be adopted. Raises ShapingError or OSError."""
+        in_force = Program.adopt(self._slots, survey((), self._folder).program_ids)
+        if in_force is None:
+            self._ready = Program.load(self._slots)
+        else:
+            in_force.close()
+
+    def start(self, keys: Iterable[Key]) -> Shaper:
+        """As Shaper.start, for the sandboxes that are known by now."""
+        shaper = Shaper.start(slots=self._slots, netns_paths=keys, folder=self._folder, load=self._load)
+        if self._ready is not None:  # what was in force is of a netns outside of the folder
+            self._ready.close()
+            self._ready = None
+        return shaper
+
+    def _load(self, slots: int) -> Program:
+        ready, self._ready = self._ready, None
+        return ready or Program.load(slots)
