@@ -37,11 +37,9 @@ from reconciler.upkeep import Upkeep
 
 LIST_PATIENCE_S = 30.0
 """How long Pods that ran before wait for the API server, which usually lists them within a second."""
-
-_NO_NETNS = (
-    "the container runtime does not say which network namespace it has, as for a sandbox that it leaves to another "
-    "program (a RuntimeClass of virtual machines, for example); Pods of such a RuntimeClass cannot be limited"
-)
+NEXT_PATIENCE_S = 60.0
+"""How long a Pod that is listed without a netns, as all are when the node was started again, may take to get another
+sandbox, and the API server to hear that no container of it runs."""
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +76,7 @@ class Controller:
         )
         self._starting: asyncio.Task[None] | None = None
         self._waiting: asyncio.Task[None] | None = None
+        self._awaiting_next: asyncio.Task[None] | None = None
         self._known = Known()
         self._sandboxes = self._known.sandboxes
         self._due = Due()
@@ -131,6 +130,10 @@ class Controller:
         log.info("synchronized with the container runtime", extra={"sandboxes": len(list(self._sandboxes))})
         if self._waiting is None and any(map(self._known.waits, self._sandboxes)):
             self._waiting = self._background.spawn(self._wait_for_list())
+        if self._awaiting_next is not None:
+            self._awaiting_next.cancel()
+        if self._sandboxes.unplaced():
+            self._awaiting_next = self._background.spawn(self._wait_for_next())
         if self._starting is None:
             self._starting = self._background.spawn(self._begin())
         else:
@@ -268,6 +271,7 @@ class Controller:
         for key, held in found.items():
             self._known.adopt(key, held.wanted, held.in_force)
         self._loading.finish(shaper)
+        await self.upkeep.collect()  # who needs a slot has those of Pods that ended meanwhile
         self._look_at_all()
 
     async def _wait_for_list(self) -> None:
@@ -275,13 +279,19 @@ class Controller:
         for uid in self._known.wait_no_longer():
             self.look_at(uid)
 
+    async def _wait_for_next(self) -> None:
+        await self._sleep(NEXT_PATIENCE_S)
+        self._known.expect_no_next()
+        for sandbox in self._known.lost():
+            self.look_at(sandbox.pod.uid)
+
     async def _look_for_ever(self) -> None:
         while True:
             uid = await self._due.next()
             for sandbox in self._sandboxes.of(uid):
                 await self._looking.look(sandbox)
-            for sandbox in self._known.lost(uid):
-                self._failures.tell_once(sandbox, _NO_NETNS)
+            if self._loading.done or self._loading.trouble:  # what the kernel holds may tell more
+                self._failures.tell_lost(uid, self._loading.trouble)
 
     def _tell_node_and_pods(self, notice: Notice) -> None:
         self._events.tell_node(notice)
@@ -311,5 +321,5 @@ class Controller:
             self._events.forget(uid)
 
     def _look_at_all(self, urgency: Urgency = Urgency.ASKED) -> None:
-        for sandbox in self._sandboxes:
+        for sandbox in (*self._sandboxes, *self._known.lost()):
             self.look_at(sandbox.pod.uid, urgency)

@@ -13,6 +13,12 @@ from reconciler.report import Notice, Reason
 from reconciler.sandboxes import Key, Sandbox
 from reconciler.shaping import ShapingError
 
+_NO_NETNS = (
+    "the container runtime does not say which network namespace it has: create the Pod anew if another version of the "
+    "runtime started it (containerd 2.4 names none of those of 2.2); where the runtime leaves sandboxes to another "
+    "program (a RuntimeClass of virtual machines, for example), Pods of that RuntimeClass cannot be limited"
+)
+
 
 class Failures:
     """Tells of them, counts them, and has the Pods looked at again."""
@@ -38,6 +44,11 @@ class Failures:
             notice = Notice(Reason.FAILED, f"this Pod is not limited as asked: {why}")
             self._events.tell(self._known.view(sandbox), notice)
         return count
+
+    def tell_lost(self, uid: str, trouble: str | None) -> None:
+        """Tell a Pod that asks for a limit, and whose netns nobody names; `trouble`: no Pod can be limited at all."""
+        for sandbox in self._known.lost(uid):
+            self.tell_once(sandbox, trouble or _NO_NETNS)
 
     def failed(self, sandbox: Sandbox, error: ShapingError) -> None:
         """Tell, and try again with backoff."""

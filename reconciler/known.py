@@ -41,6 +41,10 @@ class Known:
     """Those that the kernel may hold something for, whether limits are wanted or not."""
     _unheard: set[Key] = field(default_factory=set)
     """Those that a replay told of, as they began, and the API server has not been heard of, which knows of changes."""
+    _unclaimed: dict[Key, tuple[Limits, Limits]] = field(default_factory=dict)
+    """What the kernel was found to hold for sandboxes that nobody has told of yet: as of `adopt`."""
+    _expects_next: bool = False
+    """Whether a Pod that is listed without a netns may just have lost it, and is to get another sandbox."""
     _hears_out: bool = True
     """Whether the API server's first list is waited for."""
 
@@ -48,13 +52,25 @@ class Known:
         """The runtime tells of a sandbox as it begins: it is as it is told."""
         self.sandboxes.add(sandbox)
         self._unheard.discard(sandbox.key)
+        self._unclaimed.pop(sandbox.key, None)
 
     def replayed(self, sandboxes: Iterable[Sandbox]) -> None:
         """The runtime's full list."""
         before = {sandbox.key for sandbox in self.sandboxes}
         self.sandboxes.replay(sandboxes)
+        self._expects_next = True
         if self._hears_out:
             self._unheard |= {sandbox.key for sandbox in self.sandboxes} - before
+        # A list may leave one out that a later one has: containerd does whose state it cannot tell at the moment.
+        unclaimed, self._unclaimed = self._unclaimed, {}
+        for key, (wanted, in_force) in unclaimed.items():
+            self.adopt(key, wanted, in_force)
+        lost = {sandbox.key for sandbox in (*self.sandboxes.nowhere(), *self.sandboxes.unplaced())}
+        self._failures = {key: held for key, held in self._failures.items() if key[1] or key in lost}
+
+    def expect_no_next(self) -> None:
+        """Whose sandbox has ended has another by now, as far as its Pod runs."""
+        self._expects_next = False
 
     def waits(self, sandbox: Sandbox) -> bool:
         """Whether it is judged only when the API server has told of its Pod.
@@ -111,6 +127,7 @@ class Known:
         """
         self.sandboxes.place(key)
         if not any(sandbox.key == key for sandbox in self.sandboxes.of(key[0])):
+            self._unclaimed[key] = wanted, in_force
             return
         self._unsure.add(key)
         self._unheard.discard(key)
@@ -120,12 +137,17 @@ class Known:
             self._applied[key] = Applied(in_force)
 
     def lost(self, uid: str | None = None) -> tuple[Sandbox, ...]:
-        """The sandboxes of Pods, or of one, that ask for a limit and have a netns, which the runtime does not name."""
+        """The sandboxes of Pods, or of one, that ask for a limit and have a netns, which the runtime does not name.
+
+        Of those that were there before, the ones that have ended have none: only the API server tells which run.
+        """
+        unplaced = () if self._expects_next else self.sandboxes.unplaced()
         return tuple(
             sandbox
-            for sandbox in self.sandboxes.nowhere()
+            for sandbox in (*self.sandboxes.nowhere(), *unplaced)
             if uid in {None, sandbox.pod.uid}
             and (view := self._views.get(sandbox.pod.uid)) is not None
+            and (view.running or sandbox not in unplaced)
             and intent(view, Limits()).limits
         )
 

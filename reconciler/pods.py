@@ -26,7 +26,8 @@ class PodView:
     """A Pod as the reconciler sees it: who it is, whether it was admitted, and what its annotations ask for.
 
     `ingress` and `egress` hold the annotations' text as written; None where there is no annotation. `started_s` is
-    when its first container started, in seconds since the epoch, or a time before that. `static`: kubelet runs it from
+    when its first container started, in seconds since the epoch, or a time before that. `running`: one of its
+    containers runs, by the API server's word. `static`: kubelet runs it from
     a manifest of the node's own; the API server has only an image of it (a mirror Pod), of another uid.
     """
 
@@ -38,6 +39,7 @@ class PodView:
     egress: str | None = None
     host_network: bool = False
     started_s: float | None = None
+    running: bool = False
     static: bool = False
 
     @property
@@ -71,6 +73,7 @@ def from_api(pod: Any) -> PodView | None:
         annotations=annotations,
         host_network=_mapping(pod.get("spec")).get("hostNetwork") is True,
         started_s=_started(_mapping(pod.get("status"))),
+        running=_runs(_mapping(pod.get("status"))),
     )
 
 
@@ -103,6 +106,7 @@ def _view(
     annotations: Mapping[str, Any],
     host_network: bool,
     started_s: float | None = None,
+    running: bool = False,
 ) -> PodView:
     return PodView(
         uid=uid,
@@ -113,7 +117,18 @@ def _view(
         egress=_text(annotations.get(EGRESS_ANNOTATION)),
         host_network=host_network,
         started_s=started_s,
+        running=running,
     )
+
+
+def _runs(status: Mapping[str, Any]) -> bool:
+    states = [_mapping(container.get("state")) for container in _containers(status)]
+    return any(isinstance(state.get("running"), Mapping) for state in states)
+
+
+def _containers(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    lists = [status.get(kind) for kind in ("initContainerStatuses", "containerStatuses")]
+    return [_mapping(container) for each in lists if isinstance(each, list) for container in each]
 
 
 def _started(status: Mapping[str, Any]) -> float | None:
@@ -123,14 +138,12 @@ def _started(status: Mapping[str, Any]) -> float | None:
     than kubelet took up the Pod: that counts then, as time without limits had better be told too long than too short.
     """
     times: list[float] = []
-    for kind in ("initContainerStatuses", "containerStatuses"):
-        containers = status.get(kind)
-        for container in containers if isinstance(containers, list) else ():
-            told = _starts(_mapping(container))
-            times += told
-            restarts = _mapping(container).get("restartCount")
-            if isinstance(restarts, int) and 0 < restarts >= len(told):
-                times += _times(status.get("startTime"))
+    for container in _containers(status):
+        told = _starts(container)
+        times += told
+        restarts = container.get("restartCount")
+        if isinstance(restarts, int) and 0 < restarts >= len(told):
+            times += _times(status.get("startTime"))
     return min(times, default=None)
 
 

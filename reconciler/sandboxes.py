@@ -18,6 +18,11 @@ Key = tuple[str, str]
 """A Pod's uid and the path of its netns."""
 
 
+def canonical(netns_path: str) -> str:
+    """The path as the reconciler's container sees it: /run is mounted there, /var/run is not always a link to it."""
+    return "/run" + netns_path.removeprefix("/var/run") if netns_path.startswith("/var/run/") else netns_path
+
+
 @dataclass(frozen=True, slots=True)
 class Sandbox:
     """One sandbox: its id at the runtime, the path of its netns, and the Pod as it is known without the API server.
@@ -40,7 +45,7 @@ class Sandbox:
             annotations=pod.annotations,
             netns_path=pod.netns_path,
         )
-        return cls(pod.id, view, pod.netns_path)
+        return cls(pod.id, view, canonical(pod.netns_path))
 
     @property
     def key(self) -> Key:
@@ -60,11 +65,13 @@ class Sandboxes:
 
     def add(self, sandbox: Sandbox) -> None:
         """Learn of a sandbox, or learn it anew."""
+        self._by_id.pop(sandbox.netns_path, None)  # one that was placed there
         (self._by_id if sandbox.netns_path else self._nowhere)[sandbox.id] = sandbox
 
     def remove(self, sandbox_id: str) -> Sandbox | None:
         """Forget a sandbox; gives what was known of it."""
-        return self._by_id.pop(sandbox_id, None) or self._nowhere.pop(sandbox_id, None)
+        listed = self._listed_nowhere.pop(sandbox_id, None)
+        return self._by_id.pop(sandbox_id, None) or self._nowhere.pop(sandbox_id, None) or listed
 
     def replay(self, sandboxes: Iterable[Sandbox]) -> None:
         """Take the runtime's full list. Who is known already stays, and as it is known.
@@ -75,15 +82,17 @@ class Sandboxes:
         """
         told = list(sandboxes)
         for sandbox in told:
-            if sandbox.netns_path:
-                self._by_id.setdefault(sandbox.id, sandbox)
+            if sandbox.netns_path and sandbox.id not in self._by_id:
+                placed = self._by_id.pop(sandbox.netns_path, sandbox)
+                self._by_id[sandbox.id] = replace(placed if placed.key == sandbox.key else sandbox, id=sandbox.id)
         self._listed_nowhere = {sandbox.id: sandbox for sandbox in told if sandbox.id not in self._by_id}
         self._nowhere = {key: self._nowhere[key] for key in self._nowhere.keys() & self._listed_nowhere.keys()}
 
     def place(self, key: Key) -> bool:
         """A Pod's netns was found by what it holds. True if the runtime's list has it without a netns.
 
-        Which of its sandboxes that is cannot be told, so the netns stands for the id: it goes with the netns.
+        Which of its sandboxes that is cannot be told, so the netns stands for the id: it goes with the netns, or when
+        the runtime names the netns after all.
         """
         uid, path = key
         listed = next((each for each in self._listed_nowhere.values() if each.pod.uid == uid), None)
@@ -95,6 +104,15 @@ class Sandboxes:
     def nowhere(self) -> tuple[Sandbox, ...]:
         """Those that began without a netns, and are there still."""
         return tuple(self._nowhere.values())
+
+    def unplaced(self) -> tuple[Sandbox, ...]:
+        """Of each Pod of which nothing else is known, one that the last full list has without a netns.
+
+        Most of these have ended.
+        """
+        known = {sandbox.pod.uid for sandbox in (*self._by_id.values(), *self._nowhere.values())}
+        listed = {sandbox.pod.uid: sandbox for sandbox in self._listed_nowhere.values()}
+        return tuple(sandbox for uid, sandbox in listed.items() if uid not in known)
 
     def learn(self, view: PodView) -> None:
         """Keep the API server's last word of a Pod that it tells of no longer, for as long as its sandboxes last."""

@@ -18,17 +18,13 @@ from pathlib import Path
 from typing import Final
 
 from reconciler.kernel.errors import HostNetnsError, NetnsGoneError, ShapingError
+from reconciler.sandboxes import canonical
 
 CLONE_NEWNET: Final = 0x40000000
 NETNS_FOLDER: Final = Path("/run/netns")
 """Where container runtimes mount the Pods' network namespaces (CNI's convention, that of ip-netns(8))."""
 NS_GET_NSTYPE: Final = 0xB703
 """ioctl_nsfs(2): the kind of namespace that a descriptor is of."""
-
-
-def canonical(path: str) -> str:
-    """The path as the reconciler's container sees it: /run is mounted there, /var/run is not always a link to it."""
-    return "/run" + path.removeprefix("/var/run") if path.startswith("/var/run/") else path
 
 
 @contextmanager

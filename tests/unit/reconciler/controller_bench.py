@@ -64,7 +64,7 @@ class Kernel:
         self.held.pop((pod_uid, netns_path), None)
 
     def collect(self, live):
-        gone = [key for key in self.held if key not in live]
+        gone = [key for key in self.held if key not in live and key[1] in self.gone]
         for key in gone:
             del self.held[key]
         return len(gone)

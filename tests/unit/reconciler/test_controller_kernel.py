@@ -244,6 +244,7 @@ async def test_a_netns_that_went_meanwhile_is_no_failure(bench):
 async def test_what_vanished_without_a_word_is_collected(bench):
     await bench.controller.on_run(sandbox())
     bench.kernel.held[("u9", B)] = Limits(ingress=M20)
+    bench.kernel.gone.add(B)
     task = asyncio.create_task(bench.controller.upkeep.run_collector())
     await bench.settle()
     task.cancel()
@@ -265,6 +266,7 @@ async def test_a_collector_that_cannot_tell_what_is_gone_frees_nothing_and_goes_
     answers = [ShapingError("too many open files"), []]
     bench.kernel.vanished = lambda _: answer if isinstance(answer := answers.pop(0), list) else raised(answer)
     bench.kernel.held[("u9", B)] = Limits(ingress=M20)
+    bench.kernel.gone.add(B)
     task = asyncio.create_task(bench.controller.upkeep.run_collector())
     await bench.settle()
     task.cancel()

@@ -43,7 +43,7 @@ def test_a_pod_of_which_the_runtime_names_no_netns_is_found_by_what_its_netns_ho
     known.adopt(("u1", "/run/netns/a"), M20, M20)
     assert list(known.sandboxes) == [found]
     # Another sandbox of the Pod may have that id: its end is not this one's.
-    assert known.sandboxes.remove("s1") is None
+    known.sandboxes.remove("s1")
     assert list(known.sandboxes) == [found]
 
 
@@ -63,6 +63,63 @@ def test_only_a_pod_that_asks_for_a_limit_and_is_not_on_the_hosts_network_lacks_
     assert known.wanted() == Wanted(1, 0, 0, 0)
     known.replayed([])
     assert known.lost() == ()
+
+
+def listed_nowhere(uid, **kwargs):
+    return Sandbox(f"s-{uid}", PodView(uid, "shop", "web", host_network=True), ""), PodView(
+        uid, "shop", "web", managed=True, **{"egress": "20M", "running": True, **kwargs}
+    )
+
+
+def test_of_those_listed_without_a_netns_one_lacks_it_whose_pod_runs_and_of_which_nothing_else_is_known():
+    pods = (
+        listed_nowhere("u0"),
+        listed_nowhere("u1", running=False),
+        listed_nowhere("u2", host_network=True),
+        listed_nowhere("u3", egress=None),
+        listed_nowhere("u4"),
+        listed_nowhere("u5"),
+    )
+    known = Known()
+    again = Sandbox("s-u0-before", pods[0][0].pod, "")
+    there = Sandbox("s-u4-next", PodView("u4", "shop", "web"), "/run/netns/u4")
+    known.replayed([again, there, *(sandbox for sandbox, _ in pods)])
+    for _, view in pods[:-1]:
+        known.seen(view)
+    assert known.lost() == (), "another sandbox may be about to come"
+    known.expect_no_next()
+    assert known.lost() == known.lost("u0") == (pods[0][0],)
+    assert known.wanted() == Wanted(2, 0, 0, 0)
+    assert known.failed(pods[0][0], "no netns") == (0, True)
+    known.replayed([pods[0][0]])
+    known.expect_no_next()
+    assert known.wanted() == Wanted(2, 0, 0, 1)
+    assert known.sandboxes.remove("s-u0") == pods[0][0]
+    assert known.lost() == ()
+    known.replayed([])
+    assert known._failures == {}
+
+
+def test_what_the_kernel_holds_for_a_sandbox_that_a_list_left_out_counts_when_another_list_has_it():
+    known = Known()
+    named = Sandbox("s1", PodView("u1", "shop", "web-0", managed=True, egress="100M"), "/run/netns/a")
+    known.replayed([])
+    known.adopt(named.key, M20, M20)
+    known.replayed([])
+    known.replayed([named])
+    assert known.applied(named).limits == known.intent(named).limits == M20
+    assert not known.began_unlimited(named)
+    assert not known.waits(named)
+
+
+def test_a_sandbox_that_begins_holds_nothing_whatever_was_found():
+    known = Known()
+    begun = Sandbox("s1", PodView("u1", "shop", "web-0", managed=True, egress="100M"), "/run/netns/a")
+    known.replayed([])
+    known.adopt(begun.key, M20, M20)
+    known.began(begun)
+    known.replayed([begun])
+    assert known.applied(begun).limits == Limits()
 
 
 def test_who_holds_a_sandbox_for_a_while_has_what_was_learnt_of_its_pod_since():

@@ -138,3 +138,19 @@ def test_the_runtime_tells_of_a_pod_on_the_hosts_network_by_an_empty_path():
     view = from_runtime("u1", "shop", "web-0", labels={}, annotations={}, netns_path="")
     assert view.host_network
     assert not from_runtime("u1", "a", "b", labels={}, annotations={}, netns_path="/run/netns/x").host_network
+
+
+@pytest.mark.parametrize(
+    ("status", "running"),
+    [
+        ({}, False),
+        ({"containerStatuses": [{"state": {"terminated": {}}}, {"state": {"waiting": {}}}]}, False),
+        ({"containerStatuses": [{"state": {"running": None}}, "nonsense"]}, False),
+        ({"containerStatuses": [{"state": {"terminated": {}}}, {"state": {"running": {}}}]}, True),
+        ({"initContainerStatuses": [{"state": {"running": {}}}], "containerStatuses": None}, True),
+    ],
+)
+def test_a_pod_runs_while_one_of_its_containers_does(status, running):
+    view = from_api({**pod(), "status": status})
+    assert view
+    assert view.running is running

@@ -1,5 +1,6 @@
 """The table of sandboxes follows the runtime."""
 
+from reconciler.nri.messages import PodSandbox
 from reconciler.pods import PodView
 from reconciler.sandboxes import Sandbox, Sandboxes
 from webhook.contract import Limits, Quantity
@@ -55,6 +56,34 @@ def test_a_netns_is_given_to_a_pod_that_the_list_has_without_one_and_to_no_other
     assert table.place(("u1", "/run/netns/a"))
     assert table.at("/run/netns/a").pod.uid == "u1"
     assert not table.place(("u1", "/run/netns/a"))
+
+
+def test_a_netns_that_was_given_to_a_pod_is_its_sandboxes_when_the_runtime_names_it():
+    table = Sandboxes()
+    table.replay([sandbox("s1", path="")])
+    table.place(("u1", "/run/netns/a"))
+    table.adopt(("u1", "/run/netns/a"), Limits(egress=Quantity(5000)))
+    table.replay([sandbox("s1")])
+    assert [(each.id, each.pod.egress) for each in table] == [("s1", "5k")]
+    table.replay([sandbox("s2", path="")])
+    table.replay([sandbox("s3", uid="u2", path="")])
+    assert table.place(("u2", "/run/netns/b"))
+    table.replay([sandbox("s4", uid="u3", path="/run/netns/b")])
+    assert [(each.id, each.pod.uid) for each in table] == [("s1", "u1"), ("s4", "u3")], "the path is another's by now"
+
+
+def test_a_sandbox_that_begins_takes_the_place_of_one_that_was_placed_there():
+    table = Sandboxes()
+    table.replay([sandbox("s1", path="")])
+    table.place(("u1", "/run/netns/a"))
+    begun = sandbox("s2")
+    table.add(begun)
+    assert list(table) == [begun]
+
+
+def test_a_netns_has_one_path_however_the_runtime_names_it():
+    for path in ("/run/netns/a", "/var/run/netns/a"):
+        assert Sandbox.told(PodSandbox("s1", "web-0", "u1", "shop", netns_path=path)).key == ("u1", "/run/netns/a")
 
 
 def test_what_was_learnt_of_a_pod_stays_whatever_the_runtime_tells_again():
