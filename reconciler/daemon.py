@@ -140,11 +140,12 @@ async def run(settings: Settings) -> None:
                     kernel_check.run(),
                     runtime_check.run(),
                     watch_check.run(),
-                    events.run(),
                     server.accepting(),
                 )
             ]
+            posting = group.create_task(events.run())
             await stopping.wait()
+            await events.finish(posting)
             for task in work:
                 task.cancel()
     finally:

@@ -1,14 +1,18 @@
 """Events on Pods and on the node: handed over at once, posted in the background, never waited for.
 
 Shaping must not depend on the API server, so a queue of bounded length stands between, and what does not fit, or
-cannot be posted in a few tries, is dropped and counted.
+cannot be posted in a few tries, is dropped and counted. What one namespace refuses for a while (an admission webhook
+that is away, say) waits aside: neither the Node's events, which go first, nor others' wait for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -27,6 +31,15 @@ AT_ONCE, PERIOD_S = 20, 30.0
 # Without the right to create events none is ever seen: that is told in the log, but not with each of them.
 FORBIDDEN_TOLD_EVERY_S = 3600.0
 
+# Of the Node there are few, and they find room when Pods' events leave none.
+ROOM_FOR_NODE = 50
+
+# At the end, while Pods are limited still.
+FINISH_S = 2.0
+
+# Of 403: the rights are there, and the namespace takes no event.
+_OF_THE_NAMESPACE = ("being terminated", "exceeded quota")
+
 log = logging.getLogger(__name__)
 
 
@@ -36,6 +49,15 @@ class EventApi(Protocol):
     async def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """POST a new object."""
         ...
+
+
+@dataclass(slots=True, eq=False)
+class _Unposted:
+    """An event that is neither posted nor dropped. `rank`: 0 of what goes first."""
+
+    body: dict[str, Any]
+    rank: int
+    tries: int = 0
 
 
 class Events:
@@ -52,11 +74,16 @@ class Events:
         suffix: Callable[[], str],
         on_dropped: Callable[[], None],
         capacity: int = 1000,
-        tries: int = 5,
+        tries: int = 6,
     ) -> None:
         self._api, self._node, self._clock, self._monotonic = api, node, clock, monotonic
         self._sleep, self._suffix, self._dropped, self._tries = sleep, suffix, on_dropped, tries
-        self._queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(capacity)
+        self._capacity = capacity
+        self._unposted: dict[_Unposted, None] = {}
+        self._queue: asyncio.PriorityQueue[tuple[int, int, _Unposted]] = asyncio.PriorityQueue()
+        self._turn = itertools.count()
+        self._aside: set[asyncio.Task[None]] = set()
+        self._finished = False
         self._budgets: dict[str, dict[str, Budget]] = {}
         self._forbidden = Budget(1, FORBIDDEN_TOLD_EVERY_S, monotonic)
 
@@ -83,40 +110,85 @@ class Events:
 
     async def run(self) -> None:
         """Post what is queued, for ever."""
-        while True:
-            await self._post(await self._queue.get())
+        try:
+            while True:
+                _, _, unposted = await self._queue.get()
+                await self._post(unposted)
+        finally:
+            for task in self._aside:
+                task.cancel()
+
+    async def finish(self, running: asyncio.Task[None], within_s: float = FINISH_S) -> None:
+        """End `run`, which is at work in this task; post what is left, each once, and count the rest as dropped."""
+        running.cancel()
+        await asyncio.wait([running])
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                for unposted in sorted(self._unposted, key=lambda each: each.rank):
+                    await self._try(unposted)
+        if self._unposted:
+            log.warning("events were not posted before the end", extra={"events": len(self._unposted)})
+        for unposted in list(self._unposted):
+            self._drop(unposted)
+        self._finished = True
 
     def _hand_over(self, about: Mapping[str, str], notice: Notice) -> None:
         told = Told(notice.type, notice.reason, notice.message)
-        by = self._node
-        try:
-            self._queue.put_nowait(event(about, told, instance=by, host=by, now=self._clock(), suffix=self._suffix()))
-        except asyncio.QueueFull:
+        rank, room = (0, ROOM_FOR_NODE) if about["kind"] == "Node" else (1, 0)
+        if self._finished or len(self._unposted) >= self._capacity + room:
             self._dropped()
+            return
+        by = self._node
+        body = event(about, told, instance=by, host=by, now=self._clock(), suffix=self._suffix())
+        unposted = _Unposted(body, rank)
+        self._unposted[unposted] = None
+        self._enqueue(unposted)
 
-    async def _post(self, body: dict[str, Any]) -> None:
-        about = body["involvedObject"]["name"]
-        delay_s = 1.0
-        for _ in range(self._tries):
-            try:
-                await self._api.create(f"/api/v1/namespaces/{body['metadata']['namespace']}/events", body)
-            except ApiError as error:
-                if error.status == HTTPStatus.CONFLICT:  # it was posted by a try whose answer was lost
-                    return
-                # Refused for good: the namespace is going, or the event is not to the API server's liking.
-                is_ours = HTTPStatus.BAD_REQUEST <= error.status < HTTPStatus.INTERNAL_SERVER_ERROR
-                if is_ours and error.status != HTTPStatus.TOO_MANY_REQUESTS:
-                    self._log_refusal(about, error)
-                    break
-                await self._sleep(delay_s)
-                delay_s *= 2
-            else:
-                return
+    def _enqueue(self, unposted: _Unposted) -> None:
+        self._queue.put_nowait((unposted.rank, next(self._turn), unposted))
+
+    def _drop(self, unposted: _Unposted) -> None:
+        del self._unposted[unposted]
         self._dropped()
 
+    async def _post(self, unposted: _Unposted) -> None:
+        while (failure := await self._try(unposted)) is not None:
+            if unposted.tries >= self._tries:
+                self._drop(unposted)
+                return
+            delay_s = 2.0 ** (unposted.tries - 1)
+            if failure.status:
+                task = asyncio.get_running_loop().create_task(self._post_later(unposted, delay_s))
+                self._aside.add(task)
+                task.add_done_callback(self._aside.discard)
+                return
+            await self._sleep(delay_s)  # nobody answers: the others would have no better luck
+
+    async def _post_later(self, unposted: _Unposted, delay_s: float) -> None:
+        await self._sleep(delay_s)
+        self._enqueue(unposted)
+
+    async def _try(self, unposted: _Unposted) -> ApiError | None:
+        """Post it or, where it is refused for good, drop it. Gives the error where trying again may help."""
+        body = unposted.body
+        unposted.tries += 1
+        try:
+            await self._api.create(f"/api/v1/namespaces/{body['metadata']['namespace']}/events", body)
+        except ApiError as error:
+            # Refused for good: the namespace is going, or the event is not to the API server's liking.
+            is_ours = HTTPStatus.BAD_REQUEST <= error.status < HTTPStatus.INTERNAL_SERVER_ERROR
+            if not is_ours or error.status == HTTPStatus.TOO_MANY_REQUESTS:
+                return error
+            if error.status != HTTPStatus.CONFLICT:  # else it was posted by a try whose answer was lost
+                self._log_refusal(body["involvedObject"]["name"], error)
+                self._drop(unposted)
+                return None
+        del self._unposted[unposted]
+        return None
+
     def _log_refusal(self, about: str, error: ApiError) -> None:
-        # A namespace that is going refuses with 403 too, which is as it should be.
-        forbidden = None if "being terminated" in error.message else refusal("create events", error)
+        of_the_namespace = any(sign in error.message for sign in _OF_THE_NAMESPACE)
+        forbidden = None if of_the_namespace else refusal("create events", error)
         if forbidden and self._forbidden.take():
             log.warning(forbidden, extra={"about": about})
         else:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from reconciler.events import Events
+from reconciler.events import ROOM_FOR_NODE, Events
 from reconciler.pods import PodView
 from reconciler.report import Notice
 from webhook.kubeapi import ApiError
@@ -29,11 +29,13 @@ class Api:
         return body
 
 
-def make(api, *, clock=lambda: 0.0, **kwargs):
+def make(api, *, clock=lambda: 0.0, gate=None, **kwargs):
     dropped, slept = [], []
 
     async def sleep(seconds):
         slept.append(seconds)
+        if gate:
+            await gate.wait()
 
     events = Events(
         api,
@@ -117,6 +119,22 @@ async def test_a_namespace_that_is_going_is_no_warning(caplog):
     assert len(dropped) == 1
 
 
+async def test_a_quota_that_is_used_up_is_not_told_as_a_right_that_is_missing(caplog):
+    quota = 'events "web-0.abc" is forbidden: exceeded quota: few, requested: count/events=1, used: 9, limited: 9'
+    events, dropped, _ = make(Api(ApiError(403, "Forbidden", quota)))
+    events.tell(POD, NOTICE)
+    await drain(events)
+    assert "may not create events" not in caplog.text
+    assert len(dropped) == 1
+
+
+async def test_an_outage_of_half_a_minute_costs_no_event():
+    events, dropped, slept = make(Api(*[ApiError(0, "", "connection refused")] * 5))
+    events.tell(POD, NOTICE)
+    await drain(events)
+    assert (sum(slept), dropped) == (31.0, [])
+
+
 async def test_after_a_few_tries_an_event_is_dropped_and_counted():
     api = Api(*[ApiError(500, "", "broken")] * 3)
     events, dropped, _ = make(api, tries=3)
@@ -125,11 +143,89 @@ async def test_after_a_few_tries_an_event_is_dropped_and_counted():
     assert len(dropped) == 1
 
 
-async def test_a_full_queue_drops_and_never_waits():
-    events, dropped, _ = make(Api(), capacity=1)
+async def test_a_full_queue_drops_and_never_waits_and_has_room_for_the_nodes():
+    api = Api()
+    events, dropped, _ = make(api, capacity=1)
     events.tell(POD, NOTICE)
     events.tell(POD, NOTICE)
+    events.tell_node(NOTICE)
     assert len(dropped) == 1
+    for _ in range(ROOM_FOR_NODE):
+        events.tell_node(NOTICE)
+    assert len(dropped) == 2
+    await drain(events)
+    assert [event["involvedObject"]["kind"] for _, event in api.posted[:2]] == ["Node", "Node"]
+    assert len(api.posted) == 1 + ROOM_FOR_NODE
+    events.tell(POD, NOTICE)
+    assert len(dropped) == 2, "there is room again"
+
+
+class Refusing(Api):
+    """Posts to any namespace but one take no time; that one's admission webhook is away."""
+
+    async def create(self, path, body):
+        if "/shop/" in path:
+            raise ApiError(500, "InternalError", 'failed calling webhook "policy"')
+        return await super().create(path, body)
+
+
+async def test_what_one_namespace_refuses_for_a_while_holds_up_no_others_event():
+    gate, api = asyncio.Event(), Refusing()
+    events, dropped, _ = make(api, gate=gate, capacity=6)
+    for number in range(5):
+        events.tell(PodView(f"u{number}", "shop", f"web-{number}"), NOTICE)
+    events.tell(PodView("u9", "other", "web-9"), NOTICE)
+    run = asyncio.create_task(events.run())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert [event["involvedObject"]["name"] for _, event in api.posted] == ["web-9"]
+    events.tell(PodView("u9", "other", "web-9"), NOTICE)
+    events.tell(PodView("u9", "other", "web-9"), NOTICE)
+    events.tell_node(NOTICE)
+    assert len(dropped) == 1, "those that wait aside take room"
+    gate.set()
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert len(api.posted) == 3
+    assert len(dropped) == 6
+    run.cancel()
+
+
+async def test_what_waits_aside_ends_with_the_work():
+    events, dropped, _ = make(Api(ApiError(500, "", "broken")), gate=asyncio.Event())
+    events.tell(POD, NOTICE)
+    await drain(events)
+    await asyncio.sleep(0)
+    assert not events._aside
+    assert not dropped
+
+
+async def test_what_is_left_at_the_end_is_posted_the_nodes_first_and_later_events_count_as_dropped():
+    api = Api(ApiError(500, "", "broken"))
+    events, dropped, _ = make(api)
+    events.tell(POD, NOTICE)
+    events.tell_node(NOTICE)
+    events.tell(POD, NOTICE)
+    await events.finish(asyncio.create_task(events.run()))
+    assert [event["involvedObject"]["kind"] for _, event in api.posted] == ["Pod", "Pod"]
+    assert len(dropped) == 1, "the first was the Node's, and was refused"
+    events.tell(POD, NOTICE)
+    assert len(dropped) == 2
+
+
+async def test_the_end_is_not_waited_for_and_what_is_not_posted_by_then_is_counted(caplog):
+    class Silent(Api):
+        async def create(self, _path, _body):
+            await asyncio.Event().wait()
+
+    events, dropped, _ = make(Silent())
+    for _ in range(3):
+        events.tell(POD, NOTICE)
+    run = asyncio.create_task(events.run())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(events.finish(run, 0.01), 5)
+    assert len(dropped) == 3
+    assert "events were not posted before the end" in caplog.text
 
 
 async def test_one_pod_cannot_flood_and_a_new_pod_starts_afresh():
