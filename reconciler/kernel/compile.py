@@ -19,6 +19,7 @@ from typing import Final
 from reconciler.kernel.bpf import Bpf
 
 SOURCE: Final = Path(__file__).with_name("shaper.c")
+HEADERS_PREFIX: Final = "ipvlan-bandwidth-"
 MAPS: Final = ("limits", "state")
 SET_TSTAMP: Final = b"set_tstamp"
 PLAIN_WRITE: Final = b"plain_write"
@@ -72,7 +73,7 @@ def _write_headers(root: Path) -> None:
 def main(arguments: list[str]) -> int:
     """Compile, load, hand over. The names are the function's and the number of entries of both maps."""
     descriptor, name, entries = int(arguments[0]), arguments[1], int(arguments[2])
-    with tempfile.TemporaryDirectory(prefix="ipvlan-bandwidth-") as folder:
+    with tempfile.TemporaryDirectory(prefix=HEADERS_PREFIX) as folder:
         _write_headers(Path(folder))
         os.environ["BCC_KERNEL_SOURCE"] = folder
         from bcc import BPF  # noqa: PLC0415 - it reads the environment, and only this child may load it

@@ -8,6 +8,7 @@ in the name: that is the kernel's doing, and the same on a kernel every time.
 import hashlib
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from typing import Final, Self
 from reconciler.kernel import buckets
 from reconciler.kernel.apply import AttachedProgram
 from reconciler.kernel.bpf import Bpf
-from reconciler.kernel.compile import MAPS, PLAIN_WRITE, source
+from reconciler.kernel.compile import HEADERS_PREFIX, MAPS, PLAIN_WRITE, source
 from reconciler.kernel.errors import KernelLacksError, ShapingError
 from reconciler.model import FILTER_NAME_PREFIX, LimitEntry
 from webhook.contract import MAXIMUM_BITS_PER_SECOND, MINIMUM_BITS_PER_SECOND
@@ -202,6 +203,8 @@ def _run_child(channel: socket.socket, slots: int) -> str:
 
 
 def _load_error(failure: str) -> ShapingError:
+    # The compiler names its headers, in a folder of another name each time: what is said again must be known again.
+    failure = re.sub(rf"{re.escape(HEADERS_PREFIX)}\w+", HEADERS_PREFIX, failure)
     said = failure.strip()[-_MESSAGE_BYTES:] or "it said nothing"
     if "No module named 'bcc'" in failure:
         return ShapingError("cannot compile the shaper: Python has no module bcc; install Debian's python3-bpfcc")

@@ -113,3 +113,15 @@ def test_a_program_that_was_loaded_in_vain_leaves_no_descriptor(monkeypatch, sen
     with pytest.raises((OSError, ShapingError)):
         Program.load(SLOTS)
     assert descriptors() == before
+
+
+def test_what_the_compiler_says_again_is_the_same_text_though_its_headers_are_in_another_folder(monkeypatch):
+    told = []
+    for folder in ("ipvlan-bandwidth-ab_c1234", "ipvlan-bandwidth-x9z0w_12"):
+        said = f"/var/{folder}/include/linux/types.h:3: error: no such type\n"
+        monkeypatch.setattr(program, "_run_child", lambda _channel, _slots, said=said: said)
+        with pytest.raises(ShapingError) as failed:
+            Program.load(SLOTS)
+        told.append(str(failed.value))
+    assert told[0] == told[1]
+    assert "types.h:3: error: no such type" in told[0]
