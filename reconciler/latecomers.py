@@ -58,6 +58,6 @@ def notice(unlimited_s: float) -> Notice:
     """What the Pod's owner is told."""
     return Notice(
         Reason.RAN_UNLIMITED,
-        f"this Pod ran without its limits for {math.ceil(unlimited_s)} s, from the start of its first container, as it "
-        "started while the node's reconciler was away or could not limit it",
+        f"this Pod ran without its limits for {math.ceil(unlimited_s)} s, from the start of its first container (or of "
+        "its sandbox, where that is not told), as the node's reconciler was away or could not limit it at that time",
     )

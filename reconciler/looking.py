@@ -108,7 +108,8 @@ class Looking:
         return outcome.lack is None
 
     def _tell(self, sandbox: Sandbox, view: PodView, notices: Iterable[Notice]) -> None:
-        unlimited_s = self._known.latecomers.unlimited_s(sandbox.key, view.started_s)
+        # The API server tells of a static Pod under another uid: it is taken to have started with its sandbox.
+        unlimited_s = self._known.latecomers.unlimited_s(sandbox.key, 0.0 if view.static else view.started_s)
         if unlimited_s:
             self._metrics.unshaped_seconds.inc(unlimited_s)
             self._events.tell(view, latecomers.notice(unlimited_s))

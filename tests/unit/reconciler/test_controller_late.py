@@ -135,3 +135,19 @@ async def test_a_pod_whose_hook_failed_or_took_too_long_ran_unlimited(bench):
     await bench.settle()
     assert [reason for _, reason in bench.told.notices].count("RanUnlimited") == 2
     assert unshaped_seconds(bench) == 60
+
+
+async def test_a_static_pod_ran_unlimited_since_its_sandbox_was_there():
+    bench = Bench()
+    bench.there_since_s[A] = bench.now_s - 12
+    static = sandbox()
+    static.annotations["kubernetes.io/config.source"] = "file"
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([static])
+    bench.controller.on_pods([])  # its mirror Pod has another uid
+    await bench.settle()
+    assert [reason for _, reason in bench.told.notices] == ["RanUnlimited", "BandwidthLimited"]
+    bench.controller.look_at("u1")
+    await bench.settle()
+    assert unshaped_seconds(bench) == 12
+    run.cancel()
