@@ -323,9 +323,11 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   // Further ahead than this rate could bring it, with the longest packet as the last of the longest queue: the timeline
   // is that of a much lower rate, which was raised since.
   u64 most_wait = limit->cap_ns > MOST_WAIT ? limit->cap_ns : MOST_WAIT;
-  u64 longest = (limit->multiplier << MOST_BYTES_SHIFT) >> limit->shift;
-  if (held->next > now + most_wait + 2 * limit->interval_ns + longest)
-    held->next = held->express_next = now;
+  if (held->next > now + most_wait) {
+    u64 longest = (limit->multiplier << MOST_BYTES_SHIFT) >> limit->shift;
+    if (held->next > now + most_wait + 2 * limit->interval_ns + longest)
+      held->next = held->express_next = now;
+  }
   if (held->rate != limit->bits_per_second) {
     // At another rate these times, which may be minutes ahead after a very low one, mean nothing.
     held->rate = limit->bits_per_second;
@@ -366,7 +368,9 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   u32 fattest_had = had;
   u32 always = ALWAYS_SPARSE_BYTES >> limit->unit_shift;
   u64 flood_age = (start >> CLOCK_SHIFT) - held->flood_leaves;
-  u32 flood_had = (s64)flood_age > 0 ? decayed(held->flood_had, flood_age, half_life) : held->flood_had;
+  u32 flood_had = held->flood_had;
+  if (flood_had && (s64)flood_age > 0)
+    flood_had = decayed(flood_had, flood_age, half_life);
   // One of so little is never it: it may have come alone when nothing else did, and would wait with all others now.
   int is_fattest = index == held->fattest && !is_stubborn && had > always && had > flood_had / SPARSE_SHARE;
   int is_sparse = 0;
@@ -402,7 +406,7 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   }
 
   int queue_is_short = is_short(limit, wait, duration, fattest_had, half_life, 1, is_ingress);
-  int queue_is_long = !is_short(limit, wait, duration, fattest_had, half_life, 2, is_ingress);
+  int queue_is_long = !queue_is_short && !is_short(limit, wait, duration, fattest_had, half_life, 2, is_ingress);
   if (now >= held->adapt_next)
     adapt(limit, held, now, queue_is_short, fattest_had);
   // A sparse flow, which others' queue makes wait when too much went ahead of it lately, is not dropped for its length.
