@@ -94,25 +94,39 @@ async def test_garbled_bytes_end_the_connection_and_are_told(
     assert "mux: a frame of 4294967295 bytes" in caplog.text
 
 
-async def test_a_runtime_that_says_nothing_is_left(runtime: Runtime, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_runtime_that_says_nothing_is_left(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that replays is kept, also when that time is over: the loop's clock goes on past it at once."""
+
+    async def with_more_time(seconds: float) -> None:
+        plugin._timing = Timing(register_within_seconds=10)  # a machine that stalls is not to break the second
+        await asyncio.sleep(seconds)
+
     timing = Timing(register_within_seconds=0.02)
-    async with running(NriPlugin(Recorder(), socket_path=runtime.path, timing=timing)):
+    plugin = NriPlugin(Recorder(), socket_path=runtime.path, timing=timing, sleep=with_more_time)
+    async with running(plugin):
         await (await runtime.accept()).ended()
         connection = await runtime.accept()
         await connection.start()
-        await asyncio.sleep(0.04)
+        loop = asyncio.get_running_loop()
+        now = loop.time
+        monkeypatch.setattr(loop, "time", lambda: now() + 11)
         assert await connection.call("RunPodSandbox", pod_request(POD)) == Response()
     assert "not registered within 0.02 s" in caplog.text
 
 
 async def test_a_replay_that_a_stopping_container_holds_up_is_waited_for_and_who_asks_is_told(
-    runtime: Runtime, caplog: pytest.LogCaptureFixture
+    runtime: Runtime, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plugin = NriPlugin(Recorder(), socket_path=runtime.path, timing=Timing(register_within_seconds=0.3))
+    plugin = NriPlugin(Recorder(), socket_path=runtime.path, timing=Timing(register_within_seconds=10))
     async with running(plugin):
         connection = await runtime.accept()
         await connection.call("Configure", configure_request())
-        await asyncio.sleep(0.4)
+        loop = asyncio.get_running_loop()
+        now = loop.time
+        monkeypatch.setattr(loop, "time", lambda: now() + 11)
+        await asyncio.sleep(0.05)
         assert not plugin.connected
         assert "a container that is being stopped can hold that up" in plugin.trouble
         await connection.call("Synchronize", synchronize_request(POD))
