@@ -8,7 +8,7 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
@@ -24,10 +24,16 @@ HEAD: Final = b"POST /mutate HTTP/1.1\r\nHost: webhook\r\nContent-Type: applicat
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    return free_ports(1)[0]
+
+
+def free_ports(number: int) -> list[int]:
+    """Each another: one that was let go of may be the next that the kernel gives."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(number)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -144,7 +150,8 @@ class Raw:
 async def running(api: FakeApi, *, drains: bool = False, **changes: Any) -> AsyncIterator[Running]:
     """With `drains` it goes on draining until it is told, however slow the machine is."""
     settings = settings_of(parsed("--listen", "127.0.0.1"))
-    settings = replace(settings, port=free_port(), health_port=free_port(), drain_s=0.0, linger_s=0.0)
+    port, health_port = free_ports(2)
+    settings = replace(settings, port=port, health_port=health_port, drain_s=0.0, linger_s=0.0)
     settings = replace(settings, **changes)
     stop, drained = asyncio.Event(), asyncio.Event()
 

@@ -21,7 +21,7 @@ import pytest
 
 from certs.credentials import Lifetimes
 from tests.unit.webhook.fake_api import CONFIGURATION, SECRET, FakeApi, namespace
-from tests.unit.webhook.running_server import GOOD, free_port, parsed, review, running, until
+from tests.unit.webhook.running_server import GOOD, free_ports, parsed, review, running, until
 from webhook import server
 
 
@@ -220,8 +220,8 @@ def test_the_command_serves_until_sigterm_and_exits_0(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("webhook.kubeapi.KubeApi.connect", connected)
-    port = free_port()
-    args = parsed("--listen=127.0.0.1", f"--port={free_port()}", f"--health-port={port}", "--drain-seconds=0")
+    own, port = free_ports(2)
+    args = parsed("--listen=127.0.0.1", f"--port={own}", f"--health-port={port}", "--drain-seconds=0")
 
     def stop_when_ready() -> None:
         with suppress(OSError):
@@ -246,7 +246,7 @@ def test_a_port_that_is_taken_is_told_in_a_sentence_and_exits_1(
 ) -> None:
     monkeypatch.setattr("webhook.kubeapi.KubeApi.connect", connected)
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ports = {"--port": free_port(), "--health-port": free_port(), which: taken.getsockname()[1]}
+        ports = {**dict(zip(("--port", "--health-port"), free_ports(2), strict=True)), which: taken.getsockname()[1]}
         args = parsed("--listen=127.0.0.1", *(f"{name}={port}" for name, port in ports.items()))
         assert server.main(args) == 1
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
