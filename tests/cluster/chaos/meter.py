@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from tests import seconds
 from tests.cluster import traffic
 from tests.cluster.cluster import Cluster
 from tests.cluster.traffic import Flow
@@ -17,8 +18,6 @@ ABOVE, BELOW = 1.02, 0.90
 # Where less than this of the machine's CPUs was idle, a flow may have less than its limit for want of a CPU: it is held
 # to the lower floor, as a roll keeps the machine busy for most of its time, and one that stands still is lost.
 IDLE, BUSY_BELOW = 0.10, 0.50
-# A receiver that had to wait for the one CPU of its node reads a little of a second's bytes in the next.
-LATE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +47,14 @@ class Measured:
     @property
     def above(self) -> tuple[int, ...]:
         """The seconds above the limit; what a second brought late does not count against the next."""
-        found, late = [], 0.0
-        for second, share in enumerate(self.shares):
-            if share - late > ABOVE:
-                found.append(second)
-            late = min(LATE_S, max(0.0, 1 - share))
-        return tuple(found)
+        return seconds.above(self.shares, ABOVE)
 
     @property
     def lost(self) -> tuple[str, ...]:
         """A sentence on the seconds above the limit, and none without any."""
         above, shares = self.above, (1.0, *self.shares)
-        seconds = ", ".join(f"{shares[each + 1]:.1%} in second {each} after {shares[each]:.1%}" for each in above[:5])
-        return (f"{len(above)} seconds of {self.line.name} above the limit: {seconds}",) if above else ()
+        which = ", ".join(f"{shares[each + 1]:.1%} in second {each} after {shares[each]:.1%}" for each in above[:5])
+        return (f"{len(above)} seconds of {self.line.name} above the limit: {which}",) if above else ()
 
     def below(self) -> tuple[str, ...]:
         """As `lost`, of seconds that had less than their floor with their better neighbour; not the first, TCP starts.
@@ -68,14 +62,11 @@ class Measured:
         With a neighbour: the one CPU of a node, which also starts what was killed, may stall a flow for a moment.
         """
         shares = self.shares
-        with_neighbour = [
-            (share + max(shares[max(1, second - 1) : second] + shares[second + 1 : second + 2], default=share)) / 2
-            for second, share in enumerate(shares)
-        ]
+        judged = (1.0, *seconds.with_better_neighbour(shares[1:]))
         found: tuple[str, ...] = ()
-        for floor, seconds in ((BELOW, self._judged(busy=False)), (BUSY_BELOW, self._judged(busy=True))):
+        for floor, held_to_it in ((BELOW, self._judged(busy=False)), (BUSY_BELOW, self._judged(busy=True))):
             least = floor * (1 - self.flow.stolen)
-            low = [second for second in seconds if max(shares[second], with_neighbour[second]) < least]
+            low = [second for second in held_to_it if judged[second] < least]
             said = ", ".join(f"{shares[second]:.1%} in second {second}" for second in low[:5])
             found += (f"{len(low)} seconds of {self.line.name} below {least:.0%} of the limit: {said}",) if low else ()
         return found

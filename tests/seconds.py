@@ -1,0 +1,27 @@
+"""The seconds of a transfer beside its limit, on a machine that stalls. Pure.
+
+What a receiver could not read in one second it reads in the next, and a flow that was held up for a moment is not slow.
+"""
+
+from collections.abc import Sequence
+
+LATE_S = 0.1
+"""A receiver that had to wait for the one CPU of its node reads a little of a second's bytes in the next."""
+
+
+def above(shares: Sequence[float], most: float) -> tuple[int, ...]:
+    """The seconds above `most`, a share of the limit; what a second brought late does not count against the next."""
+    found, late = [], 0.0
+    for second, share in enumerate(shares):
+        if share - late > most:
+            found.append(second)
+        late = min(LATE_S, max(0.0, 1 - share))
+    return tuple(found)
+
+
+def with_better_neighbour(seconds: Sequence[float]) -> list[float]:
+    """Each as it is, or as the mean of it and its better neighbour, whichever is more."""
+    return [
+        max(each, (each + max([*seconds[max(0, number - 1) : number], *seconds[number + 1 : number + 2], each])) / 2)
+        for number, each in enumerate(seconds)
+    ]
