@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from tests.bench import stats
+from tests.kernel.clock import until
+from tests.seconds import above, with_better_neighbour
 from tests.steal import Steal
 from webhook.contract import Limits, Quantity
 
 NODES = ("eA", "eB")
 STALL_NS = 5_000_000
+GONE_WITHIN_S = 20
+FLOWING_BYTES = 50_000
 # An emulated machine stands still for milliseconds, more CPUs than the real one has: a queue may run empty meanwhile.
 CARRIED = 0.95 if "EMULATED" in os.environ else 1.0
 MACHINE_VIEW = Path("/run/machine")
@@ -91,8 +95,18 @@ def add_slave(pod: Pod, node: str, address: str, *, mode: str = "l2", name: str 
     """Give a Pod an ipvlan slave."""
     run("ip", "link", "add", "slave", "link", node, "netns", pod.name, "type", "ipvlan", "mode", mode)
     pod.run("ip", "link", "set", "slave", "name", name)
-    pod.run("ip", "addr", "add", f"{address}/16", "dev", name)
+    add_address(pod, f"{address}/16", name)
     pod.run("ip", "link", "set", name, "up")
+
+
+def add_address(pod: Pod, address: str, *device: str) -> None:
+    """Repeated: a master has each address once, and of a netns that is gone the kernel frees it in the background."""
+    command = ("ip", "-n", pod.name, "addr", "add", address, "dev", *device)
+
+    def added() -> bool:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    until(added, seconds=GONE_WITHIN_S, show=lambda: run(*command))
 
 
 @contextmanager
@@ -139,6 +153,15 @@ class Transfer:
     def reaches(self, lowest: float) -> bool:
         """Whether the goodput is at least this, less what the machine's hypervisor or an emulator took of the time."""
         return self.goodput >= lowest * (1 - self.stolen) * CARRIED
+
+    def above(self, limit: float) -> tuple[int, ...]:
+        """The seconds with more goodput than the limit's bytes on the wire, less what the second before lacked."""
+        most = limit * stats.TCP_SHARE
+        return above([each / most for each in self.seconds], limit / most)
+
+    def lowest(self, *periods: slice) -> float:
+        """The least of the seconds of these periods, each with its better neighbour there, had nothing been stolen."""
+        return min(min(with_better_neighbour(self.seconds[period])) for period in periods) / (1 - self.stolen)
 
 
 def transfer(client: Pod, server: Pod, *arguments: str, seconds: int = 4, port: int = 5201) -> Transfer:
@@ -270,6 +293,32 @@ def background(
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(client_only, client, server, *arguments, seconds=seconds, port=port)
         yield future.result
+
+
+def moved(pod: Pod) -> int:
+    """The bytes that came and went by a Pod's eth0."""
+    counters = (f"/sys/class/net/eth0/statistics/{way}_bytes" for way in ("rx", "tx"))
+    return sum(int(line) for line in pod.run("cat", *counters).split())
+
+
+def flowing(*pods: Pod) -> None:
+    """Wait until a transfer's bytes come: its client begins half a second after its thread, or more."""
+    before = {pod: moved(pod) for pod in pods}
+    until(lambda: all(moved(pod) - before[pod] > FLOWING_BYTES for pod in pods), seconds=20)
+
+
+def unload(*modules: str) -> None:
+    """Repeated: the last test's namespaces, which need them, are taken down in the background."""
+
+    def loaded() -> set[str]:
+        return set(modules) & {line.split()[0] for line in Path("/proc/modules").read_text().splitlines()}
+
+    def unloaded() -> bool:
+        for module in modules:
+            run("rmmod", module, check=False)
+        return not loaded()
+
+    until(unloaded, seconds=GONE_WITHIN_S, show=loaded)
 
 
 def sleep(seconds: float) -> None:

@@ -17,6 +17,8 @@ import sys
 import time
 from pathlib import Path
 
+from tests.kernel.clock import stamped
+
 PORT = 5400
 ECHO_PORT = 5401
 PAYLOAD = bytes(1472)  # 1514 bytes on the wire
@@ -48,7 +50,8 @@ def count(seconds: str) -> None:
         print("ready", flush=True)
         deadline = time.monotonic() + float(seconds)
         while time.monotonic() < deadline:
-            print(time.monotonic_ns(), RECEIVED.read_text().strip())
+            at, size = stamped(RECEIVED.read_text)
+            print(at, size.strip())
             time.sleep(0.25)
 
 
