@@ -29,13 +29,15 @@ def shaper() -> Iterator[Shaper]:
 
 
 @pytest.fixture
-def limited(wire: None) -> Iterator[lab.Pod]:  # noqa: ARG001 - the order of set-up
+def limited(wire: None, shaper: Shaper) -> Iterator[lab.Pod]:  # noqa: ARG001 - the order of set-up
+    shaper.collect(())  # those of the same name that are gone
     with lab.pod("limited", "eA", "172.51.0.100") as made:
         yield made
 
 
 @pytest.fixture
-def peer(wire: None) -> Iterator[lab.Pod]:  # noqa: ARG001 - the order of set-up
+def peer(wire: None, shaper: Shaper) -> Iterator[lab.Pod]:  # noqa: ARG001 - the order of set-up
+    shaper.collect(())
     with lab.pod("peer", "eB", "172.51.0.102") as made:
         yield made
 
