@@ -2,12 +2,9 @@
 
 import os
 import re
-import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 
 import pytest
 
@@ -15,7 +12,7 @@ from reconciler.kernel import buckets
 from reconciler.kernel.program import Program
 from reconciler.model import HANDLE_CLSACT_OURS, IFB_NAME, INGRESS_PRIORITY, LimitEntry, class_id
 from reconciler.shaping import Shaper
-from tests.kernel import lab
+from tests.kernel import clock, lab
 from tests.kernel.lab import Pod
 from tests.kernel.node import Node
 from webhook.contract import Direction
@@ -80,10 +77,11 @@ def put_back(node: Node, limited: Pod, command: str, wanted: dict[str, str]) -> 
     change(limited, command)
     done = time.monotonic()
     told = node.wait(limited, "BandwidthRepaired", since=began)
-    lab.sleep(0.5)
-    print(f"REPAIRED after {told.at - done:.2f} s: {told.notice.message}")
-    assert state(limited) == before
+    # At the first repair, more of what one change did may be yet to come.
+    as_before = clock.until(lambda: state(limited) == before, seconds=10, show=lambda: state(limited) ^ before)
+    print(f"REPAIRED after {told.at - done:.2f} s, all of it after {as_before - done:.2f}: {told.notice.message}")
     assert told.at - done < SECOND
+    assert as_before - done < SECOND
 
 
 def change(pod: Pod, command: str) -> None:
@@ -102,7 +100,8 @@ def test_eth0_renamed_and_back_stays_limited(node: Node, limited: Pod) -> None:
         limited.run("ip", "link", "set", old, "name", new)
         limited.run("ip", "link", "set", new, "up")
         lab.sleep(SECOND)
-        assert state(limited) == {line.replace("eth0", new) for line in before}
+        wanted = {line.replace("eth0", new) for line in before}
+        clock.until(lambda: state(limited) == wanted, seconds=5, show=lambda: state(limited) ^ wanted)  # noqa: B023
 
 
 @pytest.mark.parametrize(
@@ -112,10 +111,10 @@ def test_limits_that_somebody_wrote_into_the_map_are_written_back_within_two_sec
     shaper: Shaper, node: Node, limited: Pod, value: bytes
 ) -> None:
     node.start(limited, **BOTH)
-    began = time.monotonic()
     with intruder(shaper) as maps:
         bucket = bucket_of(shaper, limited)
         held = maps.read_limit(bucket)
+        began = time.monotonic()
         maps.bpf.update(maps.limits, bucket, value)
         told = node.wait(limited, "BandwidthRepaired", since=began)
         print(f"REPAIRED after {told.at - began:.2f} s: {told.notice.message}")
@@ -127,8 +126,7 @@ def test_what_somebody_wrote_into_a_free_slot_is_cleared(shaper: Shaper, node: N
     node.start(limited, **BOTH)
     with intruder(shaper) as maps:
         maps.bpf.update(maps.limits, 2 * shaper._program.slots, FASTER)
-        lab.sleep(2)
-        assert maps.read_limit(2 * shaper._program.slots) is None
+        clock.until(lambda: maps.read_limit(2 * shaper._program.slots) is None, seconds=10)
 
 
 @contextmanager
@@ -145,65 +143,6 @@ def bucket_of(shaper: Shaper, pod: Pod) -> int:
     return class_id(slot, Direction.EGRESS)
 
 
-ATTACK = "while :; do tc qdisc del dev eth0 clsact; ip link del vethbw0; ip link set lo down; ip link set lo up; done"
-
-
-def test_a_pod_that_keeps_removing_its_limits_gets_them_back_each_time_and_no_other_waits(
-    node: Node, limited: Pod, peer: Pod
-) -> None:
-    node.start(limited, **BOTH)
-    node.start(peer, **BOTH)
-    before = state(limited)
-    command = ("ip", "netns", "exec", limited.name, "sh", "-c", ATTACK)
-    attack = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    waited = []
-    try:
-        began = time.monotonic()
-        for number in range(1, 11):
-            lab.sleep(1)
-            asked = time.monotonic()
-            node.annotate(peer, ingress=f"{number}M")
-            waited.append(node.wait(peer, "BandwidthChanged", since=asked).at - asked)
-    finally:
-        attack.kill()
-        attack.wait()
-        ended = time.monotonic()
-    limited.run("ip", "link", "set", "lo", "up")  # killed in the middle, the attack may have left it down
-    lab.sleep(1)
-    repairs = [told.at for told in node.told if told.notice.reason == "BandwidthRepaired" and told.pod == limited.name]
-    gaps = [after - before for before, after in pairwise([began, *repairs])]
-    print(f"UNDER ATTACK {len(repairs)} repairs in {ended - began:.1f} s, at most {max(gaps):.2f} s apart; changes")
-    print(f"of another Pod took {sorted(waited)[5]:.3f} s, at most {max(waited):.3f} s")
-    assert state(limited) == before
-    assert 8 <= len(repairs) <= 25
-    assert max(waited) < 0.5 * SECOND
-
-
-def test_a_flood_of_notifications_slows_nobody_and_nothing_is_missed(node: Node, limited: Pod, peer: Pod) -> None:
-    node.start(limited, **BOTH)
-    node.start(peer, **BOTH)
-    before = state(limited), state(peer)
-    flood = "yes 'link set lo mtu 65535\nlink set lo mtu 65536' | head -n 20000 | ip -batch -"
-    command = ("ip", "netns", "exec", limited.name, "sh", "-c", f"while :; do {flood}; done")
-    attack = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    try:
-        lab.sleep(3)
-        asked = time.monotonic()
-        node.annotate(peer, ingress="7M", egress="100M")
-        changed = node.wait(peer, "BandwidthChanged", since=asked).at - asked
-        node.annotate(peer, **BOTH)
-        removed = time.monotonic()
-        peer.run("tc", "qdisc", "del", "dev", "eth0", "clsact")
-        repaired = node.wait(peer, "BandwidthRepaired", since=removed).at - removed
-    finally:
-        os.killpg(attack.pid, signal.SIGKILL)
-        attack.wait()
-    print(f"UNDER A FLOOD a change took {changed:.3f} s, a repair {repaired:.2f} s")
-    lab.sleep(2)
-    assert (state(limited), state(peer)) == before
-    assert changed < 0.5 * SECOND
-
-
 def test_a_foreign_qdisc_stays_and_when_it_goes_the_conflict_is_over(node: Node, limited: Pod) -> None:
     tbf = "root handle 1: tbf rate 1gbit burst 1m latency 5ms"
     limited.run("sh", "-ec", f"tc qdisc add dev eth0 {tbf}")
@@ -216,9 +155,10 @@ def test_a_foreign_qdisc_stays_and_when_it_goes_the_conflict_is_over(node: Node,
     assert "tbf 1:" in limited.tc()
     began = time.monotonic()
     limited.run("tc", "qdisc", "del", "dev", "eth0", "root")
+    done = time.monotonic()
     told = node.wait(limited, "BandwidthLimited", since=began)
     assert "what stood in the way is gone" in told.notice.message
-    assert told.at - began < SECOND
+    assert told.at - done < SECOND
     assert "fq 1bd0: dev eth0" in limited.tc()
 
 
@@ -258,7 +198,8 @@ def test_an_ingress_qdisc_that_excludes_clsact_is_a_conflict_until_it_goes(node:
     assert node.controller.wanted() == (1, 0, 0, 1)
     began = time.monotonic()
     limited.run("tc", "qdisc", "del", "dev", "eth0", "ingress")
-    assert node.wait(limited, "BandwidthLimited", since=began).at - began < SECOND
+    done = time.monotonic()
+    assert node.wait(limited, "BandwidthLimited", since=began).at - done < SECOND
     assert node.controller.wanted() == (1, 1, 0, 0)
     assert lab.transfer(peer, limited, seconds=2).goodput < 20
 
@@ -346,11 +287,12 @@ def test_the_queue_is_seen_while_it_is_long(shaper: Shaper, limited: Pod, peer: 
         return counted.directions[Direction.EGRESS].queue_ns / 1e6
 
     assert queue_ms() == 0
-    with lab.serving(peer), lab.background(limited, peer, "-u", "-b", "20M", seconds=3) as result:
-        lab.sleep(2)
+    with lab.serving(peer), lab.background(limited, peer, "-u", "-b", "20M", seconds=5) as result:
+        lab.flowing(limited)
+        clock.until(lambda: queue_ms() > 5, seconds=4)
+        lab.sleep(1)
         seen = queue_ms()
         result()
-    lab.sleep(1)
     print(f"QUEUE {seen:.1f} ms under a flood")
     assert 5 < seen < 300
-    assert queue_ms() == 0
+    clock.until(lambda: queue_ms() == 0, seconds=10)
