@@ -12,8 +12,9 @@ from reconciler.kernel.netlink import Netlink
 from reconciler.model import HANDLE_CLSACT_OURS
 from reconciler.shaping import Shaper
 from reconciler.steps import AttachShaper, CreateIfb
-from tests.kernel import lab
+from tests.kernel import clock, lab
 from tests.kernel.lab import Pod, limits
+from webhook.contract import Direction
 
 BOTH = limits(ingress="20M", egress="20M")
 FOREIGN = """
@@ -60,13 +61,22 @@ def test_everything_of_ours_goes_from_every_pod_and_nothing_else(
 
 
 def test_an_open_connection_is_free_from_then_on(shaper: Shaper, limited: Pod, peer: Pod) -> None:
+    def passed() -> int:
+        (counted,) = [each for each in shaper.counters() if each.pod_uid == limited.uid]
+        return counted.directions[Direction.INGRESS].bytes
+
+    def received() -> int:
+        return int(limited.run("cat", "/sys/class/net/eth0/statistics/rx_bytes"))
+
     shaper.shape(limited.uid, limited.netns, BOTH)
-    with lab.serving(limited), lab.background(peer, limited, seconds=12) as result:
-        lab.sleep(3)
+    with lab.serving(limited), lab.bulk(peer, limited, 5201, seconds=120):
+        lab.flowing(limited)
+        before = clock.rate(passed, 2)
         clean()
-        measured = result()
-    assert measured.seconds[1] < 20
-    assert measured.seconds[-2] > 100
+        after = clock.rate(received, 1)
+    print(f"CLEAN {before:.1f} Mbit/s before it, {after:.0f} after it")
+    assert 15 < before < 20.2
+    assert after > 100
 
 
 def test_what_other_versions_left_goes_too(shaper: Shaper, limited: Pod, peer: Pod) -> None:
