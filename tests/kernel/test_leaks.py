@@ -60,11 +60,24 @@ def create(names: Sequence[str]) -> None:
         for line in (f"netns add {name}", f"link add eth0 link eA netns {name} type ipvlan mode l2")
     )
     for number, name in enumerate(names[::10]):
-        lab.run("ip", "-n", name, "addr", "add", f"172.51.9.{number}/16", "dev", "eth0")
+        lab.add_address(Pod(name, name, ""), f"172.51.9.{number}/16", "eth0")
 
 
-def delete(names: Sequence[str]) -> None:
+def delete(names: Iterable[str]) -> None:
     batch(f"netns del {name}" for name in names)
+
+
+def there() -> set[str]:
+    return {each.name for each in Path("/run/netns").iterdir()}
+
+
+@pytest.fixture
+def tidy(wire: None, node: Shaper) -> Iterator[None]:  # noqa: ARG001 - the order of set-up
+    """What a test that fails would leave: the names that its second attempt has as well, and slots."""
+    before = there()
+    yield
+    delete(there() - before)
+    node.collect(())
 
 
 def entries(folder: str) -> int:
@@ -103,7 +116,7 @@ def has_address(name: str, number: int) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.usefixtures("wire")
+@pytest.mark.usefixtures("tidy")
 def test_a_thousand_pods_in_turn_leave_nothing(node: Shaper) -> None:
     with Node(node) as running:
         begun = now = None
@@ -140,7 +153,7 @@ def test_a_thousand_pods_in_turn_leave_nothing(node: Shaper) -> None:
         assert gone()
 
 
-@pytest.mark.usefixtures("wire")
+@pytest.mark.usefixtures("tidy")
 def test_as_many_pods_at_once_as_there_are_slots_one_more_and_room_again(node: Shaper) -> None:
     names = [f"once-{number}" for number in range(SLOTS + 1)]
     before = held(node)
@@ -166,7 +179,7 @@ def test_as_many_pods_at_once_as_there_are_slots_one_more_and_room_again(node: S
     assert gone()
 
 
-@pytest.mark.usefixtures("wire")
+@pytest.mark.usefixtures("tidy")
 def test_a_pod_deleted_and_made_again_at_the_same_name_is_another(node: Shaper) -> None:
     create(["again"])
     node.shape("first", path("again"), BOTH)
