@@ -23,11 +23,8 @@ def no_modules() -> Iterator[None]:
     """None of the modules is loaded, nor can be."""
     before = MODPROBE.read_text()
     MODPROBE.write_text("/bin/false")
-    lab.sleep(1)  # until the last test's namespaces are gone
     try:
-        for module in ("ipvtap", *MODULES):  # which stands on ipvlan, and may be there since another test
-            lab.run("rmmod", module, check=False)
-        assert not set(MODULES) & {line.split()[0] for line in Path("/proc/modules").read_text().splitlines()}
+        lab.unload("ipvtap", *MODULES)  # which stands on ipvlan, and may be there since another test
         yield
     finally:
         MODPROBE.write_text(before)
@@ -74,11 +71,10 @@ def errors(node: Node) -> float:
 def test_without_what_ingress_needs_egress_is_limited_and_ingress_is_when_the_module_is_there(
     node: Node, limited: Pod, module: str
 ) -> None:
-    lab.sleep(1)  # until the last test's namespaces are gone
     before = MODPROBE.read_text()
     MODPROBE.write_text("/bin/false")
     try:
-        lab.run("rmmod", module, check=False)
+        lab.unload(module)
         node.start(limited, ingress="100M", egress="100M")
         assert "limited to egress 100M bit/s on eth0" in node.wait(limited, "BandwidthLimited", since=0).notice.message
         assert f"module{'s cls_matchall,' if module == 'act_mirred' else ''} {module})" in (
@@ -91,8 +87,9 @@ def test_without_what_ingress_needs_egress_is_limited_and_ingress_is_when_the_mo
         # Again after 1 s and after 2 s, and a look more at each, as the kernel tells of what it does not take.
         assert 1 <= errors(node) - before_retries <= 6
     finally:
+        allowed = time.monotonic()
         MODPROBE.write_text(before)
-    told = node.wait(limited, "BandwidthLimited", since=time.monotonic(), seconds=20)
+    told = node.wait(limited, "BandwidthLimited", since=allowed, seconds=20)
     assert "ingress 100M, egress 100M bit/s on eth0: what stood in the way is gone" in told.notice.message
     assert in_force(limited) == limits(ingress="100M", egress="100M")
     assert [told.notice.reason for told in node.told] == ["BandwidthLimited", "BandwidthFailed", "BandwidthLimited"]
