@@ -75,7 +75,7 @@ def test_an_open_connection_is_free_from_then_on(shaper: Shaper, limited: Pod, p
         clean()
         after = clock.rate(received, 1)
     print(f"CLEAN {before:.1f} Mbit/s before it, {after:.0f} after it")
-    assert 15 < before < 20.2
+    assert 15 < before < 20.9  # what comes to wait in the queue is counted already
     assert after > 100
 
 

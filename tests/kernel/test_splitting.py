@@ -34,19 +34,19 @@ def test_from_100m_on_packets_come_as_they_are(shaper: Shaper, limited: Pod, pee
 
 
 def test_a_transfer_goes_on_when_its_limit_passes_100m_either_way(shaper: Shaper, limited: Pod, peer: Pod) -> None:
+    """No second is above a limit once it is a second old; TCP, which lost a window meant for a higher one, has two."""
     shaper.shape(limited.uid, limited.netns, limits(ingress=FAST))
-    with lab.serving(limited), lab.background(peer, limited, seconds=16) as result:
+    with lab.serving(limited), lab.background(peer, limited, seconds=20) as result:
         lab.flowing(limited)
         began = time.monotonic()
         for number, wanted in enumerate((SLOW, FAST, SLOW), 1):
-            lab.sleep(max(0, began + 4 * number - time.monotonic()))
+            lab.sleep(max(0, began + 5 * number - time.monotonic()))
             shaper.shape(limited.uid, limited.netns, limits(ingress=wanted))
         measured = result()
     print(f"PASSED 100M: {measured.seconds}, stolen {measured.stolen:.2f}")
-    slow = slice(5, 7), slice(13, 15)
-    assert not {5, 6, 13, 14} & set(measured.above(20))
-    assert measured.lowest(*slow) >= 17
-    assert measured.lowest(slice(9, 11)) >= 100
+    assert not {6, 7, 8, 16, 17, 18} & set(measured.above(20))
+    assert measured.lowest(slice(7, 9), slice(17, 19)) >= 17
+    assert measured.lowest(slice(12, 14)) >= 100
 
 
 def test_among_many_flows_hardly_one_shares_its_place_in_the_qdisc_with_a_bulk_flow(
