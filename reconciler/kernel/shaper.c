@@ -416,8 +416,10 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     // Not all that another has, as others need some room to grow into; but while little waits whatever they leave, so
     // the link is never idle for it. Little is less when there is one that could fill the rest of the queue.
     u32 allowance = fattest_had - (fattest_had * 3 >> 3);
-    u64 little = fattest_had < had / SPARSE_SHARE ? limit->target_ns : limit->target_ns / 8;
-    if (wait > little && wait > duration && over_allowance(had, allowance, chance))
+    int is_alone = fattest_had < had / SPARSE_SHARE;
+    u64 little = is_alone ? limit->target_ns : limit->target_ns / 8;
+    u64 packets = is_alone ? 2 : 1;
+    if (wait > little && wait > packets * duration && over_allowance(had, allowance, chance))
       return drop(held, skb);
     if (had < fattest_had / 2)
       strikes -= 1;
