@@ -34,6 +34,9 @@ FORBIDDEN_TOLD_EVERY_S = 3600.0
 # Of the Node there are few, and they find room when Pods' events leave none.
 ROOM_FOR_NODE = 50
 
+# Of those that were refused before.
+AT_ONCE_AGAIN = 4
+
 # At the end, while Pods are limited still.
 FINISH_S = 2.0
 
@@ -83,6 +86,7 @@ class Events:
         self._queue: asyncio.PriorityQueue[tuple[int, int, _Unposted]] = asyncio.PriorityQueue()
         self._turn = itertools.count()
         self._aside: set[asyncio.Task[None]] = set()
+        self._again = asyncio.Semaphore(AT_ONCE_AGAIN)
         self._finished = False
         self._budgets: dict[str, dict[str, Budget]] = {}
         self._forbidden = Budget(1, FORBIDDEN_TOLD_EVERY_S, monotonic)
@@ -124,7 +128,7 @@ class Events:
         await asyncio.wait([running])
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                for unposted in sorted(self._unposted, key=lambda each: each.rank):
+                for unposted in sorted(self._unposted, key=lambda each: (each.rank, each.tries)):
                     await self._try(unposted)
         if self._unposted:
             log.warning("events were not posted before the end", extra={"events": len(self._unposted)})
@@ -166,7 +170,8 @@ class Events:
 
     async def _post_later(self, unposted: _Unposted, delay_s: float) -> None:
         await self._sleep(delay_s)
-        self._enqueue(unposted)
+        async with self._again:  # not in the queue: a namespace's webhook that hangs takes 10 s to be refused for
+            await self._post(unposted)
 
     async def _try(self, unposted: _Unposted) -> ApiError | None:
         """Post it or, where it is refused for good, drop it. Gives the error where trying again may help."""

@@ -69,9 +69,17 @@ class Sandboxes:
         (self._by_id if sandbox.netns_path else self._nowhere)[sandbox.id] = sandbox
 
     def remove(self, sandbox_id: str) -> Sandbox | None:
-        """Forget a sandbox; gives what was known of it."""
+        """Forget a sandbox; gives what was known of it.
+
+        Of a Pod whose sandbox had a netns, those that the list had without are earlier ones that have ended.
+        """
         listed = self._listed_nowhere.pop(sandbox_id, None)
-        return self._by_id.pop(sandbox_id, None) or self._nowhere.pop(sandbox_id, None) or listed
+        found = self._by_id.pop(sandbox_id, None)
+        if found is not None:
+            self._listed_nowhere = {
+                key: each for key, each in self._listed_nowhere.items() if each.pod.uid != found.pod.uid
+            }
+        return found or self._nowhere.pop(sandbox_id, None) or listed
 
     def replay(self, sandboxes: Iterable[Sandbox]) -> None:
         """Take the runtime's full list. Who is known already stays, and as it is known.

@@ -7,12 +7,13 @@ go on those Pods that asked not to start without their limits.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 from reconciler.kernel.program import Program
 from reconciler.sandboxes import Key
 from reconciler.shaping import Shaper
-from reconciler.survey import survey
+from reconciler.survey import program_ids
 
 
 class Starting:
@@ -25,7 +26,8 @@ class Starting:
 
     def prepare(self) -> None:
         """Load the program, unless what is in force can be adopted. Raises ShapingError or OSError."""
-        in_force = Program.adopt(self._slots, survey((), self._folder).program_ids)
+        with closing(program_ids(self._folder)) as found:
+            in_force = next(filter(None, (Program.adopt(self._slots, [each]) for each in found)), None)
         if in_force is None:
             self._ready = Program.load(self._slots)
         else:

@@ -5,7 +5,7 @@ annotation has turned bad meanwhile, and loses it where the annotation has gone.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from os import fstat
@@ -55,6 +55,17 @@ def survey(netns_paths: Iterable[Key], folder: Path | None = None) -> Survey:
                 if inode not in named:
                     surveyor.look(path)
         return Survey(surveyor.paths, tuple(surveyor.programs), surveyor.held)
+
+
+def program_ids(folder: Path) -> Generator[int]:
+    """The programs that shape somewhere below a folder, one after the other: whoever wants but one need not see all."""
+    with ExitStack() as opened:
+        surveyor = _Surveyor(opened)
+        told: set[int] = set()
+        for path in _mounted(folder).values():
+            surveyor.look(path)
+            yield from surveyor.programs.keys() - told
+            told |= surveyor.programs.keys()
 
 
 @dataclass(slots=True)

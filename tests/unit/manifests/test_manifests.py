@@ -134,12 +134,13 @@ def test_the_webhook_is_not_killed_while_it_drains() -> None:
 def test_the_webhooks_replicas_are_spread_over_nodes_and_zones_and_that_of_a_lost_node_is_soon_made_anew() -> None:
     deployment = one("Deployment", "webhook")["spec"]
     pod = deployment["template"]["spec"]
-    node, zone = pod["topologySpreadConstraints"]
+    (node,) = pod["topologySpreadConstraints"]
+    (preferred,) = pod["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    zone = preferred["podAffinityTerm"]
     assert (node["topologyKey"], zone["topologyKey"]) == ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
+    assert (node["maxSkew"], node["whenUnsatisfiable"]) == (1, "ScheduleAnyway")
     for constraint in (node, zone):
         assert constraint["labelSelector"] == deployment["selector"]
-        assert constraint["matchLabelKeys"] == ["pod-template-hash"]
-        assert (constraint["maxSkew"], constraint["whenUnsatisfiable"]) == (1, "ScheduleAnyway")
     assert {(each["key"], each["effect"]) for each in pod["tolerations"]} == {
         (f"node.kubernetes.io/{taint}", "NoExecute") for taint in ("not-ready", "unreachable")
     }

@@ -191,6 +191,34 @@ async def test_what_one_namespace_refuses_for_a_while_holds_up_no_others_event()
     run.cancel()
 
 
+class Hanging(Refusing):
+    """From the second time on it is long refused, as by an admission webhook that does not answer."""
+
+    tries = 0
+
+    async def create(self, path, body):
+        self.tries += "/shop/" in path
+        if self.tries > 1 and "/shop/" in path:
+            await asyncio.sleep(3600)
+        return await super().create(path, body)
+
+
+async def test_what_hangs_when_it_is_tried_again_holds_up_no_others_event():
+    api = Hanging()
+    events, _, _ = make(api)
+    events.tell(POD, NOTICE)
+    run = asyncio.create_task(events.run())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    events.tell(PodView("u9", "other", "web-9"), NOTICE)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert api.tries == 2
+    assert [event["involvedObject"]["name"] for _, event in api.posted] == ["web-9"]
+    run.cancel()
+    await asyncio.wait([run])
+
+
 async def test_what_waits_aside_ends_with_the_work():
     events, dropped, _ = make(Api(ApiError(500, "", "broken")), gate=asyncio.Event())
     events.tell(POD, NOTICE)

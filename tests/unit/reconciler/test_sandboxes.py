@@ -21,6 +21,14 @@ def test_a_recreated_sandbox_stands_beside_the_old_one_until_that_goes():
     assert table.remove("s1") is None
 
 
+def test_a_pod_whose_sandbox_had_a_netns_is_none_that_nobody_names_when_that_ends():
+    table = Sandboxes()
+    table.replay([sandbox("s1", path=""), sandbox("s2", uid="u2", path="")])
+    table.add(sandbox("s3", path="/run/netns/b"))
+    table.remove("s3")
+    assert {each.pod.uid for each in table.unplaced()} == {"u2"}
+
+
 def test_what_has_no_netns_is_not_among_those_with_one():
     table = Sandboxes()
     without = sandbox("s1", path="")

@@ -19,14 +19,19 @@ class Node:
     def __init__(self, monkeypatch, *, in_folder=(), named=()):
         self.in_folder, self.named = in_folder, named
         self.loaded, self.closed = [], []
+        monkeypatch.setattr(shaping, "survey", self._survey)
+        monkeypatch.setattr(starting, "program_ids", self._program_ids)
         for module in (shaping, starting):
-            monkeypatch.setattr(module, "survey", self._survey)
             monkeypatch.setattr(module, "Program", self)
         monkeypatch.setattr(shaping, "slots_in", lambda _program: SlotTable(1))
 
     def _survey(self, keys, folder=None):
         assert folder == FOLDER
         return Survey(program_ids=self.named if list(keys) else self.in_folder)
+
+    def _program_ids(self, folder):
+        assert folder == FOLDER
+        yield from self.in_folder
 
     def adopt(self, _slots, program_ids):
         return Held(self, "adopted") if program_ids else None
