@@ -90,7 +90,8 @@ def killed(lab: Lab) -> Outcome:
                 time.sleep(5)
                 lab.node().run("pkill", "-9", "-f", "reconciler run")
                 time.sleep(15)
-                kept = _limits_by_node(lab, address)
+                # kubelet may wait for 10 s, and more after other kills, before it starts the reconciler again
+                kept = wait_for("the reconciler's limits", lambda: _limits_by_node(lab, address), 120)
             finally:
                 lab.cluster.disturb("start", API)
             _until_answers(lab)
@@ -102,9 +103,12 @@ def killed(lab: Lab) -> Outcome:
 
 
 def _limits_by_node(lab: Lab, address: str) -> dict[str, float]:
-    """The sender's limits in bit/s by direction, as the reconciler tells them on its node, without the API server."""
+    """The sender's limits in bit/s by direction, as the reconciler tells them on its node, without the API server.
+
+    Empty while it does not answer, and while it has not looked.
+    """
     program = f"import urllib.request as u; print(u.urlopen('http://{address}:9745/metrics').read().decode())"
-    page = lab.node().run(sys.executable, "-c", program).stdout
+    page = lab.node().run(sys.executable, "-c", program, check=False).stdout
     space, name = SENDER.split("/")
     labels = rf'direction="(\w+)",namespace="{space}",pod="{name}"'
     row = rf"^ipvlan_bandwidth_limit_bits_per_second{{{labels}}} (\S+)$"
