@@ -131,7 +131,7 @@ def test_the_webhook_is_not_killed_while_it_drains() -> None:
     assert one("Deployment", "webhook")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > longest_s
 
 
-def test_the_webhooks_replicas_are_spread_over_nodes_and_zones_and_that_of_a_lost_node_is_soon_made_anew() -> None:
+def test_the_webhooks_replicas_are_spread_over_nodes_and_zones_and_stay_so() -> None:
     deployment = one("Deployment", "webhook")["spec"]
     pod = deployment["template"]["spec"]
     (node,) = pod["topologySpreadConstraints"]
@@ -141,10 +141,7 @@ def test_the_webhooks_replicas_are_spread_over_nodes_and_zones_and_that_of_a_los
     assert (node["maxSkew"], node["whenUnsatisfiable"]) == (1, "ScheduleAnyway")
     for constraint in (node, zone):
         assert constraint["labelSelector"] == deployment["selector"]
-    assert {(each["key"], each["effect"]) for each in pod["tolerations"]} == {
-        (f"node.kubernetes.io/{taint}", "NoExecute") for taint in ("not-ready", "unreachable")
-    }
-    assert {each["tolerationSeconds"] for each in pod["tolerations"]} == {30}
+    assert "tolerations" not in pod, "half a minute had both replicas on one node of two when a runtime restarted"
 
 
 def test_the_webhook_meets_restricted_pod_security() -> None:
