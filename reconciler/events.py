@@ -146,9 +146,6 @@ class Events:
         body = event(about, told, instance=by, host=by, now=self._clock(), suffix=self._suffix())
         unposted = _Unposted(body, rank)
         self._unposted[unposted] = None
-        self._enqueue(unposted)
-
-    def _enqueue(self, unposted: _Unposted) -> None:
         self._queue.put_nowait((unposted.rank, next(self._turn), unposted))
 
     def _drop(self, unposted: _Unposted) -> None:

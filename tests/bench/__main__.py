@@ -19,11 +19,11 @@ from typing import Any
 from tests.bench import cells, cost, report
 from tests.bench.cells import Cell
 from tests.bench.guest import RESULT
-from tests.cluster.revision import revision
 from tests.kernel.__main__ import MODULES, machine_copied
 from tests.kernel.guest import Guest, GuestLostError
 from tests.kernel.qemu import Qemu
 from tests.kernel.uml import UserModeLinux
+from tests.revision import revision
 
 FOLDER = Path(__file__).parents[2]
 RESULTS = Path(__file__).with_name("results")

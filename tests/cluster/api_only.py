@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -14,15 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.cluster.commands import ClusterError, wait_for
 from tests.cluster.launch import program
 from tests.cluster.pki import Authority, kubeconfig
+from tests.ports import free_ports
 
 UP_TIMEOUT_S = 90.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 class ApiOnly:
@@ -31,8 +24,8 @@ class ApiOnly:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.kubeconfig = folder / "kubeconfig"
-        self._etcd_url, self._peer_url = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
-        self._port = free_port()
+        *urls, self._port = free_ports(3)
+        self._etcd_url, self._peer_url = (f"http://127.0.0.1:{port}" for port in urls)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         authority = Authority.create()
         key, certificate = authority.issue("kube-apiserver", addresses=["127.0.0.1"])

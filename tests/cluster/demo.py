@@ -9,9 +9,9 @@ from typing import Any
 from tests.cluster import demo_report, scenario, traffic
 from tests.cluster.cluster import Cluster, wait_for
 from tests.cluster.layout import PROJECT
-from tests.cluster.revision import revision
 from tests.cluster.scenario import limits
 from tests.cluster.traffic import Flow
+from tests.revision import revision
 
 DEMO, OPEN = "demo", "demo-open"
 SECONDS = 10

@@ -10,9 +10,9 @@ from pathlib import Path
 from tests.bench.reconciler.native import measure
 from tests.bench.reconciler.report import text
 from tests.bench.stats import kernel_series
-from tests.cluster.revision import revision
 from tests.kernel.__main__ import MODULES, machine_copied
 from tests.kernel.uml import UserModeLinux
+from tests.revision import revision
 
 PROJECT = Path(__file__).parents[3]
 RESULTS = PROJECT / "tests/bench/results"

@@ -15,7 +15,7 @@ from tests.cluster.chaos.lab import Lab
 from tests.cluster.chaos.registry import Outcome, Scenario
 from tests.cluster.cluster import Cluster, ClusterError
 from tests.cluster.layout import PROJECT
-from tests.cluster.revision import revision
+from tests.revision import revision
 
 RESULTS = PROJECT / "tests" / "cluster" / "results"
 

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from tests.cluster import revision
+from tests import revision
 
 
 @pytest.fixture

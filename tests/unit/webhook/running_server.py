@@ -5,15 +5,15 @@ import asyncio
 import base64
 import io
 import json
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 import aiohttp
 
+from tests.ports import free_ports
 from tests.unit.webhook.fake_api import CONFIGURATION, FakeApi, Json
 from webhook.server import serve
 from webhook.settings import Settings, add_arguments, settings_of
@@ -21,19 +21,6 @@ from webhook.settings import Settings, add_arguments, settings_of
 REFUSED: Final = {"kubernetes.io/ingress-bandwidth": "100m"}
 GOOD: Final = {"kubernetes.io/ingress-bandwidth": "0.1G"}
 HEAD: Final = b"POST /mutate HTTP/1.1\r\nHost: webhook\r\nContent-Type: application/json\r\n"
-
-
-def free_port() -> int:
-    return free_ports(1)[0]
-
-
-def free_ports(number: int) -> list[int]:
-    """Each another: one that was let go of may be the next that the kernel gives."""
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(number)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from tests.ports import free_port
 from tests.unit.webhook.fake_api import FakeApi, namespace
-from tests.unit.webhook.running_server import GOOD, HEAD, Raw, Running, free_port, review, running, until
+from tests.unit.webhook.running_server import GOOD, HEAD, Raw, Running, review, running, until
 from webhook import server
 from webhook.bounded import BoundedServer, Bounds
 

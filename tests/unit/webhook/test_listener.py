@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from certs.authority import KeyPair, issue, make_authority, pem_of
-from tests.unit.webhook.running_server import free_port
+from tests.ports import free_port
 from webhook.bounded import BoundedServer
 from webhook.listener import Listener, UnusableCertificateError
 from webhook.metrics import Metrics

@@ -20,8 +20,9 @@ import aiohttp
 import pytest
 
 from certs.credentials import Lifetimes
+from tests.ports import free_ports
 from tests.unit.webhook.fake_api import CONFIGURATION, SECRET, FakeApi, namespace
-from tests.unit.webhook.running_server import GOOD, free_ports, parsed, review, running, until
+from tests.unit.webhook.running_server import GOOD, parsed, review, running, until
 from webhook import server
 
 

@@ -1,8 +1,9 @@
 """Which version of the program a result is of."""
 
 import subprocess
+from pathlib import Path
 
-from tests.cluster.layout import PROJECT
+PROJECT = Path(__file__).parents[1]
 
 # What is measured is kept there, and does not change what is measured next.
 RESULTS = ("tests/bench/results", "tests/cluster/results")
