@@ -37,6 +37,8 @@ UNREADABLE: Final = 2
 _DEPTH: Final = 8
 # Where a workload has its template: a Deployment, say, or a resource of somebody else's that is like one; a CronJob.
 _TEMPLATES: Final = (("spec", "template"), ("spec", "jobTemplate", "spec", "template"))
+# go-yaml's, which `kubectl` has: PyYAML's own wants both a point and a sign in an exponent, and takes 1.5e8 for a text.
+_FLOAT: Final = re.compile(r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9][0-9_]*)?$")
 
 
 class Unreadable(ValueError):  # noqa: N818 - it names the input
@@ -111,14 +113,12 @@ def _load(text: bytes) -> Sequence[Any]:
     import yaml  # noqa: PLC0415 - JSON, as the API server's audit logs have it, does without
 
     class Loader(yaml.SafeLoader):
-        """YAML 1.1 as `kubectl` reads it: 1e8 is a number, a date and "=" are texts."""
+        """YAML 1.1 as `kubectl` reads it: 1e8 and 1.5e8 are numbers, a date and "=" are texts."""
 
     def as_written(loader: Loader, node: yaml.ScalarNode) -> Any:
         return loader.construct_scalar(node)
 
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), [*"-+0123456789"]
-    )
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, [*"-+.0123456789"])
     for tag in ("timestamp", "value"):
         Loader.add_constructor(f"tag:yaml.org,2002:{tag}", as_written)
     try:

@@ -155,6 +155,21 @@ class TestYaml:
         assert refused
         assert '"2026-01-01"' in printed
 
+    @pytest.mark.parametrize("number", ["1e8", "1.5e8", ".5e9", "1.e8", "+1.5e8", "-.5", "1_0e8", "1.5E+8", "089"])
+    def test_a_number_without_quotes_is_one_as_kubectl_refuses_it(self, number: str) -> None:
+        with pytest.raises(InvalidReview, match=r"\(in quotes\), and is a number"):
+            said(CART.replace("0.1G", number))
+
+    @pytest.mark.parametrize("limit", ["1.5G", ".5G", '"1.5e8"', "'.5e9'"])
+    def test_a_limit_with_a_suffix_or_in_quotes_is_a_text(self, limit: str) -> None:
+        assert said(CART.replace("0.1G", limit)).startswith("Pod shop/cart: allowed")
+
+    @pytest.mark.parametrize("text", ["1e", "1.5e", "e8", ".", "1.2.3", "_1e8"])
+    def test_what_only_begins_like_a_number_is_refused_as_it_was_written(self, text: str) -> None:
+        printed, refused = review_text(CART.replace("0.1G", text).encode(), network=None)
+        assert refused
+        assert f'"{text}"' in printed
+
     def test_an_equals_sign_is_a_text_as_in_the_schemas_of_operators(self) -> None:
         schema = "{kind: CustomResourceDefinition, spec: {enum: [=, '!=']}}"
         assert said(f"{schema}\n---{CART}").startswith("Pod shop/cart: allowed")
