@@ -110,7 +110,13 @@ def _load(text: bytes) -> Sequence[Any]:
         pass  # then it is YAML, or nothing
     except RecursionError as error:
         raise Unreadable("standard input is nested too deeply") from error
-    import yaml  # noqa: PLC0415 - JSON, as the API server's audit logs have it, does without
+    try:
+        import yaml  # noqa: PLC0415 - JSON, as the API server's audit logs have it, does without
+    except ImportError as error:
+        raise Unreadable(
+            "standard input is no JSON, and to read YAML this Python lacks PyYAML: install it (Debian: python3-yaml; "
+            "pip: pyyaml), or give JSON, as `kubectl ... -o json` writes it"
+        ) from error
 
     class Loader(yaml.SafeLoader):
         """YAML 1.1 as `kubectl` reads it: 1e8 and 1.5e8 are numbers, a date and "=" are texts."""

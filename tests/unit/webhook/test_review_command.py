@@ -266,6 +266,29 @@ class TestCommand:
             assert stream.startswith(start)
             assert bool(stream) is bool(start)
 
+    @pytest.mark.parametrize(
+        ("text", "status", "printed"),
+        [
+            (CART, 2, ("", "webhook review: standard input is no JSON, and to read YAML this Python lacks PyYAML")),
+            (json.dumps(pod()), 0, ("Pod default/cart: allowed", "")),
+        ],
+        ids=["YAML", "JSON"],
+    )
+    def test_without_pyyaml_yaml_is_unreadable_not_refused(
+        self,
+        text: str,
+        status: int,
+        printed: tuple[str, str],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "yaml", None)  # as if it were not installed
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(text.encode())))
+        assert main(["review"]) == status
+        for stream, start in zip(capsys.readouterr(), printed, strict=True):
+            assert stream.startswith(start)
+            assert stream.count("\n") == bool(start)
+
     def test_it_answers_without_loading_a_server_or_a_kubernetes_client(self) -> None:
         script = (
             "import sys\nfrom webhook.__main__ import main\n"
