@@ -1,6 +1,7 @@
 """The documentation: its links lead somewhere, and its tables have all that the programs have."""
 
 import argparse
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,19 @@ def test_no_registry_is_named() -> None:
     manifests = [file for file in (ROOT / "manifests").rglob("*") if file.is_file()]
     for file in (*PAGES, *manifests, *ROOT.glob("*.lock")):
         assert not re.search(r"\b(ghcr|docker|quay|gcr)\.io\b", file.read_text()), file
+
+
+def test_the_readmes_check_of_the_webhook_has_a_limit_that_is_refused_as_it_says() -> None:
+    """One that is allowed would pass also where nobody asks the webhook."""
+    found = re.search(
+        r"denied the request: \.\.\. (.*?)`.*? run try .*? --annotations=(\S+?)=(\S+) ", README, re.DOTALL
+    )
+    assert found
+    said, annotation, limit = found.groups()
+    pod = {"kind": "Pod", "metadata": {"name": "try", "annotations": {annotation: limit}}, "spec": {}}
+    printed, refused = review_command.review_text(json.dumps(pod).encode(), network=None)
+    assert refused
+    assert printed.endswith(f"{said}\n")
 
 
 def test_every_target_of_make_that_the_readme_names_is_there_and_says_the_same_of_test() -> None:
