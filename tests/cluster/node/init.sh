@@ -14,6 +14,10 @@ chmod 1777 /tmp /dev/shm
 mkdir -p /run/netns /run/lock "$PROJECT"
 mount --bind /opt/cluster/project "$PROJECT"
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
+# What is not a Pod has one share of the CPU, and all Pods have one, as by systemd's system.slice: were each process of
+# the runtime one of the root's, fifty Pods that begin would leave less than a hundredth of the CPU to those that run.
+mkdir /sys/fs/cgroup/system
+echo $$ > /sys/fs/cgroup/system/cgroup.procs
 mount -t bpf bpf /sys/fs/bpf
 mount -t securityfs securityfs /sys/kernel/security
 # The disk with the images: overlayfs works on it, as it does not on hostfs.
