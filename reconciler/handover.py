@@ -39,6 +39,8 @@ def _state(held: Filter, tenant: Tenant) -> bytes:
     if older is None or held.class_id is None:
         return b""
     with closing(older):
+        if older.state is None:
+            return b""
         entry, state = older.read_limit(held.class_id), older.read_state(held.class_id)
     if entry is None or (entry.pod_uid, entry.generation) != (tenant.pod_uid, decode_counters(state).generation):
         return b""

@@ -42,13 +42,13 @@ def inspect(netns_path: str) -> Inspection:
 
 
 def _counters(program_id: int, slot: int, netns_path: str) -> PodCounters | None:
-    """What a program has counted in a slot; None of one that is not ours, or where no limit is. Raises OSError."""
+    """What a program has counted in a slot; None where none can be read, or no limit is. Raises OSError."""
     program = Program.adopt(None, [program_id])
     if program is None:
         return None
     with closing(program):
         first = next(iter(limits_of(program, slot).values()), None)
-        if first is None:
+        if first is None or program.state is None:
             return None
         return pod_counters(program, Tenant(first.pod_uid, first.netns_inode), slot, netns_path)
 

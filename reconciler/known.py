@@ -41,7 +41,9 @@ class Known:
     """Those that the kernel may hold something for, whether limits are wanted or not."""
     _unheard: set[Key] = field(default_factory=set)
     """Those that a replay told of, as they began, and the API server has not been heard of, which knows of changes."""
-    _unclaimed: dict[Key, tuple[Limits, Limits]] = field(default_factory=dict)
+    _unread: set[Key] = field(default_factory=set)
+    """Those that may have had limits in force, which could not be read: nobody is told that there were none."""
+    _unclaimed: dict[Key, tuple[Limits, Limits | None]] = field(default_factory=dict)
     """What the kernel was found to hold for sandboxes that nobody has told of yet: as of `adopt`."""
     _expects_next: bool = False
     """Whether a Pod that is listed without a netns may just have lost it, and is to get another sandbox."""
@@ -52,6 +54,7 @@ class Known:
         """The runtime tells of a sandbox as it begins: it is as it is told."""
         self.sandboxes.add(sandbox)
         self._unheard.discard(sandbox.key)
+        self._unread.discard(sandbox.key)
         self._unclaimed.pop(sandbox.key, None)
 
     def replayed(self, sandboxes: Iterable[Sandbox]) -> None:
@@ -118,23 +121,29 @@ class Known:
 
     def began_unlimited(self, sandbox: Sandbox) -> bool:
         """Whether it asked for a limit when it began, by the runtime's word, and was not given any that can be had."""
-        return bool(intent(sandbox.pod, Limits()).limits) and not self.applied(sandbox).asked
+        if self.applied(sandbox).asked or sandbox.key in self._unread:
+            return False
+        return bool(intent(sandbox.pod, Limits()).limits)
 
-    def adopt(self, key: Key, wanted: Limits, in_force: Limits) -> None:
-        """The kernel holds something for this netns: limits that were to be, and those in force.
+    def adopt(self, key: Key, wanted: Limits, in_force: Limits | None) -> None:
+        """The kernel holds something for this netns: limits that were to be, and those in force; None: cannot be read.
 
-        They stay until the API server says otherwise, which alone knows of changes.
+        They stay until the API server says otherwise, which alone knows of changes. Where none are known, it is waited
+        for.
         """
         self.sandboxes.place(key)
         if not any(sandbox.key == key for sandbox in self.sandboxes.of(key[0])):
             self._unclaimed[key] = wanted, in_force
             return
         self._unsure.add(key)
-        self._unheard.discard(key)
         if wanted and self.sandboxes.adopt(key, wanted):
+            self._unheard.discard(key)
             self._last_good[key[0]] = wanted
         if in_force:
             self._applied[key] = Applied(in_force)
+        elif in_force is None:
+            self._unread.add(key)
+            self.latecomers.forget(key)
 
     def lost(self, uid: str | None = None) -> tuple[Sandbox, ...]:
         """The sandboxes of Pods, or of one, that ask for a limit and have a netns, which the runtime does not name.
@@ -184,6 +193,7 @@ class Known:
         if not fails:
             self._failures.pop(sandbox.key, None)
         self._unsure.discard(sandbox.key)
+        self._unread.discard(sandbox.key)
         self._applied[sandbox.key] = after
         # An interface may be gone for a moment only: the last good limits are those that were wanted last.
         self._last_good[sandbox.pod.uid] = wanted
@@ -194,6 +204,7 @@ class Known:
         self._failures.pop(sandbox.key, None)
         self._unsure.discard(sandbox.key)
         self._unheard.discard(sandbox.key)
+        self._unread.discard(sandbox.key)
         self.latecomers.forget(sandbox.key)
         if not self.sandboxes.of(sandbox.pod.uid):
             self._last_good.pop(sandbox.pod.uid, None)

@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found for a netns: the limits that were to be, and those that packets come by."""
+    """What was found for a netns: the limits that were to be, and those that packets come by; None: cannot be told."""
 
     wanted: Limits
-    in_force: Limits
+    in_force: Limits | None
 
 
 class Loading:
@@ -115,6 +115,6 @@ class Loading:
         found = {key: Found(limits, in_force=Limits()) for key, limits in in_map.items()}
         for key, limits in shaper.found.items():
             # Of a netns that could not be read it is supposed that what the map has is in force.
-            in_force = in_map.get(key, Limits()) if limits is None else limits
-            found[key] = Found(in_map.get(key, in_force), in_force)
+            in_force = in_map.get(key) if limits is None else limits
+            found[key] = Found(in_map.get(key, in_force or Limits()), in_force)
         return shaper, found

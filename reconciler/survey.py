@@ -30,8 +30,8 @@ _LOG: Final = logging.getLogger(__name__)
 class Survey:
     """`held` has those network namespaces that hold anything of ours, or could not be read, with their limits.
 
-    The limits are those in force; None: of a netns that cannot be read. `program_ids` are the programs that shape
-    somewhere.
+    The limits are those in force; None: of a netns that cannot be read, or is shaped by a program whose limits cannot.
+    `program_ids` are the programs that shape somewhere.
     """
 
     paths: Mapping[Tenant, str] = field(default_factory=dict)
@@ -90,26 +90,28 @@ class _Surveyor:
             if pod_uid is not None:
                 self.held[pod_uid, path] = None
             return
-        entries = self._entries(links)
+        entries, are_all = self._entries(links)
         owner = pod_uid or next((each.pod_uid for each in entries.values() if each.netns_inode == inode), None)
         if owner is None:
             return
         self.paths[Tenant(owner, inode)] = path
         if any(link.is_touched for link in links):
             rates = {direction: each.bits_per_second for direction, each in entries.items() if each.pod_uid == owner}
-            self.held[owner, path] = in_force(rates)
+            self.held[owner, path] = in_force(rates) if are_all else None
 
-    def _entries(self, links: Iterable[ObservedLink]) -> dict[Direction, LimitEntry]:
-        """What the filters find in their programs' maps."""
+    def _entries(self, links: Iterable[ObservedLink]) -> tuple[dict[Direction, LimitEntry], bool]:
+        """What the filters find in their programs' maps, and whether all of these can be read."""
         found: dict[Direction, LimitEntry] = {}
+        are_all = True
         for held in (link.ours(Direction.EGRESS) for link in links):
             if held is None or held.class_id is None or held.program_id is None:
                 continue
             program = self._program(held.program_id)
-            entry = program.read_limit(held.class_id) if program else None
-            if entry is not None:
+            if program is None:
+                are_all = False
+            elif (entry := program.read_limit(held.class_id)) is not None:
                 found[Direction.INGRESS if held.class_id % 2 else Direction.EGRESS] = entry
-        return found
+        return found, are_all
 
     def _program(self, program_id: int) -> Program | None:
         if program_id not in self.programs:

@@ -5,6 +5,7 @@ reconciler knows whether what runs is what it would load itself. Which variant o
 in the name: that is the kernel's doing, and the same on a kernel every time.
 """
 
+import errno
 import hashlib
 import logging
 import os
@@ -48,7 +49,8 @@ class Program:
     program_id: int
     descriptor: int
     limits: int
-    state: int
+    state: int | None
+    """None: of another version, which keeps something else there."""
     written: bytearray = field(repr=False, compare=False)
     """What the limits map should hold: as it was found, and since then as we wrote it."""
 
@@ -83,9 +85,10 @@ class Program:
 
     @classmethod
     def adopt(cls, slots: int | None, program_ids: Iterable[int]) -> Self | None:
-        """The program of this version, if it is among those that filters hold. `slots` None: of any number of slots.
+        """The program of this version, if it is among those that filters hold.
 
-        Raises OSError when its limits cannot be read.
+        `slots` None: of any number of slots, and of any version whose limits can be read. Raises OSError when they
+        cannot be at the moment.
         """
         bpf = Bpf()
         for program_id in dict.fromkeys(program_ids):
@@ -105,7 +108,7 @@ class Program:
                 found = bpf.map_info(maps["limits"]).entries // 2 - 1
                 written = bytearray(_read_all(bpf, maps["limits"], _entries(found)))
                 opened.pop_all()
-                return cls(bpf, found, program_id, descriptor, maps["limits"], maps["state"], written)
+                return cls(bpf, found, program_id, descriptor, maps["limits"], maps.get("state"), written)
         return None
 
     @property
@@ -147,17 +150,23 @@ class Program:
         return buckets.decode_counters(state), buckets.queue_ns(state, bits_per_second, time.monotonic_ns())
 
     def read_state(self, class_id: int) -> bytes:
-        """All that the shaper keeps of a bucket."""
-        return self.bpf.lookup(self.state, class_id, buckets.STATE_BYTES)
+        """All that the shaper keeps of a bucket. Raises OSError also where that is another version's own."""
+        return self.bpf.lookup(self._known_state(), class_id, buckets.STATE_BYTES)
 
     def write_state(self, class_id: int, state: bytes) -> None:
         """Give a bucket its state: only of one that no filter leads to yet, as the shaper writes it without a lock."""
-        self.bpf.update(self.state, class_id, state)
+        self.bpf.update(self._known_state(), class_id, state)
 
     def close(self) -> None:
         """Let go of the descriptors."""
         for descriptor in (self.descriptor, self.limits, self.state):
-            os.close(descriptor)
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def _known_state(self) -> int:
+        if self.state is None:
+            raise OSError(errno.ENOTSUP, "what it keeps of a Pod's packets is another version's")
+        return self.state
 
 
 def _entries(slots: int) -> int:
@@ -221,7 +230,10 @@ def _load_error(failure: str) -> ShapingError:
 
 
 def _adopted_maps(bpf: Bpf, descriptor: int, slots: int | None, kept: ExitStack) -> dict[str, int] | None:
-    """Descriptors of the program's maps by name, if it is our program with maps as we know them; `kept` closes them."""
+    """Descriptors of those of the program's maps that are as we know them, by name; `kept` closes them.
+
+    None if it is not our program, or lacks one of them; of another version the limits are enough.
+    """
     info = bpf.program_info(descriptor)
     if not info.name.startswith(_function_name(slots) if slots else _FUNCTION_PREFIX):
         return None
@@ -233,7 +245,7 @@ def _adopted_maps(bpf: Bpf, descriptor: int, slots: int | None, kept: ExitStack)
             map_info = bpf.map_info(map_descriptor)
             if _VALUE_BYTES.get(map_info.name) == map_info.value_bytes:
                 found[map_info.name] = map_descriptor
-        if set(found) != set(MAPS):
+        if not found.keys() >= {*(MAPS if slots else ("limits",))}:
             return None
         for name, map_descriptor in found.items():
             found[name] = os.dup(map_descriptor)

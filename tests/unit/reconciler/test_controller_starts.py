@@ -62,16 +62,22 @@ async def test_a_pod_that_the_api_server_no_longer_has_is_as_it_was_last_until_i
     assert bench.told.notices[-2:] == [("u1", "forgotten"), ("u2", "forgotten")]
 
 
-@pytest.mark.parametrize("limits", [Limits(), Limits(ingress=M20)])
-async def test_what_is_left_of_a_limit_that_nobody_wants_any_more_is_taken_away_after_a_restart(limits):
+@pytest.mark.parametrize(
+    ("found", "limits"),
+    [(Limits(), Limits()), (Limits(ingress=M20), Limits(ingress=M20)), (None, Limits(ingress=M20))],
+    ids=["nothing in force", "a limit", "what cannot be read"],
+)
+async def test_what_is_left_of_a_limit_that_nobody_wants_any_more_is_taken_away_after_a_restart(found, limits):
     bench = Bench()
-    bench.kernel.found = {("u1", A): limits}
+    bench.kernel.found = {("u1", A): found}
     bench.kernel.held = {("u1", A): limits}
+    bench.gate = asyncio.Event()
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([sandbox(ingress=None), sandbox("s2", uid="u2", path=B, ingress=None)])
     await bench.settle()
     # A limit may have been added while the Pod ran, which the API server knows and the runtime does not.
     assert bench.kernel.held == {("u1", A): limits}
+    assert Limits() not in [asked for _, _, asked in bench.kernel.calls]
     bench.controller.on_pods([api_pod("u1"), api_pod("u2")])
     await bench.settle()
     assert bench.kernel.calls[-1] == ("u1", A, Limits())
@@ -101,6 +107,25 @@ async def test_limits_changed_while_the_pod_ran_outlast_a_restart_while_the_api_
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
     assert bench.told.notices == [("shop/web-0", "BandwidthChanged")]
+    run.cancel()
+
+
+async def test_what_an_older_program_holds_that_cannot_be_read_stays_until_the_api_server_has_told_of_its_pod():
+    bench = Bench()
+    bench.kernel.found = {("u1", A): None}
+    bench.kernel.held = {("u1", A): Limits(ingress=M20)}
+    bench.gate = asyncio.Event()
+    run = asyncio.create_task(bench.controller.run())
+    for _ in range(2):
+        await bench.controller.on_synchronize([sandbox(ingress="100M")])
+        await bench.settle()
+        assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
+    bench.kernel.held.clear()  # so that it is seen to be written: the program is another
+    bench.controller.on_pods([api_pod(ingress="20M", status=STARTED)])
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
+    assert bench.told.notices == [("shop/web-0", "BandwidthLimited")], "nobody knows that it ran without its limits"
+    assert unshaped_seconds(bench) == 0
     run.cancel()
 
 

@@ -85,6 +85,20 @@ def test_a_program_that_is_not_ours_is_let_go(monkeypatch, other):
     assert descriptors() == before
 
 
+def test_of_a_program_that_keeps_another_state_the_limits_alone_are_read(monkeypatch):
+    before = descriptors()
+    monkeypatch.setitem(MAPS, 2, ("state", buckets.STATE_BYTES + 8))  # a look-up would write past what is ours
+    monkeypatch.setattr(program, "Bpf", Bpf)
+    assert Program.adopt(SLOTS, [7]) is None
+    older = Program.adopt(None, [7])
+    assert older.read_limit(2) is None
+    for use in (older.read_state, older.read_counters):
+        with pytest.raises(OSError, match="another version's"):
+            use(2)
+    older.close()
+    assert descriptors() == before
+
+
 def test_out_of_descriptors_in_the_midst_of_an_adoption_leaves_none_behind(monkeypatch):
     before, dup, failing = descriptors(), os.dup, [False, True]
 
