@@ -38,8 +38,8 @@ from reconciler.upkeep import Upkeep
 LIST_PATIENCE_S = 30.0
 """How long Pods that ran before wait for the API server, which usually lists them within a second."""
 NEXT_PATIENCE_S = 60.0
-"""How long a Pod that is listed without a netns, as all are when the node was started again, may take to get another
-sandbox, and the API server to hear that no container of it runs."""
+"""How long a Pod that is listed without a netns (or with one that is not to be seen), as all are when the node was
+started again, may take to get another sandbox, and the API server to hear that no container of it runs."""
 
 log = logging.getLogger(__name__)
 
@@ -108,10 +108,9 @@ class Controller:
             there_since_s=there_since_s,
         )
         self.upkeep = Upkeep(
-            self._sandboxes,
+            self._known,
             loading=self._loading,
             work=self._work,
-            in_force=lambda sandbox: self._known.applied(sandbox).limits,
             forget=self.forget,
             look_at=self.look_at,
             sleep=sleep,
@@ -132,7 +131,7 @@ class Controller:
             self._waiting = self._background.spawn(self._wait_for_list())
         if self._awaiting_next is not None:
             self._awaiting_next.cancel()
-        if self._sandboxes.unplaced():
+        if self._known.expects_next:
             self._awaiting_next = self._background.spawn(self._wait_for_next())
         if self._starting is None:
             self._starting = self._background.spawn(self._begin())
@@ -149,7 +148,7 @@ class Controller:
         if not sandbox.netns_path:
             self.look_at(sandbox.pod.uid)
             return
-        if not await self._looking.look(sandbox, begins=True):
+        if not await self._looking.look(sandbox):
             self._known.latecomers.found([sandbox.key], since_s=self._now())
         if self._known.intent(sandbox).limits:
             self._metrics.hook_seconds.observe(self._monotonic() - began)
@@ -282,7 +281,7 @@ class Controller:
     async def _wait_for_next(self) -> None:
         await self._sleep(NEXT_PATIENCE_S)
         self._known.expect_no_next()
-        for sandbox in self._known.lost():
+        for sandbox in (*self._known.lost(), *filter(self._known.is_out_of_sight, self._sandboxes)):
             self.look_at(sandbox.pod.uid)
 
     async def _look_for_ever(self) -> None:

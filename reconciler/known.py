@@ -45,23 +45,31 @@ class Known:
     """Those that may have had limits in force, which could not be read: nobody is told that there were none."""
     _unclaimed: dict[Key, tuple[Limits, Limits | None]] = field(default_factory=dict)
     """What the kernel was found to hold for sandboxes that nobody has told of yet: as of `adopt`."""
-    _expects_next: bool = False
-    """Whether a Pod that is listed without a netns may just have lost it, and is to get another sandbox."""
+    expects_next: bool = False
+    """Whether a Pod that is listed without a netns, or with one that is not seen, may be about to get another."""
     _hears_out: bool = True
     """Whether the API server's first list is waited for."""
+    _listed: bool = False
+    """Whether it has come."""
+    _begun: set[Key] = field(default_factory=set)
+    """Those that the runtime told of as they began, and has told of since: it tells of their end as well."""
+    _seen: dict[Key, bool] = field(default_factory=dict)
+    """Of those whose netns was looked for, whether it was ever there."""
 
     def began(self, sandbox: Sandbox) -> None:
         """The runtime tells of a sandbox as it begins: it is as it is told."""
         self.sandboxes.add(sandbox)
+        self._begun.add(sandbox.key)
+        self._seen.pop(sandbox.key, None)
         self._unheard.discard(sandbox.key)
         self._unread.discard(sandbox.key)
         self._unclaimed.pop(sandbox.key, None)
 
     def replayed(self, sandboxes: Iterable[Sandbox]) -> None:
         """The runtime's full list."""
-        before = {sandbox.key for sandbox in self.sandboxes}
-        self.sandboxes.replay(sandboxes)
-        self._expects_next = True
+        told, before = list(sandboxes), {sandbox.key for sandbox in self.sandboxes}
+        self.sandboxes.replay(told)
+        self._begun &= {sandbox.key for sandbox in told}
         if self._hears_out:
             self._unheard |= {sandbox.key for sandbox in self.sandboxes} - before
         # A list may leave one out that a later one has: containerd does whose state it cannot tell at the moment.
@@ -70,10 +78,12 @@ class Known:
             self.adopt(key, wanted, in_force)
         lost = {sandbox.key for sandbox in (*self.sandboxes.nowhere(), *self.sandboxes.unplaced())}
         self._failures = {key: held for key, held in self._failures.items() if key[1] or key in lost}
+        never_seen = (not self._seen.get(sandbox.key) for sandbox in self.sandboxes)
+        self.expects_next = bool(self.sandboxes.unplaced()) or any(never_seen)
 
     def expect_no_next(self) -> None:
         """Whose sandbox has ended has another by now, as far as its Pod runs."""
-        self._expects_next = False
+        self.expects_next = False
 
     def waits(self, sandbox: Sandbox) -> bool:
         """Whether it is judged only when the API server has told of its Pod.
@@ -90,6 +100,7 @@ class Known:
     def listed(self, views: Iterable[PodView]) -> tuple[list[str], list[str]]:
         """The API server's full list. Gives the uids of Pods to look at, and of those that are gone."""
         before, self._views = self._views, {view.uid: view for view in views}
+        self._listed = True
         gone = [uid for uid in before if uid not in self._views]
         for uid in gone:
             self.sandboxes.learn(before[uid])
@@ -136,6 +147,7 @@ class Known:
             self._unclaimed[key] = wanted, in_force
             return
         self._unsure.add(key)
+        self._seen[key] = True
         if wanted and self.sandboxes.adopt(key, wanted):
             self._unheard.discard(key)
             self._last_good[key[0]] = wanted
@@ -150,7 +162,7 @@ class Known:
 
         Of those that were there before, the ones that have ended have none: only the API server tells which run.
         """
-        unplaced = () if self._expects_next else self.sandboxes.unplaced()
+        unplaced = () if self.expects_next else self.sandboxes.unplaced()
         return tuple(
             sandbox
             for sandbox in (*self.sandboxes.nowhere(), *unplaced)
@@ -159,6 +171,28 @@ class Known:
             and (view.running or sandbox not in unplaced)
             and intent(view, Limits()).limits
         )
+
+    def looked_for(self, sandbox: Sandbox, *, is_there: bool) -> None:
+        """The netns of a sandbox was looked for."""
+        self._seen[sandbox.key] = is_there or self._seen.get(sandbox.key, False)
+
+    def is_gone(self, sandbox: Sandbox) -> bool:
+        """Whether a sandbox whose netns is not there has ended. If that was never seen, it may be out of sight only."""
+        is_known = sandbox.key in self._begun or sandbox.pod.uid in self._views or not self._listed
+        return self._seen.get(sandbox.key, False) or not is_known
+
+    def is_out_of_sight(self, sandbox: Sandbox) -> bool:
+        """Whether a sandbox is there, though its netns is not and never was.
+
+        Of those that the runtime only lists, the ones that have ended have none either: as for those that are `lost`.
+        """
+        if sandbox not in self.sandboxes or self._seen.get(sandbox.key):
+            return False
+        if sandbox.key in self._begun:
+            return True
+        all_of_it, view = self.sandboxes.of(sandbox.pod.uid), self._views.get(sandbox.pod.uid)
+        is_latest = sandbox.id == all_of_it[-1].id and not any(self._seen.get(each.key) for each in all_of_it)
+        return is_latest and view is not None and view.running and not self.expects_next
 
     def is_settled(self, sandbox: Sandbox) -> bool:
         """Whether nothing was asked for, nothing failed, and the kernel holds nothing that is not known."""
@@ -194,6 +228,7 @@ class Known:
             self._failures.pop(sandbox.key, None)
         self._unsure.discard(sandbox.key)
         self._unread.discard(sandbox.key)
+        self.looked_for(sandbox, is_there=True)
         self._applied[sandbox.key] = after
         # An interface may be gone for a moment only: the last good limits are those that were wanted last.
         self._last_good[sandbox.pod.uid] = wanted
@@ -205,6 +240,8 @@ class Known:
         self._unsure.discard(sandbox.key)
         self._unheard.discard(sandbox.key)
         self._unread.discard(sandbox.key)
+        self._begun.discard(sandbox.key)
+        self._seen.pop(sandbox.key, None)
         self.latecomers.forget(sandbox.key)
         if not self.sandboxes.of(sandbox.pod.uid):
             self._last_good.pop(sandbox.pod.uid, None)
@@ -219,9 +256,12 @@ class Known:
 
     def wanted(self) -> Wanted:
         """How the sandboxes fare that ask for a limit."""
-        asking = [sandbox for sandbox in self.sandboxes if self.intent(sandbox).limits]
+        asking = [each for each in self.sandboxes if self.intent(each).limits and self._may_be_there(each)]
         states = Counter(self._state(sandbox) for sandbox in (*asking, *self.lost()))
         return Wanted(states.total(), **{state: states[state] for state in ("shaped", "partial", "failed")})
+
+    def _may_be_there(self, sandbox: Sandbox) -> bool:
+        return self._seen.get(sandbox.key, True) or self.expects_next or self.is_out_of_sight(sandbox)
 
     def _state(self, sandbox: Sandbox) -> str:
         """Of those without an ipvlan interface there is none, nor of those that are still to be looked at."""

@@ -41,19 +41,16 @@ class Looking:
         self._failures, self._ears, self._events, self._metrics = failures, ears, events, metrics
         self._now, self._there_since_s = now, there_since_s
 
-    async def look(self, sandbox: Sandbox, *, begins: bool = False) -> bool:
-        """Compare what one sandbox should have with what it has, and make it so. False if it has not what it should.
-
-        `begins`: the runtime waits with its containers, so its netns is there, or else out of sight for good.
-        """
+    async def look(self, sandbox: Sandbox) -> bool:
+        """Compare what one sandbox should have with what it has, and make it so. False if it has not what it should."""
         try:
-            return await self._make_sure(sandbox, begins=begins)
+            return await self._make_sure(sandbox)
         except Exception as error:  # a defect that one Pod brings out must cost the others nothing
             log.exception("a defect: a Pod cannot be looked at", extra={"pod": str(sandbox.pod)})
             self._failures.failed(sandbox, ShapingError(f"a defect of the reconciler, please report it: {error!r}"))
             return False
 
-    async def _make_sure(self, sandbox: Sandbox, *, begins: bool) -> bool:
+    async def _make_sure(self, sandbox: Sandbox) -> bool:
         if self._known.waits(sandbox):
             return True
         if not self._loading.done:  # every Pod is looked at when it is
@@ -66,9 +63,9 @@ class Looking:
             if self._loading.trouble:
                 self._failures.tell_once(sandbox, self._loading.trouble)
                 return False
-        return await self._make_so(await self._loading.shaper(), sandbox, begins=begins)
+        return await self._make_so(await self._loading.shaper(), sandbox)
 
-    async def _make_so(self, shaper: Shaper, sandbox: Sandbox, *, begins: bool) -> bool:
+    async def _make_so(self, shaper: Shaper, sandbox: Sandbox) -> bool:
         async with self._work.turn:
             if sandbox not in self._known.sandboxes:  # let go while this waited
                 return True
@@ -79,7 +76,8 @@ class Looking:
             try:
                 outcome = await self._work.within(shaper.shape, view.uid, sandbox.netns_path, wanted.limits)
             except NetnsGoneError as error:
-                if begins:
+                self._known.looked_for(sandbox, is_there=False)
+                if wanted.limits and self._known.is_out_of_sight(sandbox):
                     self._failures.failed(
                         sandbox, NetnsGoneError(f"the reconciler does not see its network namespace: {error}")
                     )

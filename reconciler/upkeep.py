@@ -8,11 +8,10 @@ from collections.abc import Awaitable, Callable
 
 from reconciler.due import Urgency
 from reconciler.kernel_work import KernelWork
+from reconciler.known import Known
 from reconciler.loading import Loading
 from reconciler.pods import PodView
-from reconciler.sandboxes import Sandbox, Sandboxes
 from reconciler.shaping import PodCounters, ShapingError
-from webhook.contract import Limits
 
 AUDIT_S = 1.5
 COLLECT_S = 30.0
@@ -26,22 +25,21 @@ log = logging.getLogger(__name__)
 class Upkeep:
     """Works on what the controller holds.
 
-    `in_force` gives the limits of a sandbox, `forget` lets go of one by its id, `look_at` has a Pod looked at.
+    `forget` lets go of a sandbox by its id, `look_at` has a Pod looked at.
     """
 
     def __init__(
         self,
-        sandboxes: Sandboxes,
+        known: Known,
         *,
         loading: Loading,
         work: KernelWork,
-        in_force: Callable[[Sandbox], Limits],
         forget: Callable[[str], Awaitable[None]],
         look_at: Callable[[str, Urgency], None],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._sandboxes, self._loading, self._work = sandboxes, loading, work
-        self._in_force, self._forget, self._look_at, self._sleep = in_force, forget, look_at, sleep
+        self._known, self._sandboxes, self._loading, self._work = known, known.sandboxes, loading, work
+        self._forget, self._look_at, self._sleep = forget, look_at, sleep
 
     async def run_collector(self) -> None:
         """Free, now and then, what Pods that vanished without a word have left.
@@ -65,7 +63,10 @@ class Upkeep:
         try:
             vanished = set(await self._work.within(shaper.vanished, live))
             for sandbox in self._sandboxes:
-                if sandbox.key in vanished:
+                if sandbox.key in live:
+                    self._known.looked_for(sandbox, is_there=sandbox.key not in vanished)
+            for sandbox in self._sandboxes:
+                if sandbox.key in vanished and self._known.is_gone(sandbox):
                     await self._forget(sandbox.id)
             freed = await self._work.do(shaper.collect, live)
         except ShapingError as error:
@@ -109,4 +110,6 @@ class Upkeep:
             except ShapingError as error:  # the scrape has all other figures, and the next one may have these
                 log.warning("some Pods were not counted", extra={"error": str(error)})
         of_pods = [(known.get((each.pod_uid, each.netns_path or "")), each) for each in counted]
-        return [(held.pod, each.holding(self._in_force(held))) for held, each in of_pods if held is not None]
+        return [
+            (held.pod, each.holding(self._known.applied(held).limits)) for held, each in of_pods if held is not None
+        ]

@@ -1,0 +1,136 @@
+"""Pods whose network namespace is where the reconciler does not look, as where its mount does not propagate."""
+
+import asyncio
+
+import pytest
+
+from reconciler.known import Wanted
+from reconciler.shaping import NetnsGoneError
+from tests.unit.reconciler.controller_bench import STARTED, A, B, Bench, api_pod, sandbox
+from webhook.contract import Limits
+
+FAILED = ("shop/web-0", "BandwidthFailed")
+ENDED = {"containerStatuses": [{"state": {"terminated": {"startedAt": "2001-09-09T01:46:40Z"}}}]}
+
+
+def out_of_sight(bench, *paths):
+    """Makes network namespaces invisible; gives what makes them visible."""
+    shape, bench.kernel.gone = bench.kernel.shape, set(paths)
+
+    def unseen(uid, path, limits):
+        if path in bench.kernel.gone:
+            raise NetnsGoneError(f"no {path}")
+        return shape(uid, path, limits)
+
+    bench.kernel.shape = unseen
+    return bench.kernel.gone.clear
+
+
+@pytest.fixture
+async def restarted():
+    """A controller that starts when a Pod runs whose netns it does not see."""
+    bench = Bench()
+    bench.gate = asyncio.Event()
+    out_of_sight(bench, A)
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([sandbox()])
+    await bench.settle()
+    yield bench
+    run.cancel()
+
+
+async def test_a_pod_that_begins_where_it_is_not_seen_counts_as_failed_until_it_ends_or_is_seen(bench):
+    appear = out_of_sight(bench, A, B)
+    bench.gate = asyncio.Event()
+    await bench.controller.on_run(sandbox())
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
+    for _ in range(2):
+        await bench.controller.upkeep.collect()
+        assert bench.controller.wanted() == Wanted(2, 0, 0, 2)
+        await bench.controller.on_synchronize([sandbox(), sandbox("s2", uid="u2", path=B)])
+        await bench.settle()
+    assert bench.told.notices == [FAILED] * 2
+    await bench.controller.on_stop(sandbox())
+    assert bench.controller.wanted() == Wanted(1, 0, 0, 1)
+    appear()
+    bench.gate.set()
+    await bench.settle()
+    assert bench.controller.wanted() == Wanted(1, 1, 0, 0)
+
+
+async def test_a_pod_that_is_not_seen_and_is_annotated_later_is_told(bench):
+    out_of_sight(bench, A)
+    await bench.controller.on_run(sandbox(ingress=None))
+    bench.controller.on_pods([api_pod()])
+    await bench.controller.upkeep.collect()
+    assert bench.told.notices == []
+    bench.controller.on_pod_event("MODIFIED", api_pod(ingress="20M"))
+    await bench.settle()
+    assert bench.told.notices == [FAILED]
+    assert bench.controller.wanted() == Wanted(1, 0, 0, 1)
+
+
+async def test_of_those_that_are_listed_only_one_that_runs_is_told_when_no_other_sandbox_can_be_expected(restarted):
+    await restarted.controller.upkeep.collect()
+    assert list(restarted.controller._sandboxes), "the API server may know that it runs"
+    restarted.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await restarted.settle()
+    assert restarted.told.notices == []
+    restarted.gate.set()
+    await restarted.settle()
+    assert restarted.told.notices == [FAILED]
+    await restarted.controller.upkeep.collect()
+    assert restarted.controller.wanted() == Wanted(1, 0, 0, 1)
+    restarted.controller.on_pod_event("MODIFIED", api_pod(ingress="100M", status=ENDED))
+    await restarted.controller.upkeep.collect()
+    assert restarted.controller.wanted() == Wanted(0, 0, 0, 0)
+    restarted.controller.on_pod_event("MODIFIED", api_pod(ingress="100M", status=STARTED))
+    await restarted.settle()
+    assert restarted.controller.wanted() == Wanted(1, 0, 0, 1), "a container was between two starts"
+    restarted.controller.on_pod_event("DELETED", api_pod(ingress="100M", status=ENDED))
+    await restarted.controller.upkeep.collect()
+    assert list(restarted.controller._sandboxes) == []
+
+
+@pytest.mark.parametrize("status", [{}, ENDED])
+async def test_a_listed_pod_that_ended_while_nobody_was_there_is_told_nothing(restarted, status):
+    restarted.controller.on_pods([api_pod(ingress="100M", status=status)])
+    restarted.gate.set()
+    await restarted.settle()
+    await restarted.controller.upkeep.collect()
+    assert restarted.told.notices == []
+    assert restarted.controller.wanted() == Wanted(0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+async def test_a_sandbox_that_ended_before_the_one_that_runs_is_told_nothing(restarted, in_order):
+    both = [sandbox(), sandbox("s2", path=B)]
+    restarted.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await restarted.controller.on_synchronize(both if in_order else both[::-1])
+    restarted.gate.set()
+    await restarted.settle()
+    assert restarted.kernel.held.keys() == {("u1", B)}
+    assert FAILED not in restarted.told.notices
+    assert restarted.controller.wanted() == Wanted(1, 1, 0, 0)
+
+
+async def test_of_a_pods_sandboxes_that_are_listed_and_not_seen_one_runs_at_most(restarted):
+    restarted.kernel.gone.add(B)
+    restarted.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await restarted.controller.on_synchronize([sandbox(), sandbox("s2", path=B)])
+    restarted.gate.set()
+    await restarted.settle()
+    assert restarted.told.notices == [FAILED]
+    assert restarted.controller.wanted() == Wanted(1, 0, 0, 1)
+
+
+async def test_a_pod_whose_netns_was_seen_and_went_is_gone(bench):
+    await bench.controller.on_run(sandbox())
+    bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    out_of_sight(bench, A)
+    bench.controller.look_at("u1")
+    await bench.settle()
+    await bench.controller.upkeep.collect()
+    assert FAILED not in bench.told.notices
+    assert list(bench.controller._sandboxes) == []
+    assert Limits() not in bench.kernel.held.values()
