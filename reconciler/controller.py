@@ -156,7 +156,7 @@ class Controller:
     def on_late(self, pod: PodSandbox) -> None:
         """The runtime waits no longer for `on_run`, so containers start while it goes on."""
         if pod.netns_path:
-            self._known.latecomers.found([Sandbox.told(pod).key], since_s=self._now())
+            self._known.late(Sandbox.told(pod).key, self._now())
 
     async def on_stop(self, pod: PodSandbox) -> None:
         """The containers of a sandbox have ended; its network goes next."""

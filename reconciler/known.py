@@ -51,25 +51,33 @@ class Known:
     """Whether the API server's first list is waited for."""
     _listed: bool = False
     """Whether it has come."""
-    _begun: set[Key] = field(default_factory=set)
-    """Those that the runtime told of as they began, and has told of since: it tells of their end as well."""
+    _begun: dict[Key, bool] = field(default_factory=dict)
+    """Those that the runtime told of as they began, and lists still: they are there until it tells of their end.
+
+    False: it did not wait for what was to be done then, so one may have ended before it was looked at.
+    """
     _seen: dict[Key, bool] = field(default_factory=dict)
     """Of those whose netns was looked for, whether it was ever there."""
 
     def began(self, sandbox: Sandbox) -> None:
         """The runtime tells of a sandbox as it begins: it is as it is told."""
         self.sandboxes.add(sandbox)
-        self._begun.add(sandbox.key)
+        self._begun.setdefault(sandbox.key, True)
         self._seen.pop(sandbox.key, None)
         self._unheard.discard(sandbox.key)
         self._unread.discard(sandbox.key)
         self._unclaimed.pop(sandbox.key, None)
 
+    def late(self, key: Key, now_s: float) -> None:
+        """The runtime no longer waits for what is to be done as a sandbox begins, which it may be about to tell of."""
+        self._begun[key] = False
+        self.latecomers.found([key], since_s=now_s)
+
     def replayed(self, sandboxes: Iterable[Sandbox]) -> None:
         """The runtime's full list."""
         told, before = list(sandboxes), {sandbox.key for sandbox in self.sandboxes}
         self.sandboxes.replay(told)
-        self._begun &= {sandbox.key for sandbox in told}
+        self._begun = {each.key: self._begun[each.key] for each in told if each.key in self._begun}
         if self._hears_out:
             self._unheard |= {sandbox.key for sandbox in self.sandboxes} - before
         # A list may leave one out that a later one has: containerd does whose state it cannot tell at the moment.
@@ -178,7 +186,7 @@ class Known:
 
     def is_gone(self, sandbox: Sandbox) -> bool:
         """Whether a sandbox whose netns is not there has ended. If that was never seen, it may be out of sight only."""
-        is_known = sandbox.key in self._begun or sandbox.pod.uid in self._views or not self._listed
+        is_known = self._begun.get(sandbox.key) or sandbox.pod.uid in self._views or not self._listed
         return self._seen.get(sandbox.key, False) or not is_known
 
     def is_out_of_sight(self, sandbox: Sandbox) -> bool:
@@ -188,7 +196,7 @@ class Known:
         """
         if sandbox not in self.sandboxes or self._seen.get(sandbox.key):
             return False
-        if sandbox.key in self._begun:
+        if self._begun.get(sandbox.key):
             return True
         all_of_it, view = self.sandboxes.of(sandbox.pod.uid), self._views.get(sandbox.pod.uid)
         is_latest = sandbox.id == all_of_it[-1].id and not any(self._seen.get(each.key) for each in all_of_it)
@@ -240,7 +248,7 @@ class Known:
         self._unsure.discard(sandbox.key)
         self._unheard.discard(sandbox.key)
         self._unread.discard(sandbox.key)
-        self._begun.discard(sandbox.key)
+        self._begun.pop(sandbox.key, None)
         self._seen.pop(sandbox.key, None)
         self.latecomers.forget(sandbox.key)
         if not self.sandboxes.of(sandbox.pod.uid):

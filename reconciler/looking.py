@@ -17,6 +17,7 @@ from reconciler.ports import Shaper, Tell
 from reconciler.report import Notice, Reason, applied, report
 from reconciler.sandboxes import Sandbox
 from reconciler.shaping import NetnsGoneError, ShapingError
+from webhook.contract import Limits
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +55,7 @@ class Looking:
         if self._known.waits(sandbox):
             return True
         if not self._loading.done:  # every Pod is looked at when it is
-            asked = self._known.intent(sandbox)
-            if not asked.limits and not asked.notices:
+            if not self._known.intent(sandbox).limits:
                 return True
             await self._loading.tried()
             if sandbox not in self._known.sandboxes:
@@ -75,18 +75,8 @@ class Looking:
                 return True
             try:
                 outcome = await self._work.within(shaper.shape, view.uid, sandbox.netns_path, wanted.limits)
-            except NetnsGoneError as error:
-                self._known.looked_for(sandbox, is_there=False)
-                if wanted.limits and self._known.is_out_of_sight(sandbox):
-                    self._failures.failed(
-                        sandbox, NetnsGoneError(f"the reconciler does not see its network namespace: {error}")
-                    )
-                    return False
-                log.info("a Pod's network namespace is gone", extra={"pod": str(view), "netns": sandbox.netns_path})
-                return True
             except ShapingError as error:
-                self._failures.failed(sandbox, error)
-                return False
+                return self._failed(sandbox, wanted.limits, error)
             await self._ears.listen(sandbox.netns_path)
         problems = tuple(Notice(problem.kind, problem.message) for problem in outcome.problems)
         # On another network than ipvlan nothing is in force, and a Pod that was never admitted is nobody's concern.
@@ -104,6 +94,20 @@ class Looking:
         if outcome.lack is not None:
             self._failures.failed(sandbox, outcome.lack)
         return outcome.lack is None
+
+    def _failed(self, sandbox: Sandbox, wanted: Limits, error: ShapingError) -> bool:
+        """The kernel did not do it: gives what `look` does. Whoever asks for nothing, or has ended, misses nothing."""
+        if isinstance(error, NetnsGoneError):
+            self._known.looked_for(sandbox, is_there=False)
+            matters = bool(wanted) and self._known.is_out_of_sight(sandbox)
+            error = NetnsGoneError(f"the reconciler does not see its network namespace: {error}")
+        else:
+            matters = bool(wanted) or not self._known.is_settled(sandbox)
+        if matters:
+            self._failures.failed(sandbox, error)
+        else:
+            log.info("a Pod is gone, or asks for no limit", extra={"pod": str(sandbox.pod), "error": str(error)})
+        return not matters
 
     def _tell(self, sandbox: Sandbox, view: PodView, notices: Iterable[Notice]) -> None:
         # The API server tells of a static Pod under another uid: it is taken to have started with its sandbox.

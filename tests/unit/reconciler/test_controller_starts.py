@@ -214,6 +214,23 @@ async def test_no_pod_waits_for_a_program_that_cannot_be_loaded_and_each_is_limi
     run.cancel()
 
 
+async def test_a_pod_that_was_never_admitted_is_told_that_when_the_program_is_loaded_and_no_failure():
+    bench = Bench(start_failures=[ShapingError("no sch_fq")])
+    bench.gate = asyncio.Event()
+    run = asyncio.create_task(bench.controller.run())
+    hook = asyncio.create_task(bench.controller.on_run(sandbox("s2", uid="u2", path=B, managed=False)))
+    await bench.settle()
+    assert hook.done(), "it waits for nothing"
+    await bench.controller.on_synchronize([sandbox(managed=False)])
+    bench.controller.on_pods([])
+    await bench.settle()
+    assert bench.told.notices == [("the node", "CannotShape")]
+    bench.gate.set()
+    await bench.settle()
+    assert bench.told.notices[1:] == [("the node", "ShapingReady"), *[("shop/web-0", "NotManaged")] * 2]
+    run.cancel()
+
+
 async def test_hooks_and_looks_that_wait_for_the_first_try_go_on_when_that_fails():
     bench = Bench(start_failures=[ShapingError("no sch_fq")])
     loaded = bench.gate = asyncio.Event()

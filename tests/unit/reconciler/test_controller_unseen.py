@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from reconciler.known import Wanted
-from reconciler.shaping import NetnsGoneError
+from reconciler.shaping import NetnsGoneError, ShapingError
 from tests.unit.reconciler.controller_bench import STARTED, A, B, Bench, api_pod, sandbox
 from webhook.contract import Limits
 
@@ -68,6 +68,31 @@ async def test_a_pod_that_is_not_seen_and_is_annotated_later_is_told(bench):
     await bench.settle()
     assert bench.told.notices == [FAILED]
     assert bench.controller.wanted() == Wanted(1, 0, 0, 1)
+
+
+async def test_a_pod_that_may_have_ended_while_its_hook_waited_is_told_only_if_it_runs(bench):
+    out_of_sight(bench, A)
+    async with bench.controller._work.turn:
+        bench.controller.on_late(sandbox())  # also where the hook waits behind another
+        hook = asyncio.create_task(bench.controller.on_run(sandbox()))
+        await bench.settle()
+    await hook
+    bench.controller.on_pods([api_pod(ingress="100M")])
+    await bench.settle()
+    assert bench.told.notices == []
+    bench.controller.on_pod_event("MODIFIED", api_pod(ingress="100M", status=STARTED))
+    await bench.settle()
+    assert bench.told.notices == [FAILED]
+
+
+async def test_a_pod_that_asks_for_no_limit_is_told_of_no_failure(bench):
+    out_of_sight(bench, A)
+    await bench.controller.on_run(sandbox(managed=False))
+    bench.kernel.failing[B] = [ShapingError("too many open files")]
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B, managed=False))
+    await bench.settle()
+    assert bench.kernel.failing[B] == []
+    assert bench.told.notices == []
 
 
 async def test_of_those_that_are_listed_only_one_that_runs_is_told_when_no_other_sandbox_can_be_expected(restarted):

@@ -39,6 +39,7 @@ class Node:
         forever = (self.controller.run(), self.events.run(), self.patrol.run(), self.controller.upkeep.run_audits())
         self.work = [asyncio.create_task(each) for each in forever]
         await self.controller.on_synchronize([])
+        self.controller.on_pods([])
         await self.bench.settle()
 
     async def scrape(self):
