@@ -112,6 +112,7 @@ class Known:
         gone = [uid for uid in before if uid not in self._views]
         for uid in gone:
             self.sandboxes.learn(before[uid])
+            self._forget_last_good(uid)
         changed = [uid for uid, view in self._views.items() if before.get(uid) != view]
         return [*changed, *self.wait_no_longer()], gone
 
@@ -125,6 +126,7 @@ class Known:
         """The API server no longer knows a Pod. Its sandboxes may last a while: it is as it was last."""
         self._views.pop(view.uid, None)
         self.sandboxes.learn(view)
+        self._forget_last_good(view.uid)
 
     def view(self, sandbox: Sandbox) -> PodView:
         """A Pod as the API server tells of it, or as it is known without."""
@@ -251,8 +253,12 @@ class Known:
         self._begun.pop(sandbox.key, None)
         self._seen.pop(sandbox.key, None)
         self.latecomers.forget(sandbox.key)
-        if not self.sandboxes.of(sandbox.pod.uid):
-            self._last_good.pop(sandbox.pod.uid, None)
+        self._forget_last_good(sandbox.pod.uid)
+
+    def _forget_last_good(self, uid: str) -> None:
+        """Unless the Pod may be given another sandbox, which is to have it too."""
+        if not self.has(uid):
+            self._last_good.pop(uid, None)
 
     def has(self, uid: str) -> bool:
         """Whether a Pod is known to anyone."""

@@ -1,5 +1,7 @@
 """What the runtime and the API server tell of Pods becomes limits."""
 
+import pytest
+
 from tests.unit.reconciler.controller_bench import (
     M20,
     M100,
@@ -72,6 +74,20 @@ async def test_a_recreated_sandbox_is_limited_again_and_the_old_one_let_go(bench
     await bench.controller.on_run(sandbox("s2", path=B))
     await bench.controller.on_stop(sandbox())
     await bench.controller.on_remove(sandbox())
+    assert bench.kernel.held == {("u1", B): Limits(ingress=M100)}
+
+
+@pytest.mark.parametrize("turned_bad", [{"ingress": "100m"}, {"managed": False}], ids=["annotation", "label"])
+async def test_the_last_good_limit_stays_in_another_sandbox_of_the_same_pod(bench, turned_bad):
+    bench.controller.on_pods([api_pod(ingress="100M")])
+    await bench.controller.on_run(sandbox())
+    pod = api_pod(ingress=turned_bad.get("ingress", "100M"))
+    if "managed" in turned_bad:
+        pod["metadata"]["labels"] = {}
+    bench.controller.on_pod_event("MODIFIED", pod)
+    await bench.settle()
+    await bench.controller.on_stop(sandbox())
+    await bench.controller.on_run(sandbox("s2", path=B, **turned_bad))
     assert bench.kernel.held == {("u1", B): Limits(ingress=M100)}
 
 

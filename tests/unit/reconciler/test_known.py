@@ -1,7 +1,10 @@
 """What is known of Pods; tests/unit/reconciler/test_controller*.py have it at work."""
 
+import pytest
+
 from reconciler.known import Known, Wanted
 from reconciler.pods import PodView
+from reconciler.report import Applied
 from reconciler.sandboxes import Sandbox
 from webhook.contract import Limits, Quantity
 
@@ -120,6 +123,42 @@ def test_a_sandbox_that_begins_holds_nothing_whatever_was_found():
     known.began(begun)
     known.replayed([begun])
     assert known.applied(begun).limits == Limits()
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        ("forget", "deleted"),
+        ("forget", "listed"),
+        ("deleted", "forget"),
+        ("listed", "forget"),
+        ("began again", "deleted", "forget", "forget again"),
+    ],
+    ids=", ".join,
+)
+def test_the_last_good_limit_is_kept_for_as_long_as_the_pod_may_be_given_another_sandbox(end):
+    known, view = Known(), PodView("u1", "shop", "web-0", managed=True, egress="20M")
+    known.seen(view)
+    known.listed([view])
+    held, again = Sandbox("s1", view, "/run/netns/a"), Sandbox("s2", view, "/run/netns/b")
+    known.began(held)
+    known.succeeded(held, M20, Applied(M20), now_s=0.0, there_since_s=0.0)
+
+    def let_go(sandbox):
+        known.sandboxes.remove(sandbox.id)
+        known.forget(sandbox)
+
+    ends = {
+        "forget": lambda: let_go(held),
+        "forget again": lambda: let_go(again),
+        "began again": lambda: known.began(again),
+        "deleted": lambda: known.deleted(view),
+        "listed": lambda: known.listed([]),
+    }
+    for step in end:
+        assert known._last_good == {"u1": M20}
+        ends[step]()
+    assert known._last_good == {}
 
 
 def test_who_holds_a_sandbox_for_a_while_has_what_was_learnt_of_its_pod_since():
