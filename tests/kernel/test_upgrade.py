@@ -8,7 +8,7 @@ from reconciler.kernel import program
 from reconciler.shaping import DirectionCounters, Shaper
 from tests.kernel import lab
 from tests.kernel.lab import Pod, limits
-from webhook.contract import Direction
+from webhook.contract import Direction, Limits
 
 RATE = 20
 MOST_OF_TCP = RATE * 1448 / 1514
@@ -23,12 +23,16 @@ def older() -> Iterator[Shaper]:
     started.close()
 
 
-@pytest.fixture(params=["same maps", "other maps"])
+def expect_others(monkeypatch: pytest.MonkeyPatch, *maps: str) -> None:
+    """From now on these maps of running programs are taken for those of another version."""
+    sizes = {name: size + 8 * (name in maps) for name, size in program._VALUE_BYTES.items()}
+    monkeypatch.setattr(program, "_VALUE_BYTES", sizes)
+
+
+@pytest.fixture(params=[(), ("state",), ("limits", "state")], ids=["same maps", "another state", "other maps"])
 def newer(shaper: Shaper, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Shaper:
-    """In one case it cannot read the older program's maps."""
-    if request.param == "other maps":
-        sizes = {name: size + 8 for name, size in program._VALUE_BYTES.items()}
-        monkeypatch.setattr(program, "_VALUE_BYTES", sizes)
+    """In the last case it cannot read the older program's limits, in the last two not what it keeps of packets."""
+    expect_others(monkeypatch, *request.param)
     return shaper
 
 
@@ -51,6 +55,19 @@ def test_an_upgrade_under_a_transfer_keeps_the_limit_in_every_second(
     older.release(limited.uid, limited.netns)
     assert not set(measured.above(RATE)) & {*range(1, 9)}
     assert measured.lowest(slice(1, 9)) >= 0.9 * MOST_OF_TCP
+
+
+@pytest.mark.parametrize(("other", "found"), [("state", BOTH), ("limits", None)])
+def test_a_start_finds_an_older_programs_limits_or_that_they_cannot_be_read(
+    older: Shaper, limited: Pod, monkeypatch: pytest.MonkeyPatch, other: str, found: Limits | None
+) -> None:
+    older.shape(limited.uid, limited.netns, BOTH)
+    with monkeypatch.context() as patched:
+        expect_others(patched, other)
+        newer = Shaper.start(slots=8, netns_paths=[(limited.uid, limited.netns)])
+    newer.close()
+    older.release(limited.uid, limited.netns)
+    assert newer.found[limited.uid, limited.netns] == found
 
 
 def counters(shaper: Shaper, pod: Pod) -> DirectionCounters:
