@@ -178,9 +178,9 @@ class Controller:
 
     # -- the API server ----------------------------------------------------------------------------------------------
 
-    def on_pods(self, items: Iterable[Mapping[str, Any]]) -> None:
+    def on_pods(self, views: Iterable[PodView]) -> None:
         """The complete list of this node's Pods."""
-        changed, gone = self._known.listed(view for item in items if (view := pods.from_api(item)))
+        changed, gone = self._known.listed(views)
         for uid in gone:
             self._forget_events(uid)
         for uid in changed:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from reconciler import pods
 from reconciler.controller import Controller
 from reconciler.events import Events
 from reconciler.http import Pages
@@ -89,6 +90,7 @@ async def run(settings: Settings) -> None:
         api,
         "/api/v1/pods",
         params={"fieldSelector": f"spec.nodeName={settings.node}"},
+        keep=pods.from_api,
         on_sync=controller.on_pods,
         on_event=controller.on_pod_event,
         on_restart=metrics.watch_restarts.inc,

@@ -4,6 +4,7 @@ Why not the client library all the way: importing `kubernetes_asyncio` brings it
 and 0.4 s of CPU (36.1.0 on Python 3.11), on every node, for objects that are read as dictionaries anyway.
 """
 
+import asyncio
 import json
 import os
 import socket
@@ -13,9 +14,12 @@ from typing import Any, Final, Self
 import aiohttp
 
 from webhook.endpoint import Endpoint, NoTokenError, from_kubeconfig, in_cluster
+from webhook.listing import MalformedError, items_of
 
 _CONNECT_TIMEOUT_S: Final = 10.0
 _CALL_TIMEOUT_S: Final = 30.0
+# A long list takes its time to read, and an API server its own to give up (--request-timeout).
+_LIST_TIMEOUT_S: Final = 60.0
 # A watch that outlives the time it asked for by this much hangs in a server that answers nothing.
 _WATCH_GRACE_S: Final = 30.0
 # With bookmarks allowed, the API server says something every minute in which any object of the kind changed, whoever
@@ -70,8 +74,32 @@ class KubeApi:
         return cls(in_cluster(environ) or await from_kubeconfig(environ), user_agent=user_agent)
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Read an object or a list."""
+        """Read an object."""
         return await self._call("GET", path, params)
+
+    async def read_list(self, path: str, params: Mapping[str, str], take: Callable[[Any], None]) -> dict[str, Any]:
+        """Read a list: `take` is given its items, one at a time and whatever each is. Gives all else of it.
+
+        Others have their turn in between, and memory is needed for one item. When this raises, some may have been
+        given.
+        """
+        timeout = aiohttp.ClientTimeout(
+            total=_LIST_TIMEOUT_S, sock_connect=_CONNECT_TIMEOUT_S, sock_read=_CALL_TIMEOUT_S
+        )
+        rest: dict[str, Any] = {}
+        try:
+            async with await self._send("GET", path, params, timeout=timeout) as response:
+                if not response.ok:
+                    raise _error_of(response.status, await response.read())
+                async for item in items_of(response.content.iter_any(), rest):
+                    take(item)
+                    del item  # it must not stay while the next one is read
+                    await asyncio.sleep(0)
+        except MalformedError as error:
+            raise ApiError(0, "NotJSON", f"the API server's answer to GET {path} is no JSON object: {error}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._unreachable("GET", path, error) from error
+        return rest
 
     async def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create an object in the collection at `path`; status 409, `AlreadyExists`, when it is there."""

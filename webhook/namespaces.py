@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from webhook.budget import Budget
 from webhook.contract import NETWORK_LABEL
@@ -28,13 +28,21 @@ ASKED_IN_A_BURST: Final = 200
 ASKED_EVERY_S: Final = 0.02
 
 
+class Api(ListAndWatch, Protocol):
+    """The part of KubeApi that is needed here."""
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """Read an object."""
+        ...
+
+
 class Namespaces:
     """The policies of the labelled Namespaces. `run` keeps them true; until `synced` each costs a GET.
 
     `on_restart` is told of each list or watch that failed.
     """
 
-    def __init__(self, api: ListAndWatch, on_restart: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, api: Api, on_restart: Callable[[], None] = lambda: None) -> None:
         self._api = api
         self._policies: dict[str, Policy] = {}
         self._asking = asyncio.Semaphore(MOST_ASKED)

@@ -42,8 +42,8 @@ logger = logging.getLogger(__name__)
 class ListAndWatch(Protocol):
     """The part of KubeApi that is needed here."""
 
-    async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Read a list."""
+    async def read_list(self, path: str, params: Mapping[str, str], take: Callable[[Any], None]) -> dict[str, Any]:
+        """Read a list: its items are taken one by one, all else is given."""
         ...
 
     def watch(
@@ -57,8 +57,9 @@ class Reflector:
     """Lists a collection, then watches it from the list's resourceVersion, for ever.
 
     `on_sync` gets the complete list, at the start and whenever events may have been missed (410 Gone): what is not in
-    it is gone. `on_event` gets `"ADDED"`, `"MODIFIED"` or `"DELETED"` and the object; an object may come again as it
-    was. Both run in the event loop and must not block. Items of a list carry neither `kind` nor `apiVersion`; every
+    it is gone. The list is of what `keep` makes of each object, but for None: a collection may be too much to be held
+    whole. `on_event` gets `"ADDED"`, `"MODIFIED"` or `"DELETED"` and the object; an object may come again as it
+    was. All run in the event loop and must not block. Items of a list carry neither `kind` nor `apiVersion`; every
     object has a `metadata` with a `name`.
 
     A lost connection is resumed from the last version, however long the API server was away. Lists are asked for as
@@ -77,8 +78,9 @@ class Reflector:
         path: str,
         *,
         params: Mapping[str, str],
-        on_sync: Callable[[list[dict[str, Any]]], None],
+        on_sync: Callable[[list[Any]], None],
         on_event: Callable[[str, dict[str, Any]], None],
+        keep: Callable[[dict[str, Any]], Any] = lambda item: item,
         on_restart: Callable[[], None] = lambda: None,
         spread_s: float = LIST_SPREAD_S,
         clock: Callable[[], float] = time.monotonic,
@@ -94,6 +96,7 @@ class Reflector:
         self._params = dict(params)
         self._on_sync = on_sync
         self._on_event = on_event
+        self._keep = keep
         self._on_restart = on_restart
         self._spread_s = spread_s
         self._clock = clock
@@ -136,23 +139,30 @@ class Reflector:
         self._is_listed = True
         self.synced.set()
 
-    async def _pages(self) -> tuple[str, list[dict[str, Any]]]:
-        """The version of the list, and all its objects."""
+    async def _pages(self) -> tuple[str, list[Any]]:
+        """The version of the list, and what is kept of its objects."""
         params = {**self._params, "limit": str(PAGE)}
         if self._version != _NEWEST_VERSION:
             params["resourceVersion"] = self._version
         if self._version not in {_ANY_VERSION, _NEWEST_VERSION}:
             del params["limit"]  # with it, older servers would read etcd
-        items: list[dict[str, Any]] = []
+        kept: list[Any] = []
+
+        def take(item: Any) -> None:
+            if self._is_object(item) and (made := self._keep(item)) is not None:
+                kept.append(made)
+
         while True:
-            page = await self._api.get(self._path, params)
+            page = await self._api.read_list(self._path, params, take)
             try:
                 version, more = page["metadata"]["resourceVersion"], page["metadata"].get("continue")
-                items += [each for each in page["items"] or [] if self._is_object(each)]
-            except (AttributeError, KeyError, TypeError) as error:
-                raise ApiError(0, "NoList", f"the API server's answer to {self._path} is no list") from error
+                is_list = page["items"] in ([], None)
+            except (AttributeError, KeyError, TypeError):
+                version, more, is_list = None, None, False
+            if not is_list:
+                raise ApiError(0, "NoList", f"the API server's answer to {self._path} is no list")
             if not more:
-                return str(version), items
+                return str(version), kept
             params = {**self._params, "limit": str(PAGE), "continue": more}
 
     def _is_object(self, item: Any) -> bool:

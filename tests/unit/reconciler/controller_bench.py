@@ -6,6 +6,7 @@ from concurrent.futures import Executor, Future
 from reconciler.controller import Controller
 from reconciler.metrics import Metrics
 from reconciler.nri.messages import PodSandbox
+from reconciler.pods import from_api
 from reconciler.shaping import Outcome
 from webhook.contract import Limits, Quantity
 
@@ -201,6 +202,10 @@ class Bench:
         await asyncio.sleep(0)
         if self.gate:
             await self.gate.wait()
+
+    def on_pods(self, items):
+        """The API server's list, as the reflector hands it on."""
+        self.controller.on_pods([view for item in items if (view := from_api(item))])
 
     async def settle(self):
         for _ in range(60):

@@ -56,15 +56,15 @@ async def test_an_event_that_changes_nothing_that_matters_is_not_looked_at(bench
 
 
 async def test_what_the_watch_knows_is_newer_than_the_runtimes_word(bench):
-    bench.controller.on_pods([api_pod(ingress="20M")])
+    bench.on_pods([api_pod(ingress="20M")])
     await bench.controller.on_run(sandbox(ingress="100M"))
     assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
 
 
 async def test_a_list_finds_what_was_missed(bench):
-    bench.controller.on_pods([api_pod(ingress="100M")])
+    bench.on_pods([api_pod(ingress="100M")])
     await bench.controller.on_run(sandbox())
-    bench.controller.on_pods([api_pod(ingress="20M")])
+    bench.on_pods([api_pod(ingress="20M")])
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
 
@@ -79,7 +79,7 @@ async def test_a_recreated_sandbox_is_limited_again_and_the_old_one_let_go(bench
 
 @pytest.mark.parametrize("turned_bad", [{"ingress": "100m"}, {"managed": False}], ids=["annotation", "label"])
 async def test_the_last_good_limit_stays_in_another_sandbox_of_the_same_pod(bench, turned_bad):
-    bench.controller.on_pods([api_pod(ingress="100M")])
+    bench.on_pods([api_pod(ingress="100M")])
     await bench.controller.on_run(sandbox())
     pod = api_pod(ingress=turned_bad.get("ingress", "100M"))
     if "managed" in turned_bad:
@@ -126,7 +126,7 @@ async def test_a_static_pod_is_limited_by_the_label_in_its_manifest_whatever_bec
     await bench.controller.on_run(static)
     mirror = api_pod("another uid", ingress="20M")
     mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"] = "u1"
-    bench.controller.on_pods([mirror])
+    bench.on_pods([mirror])
     bench.controller.on_pod_event("DELETED", mirror)
     bench.controller.look_at("u1")
     await bench.settle()

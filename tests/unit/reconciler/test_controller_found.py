@@ -25,7 +25,7 @@ async def test_a_program_that_is_taken_over_has_the_slots_of_pods_that_ended_mea
     bench.kernel.gone = {B}
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([sandbox()])
-    bench.controller.on_pods([api_pod(ingress="100M")])
+    bench.on_pods([api_pod(ingress="100M")])
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
     run.cancel()
@@ -47,7 +47,7 @@ async def test_what_is_left_of_a_limit_that_nobody_wants_any_more_is_taken_away_
     # A limit may have been added while the Pod ran, which the API server knows and the runtime does not.
     assert bench.kernel.held == {("u1", A): limits}
     assert Limits() not in [asked for _, _, asked in bench.kernel.calls]
-    bench.controller.on_pods([api_pod("u1"), api_pod("u2")])
+    bench.on_pods([api_pod("u1"), api_pod("u2")])
     await bench.settle()
     assert bench.kernel.calls[-1] == ("u1", A, Limits())
     assert {uid for uid, _, _ in bench.kernel.calls} == {"u1"}
@@ -72,7 +72,7 @@ async def test_limits_changed_while_the_pod_ran_outlast_a_restart_while_the_api_
         await bench.settle()
         assert bench.kernel.held == {("u1", A): Limits(egress=M20)}
     assert bench.told.notices == []
-    bench.controller.on_pods([api_pod(ingress="20M")])
+    bench.on_pods([api_pod(ingress="20M")])
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
     assert bench.told.notices == [("shop/web-0", "BandwidthChanged")]
@@ -90,7 +90,7 @@ async def test_what_an_older_program_holds_that_cannot_be_read_stays_until_the_a
         await bench.settle()
         assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
     bench.kernel.held.clear()  # so that it is seen to be written: the program is another
-    bench.controller.on_pods([api_pod(ingress="20M", status=STARTED)])
+    bench.on_pods([api_pod(ingress="20M", status=STARTED)])
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
     assert bench.told.notices == [("shop/web-0", "BandwidthLimited")], "nobody knows that it ran without its limits"

@@ -181,7 +181,7 @@ async def test_a_pod_of_which_nothing_can_be_in_force_is_visited_and_was_not_lat
     await bench.controller.on_synchronize([sandbox()])
     await bench.settle()
     bench.kernel.missing = {}
-    bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
     await bench.settle()
     assert [reason for _, reason in bench.told.notices] == ["BandwidthLimited"]
     assert unshaped_seconds(bench) == 0

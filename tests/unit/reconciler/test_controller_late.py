@@ -25,7 +25,7 @@ async def test_the_time_that_a_pod_ran_unlimited_as_nobody_was_there_is_counted_
     await bench.settle()
     assert bench.told.notices == [("shop/web-0", "BandwidthLimited")]
     for _ in range(2):
-        bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+        bench.on_pods([api_pod(ingress="100M", status=STARTED)])
         await bench.settle()
     assert bench.told.notices == [("shop/web-0", "BandwidthLimited"), ("shop/web-0", "RanUnlimited")]
     assert unshaped_seconds(bench) == 30
@@ -34,7 +34,7 @@ async def test_the_time_that_a_pod_ran_unlimited_as_nobody_was_there_is_counted_
 async def test_a_pod_whose_node_was_started_again_is_not_counted_from_the_start_of_its_former_containers(bench):
     bench.there_since_s[A] = bench.now_s - 5
     await bench.controller.on_synchronize([sandbox()])
-    bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
     await bench.settle()
     assert ("shop/web-0", "RanUnlimited") in bench.told.notices
     assert unshaped_seconds(bench) == 5
@@ -45,7 +45,7 @@ async def test_a_pod_whose_containers_were_restarted_meanwhile_ran_unlimited_fro
     now = {"running": {"startedAt": "2001-09-09T01:47:05Z"}}
     status = {"containerStatuses": [{"state": now, "lastState": crashed, "restartCount": 1}]}
     await bench.controller.on_synchronize([sandbox()])
-    bench.controller.on_pods([api_pod(ingress="100M", status=status)])
+    bench.on_pods([api_pod(ingress="100M", status=status)])
     await bench.settle()
     assert ("shop/web-0", "RanUnlimited") in bench.told.notices
     assert unshaped_seconds(bench) == 30
@@ -59,7 +59,7 @@ async def test_a_pod_restarted_often_ran_unlimited_since_its_sandbox_was_there_a
         "containerStatuses": [{"state": now, "lastState": before, "restartCount": 5}],
     }
     await bench.controller.on_synchronize([sandbox()])
-    bench.controller.on_pods([api_pod(ingress="100M", status=status)])
+    bench.on_pods([api_pod(ingress="100M", status=status)])
     await bench.settle()
     assert unshaped_seconds(bench) == 12
 
@@ -88,7 +88,7 @@ async def test_a_limit_that_is_in_the_map_alone_was_never_in_force(found, unlimi
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([sandbox()])
     await bench.settle()
-    bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
     assert unshaped_seconds(bench) == unlimited_s
@@ -98,7 +98,7 @@ async def test_a_limit_that_is_in_the_map_alone_was_never_in_force(found, unlimi
 async def test_a_pod_that_was_annotated_later_than_it_began_did_not_run_without_its_limits(bench):
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([sandbox(ingress=None)])
-    bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
     assert [reason for _, reason in bench.told.notices] == ["BandwidthLimited"]
@@ -108,7 +108,7 @@ async def test_a_pod_that_was_annotated_later_than_it_began_did_not_run_without_
 
 async def test_a_pod_annotated_again_much_later_did_not_run_without_its_limits(bench):
     run = asyncio.create_task(bench.controller.run())
-    bench.controller.on_pods([api_pod(status=STARTED)])
+    bench.on_pods([api_pod(status=STARTED)])
     await bench.controller.on_synchronize([sandbox(ingress="100M")])  # so it was found late, and wants nothing
     await bench.settle()
     bench.now_s += 1000
@@ -144,7 +144,7 @@ async def test_a_static_pod_ran_unlimited_since_its_sandbox_was_there():
     static.annotations["kubernetes.io/config.source"] = "file"
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([static])
-    bench.controller.on_pods([])  # its mirror Pod has another uid
+    bench.on_pods([])  # its mirror Pod has another uid
     await bench.settle()
     assert [reason for _, reason in bench.told.notices] == ["RanUnlimited", "BandwidthLimited"]
     bench.controller.look_at("u1")

@@ -52,7 +52,7 @@ async def test_a_pod_that_is_listed_without_a_netns_and_holds_nothing_is_told_wh
     bench = Bench()
     run = asyncio.create_task(bench.controller.run())
     bench.gate = asyncio.Event()
-    bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
     await bench.controller.on_synchronize([sandbox(path="")])
     await bench.settle()
     assert bench.told.notices == [], "its next sandbox may be about to come"
@@ -73,7 +73,7 @@ async def test_the_next_sandbox_of_a_pod_that_is_listed_without_a_netns_is_waite
     bench = Bench()
     run = asyncio.create_task(bench.controller.run())
     gate = bench.gate = asyncio.Event()
-    bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
     await bench.controller.on_synchronize([sandbox(path="")])
     await bench.settle()
     bench.gate = asyncio.Event()
@@ -92,7 +92,7 @@ async def test_a_pod_without_a_netns_is_told_that_no_pod_can_be_limited_while_th
     bench.gate = asyncio.Event()
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_run(sandbox(path=""))
-    bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
     await bench.settle()
     assert bench.told.notices == []
     await bench.controller.on_synchronize([sandbox(path="")])
@@ -114,7 +114,7 @@ async def test_a_limit_that_was_in_force_all_along_is_found_when_a_later_replay_
     await bench.controller.on_synchronize([sandbox()])
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}, "the runtime's word is older"
-    bench.controller.on_pods([api_pod(ingress="20M", status=STARTED)])
+    bench.on_pods([api_pod(ingress="20M", status=STARTED)])
     await bench.settle()
     assert bench.told.notices == []
     assert unshaped_seconds(bench) == 0
@@ -126,7 +126,7 @@ async def test_a_pod_that_was_found_by_what_its_netns_holds_is_the_one_that_the_
     bench.kernel.found = {("u1", A): Limits(ingress=M100)}
     bench.kernel.held = dict(bench.kernel.found)
     run = asyncio.create_task(bench.controller.run())
-    bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
     await bench.controller.on_synchronize([sandbox(path="")])
     await bench.settle()
     await bench.controller.on_synchronize([sandbox(path=f"/var{A}")])

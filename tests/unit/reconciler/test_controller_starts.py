@@ -37,9 +37,9 @@ async def test_a_defect_that_one_pod_brings_out_is_told_tried_again_and_costs_th
 async def test_a_pod_that_the_api_server_no_longer_has_is_as_it_was_last_until_its_sandbox_ends(bench):
     await bench.controller.on_run(sandbox())
     await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
-    bench.controller.on_pods([api_pod("u1", ingress="20M"), api_pod("u2", ingress="20M")])
+    bench.on_pods([api_pod("u1", ingress="20M"), api_pod("u2", ingress="20M")])
     await bench.settle()
-    bench.controller.on_pods([api_pod("u1", ingress="20M")])
+    bench.on_pods([api_pod("u1", ingress="20M")])
     bench.controller.on_pod_event("DELETED", api_pod("u1", ingress="20M"))
     for uid in ("u1", "u2"):
         bench.controller.look_at(uid)
@@ -54,7 +54,7 @@ async def test_pods_that_ran_before_are_told_that_the_program_cannot_be_loaded_o
     bench = Bench(start_failures=[ShapingError("no sch_fq"), ShapingError("no sch_fq"), ShapingError("no memory")])
     bench.gate = asyncio.Event()
     run = asyncio.create_task(bench.controller.run())
-    bench.controller.on_pods([api_pod(ingress="100M")])
+    bench.on_pods([api_pod(ingress="100M")])
     await bench.controller.on_synchronize([sandbox()])
     failed = []
     for _ in range(3):
@@ -99,7 +99,7 @@ async def test_no_pod_waits_for_a_program_that_cannot_be_loaded_and_each_is_limi
     bench.now_s += 30
     loaded.set()
     await bench.settle()
-    bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
     assert [reason for who, reason in bench.told.notices if who == "shop/web-0"] == [
@@ -120,7 +120,7 @@ async def test_a_pod_that_was_never_admitted_is_told_that_when_the_program_is_lo
     await bench.settle()
     assert hook.done(), "it waits for nothing"
     await bench.controller.on_synchronize([sandbox(managed=False)])
-    bench.controller.on_pods([])
+    bench.on_pods([])
     await bench.settle()
     assert bench.told.notices == [("the node", "CannotShape")]
     bench.gate.set()
@@ -134,7 +134,7 @@ async def test_hooks_and_looks_that_wait_for_the_first_try_go_on_when_that_fails
     loaded = bench.gate = asyncio.Event()
     run = asyncio.create_task(bench.controller.run())
     hook = asyncio.create_task(bench.controller.on_run(sandbox()))
-    bench.controller.on_pods([api_pod(ingress="100M")])
+    bench.on_pods([api_pod(ingress="100M")])
     await bench.settle()
     assert not hook.done()
     await bench.controller.on_synchronize([sandbox()])

@@ -61,7 +61,7 @@ async def test_a_pod_that_begins_where_it_is_not_seen_counts_as_failed_until_it_
 async def test_a_pod_that_is_not_seen_and_is_annotated_later_is_told(bench):
     out_of_sight(bench, A)
     await bench.controller.on_run(sandbox(ingress=None))
-    bench.controller.on_pods([api_pod()])
+    bench.on_pods([api_pod()])
     await bench.controller.upkeep.collect()
     assert bench.told.notices == []
     bench.controller.on_pod_event("MODIFIED", api_pod(ingress="20M"))
@@ -77,7 +77,7 @@ async def test_a_pod_that_may_have_ended_while_its_hook_waited_is_told_only_if_i
         hook = asyncio.create_task(bench.controller.on_run(sandbox()))
         await bench.settle()
     await hook
-    bench.controller.on_pods([api_pod(ingress="100M")])
+    bench.on_pods([api_pod(ingress="100M")])
     await bench.settle()
     assert bench.told.notices == []
     bench.controller.on_pod_event("MODIFIED", api_pod(ingress="100M", status=STARTED))
@@ -98,7 +98,7 @@ async def test_a_pod_that_asks_for_no_limit_is_told_of_no_failure(bench):
 async def test_of_those_that_are_listed_only_one_that_runs_is_told_when_no_other_sandbox_can_be_expected(restarted):
     await restarted.controller.upkeep.collect()
     assert list(restarted.controller._sandboxes), "the API server may know that it runs"
-    restarted.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    restarted.on_pods([api_pod(ingress="100M", status=STARTED)])
     await restarted.settle()
     assert restarted.told.notices == []
     restarted.gate.set()
@@ -119,7 +119,7 @@ async def test_of_those_that_are_listed_only_one_that_runs_is_told_when_no_other
 
 @pytest.mark.parametrize("status", [{}, ENDED])
 async def test_a_listed_pod_that_ended_while_nobody_was_there_is_told_nothing(restarted, status):
-    restarted.controller.on_pods([api_pod(ingress="100M", status=status)])
+    restarted.on_pods([api_pod(ingress="100M", status=status)])
     restarted.gate.set()
     await restarted.settle()
     await restarted.controller.upkeep.collect()
@@ -130,7 +130,7 @@ async def test_a_listed_pod_that_ended_while_nobody_was_there_is_told_nothing(re
 @pytest.mark.parametrize("in_order", [True, False])
 async def test_a_sandbox_that_ended_before_the_one_that_runs_is_told_nothing(restarted, in_order):
     both = [sandbox(), sandbox("s2", path=B)]
-    restarted.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    restarted.on_pods([api_pod(ingress="100M", status=STARTED)])
     await restarted.controller.on_synchronize(both if in_order else both[::-1])
     restarted.gate.set()
     await restarted.settle()
@@ -141,7 +141,7 @@ async def test_a_sandbox_that_ended_before_the_one_that_runs_is_told_nothing(res
 
 async def test_of_a_pods_sandboxes_that_are_listed_and_not_seen_one_runs_at_most(restarted):
     restarted.kernel.gone.add(B)
-    restarted.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    restarted.on_pods([api_pod(ingress="100M", status=STARTED)])
     await restarted.controller.on_synchronize([sandbox(), sandbox("s2", path=B)])
     restarted.gate.set()
     await restarted.settle()
@@ -151,7 +151,7 @@ async def test_of_a_pods_sandboxes_that_are_listed_and_not_seen_one_runs_at_most
 
 async def test_a_pod_whose_netns_was_seen_and_went_is_gone(bench):
     await bench.controller.on_run(sandbox())
-    bench.controller.on_pods([api_pod(ingress="100M", status=STARTED)])
+    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
     out_of_sight(bench, A)
     bench.controller.look_at("u1")
     await bench.settle()

@@ -25,7 +25,7 @@ async def test_a_limit_that_was_taken_away_before_a_restart_does_not_come_back(p
     patient.controller.on_netns_changed([A])
     patient.controller.look_at("u1")
     await patient.settle()
-    patient.controller.on_pods([api_pod(status=STARTED)])
+    patient.on_pods([api_pod(status=STARTED)])
     await patient.settle()
     patient.gate.set()
     await patient.settle()
@@ -39,14 +39,14 @@ async def test_a_pod_that_started_while_nobody_was_there_is_limited_and_told_whe
     patient,
 ):
     assert patient.kernel.held == {}
-    patient.controller.on_pods([api_pod(ingress="20M", status=STARTED)])
+    patient.on_pods([api_pod(ingress="20M", status=STARTED)])
     await patient.settle()
     assert patient.kernel.held == {("u1", A): Limits(ingress=M20)}
     assert {reason for _, reason in patient.told.notices} == {"BandwidthLimited", "RanUnlimited"}
 
 
 async def test_a_pod_that_the_api_servers_first_list_does_not_have_is_as_it_began(patient):
-    patient.controller.on_pods([api_pod("u2")])
+    patient.on_pods([api_pod("u2")])
     await patient.settle()
     assert patient.kernel.held == {("u1", A): Limits(ingress=M100)}
 

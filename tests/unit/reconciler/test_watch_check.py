@@ -42,7 +42,7 @@ class Node:
             self.reflector, gauge=self.metrics.watch_connected, tell_node=self.told.append, sleep=self.sleep
         )
 
-    async def get(self, *_):
+    async def read_list(self, *_):
         if self.error:
             raise self.error
         return {"metadata": {"resourceVersion": "7"}, "items": []}

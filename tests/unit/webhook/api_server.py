@@ -105,7 +105,7 @@ class ApiServer:
         self.asked.append(dict(request.query))
         return await (self._watch(request) if "watch" in request.query else self._list(request))
 
-    async def _list(self, request: web.Request) -> web.Response:
+    async def _list(self, request: web.Request) -> web.StreamResponse:
         if int(request.query.get("resourceVersion") or 0) > self.version:
             return _status(504, "Timeout", f"Too large resource version, current: {self.version}")
         names = sorted(self.pods)

@@ -69,8 +69,11 @@ class FakeApi:
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> Json:
         self._call(f"GET {path}")
-        if params is None:
-            return copy.deepcopy(self._found(path))
+        assert params is None
+        return copy.deepcopy(self._found(path))
+
+    async def read_list(self, path: str, params: Mapping[str, str], take: Callable[[Any], None]) -> Json:
+        self._call(f"GET {path}")
         if path == NAMESPACES:
             assert params["labelSelector"] == "ipvlan-bandwidth.io/network"
         else:
@@ -80,7 +83,9 @@ class FakeApi:
             for key, item in self.objects.items()
             if key.startswith(f"{path}/") and (path != NAMESPACES or item["metadata"].get("labels"))
         ]
-        return {"metadata": {"resourceVersion": "1"}, "items": copy.deepcopy(items)}
+        for item in copy.deepcopy(items):
+            take(item)
+        return {"metadata": {"resourceVersion": "1"}, "items": []}
 
     async def watch(
         self, path: str, params: Mapping[str, str], on_open: Callable[[], None] = lambda: None

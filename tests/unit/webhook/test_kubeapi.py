@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
@@ -116,6 +117,68 @@ async def test_a_server_that_is_not_there_is_status_0_and_named() -> None:
             await call
         assert (caught.value.status, caught.value.reason) == (0, "Unreachable")
     await api.close()
+
+
+async def listed(api: KubeApi) -> tuple[list[object], dict[str, object]]:
+    taken: list[object] = []
+    return taken, await api.read_list("/api/v1/pods", {"labelSelector": "a=b"}, taken.append)
+
+
+async def test_the_items_of_a_list_are_taken_and_all_else_is_given(start: Start) -> None:
+    async def pods(request: web.Request) -> web.Response:
+        assert (request.path_qs, request.headers["Authorization"]) == (
+            "/api/v1/pods?labelSelector=a%3Db",
+            "Bearer secret",
+        )
+        return web.json_response({"items": [{"a": 1}, None], "metadata": {"resourceVersion": "7"}})
+
+    expected = [{"a": 1}, None], {"items": [], "metadata": {"resourceVersion": "7"}}
+    assert await listed(await start(pods)) == expected
+
+
+async def test_a_compressed_list_is_read_as_well(start: Start) -> None:
+    async def pods(request: web.Request) -> web.Response:
+        response = web.json_response({"items": [{"a": "x" * 2**20}] * 3})
+        response.enable_compression(web.ContentCoding.gzip)
+        assert "gzip" in request.headers["Accept-Encoding"]
+        return response
+
+    assert [len(str(each)) for each in (await listed(await start(pods)))[0]] == [2**20 + 9] * 3
+
+
+@pytest.mark.parametrize("text", ["<html>", "[]", '{"items":[{}', '{"items":[{},]}'])
+async def test_a_list_that_is_no_json_object_is_an_error_and_quoted(start: Start, text: str) -> None:
+    async def odd(_: web.Request) -> web.Response:
+        return web.Response(text=text)
+
+    with pytest.raises(
+        ApiError, match=r"answer to GET /api/v1/pods is no JSON object: .*: b'" + re.escape(text)
+    ) as caught:
+        await listed(await start(odd))
+    assert (caught.value.status, caught.value.reason) == (0, "NotJSON")
+
+
+async def test_a_list_that_is_refused_is_raised_with_its_status(start: Start) -> None:
+    async def forbidden(_: web.Request) -> web.Response:
+        return web.json_response({"reason": "Forbidden", "message": "no"}, status=403)
+
+    with pytest.raises(ApiError) as caught:
+        await listed(await start(forbidden))
+    assert (caught.value.status, caught.value.reason) == (403, "Forbidden")
+
+
+async def test_a_connection_lost_within_a_list_is_unreachable(start: Start) -> None:
+    async def cut(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b'{"items":[{}')
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    with pytest.raises(ApiError) as caught:
+        await listed(await start(cut))
+    assert (caught.value.status, caught.value.reason) == (0, "Unreachable")
 
 
 def streaming(*chunks: bytes, cut: bool = False) -> Handler:

@@ -60,9 +60,8 @@ class Script:
         self.open = 0
         self.states: list[tuple[bool, int]] = []
 
-    async def get(self, path: str, params: Mapping[str, str] | None = None) -> Json:
+    async def read_list(self, path: str, params: Mapping[str, str], take: Callable[[Any], None]) -> Json:
         assert path == "/api/v1/pods"
-        assert params is not None
         assert params["fieldSelector"] == "spec.nodeName=n"
         self.listed.append({key: value for key, value in params.items() if key != "fieldSelector"})
         if not self.lists:
@@ -70,7 +69,11 @@ class Script:
         answer = self.lists.pop(0)
         if isinstance(answer, ApiError):
             raise answer
-        return answer
+        if not isinstance(answer.get("items"), list):
+            return answer
+        for each in answer["items"]:
+            take(each)
+        return {**answer, "items": []}
 
     async def watch(
         self, path: str, params: Mapping[str, str], on_open: Callable[[], None] = lambda: None
@@ -122,7 +125,9 @@ class Script:
         return self.made
 
     async def play(self, uniform: float = 1.0) -> Reflector:
-        reflector = self.reflector(uniform)
+        return await self.play_on(self.reflector(uniform))
+
+    async def play_on(self, reflector: Reflector) -> Reflector:
         task = asyncio.create_task(reflector.run())
         over = asyncio.create_task(self.over.wait())
         await asyncio.wait({task, over}, return_when=asyncio.FIRST_COMPLETED)
@@ -277,6 +282,22 @@ async def test_an_event_without_a_version_leaves_the_version_as_it_was() -> None
     await script.play()
     assert script.seen == ["sync ", "ADDED a"]
     assert script.asked[-1]["resourceVersion"] == "7"
+
+
+async def test_of_a_list_no_more_is_held_than_the_owner_keeps_and_nothing_where_that_is_none() -> None:
+    script = Script([listed(7, "a", "b", "c")], [])
+    reflector = script.reflector()
+    reflector._keep = lambda each: None if each["metadata"]["name"] == "b" else each["metadata"]["name"]
+    reflector._on_sync = lambda kept: script.seen.append(f"sync {kept}")
+    await script.play_on(reflector)
+    assert script.seen == ["sync ['a', 'c']"]
+
+
+@pytest.mark.parametrize("items", [3, {"a": 1}, "text"])
+async def test_a_list_whose_items_are_no_array_is_tried_again(items: Any) -> None:
+    script = Script([{"metadata": {"resourceVersion": "7"}, "items": items}, listed(8, "a")], [])
+    reflector = await script.play()
+    assert (script.seen, reflector.restarts) == (["sync a"], 1)
 
 
 async def test_what_is_no_object_in_a_list_costs_only_itself() -> None:

@@ -1,12 +1,14 @@
 """The reflector over HTTP, with an API server that goes away, forgets, hangs, babbles, and comes back."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from tests.unit.webhook.api_server import PATH, ApiServer
 from webhook.kubeapi import KubeApi
@@ -41,6 +43,24 @@ class View:
     async def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         await asyncio.sleep(self._pace)
+
+
+class Slow(ApiServer):
+    """Lists its first Pod, and the others when that is taken."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.taken = asyncio.Event()
+        self._number = number
+
+    async def _list(self, request: web.Request) -> web.StreamResponse:
+        first, *others = (json.dumps(self.pod(f"pod-{number}", "")) for number in range(self._number))
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(f'{{"metadata":{{"resourceVersion":"7"}},"items":[{first},'.encode())
+        await self.taken.wait()
+        await response.write(",".join(others).encode() + b"]}")
+        return response
 
 
 @pytest.fixture
@@ -193,6 +213,39 @@ async def test_a_huge_list_comes_in_pages(server: ApiServer) -> None:
         assert len(view.pods) == 7_002
     assert [asked["limit"] for asked in server.lists] == ["500"] * 15
     assert [asked.get("continue") for asked in server.lists[:2]] == [None, "500"]
+
+
+async def test_an_object_of_a_list_is_taken_and_let_go_before_the_next_one_has_come_and_others_are_served() -> None:
+    """As the whole list may be more than the memory, and its reading longer than others can wait."""
+    server, taken = Slow(number=300), list[str]()
+    await server.start()
+    api = server.api()
+
+    def keep(item: dict[str, Any]) -> str:
+        server.taken.set()
+        taken.append(item["metadata"]["name"])
+        return taken[-1]
+
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    synced = list[str]()
+    reflector = Reflector(api, PATH, params={}, keep=keep, on_sync=synced.extend, on_event=lambda *_: None)
+    tasks = [asyncio.create_task(reflector.run()), asyncio.create_task(others())]
+    async with asyncio.timeout(PATIENCE_S):
+        await reflector.synced.wait()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await api.close()
+    await server.stop()
+    assert synced == taken == [f"pod-{number}" for number in range(300)]
+    assert turns > 300
 
 
 async def test_many_nodes_come_back_spread_and_list_nothing(server: ApiServer) -> None:
