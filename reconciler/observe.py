@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from reconciler import pods
 from reconciler.shaping import HostNetnsError, Inspection, NetnsGoneError, ShapingError, clean, inspect
@@ -118,13 +119,17 @@ async def _names(node: str) -> dict[str, str]:
     except ConfigurationError as error:
         sys.stderr.write(f"Pods are named by uid: {error}\n")
         return {}
+    names: dict[str, str] = {}
+
+    def take(item: Any) -> None:
+        if view := pods.from_api(item):
+            names[view.uid] = str(view)
+
     try:
-        answer = await api.get("/api/v1/pods", {"fieldSelector": f"spec.nodeName={node}"})
+        await api.read_list("/api/v1/pods", {"fieldSelector": f"spec.nodeName={node}"}, take)
     except ApiError as error:
         sys.stderr.write(f"Pods are named by uid, as the API server does not tell: {error}\n")
         return {}
     finally:
         await api.close()
-    items = answer.get("items")
-    views = (pods.from_api(item) for item in items) if isinstance(items, list) else ()
-    return {view.uid: str(view) for view in views if view is not None}
+    return names

@@ -1,8 +1,9 @@
 """What `observe` prints."""
 
-from reconciler.observe import main, remove, rows, table
+from reconciler.observe import _names, main, remove, rows, table
 from reconciler.shaping import DirectionCounters, Inspection, PodCounters
 from webhook.contract import Direction
+from webhook.kubeapi import KubeApi
 
 COUNTED = PodCounters(
     "u1",
@@ -53,3 +54,21 @@ def test_what_is_no_network_namespace_is_no_pods(tmp_path, capsys):
     (tmp_path / "stray").write_text("")
     main(tmp_path, node="", as_json=False)
     assert capsys.readouterr().out.startswith("POD")
+
+
+async def test_pods_are_named_one_at_a_time_as_all_that_they_say_may_be_more_than_the_memory(monkeypatch):
+    class Api:
+        async def read_list(self, path, params, take):
+            assert (path, params) == ("/api/v1/pods", {"fieldSelector": "spec.nodeName=n"})
+            for item in ({"metadata": {"uid": "u1", "namespace": "shop", "name": "web-0"}}, {"metadata": None}, 3):
+                take(item)
+            return {"metadata": {"resourceVersion": "7"}, "items": []}
+
+        async def close(self):
+            pass
+
+    async def connect(**_):
+        return Api()
+
+    monkeypatch.setattr(KubeApi, "connect", connect)
+    assert await _names("n") == {"u1": "shop/web-0"}
