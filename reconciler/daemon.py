@@ -89,7 +89,7 @@ async def run(settings: Settings) -> None:
     reflector = Reflector(
         api,
         "/api/v1/pods",
-        params={"fieldSelector": f"spec.nodeName={settings.node}"},
+        params={"fieldSelector": pods.selector(settings.node)},
         keep=pods.from_api,
         on_sync=controller.on_pods,
         on_event=controller.on_pod_event,

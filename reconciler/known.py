@@ -123,7 +123,7 @@ class Known:
         return news
 
     def deleted(self, view: PodView) -> None:
-        """The API server no longer knows a Pod. Its sandboxes may last a while: it is as it was last."""
+        """The API server no longer knows a Pod, or it has finished. Its sandboxes may last a while: it is as it was."""
         self._views.pop(view.uid, None)
         self.sandboxes.learn(view)
         self._forget_last_good(view.uid)

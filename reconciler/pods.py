@@ -55,6 +55,14 @@ class PodView:
         return f"{self.namespace}/{self.name}"
 
 
+def selector(node: str) -> str:
+    """The API server's field selector of the Pods of a node, but for finished ones, which nobody may have taken away.
+
+    As a Pod finishes, a watch tells of it as DELETED, with what it was before.
+    """
+    return f"spec.nodeName={node},status.phase!=Succeeded,status.phase!=Failed"
+
+
 def from_api(pod: Any) -> PodView | None:
     """Read a Pod of the API server; None for what is no Pod, or a mirror Pod, which kubelet runs by itself.
 

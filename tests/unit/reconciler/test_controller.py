@@ -5,6 +5,7 @@ import pytest
 from tests.unit.reconciler.controller_bench import (
     M20,
     M100,
+    STARTED,
     A,
     B,
     api_pod,
@@ -107,6 +108,30 @@ async def test_a_deleted_pod_is_forgotten_by_the_events(bench):
     bench.controller.on_pod_event("ADDED", api_pod(ingress="20M"))
     bench.controller.on_pod_event("DELETED", api_pod(ingress="20M"))
     assert bench.told.notices == [("u1", "forgotten")]
+
+
+@pytest.mark.parametrize("how", ["the watch says so", "a list lacks it"])
+async def test_a_pod_that_has_finished_keeps_its_limit_as_long_as_its_sandbox_and_nobody_is_told(bench, how):
+    """As of one that has finished the API server tells as of one that was deleted."""
+    bench.controller.on_pod_event("ADDED", api_pod(ingress="100M"))
+    await bench.controller.on_run(sandbox(ingress="100M"))
+    bench.controller.on_pod_event("MODIFIED", api_pod(ingress="20M", status=STARTED))
+    await bench.settle()
+    told = list(bench.told.notices)
+    if how == "a list lacks it":
+        bench.on_pods([])
+    else:
+        bench.controller.on_pod_event("DELETED", api_pod(ingress="20M", status=STARTED))
+    bench.controller.on_netns_changed([A])
+    bench.controller.look_at("u1")
+    await bench.controller.on_synchronize([sandbox(ingress="100M")])
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
+    assert bench.told.notices == told
+    assert bench.controller.wanted() == (1, 1, 0, 0)
+    await bench.controller.on_stop(sandbox())
+    assert bench.kernel.held == {}
+    assert bench.told.notices == [*told, ("u1", "forgotten")]
 
 
 async def test_replays_one_after_the_other_as_of_a_runtime_that_dies_again_and_again_cost_one_look(bench):

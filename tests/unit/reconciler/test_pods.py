@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.intent import Intent, intent
-from reconciler.pods import PodView, asking, from_api, from_runtime
+from reconciler.pods import PodView, asking, from_api, from_runtime, selector
 from webhook.contract import Direction, Limits, Quantity
 
 JSON = st.recursive(
@@ -43,6 +43,10 @@ def test_an_admitted_pod_with_limits():
     assert view.asked(Direction.INGRESS) == "100M"
     assert view.asked(Direction.EGRESS) == "20M"
     assert str(view) == "shop/web-0"
+
+
+def test_pods_of_a_node_are_asked_for_without_those_that_have_finished():
+    assert selector("n1") == "spec.nodeName=n1,status.phase!=Succeeded,status.phase!=Failed"
 
 
 def test_a_pod_without_annotations_asks_for_nothing():
