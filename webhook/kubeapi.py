@@ -6,6 +6,7 @@ and 0.4 s of CPU (36.1.0 on Python 3.11), on every node, for objects that are re
 
 import asyncio
 import json
+import logging
 import os
 import socket
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
@@ -33,6 +34,9 @@ _KEEPALIVE_INTERVAL_S: Final = 10
 _KEEPALIVE_PROBES: Final = 3
 # etcd refuses objects over 1.5 MiB; a watch event carries one, as JSON.
 _LONGEST_EVENT_BYTES: Final = 16 * 2**20
+
+
+logger = logging.getLogger(__name__)
 
 
 class ApiError(Exception):
@@ -136,7 +140,12 @@ class KubeApi:
                     raise _error_of(response.status, await response.read())
                 on_open()
                 async for line in _lines(response.content.iter_any()):
-                    yield _event(line)
+                    try:
+                        event = _event(line)
+                    except RecursionError:  # the author of one object must not keep others' from being followed
+                        logger.warning("the watch of %s told of an object that is nested too deep: %.200r", path, line)
+                        continue
+                    yield event
             finally:
                 # Cut short, the connection is of no use any more, and a TLS farewell would outlive its event loop.
                 if response.connection is not None and response.connection.transport is not None:

@@ -14,6 +14,8 @@ LONGEST_VALUE: Final = 16 * 2**20
 
 _SPACE: Final = " \t\r\n"
 _NEXT: Final = re.compile(rf"[{_SPACE}]*([^{_SPACE}])")
+# Strings, also one that breaks off, and where a value begins and ends that is made of others.
+_NESTING: Final = re.compile(r'"(?:[^"\\]|\\.|\\\Z)*(?:"|\Z)|[][{}]', re.DOTALL)
 _BEGINNING: Final = 200
 _decoder: Final = json.JSONDecoder()
 
@@ -84,13 +86,17 @@ class _Text:
         return name
 
     async def value(self) -> Any:
-        """Read a whole value."""
+        """Read a whole value; None for one that is nested too deep to be decoded, as `managedFields` may be."""
         await self.peek()
         while True:
             try:
                 value, end = _decoder.raw_decode(self._text, self._at)
             except ValueError:
                 pass  # there may be more of it
+            except RecursionError:
+                if end := _end(self._text, self._at):
+                    self._at = end
+                    return None
             else:
                 if self._text[end : end + 1] in {*_SPACE, *",:]}"}:  # else it may be the first digits of a number
                     self._at = end
@@ -129,3 +135,13 @@ class _Text:
 
     def _malformed(self, why: str) -> MalformedError:
         return MalformedError(f"{why}: {self._beginning!r}")
+
+
+def _end(text: str, at: int) -> int:
+    """Where an object or an array ends; 0 if it breaks off."""
+    depth = 0
+    for found in _NESTING.finditer(text, at):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(found[0], 0)
+        if not depth:
+            return found.end()
+    return 0

@@ -222,6 +222,12 @@ async def test_an_endless_event_is_given_up(start: Start, monkeypatch: pytest.Mo
         await watched(await start(streaming(b"x" * 101)))
 
 
+async def test_an_event_that_is_nested_too_deep_costs_only_itself(start: Start) -> None:
+    deep = b'{"type":"ADDED","object":{"n":' + b"[" * 3000 + b"]" * 3000 + b"}}\n"
+    whole = b'{"type":"ADDED","object":{"n":1}}\n' + deep + b'{"type":"ADDED","object":{"n":2}}\n'
+    assert await watched(await start(streaming(whole))) == ["ADDED 1", "ADDED 2"]
+
+
 async def test_an_error_event_is_raised_with_its_code(start: Start) -> None:
     gone = b'{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old"}}\n'
     with pytest.raises(ApiError) as caught:

@@ -87,6 +87,16 @@ async def test_a_long_item_is_not_tried_again_with_each_piece(monkeypatch: pytes
     assert tries < 20
 
 
+@pytest.mark.parametrize("size", [1, 7, 1000, 100_000])
+async def test_an_item_that_is_nested_too_deep_costs_only_itself(size: int) -> None:
+    brackets = rb'"}]\\\"}]"'
+    deep = b'{"a":' * 3000 + b"[" + brackets + b"," + brackets + b"]" + b"}" * 3000
+    assert await read(b'{"items":[{"b":1},' + deep + b" ," + deep + b',{"b":2}]}', size) == (
+        [{"b": 1}, None, None, {"b": 2}],
+        {"items": []},
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -106,6 +116,7 @@ async def test_a_long_item_is_not_tried_again_with_each_piece(monkeypatch: pytes
         (b'{"a":nonsense}', "it breaks off"),
         (b'{"a":"\xff"}', "can't decode"),
         (b'{"a":"\xc3', "it breaks off"),
+        (b'{"items":[' + b"[" * 3000 + b"]" * 2999, "it breaks off"),
     ],
 )
 async def test_what_is_no_list_is_told_with_the_reason_and_how_it_begins(text: bytes, why: str) -> None:
