@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import ssl
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 
@@ -134,6 +135,30 @@ async def test_the_items_of_a_list_are_taken_and_all_else_is_given(start: Start)
 
     expected = [{"a": 1}, None], {"items": [], "metadata": {"resourceVersion": "7"}}
     assert await listed(await start(pods)) == expected
+
+
+async def test_a_list_of_large_objects_takes_no_more_memory_than_one_of_them(start: Start) -> None:
+    item = json.dumps({"env": [{"name": f"A{number}"} for number in range(20_000)]}).encode()
+
+    async def pods(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b'{"items":[' + item)
+        for _ in range(int(request.query["more"])):
+            await response.write(b"," + item)
+        await response.write(b"]}")
+        return response
+
+    async def peak(more: int) -> int:
+        api = await start(pods)
+        tracemalloc.start()
+        try:
+            await api.read_list("/api/v1/pods", {"more": str(more)}, lambda _: None)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert await peak(9) < 1.3 * await peak(0)
 
 
 async def test_a_compressed_list_is_read_as_well(start: Start) -> None:
