@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.pods import selector
 from tests.cluster.api_only import ApiOnly
 from webhook.kubeapi import WATCH_SILENCE_S, ApiError, KubeApi
 from webhook.reflector import Reflector
@@ -122,6 +123,24 @@ async def test_the_view_is_right_again_after_each_of_what_can_happen_to_an_api_s
         await until(lambda: view.limits["a"] == "2M")
         print(f"WATCH {view.lists} lists, {view.reflector.restarts} restarts")
         task.cancel()
+
+
+async def test_a_pod_that_finishes_leaves_the_reconcilers_list_and_watch(plane: ApiOnly) -> None:
+    async with connected(plane) as api:
+        for name in ("a", "b"):
+            await create(api, name, "1M")
+        mine = {"fieldSelector": selector("mine"), "resourceVersion": "0"}
+        version = (await api.get("/api/v1/pods", mine))["metadata"]["resourceVersion"]
+        finished = {"status": {"phase": "Succeeded"}}
+        await api.patch(f"{PODS}/a/status", finished, content_type="application/merge-patch+json")
+        watch = {**mine, "resourceVersion": version, "timeoutSeconds": "300"}
+        async with aclosing(api.watch("/api/v1/pods", watch)) as events:
+            (told,) = [event async for event in _first(events, "DELETED")]
+        assert told["object"]["metadata"]["name"] == "a"
+        listed = await api.get(
+            "/api/v1/pods", {**mine, "resourceVersion": told["object"]["metadata"]["resourceVersion"]}
+        )
+        assert [each["metadata"]["name"] for each in listed["items"]] == ["b"]
 
 
 async def test_a_watch_has_a_bookmark_for_what_others_do_before_it_is_taken_for_silent_and_lists_are_as_asked(
