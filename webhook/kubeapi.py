@@ -258,7 +258,7 @@ def _event(line: bytes) -> dict[str, Any]:
 
 def _object(text: bytes, what: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = json.loads(text.decode("utf-8", "replace"))
     except ValueError as error:
         raise ApiError(0, "NotJSON", f"the API server's answer to {what} is no JSON: {text[:200]!r}") from error
     if not isinstance(value, dict):

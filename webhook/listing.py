@@ -14,8 +14,11 @@ LONGEST_VALUE: Final = 16 * 2**20
 
 _SPACE: Final = " \t\r\n"
 _NEXT: Final = re.compile(rf"[{_SPACE}]*([^{_SPACE}])")
-# Strings, also one that breaks off, and where a value begins and ends that is made of others.
-_NESTING: Final = re.compile(r'"(?:[^"\\]|\\.|\\\Z)*(?:"|\Z)|[][{}]', re.DOTALL)
+# After a number nothing else may come: what has been read of it may be its first digits.
+_AFTER_VALUE: Final = frozenset((*_SPACE, *",:]}"))
+# Strings, also one that breaks off, and where a value begins and ends that is made of others. Possessive, as going back
+# would cost a hundred bytes for each character of a string.
+_NESTING: Final = re.compile(r'"(?:[^"\\]++|\\.|\\\Z)*+(?:"|\Z)|[][{}]', re.DOTALL)
 _BEGINNING: Final = 200
 _decoder: Final = json.JSONDecoder()
 
@@ -47,7 +50,8 @@ class _Text:
 
     def __init__(self, chunks: AsyncIterable[bytes]) -> None:
         self._chunks = aiter(chunks)
-        self._decode = codecs.getincrementaldecoder("utf-8")().decode
+        # One object's author must not have all others' unread: the API server writes some of it as it came.
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._beginning = b""
         self._text, self._at = "", 0
 
@@ -98,7 +102,7 @@ class _Text:
                     self._at = end
                     return None
             else:
-                if self._text[end : end + 1] in {*_SPACE, *",:]}"}:  # else it may be the first digits of a number
+                if self._text[end : end + 1] in _AFTER_VALUE:
                     self._at = end
                     return value
             await self._more()
@@ -128,10 +132,7 @@ class _Text:
 
     def _decoded(self, chunk: bytes) -> str:
         self._beginning += chunk[: _BEGINNING - len(self._beginning)]
-        try:
-            return self._decode(chunk)
-        except ValueError as error:
-            raise self._malformed(str(error)) from error
+        return self._decode(chunk)
 
     def _malformed(self, why: str) -> MalformedError:
         return MalformedError(f"{why}: {self._beginning!r}")

@@ -253,6 +253,11 @@ async def test_an_event_that_is_nested_too_deep_costs_only_itself(start: Start) 
     assert await watched(await start(streaming(whole))) == ["ADDED 1", "ADDED 2"]
 
 
+async def test_an_event_that_is_not_utf_8_costs_nobody_anything(start: Start) -> None:
+    event = b'{"type":"ADDED","object":{"n":1,"f:\xff\xed\xa0\x80":{}}}\n'
+    assert await watched(await start(streaming(event))) == ["ADDED 1"]
+
+
 async def test_an_error_event_is_raised_with_its_code(start: Start) -> None:
     gone = b'{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old"}}\n'
     with pytest.raises(ApiError) as caught:
