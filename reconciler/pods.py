@@ -11,6 +11,7 @@ from webhook.contract import (
     EGRESS_ANNOTATION,
     INGRESS_ANNOTATION,
     MANAGED_LABEL,
+    MAXIMUM_LENGTH,
     MIRROR_ANNOTATION,
     SOURCE_ANNOTATION,
     Direction,
@@ -121,12 +122,18 @@ def _view(
         namespace=namespace,
         name=name,
         managed=labels.get(MANAGED_LABEL) == "true",
-        ingress=_text(annotations.get(INGRESS_ANNOTATION)),
-        egress=_text(annotations.get(EGRESS_ANNOTATION)),
+        ingress=_limit(annotations.get(INGRESS_ANNOTATION)),
+        egress=_limit(annotations.get(EGRESS_ANNOTATION)),
         host_network=host_network,
         started_s=started_s,
         running=running,
     )
+
+
+def _limit(annotation: Any) -> str | None:
+    """As much of it as tells that it is too long, as it may have a quarter of a million characters."""
+    text = _text(annotation)
+    return None if text is None else text[: MAXIMUM_LENGTH + 1]
 
 
 def _runs(status: Mapping[str, Any]) -> bool:

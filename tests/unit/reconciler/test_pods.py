@@ -55,6 +55,14 @@ def test_a_pod_without_annotations_asks_for_nothing():
     assert not view.annotated
 
 
+def test_of_an_annotation_no_more_is_kept_than_tells_that_it_is_too_long():
+    written = {"kubernetes.io/ingress-bandwidth": "1" * 262_000 + "😀", "kubernetes.io/egress-bandwidth": "1" * 64}
+    view = from_api(pod(labels={"ipvlan-bandwidth.io/managed": "true"}, annotations=written))
+    assert view
+    assert (len(view.ingress), len(view.egress)) == (65, 64)
+    assert "is longer than the maximum of 64 characters" in intent(view, Limits()).notices[0].message
+
+
 def test_host_network_is_seen():
     raw = pod()
     raw["spec"]["hostNetwork"] = True
