@@ -10,11 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Executor
-from typing import Any
 
-from reconciler import pods
 from reconciler.background import Background
 from reconciler.bypass import Sample
 from reconciler.due import Due, Urgency
@@ -186,11 +184,8 @@ class Controller:
         for uid in changed:
             self.look_at(uid)
 
-    def on_pod_event(self, kind: str, pod: Mapping[str, Any]) -> None:
+    def on_pod_event(self, kind: str, view: PodView) -> None:
         """One Pod was ADDED, MODIFIED or DELETED."""
-        view = pods.from_api(pod)
-        if view is None:
-            return
         if kind == "DELETED":
             self._known.deleted(view)
             self._forget_events(view.uid)

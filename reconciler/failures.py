@@ -54,9 +54,13 @@ class Failures:
         """Tell, and try again with backoff."""
         count = self.tell_once(sandbox, str(error))
         self._errors.labels(kind=type(error).__name__).inc()
+        self.try_again(sandbox, RETRY_S[min(count, len(RETRY_S) - 1)])
+
+    def try_again(self, sandbox: Sandbox, delay_s: float = RETRY_S[-1]) -> None:
+        """Have it looked at after a while."""
         if sandbox.key not in self._retrying:  # one that changes all the time is looked at, and fails, in between
             self._retrying.add(sandbox.key)
-            self._spawn(self._again(sandbox, RETRY_S[min(count, len(RETRY_S) - 1)]))
+            self._spawn(self._again(sandbox, delay_s))
 
     async def _again(self, sandbox: Sandbox, delay_s: float) -> None:
         await self._sleep(delay_s)

@@ -51,10 +51,10 @@ class Known:
     """Whether the API server's first list is waited for."""
     _listed: bool = False
     """Whether it has come."""
-    _begun: dict[Key, bool] = field(default_factory=dict)
+    _begun: set[Key] = field(default_factory=set)
     """Those that the runtime told of as they began, and lists still: they are there until it tells of their end.
 
-    False: it did not wait for what was to be done then, so one may have ended before it was looked at.
+    Not those that it did not wait for, which may have ended before they were looked at.
     """
     _seen: dict[Key, bool] = field(default_factory=dict)
     """Of those whose netns was looked for, whether it was ever there."""
@@ -62,7 +62,8 @@ class Known:
     def began(self, sandbox: Sandbox) -> None:
         """The runtime tells of a sandbox as it begins: it is as it is told."""
         self.sandboxes.add(sandbox)
-        self._begun.setdefault(sandbox.key, True)
+        if sandbox.key not in self.latecomers:
+            self._begun.add(sandbox.key)
         self._seen.pop(sandbox.key, None)
         self._unheard.discard(sandbox.key)
         self._unread.discard(sandbox.key)
@@ -70,14 +71,14 @@ class Known:
 
     def late(self, key: Key, now_s: float) -> None:
         """The runtime no longer waits for what is to be done as a sandbox begins, which it may be about to tell of."""
-        self._begun[key] = False
+        self._begun.discard(key)
         self.latecomers.found([key], since_s=now_s)
 
     def replayed(self, sandboxes: Iterable[Sandbox]) -> None:
         """The runtime's full list."""
         told, before = list(sandboxes), {sandbox.key for sandbox in self.sandboxes}
         self.sandboxes.replay(told)
-        self._begun = {each.key: self._begun[each.key] for each in told if each.key in self._begun}
+        self._begun &= {each.key for each in told}
         if self._hears_out:
             self._unheard |= {sandbox.key for sandbox in self.sandboxes} - before
         # A list may leave one out that a later one has: containerd does whose state it cannot tell at the moment.
@@ -101,8 +102,14 @@ class Known:
         return sandbox.key in self._unheard and sandbox.pod.uid not in self._views
 
     def wait_no_longer(self) -> list[str]:
-        """From now on the runtime's word counts where the API server has given none. Gives the Pods that waited."""
-        waited, self._unheard, self._hears_out = self._unheard, set(), False
+        """From now on the runtime's word counts where the API server has given none. Gives the Pods that waited.
+
+        Those go on waiting that may have limits which cannot be read, and which it may not know of.
+        """
+        return self._heard(self._unheard - self._unread)
+
+    def _heard(self, waited: set[Key]) -> list[str]:
+        self._unheard, self._hears_out = self._unheard - waited, False
         return [uid for uid, _ in waited]
 
     def listed(self, views: Iterable[PodView]) -> tuple[list[str], list[str]]:
@@ -114,7 +121,7 @@ class Known:
             self.sandboxes.learn(before[uid])
             self._forget_last_good(uid)
         changed = [uid for uid, view in self._views.items() if before.get(uid) != view]
-        return [*changed, *self.wait_no_longer()], gone
+        return [*changed, *self._heard(set(self._unheard))], gone
 
     def seen(self, view: PodView) -> bool:
         """The API server tells of a Pod. Whether that is news."""
@@ -165,6 +172,8 @@ class Known:
             self._applied[key] = Applied(in_force)
         elif in_force is None:
             self._unread.add(key)
+            if not self._listed:
+                self._unheard.add(key)
             self.latecomers.forget(key)
 
     def lost(self, uid: str | None = None) -> tuple[Sandbox, ...]:
@@ -188,7 +197,7 @@ class Known:
 
     def is_gone(self, sandbox: Sandbox) -> bool:
         """Whether a sandbox whose netns is not there has ended. If that was never seen, it may be out of sight only."""
-        is_known = self._begun.get(sandbox.key) or sandbox.pod.uid in self._views or not self._listed
+        is_known = sandbox.key in self._begun or sandbox.pod.uid in self._views or not self._listed
         return self._seen.get(sandbox.key, False) or not is_known
 
     def is_out_of_sight(self, sandbox: Sandbox) -> bool:
@@ -198,7 +207,7 @@ class Known:
         """
         if sandbox not in self.sandboxes or self._seen.get(sandbox.key):
             return False
-        if self._begun.get(sandbox.key):
+        if sandbox.key in self._begun:
             return True
         all_of_it, view = self.sandboxes.of(sandbox.pod.uid), self._views.get(sandbox.pod.uid)
         is_latest = sandbox.id == all_of_it[-1].id and not any(self._seen.get(each.key) for each in all_of_it)
@@ -250,7 +259,7 @@ class Known:
         self._unsure.discard(sandbox.key)
         self._unheard.discard(sandbox.key)
         self._unread.discard(sandbox.key)
-        self._begun.pop(sandbox.key, None)
+        self._begun.discard(sandbox.key)
         self._seen.pop(sandbox.key, None)
         self.latecomers.forget(sandbox.key)
         self._forget_last_good(sandbox.pod.uid)

@@ -31,6 +31,10 @@ class Latecomers:
         """
         self._found |= {key: max(since_s, self._found.get(key, 0.0)) for key in keys}
 
+    def __contains__(self, key: Key) -> bool:
+        """Whether it was found, and not looked at since."""
+        return key in self._found
+
     def looked_at(self, key: Key, *, newly_limited: bool, now_s: float, there_since_s: float) -> None:
         """A sandbox has what it should have. Only the first look counts: limits asked for later are on time.
 

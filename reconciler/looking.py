@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from reconciler import latecomers
 from reconciler.ears import Ears
 from reconciler.failures import Failures
+from reconciler.intent import Intent
 from reconciler.kernel_work import KernelWork
 from reconciler.known import Known
 from reconciler.loading import Loading
@@ -17,7 +18,6 @@ from reconciler.ports import Shaper, Tell
 from reconciler.report import Notice, Reason, applied, report
 from reconciler.sandboxes import Sandbox
 from reconciler.shaping import NetnsGoneError, ShapingError
-from webhook.contract import Limits
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Looking:
             try:
                 outcome = await self._work.within(shaper.shape, view.uid, sandbox.netns_path, wanted.limits)
             except ShapingError as error:
-                return self._failed(sandbox, wanted.limits, error)
+                return self._failed(sandbox, wanted, error)
             await self._ears.listen(sandbox.netns_path)
         problems = tuple(Notice(problem.kind, problem.message) for problem in outcome.problems)
         # On another network than ipvlan nothing is in force, and a Pod that was never admitted is nobody's concern.
@@ -95,19 +95,22 @@ class Looking:
             self._failures.failed(sandbox, outcome.lack)
         return outcome.lack is None
 
-    def _failed(self, sandbox: Sandbox, wanted: Limits, error: ShapingError) -> bool:
+    def _failed(self, sandbox: Sandbox, wanted: Intent, error: ShapingError) -> bool:
         """The kernel did not do it: gives what `look` does. Whoever asks for nothing, or has ended, misses nothing."""
-        if isinstance(error, NetnsGoneError):
+        is_gone = isinstance(error, NetnsGoneError)
+        if is_gone:
             self._known.looked_for(sandbox, is_there=False)
-            matters = bool(wanted) and self._known.is_out_of_sight(sandbox)
+            matters = bool(wanted.limits) and self._known.is_out_of_sight(sandbox)
             error = NetnsGoneError(f"the reconciler does not see its network namespace: {error}")
         else:
-            matters = bool(wanted) or not self._known.is_settled(sandbox)
+            matters = bool(wanted.limits) or not self._known.is_settled(sandbox)
         if matters:
             self._failures.failed(sandbox, error)
-        else:
-            log.info("a Pod is gone, or asks for no limit", extra={"pod": str(sandbox.pod), "error": str(error)})
-        return not matters
+            return False
+        log.info("a Pod is gone, or asks for no limit", extra={"pod": str(sandbox.pod), "error": str(error)})
+        if wanted.notices and not is_gone:  # it is still to be told why
+            self._failures.try_again(sandbox)
+        return True
 
     def _tell(self, sandbox: Sandbox, view: PodView, notices: Iterable[Notice]) -> None:
         # The API server tells of a static Pod under another uid: it is taken to have started with its sandbox.

@@ -57,10 +57,10 @@ class Reflector:
     """Lists a collection, then watches it from the list's resourceVersion, for ever.
 
     `on_sync` gets the complete list, at the start and whenever events may have been missed (410 Gone): what is not in
-    it is gone. The list is of what `keep` makes of each object, but for None: a collection may be too much to be held
-    whole. `on_event` gets `"ADDED"`, `"MODIFIED"` or `"DELETED"` and the object; an object may come again as it
-    was. All run in the event loop and must not block. Items of a list carry neither `kind` nor `apiVersion`; every
-    object has a `metadata` with a `name`.
+    it is gone. `on_event` gets `"ADDED"`, `"MODIFIED"` or `"DELETED"` and the object; an object may come again as it
+    was. Both get what `keep` makes of an object, and nothing where that is None: a collection may be too much to be
+    held whole. All run in the event loop and must not block. Items of a list carry neither `kind` nor `apiVersion`;
+    every object has a `metadata` with a `name`.
 
     A lost connection is resumed from the last version, however long the API server was away. Lists are asked for as
     client-go does, so that they cost etcd nothing: at first whatever version the API server has in memory, later one
@@ -79,7 +79,7 @@ class Reflector:
         *,
         params: Mapping[str, str],
         on_sync: Callable[[list[Any]], None],
-        on_event: Callable[[str, dict[str, Any]], None],
+        on_event: Callable[[str, Any], None],
         keep: Callable[[dict[str, Any]], Any] = lambda item: item,
         on_restart: Callable[[], None] = lambda: None,
         spread_s: float = LIST_SPREAD_S,
@@ -199,7 +199,8 @@ class Reflector:
     def _take(self, kind: str, item: dict[str, Any]) -> None:
         # A BOOKMARK is just a newer version to resume from: it keeps a quiet watch from growing too old.
         if kind in _KINDS and _named(item):
-            self._on_event(kind, item)
+            if (made := self._keep(item)) is not None:
+                self._on_event(kind, made)
         elif kind != "BOOKMARK" or not isinstance(item.get("metadata"), dict):
             raise ApiError(0, "Malformed", f"the API server's watch sent something that is no event: {item!r:.200}")
         version = item["metadata"].get("resourceVersion")

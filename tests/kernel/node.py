@@ -14,7 +14,7 @@ from reconciler.listener import Listener
 from reconciler.metrics import Metrics
 from reconciler.nri.messages import PodSandbox
 from reconciler.patrol import Patrol
-from reconciler.pods import PodView
+from reconciler.pods import PodView, from_api
 from reconciler.report import Notice
 from reconciler.shaping import Shaper
 from tests.kernel.lab import Pod
@@ -94,7 +94,7 @@ class Node:
             "labels": MANAGED,
             "annotations": _annotations(annotations),
         }
-        self._loop.call_soon_threadsafe(self.controller.on_pod_event, "MODIFIED", {"metadata": metadata})
+        self._loop.call_soon_threadsafe(self.controller.on_pod_event, "MODIFIED", from_api({"metadata": metadata}))
 
     def wait(self, pod: Pod, reason: str, *, since: float, seconds: float = 10) -> Told:
         """The first notice of a reason about a Pod after a time; fails when there is none for so long."""

@@ -207,6 +207,11 @@ class Bench:
         """The API server's list, as the reflector hands it on."""
         self.controller.on_pods([view for item in items if (view := from_api(item))])
 
+    def on_pod_event(self, kind, item):
+        """One of its events, likewise."""
+        if view := from_api(item):
+            self.controller.on_pod_event(kind, view)
+
     async def settle(self):
         for _ in range(60):
             await asyncio.sleep(0)

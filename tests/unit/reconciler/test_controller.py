@@ -32,10 +32,10 @@ async def test_an_unlimited_pod_costs_nothing(bench):
 
 async def test_the_kernel_follows_the_annotation_while_the_pod_runs(bench):
     await bench.controller.on_run(sandbox())
-    bench.controller.on_pod_event("MODIFIED", api_pod(ingress="20M"))
+    bench.on_pod_event("MODIFIED", api_pod(ingress="20M"))
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
-    bench.controller.on_pod_event("MODIFIED", api_pod())
+    bench.on_pod_event("MODIFIED", api_pod())
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits()}
     assert [reason for _, reason in bench.told.notices] == [
@@ -47,11 +47,11 @@ async def test_the_kernel_follows_the_annotation_while_the_pod_runs(bench):
 
 async def test_an_event_that_changes_nothing_that_matters_is_not_looked_at(bench):
     await bench.controller.on_run(sandbox())
-    bench.controller.on_pod_event("MODIFIED", api_pod(ingress="100M"))
+    bench.on_pod_event("MODIFIED", api_pod(ingress="100M"))
     await bench.settle()
     calls = len(bench.kernel.calls)
-    bench.controller.on_pod_event("MODIFIED", api_pod(ingress="100M"))
-    bench.controller.on_pod_event("MODIFIED", {"kind": "nonsense"})
+    bench.on_pod_event("MODIFIED", api_pod(ingress="100M"))
+    bench.on_pod_event("MODIFIED", {"kind": "nonsense"})
     await bench.settle()
     assert len(bench.kernel.calls) == calls
 
@@ -85,7 +85,7 @@ async def test_the_last_good_limit_stays_in_another_sandbox_of_the_same_pod(benc
     pod = api_pod(ingress=turned_bad.get("ingress", "100M"))
     if "managed" in turned_bad:
         pod["metadata"]["labels"] = {}
-    bench.controller.on_pod_event("MODIFIED", pod)
+    bench.on_pod_event("MODIFIED", pod)
     await bench.settle()
     await bench.controller.on_stop(sandbox())
     await bench.controller.on_run(sandbox("s2", path=B, **turned_bad))
@@ -105,23 +105,23 @@ async def test_a_pod_never_admitted_is_told_of_and_not_limited(bench):
 
 
 async def test_a_deleted_pod_is_forgotten_by_the_events(bench):
-    bench.controller.on_pod_event("ADDED", api_pod(ingress="20M"))
-    bench.controller.on_pod_event("DELETED", api_pod(ingress="20M"))
+    bench.on_pod_event("ADDED", api_pod(ingress="20M"))
+    bench.on_pod_event("DELETED", api_pod(ingress="20M"))
     assert bench.told.notices == [("u1", "forgotten")]
 
 
 @pytest.mark.parametrize("how", ["the watch says so", "a list lacks it"])
 async def test_a_pod_that_has_finished_keeps_its_limit_as_long_as_its_sandbox_and_nobody_is_told(bench, how):
     """As of one that has finished the API server tells as of one that was deleted."""
-    bench.controller.on_pod_event("ADDED", api_pod(ingress="100M"))
+    bench.on_pod_event("ADDED", api_pod(ingress="100M"))
     await bench.controller.on_run(sandbox(ingress="100M"))
-    bench.controller.on_pod_event("MODIFIED", api_pod(ingress="20M", status=STARTED))
+    bench.on_pod_event("MODIFIED", api_pod(ingress="20M", status=STARTED))
     await bench.settle()
     told = list(bench.told.notices)
     if how == "a list lacks it":
         bench.on_pods([])
     else:
-        bench.controller.on_pod_event("DELETED", api_pod(ingress="20M", status=STARTED))
+        bench.on_pod_event("DELETED", api_pod(ingress="20M", status=STARTED))
     bench.controller.on_netns_changed([A])
     bench.controller.look_at("u1")
     await bench.controller.on_synchronize([sandbox(ingress="100M")])
@@ -152,7 +152,7 @@ async def test_a_static_pod_is_limited_by_the_label_in_its_manifest_whatever_bec
     mirror = api_pod("another uid", ingress="20M")
     mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"] = "u1"
     bench.on_pods([mirror])
-    bench.controller.on_pod_event("DELETED", mirror)
+    bench.on_pod_event("DELETED", mirror)
     bench.controller.look_at("u1")
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}

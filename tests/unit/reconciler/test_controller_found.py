@@ -98,6 +98,32 @@ async def test_what_an_older_program_holds_that_cannot_be_read_stays_until_the_a
     run.cancel()
 
 
+async def test_what_cannot_be_read_is_not_taken_off_by_the_runtimes_word_however_long_the_api_server_is_away():
+    bench = Bench()
+    bench.kernel.found = {("u1", A): None}
+    bench.kernel.held = {("u1", A): Limits(ingress=M20)}
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([sandbox(ingress=None), sandbox("s2", uid="u2", path=B)])
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M20), ("u2", B): Limits(ingress=M100)}
+    bench.on_pods([])  # as of a static Pod, of which the API server has but an image
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(), ("u2", B): Limits(ingress=M100)}
+    run.cancel()
+
+
+async def test_what_cannot_be_read_waits_for_no_second_list():
+    bench = Bench()
+    bench.kernel.found = {("u1", A): None}
+    bench.kernel.held = {("u1", A): Limits(ingress=M20)}
+    bench.on_pods([api_pod()])
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([sandbox(ingress=None)])
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits()}
+    run.cancel()
+
+
 async def test_a_direction_that_could_not_be_attached_is_not_given_up_by_a_restart():
     bench = Bench()
     figures = DirectionCounters(20_000_000, bytes=0, packets=0, drops=0, marks=0)

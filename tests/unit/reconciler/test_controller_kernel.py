@@ -96,7 +96,7 @@ async def test_a_pod_that_changes_all_the_time_while_it_fails_is_not_tried_again
 async def test_what_a_look_that_failed_may_have_left_goes_when_the_limit_is_not_wanted_any_more(bench):
     bench.kernel.failing[A] = [ShapingError("no such module")]
     await bench.controller.on_run(sandbox())
-    bench.controller.on_pod_event("MODIFIED", api_pod())
+    bench.on_pod_event("MODIFIED", api_pod())
     await bench.settle()
     assert bench.kernel.calls[-1] == ("u1", A, Limits())
     assert bench.controller.wanted() == (0, 0, 0, 0)
@@ -118,7 +118,7 @@ async def test_an_interface_that_is_gone_for_a_moment_costs_no_last_good_limit(b
     await bench.settle()
     assert bench.controller.limited() == []
     bench.kernel.interfaces = ("eth0",)
-    bench.controller.on_pod_event("MODIFIED", api_pod(ingress="100m"))
+    bench.on_pod_event("MODIFIED", api_pod(ingress="100m"))
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
     assert bench.told.notices[-1] == ("shop/web-0", "InvalidBandwidth")
@@ -165,7 +165,7 @@ async def test_a_pod_that_has_only_some_of_its_limits_is_partial_and_one_that_ha
 async def test_what_is_not_in_force_is_taken_away_all_the_same_when_it_is_not_wanted_any_more(bench):
     bench.kernel.problems, bench.kernel.missing = (L3S,), {Direction.INGRESS: ("eth0",)}
     await bench.controller.on_run(sandbox())
-    bench.controller.on_pod_event("MODIFIED", api_pod())
+    bench.on_pod_event("MODIFIED", api_pod())
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits()}
     assert bench.told.notices == [("shop/web-0", "L3sIngress")]

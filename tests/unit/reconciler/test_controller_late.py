@@ -69,7 +69,7 @@ async def test_a_pod_limited_by_the_hook_or_annotated_later_was_never_late(bench
     await bench.settle()
     await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
     for uid in ("u1", "u2"):
-        bench.controller.on_pod_event("MODIFIED", api_pod(uid, ingress="100M", status=STARTED))
+        bench.on_pod_event("MODIFIED", api_pod(uid, ingress="100M", status=STARTED))
     await bench.settle()
     assert set(bench.kernel.held) == {("u1", A), ("u2", B)}
     assert unshaped_seconds(bench) == 0
@@ -112,7 +112,7 @@ async def test_a_pod_annotated_again_much_later_did_not_run_without_its_limits(b
     await bench.controller.on_synchronize([sandbox(ingress="100M")])  # so it was found late, and wants nothing
     await bench.settle()
     bench.now_s += 1000
-    bench.controller.on_pod_event("MODIFIED", api_pod(ingress="20M", status=STARTED))
+    bench.on_pod_event("MODIFIED", api_pod(ingress="20M", status=STARTED))
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
     assert unshaped_seconds(bench) == 0
@@ -131,7 +131,7 @@ async def test_a_pod_whose_hook_failed_or_took_too_long_ran_unlimited(bench):
     await hook
     await bench.settle()
     for uid in ("u1", "u2"):
-        bench.controller.on_pod_event("MODIFIED", api_pod(uid, ingress="100M", status=STARTED))
+        bench.on_pod_event("MODIFIED", api_pod(uid, ingress="100M", status=STARTED))
     await bench.settle()
     assert [reason for _, reason in bench.told.notices].count("RanUnlimited") == 2
     assert unshaped_seconds(bench) == 60

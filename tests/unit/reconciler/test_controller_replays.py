@@ -25,7 +25,7 @@ async def test_a_sandbox_that_a_replay_does_not_tell_of_stays_limited_while_its_
     await bench.controller.on_synchronize(told)
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
-    bench.controller.on_pod_event("MODIFIED", api_pod(ingress="20M"))
+    bench.on_pod_event("MODIFIED", api_pod(ingress="20M"))
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
     bench.kernel.gone.add(A)
@@ -40,7 +40,7 @@ async def test_a_pod_of_which_the_runtime_names_no_netns_is_told_once_when_it_as
     await bench.settle()
     assert bench.told.notices == []
     for ingress in ("100M", "20M"):
-        bench.controller.on_pod_event("MODIFIED", api_pod(ingress=ingress))
+        bench.on_pod_event("MODIFIED", api_pod(ingress=ingress))
         await bench.settle()
     assert bench.told.notices == [("shop/web-0", "BandwidthFailed")]
     assert bench.controller.wanted() == Wanted(1, 0, 0, 1)
@@ -61,7 +61,7 @@ async def test_a_pod_that_is_listed_without_a_netns_and_holds_nothing_is_told_wh
     assert bench.told.notices == [("shop/web-0", "BandwidthFailed")]
     assert bench.controller.wanted() == Wanted(1, 0, 0, 1)
     await bench.controller.on_synchronize([sandbox(path="")])
-    bench.controller.on_pod_event("MODIFIED", api_pod(ingress="20M", status=STARTED))
+    bench.on_pod_event("MODIFIED", api_pod(ingress="20M", status=STARTED))
     await bench.settle()
     assert len(bench.told.notices) == 1
     await bench.controller.on_stop(sandbox(path=""))

@@ -40,7 +40,7 @@ async def test_a_pod_that_the_api_server_no_longer_has_is_as_it_was_last_until_i
     bench.on_pods([api_pod("u1", ingress="20M"), api_pod("u2", ingress="20M")])
     await bench.settle()
     bench.on_pods([api_pod("u1", ingress="20M")])
-    bench.controller.on_pod_event("DELETED", api_pod("u1", ingress="20M"))
+    bench.on_pod_event("DELETED", api_pod("u1", ingress="20M"))
     for uid in ("u1", "u2"):
         bench.controller.look_at(uid)
     await bench.settle()
@@ -140,7 +140,7 @@ async def test_hooks_and_looks_that_wait_for_the_first_try_go_on_when_that_fails
     await bench.controller.on_synchronize([sandbox()])
     await hook
     await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
-    bench.controller.on_pod_event("ADDED", api_pod("u2", ingress="20M"))
+    bench.on_pod_event("ADDED", api_pod("u2", ingress="20M"))
     await bench.settle()
     assert bench.kernel.held == {}
     assert bench.controller.wanted() == (2, 0, 0, 2)

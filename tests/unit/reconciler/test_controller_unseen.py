@@ -64,7 +64,7 @@ async def test_a_pod_that_is_not_seen_and_is_annotated_later_is_told(bench):
     bench.on_pods([api_pod()])
     await bench.controller.upkeep.collect()
     assert bench.told.notices == []
-    bench.controller.on_pod_event("MODIFIED", api_pod(ingress="20M"))
+    bench.on_pod_event("MODIFIED", api_pod(ingress="20M"))
     await bench.settle()
     assert bench.told.notices == [FAILED]
     assert bench.controller.wanted() == Wanted(1, 0, 0, 1)
@@ -80,9 +80,25 @@ async def test_a_pod_that_may_have_ended_while_its_hook_waited_is_told_only_if_i
     bench.on_pods([api_pod(ingress="100M")])
     await bench.settle()
     assert bench.told.notices == []
-    bench.controller.on_pod_event("MODIFIED", api_pod(ingress="100M", status=STARTED))
+    bench.on_pod_event("MODIFIED", api_pod(ingress="100M", status=STARTED))
     await bench.settle()
     assert bench.told.notices == [FAILED]
+
+
+async def test_a_hook_that_is_late_before_its_sandbox_is_told_of_stays_late_through_a_replay(bench):
+    out_of_sight(bench, A)
+    bench.controller.on_late(sandbox())
+    await bench.controller.on_synchronize([sandbox("s2", uid="u2", path=B, ingress=None)])
+    await bench.controller.on_run(sandbox())
+    await bench.settle()
+    assert FAILED not in bench.told.notices
+
+
+async def test_what_a_pod_without_a_limit_is_to_be_told_is_told_when_the_kernel_answers_again(bench):
+    bench.kernel.failing[A] = [ShapingError("too many open files")]
+    await bench.controller.on_run(sandbox(ingress="100m"))
+    await bench.settle()
+    assert bench.told.notices == [("shop/web-0", "InvalidBandwidth")]
 
 
 async def test_a_pod_that_asks_for_no_limit_is_told_of_no_failure(bench):
@@ -92,7 +108,7 @@ async def test_a_pod_that_asks_for_no_limit_is_told_of_no_failure(bench):
     await bench.controller.on_run(sandbox("s2", uid="u2", path=B, managed=False))
     await bench.settle()
     assert bench.kernel.failing[B] == []
-    assert bench.told.notices == []
+    assert FAILED not in bench.told.notices
 
 
 async def test_of_those_that_are_listed_only_one_that_runs_is_told_when_no_other_sandbox_can_be_expected(restarted):
@@ -106,13 +122,13 @@ async def test_of_those_that_are_listed_only_one_that_runs_is_told_when_no_other
     assert restarted.told.notices == [FAILED]
     await restarted.controller.upkeep.collect()
     assert restarted.controller.wanted() == Wanted(1, 0, 0, 1)
-    restarted.controller.on_pod_event("MODIFIED", api_pod(ingress="100M", status=ENDED))
+    restarted.on_pod_event("MODIFIED", api_pod(ingress="100M", status=ENDED))
     await restarted.controller.upkeep.collect()
     assert restarted.controller.wanted() == Wanted(0, 0, 0, 0)
-    restarted.controller.on_pod_event("MODIFIED", api_pod(ingress="100M", status=STARTED))
+    restarted.on_pod_event("MODIFIED", api_pod(ingress="100M", status=STARTED))
     await restarted.settle()
     assert restarted.controller.wanted() == Wanted(1, 0, 0, 1), "a container was between two starts"
-    restarted.controller.on_pod_event("DELETED", api_pod(ingress="100M", status=ENDED))
+    restarted.on_pod_event("DELETED", api_pod(ingress="100M", status=ENDED))
     await restarted.controller.upkeep.collect()
     assert list(restarted.controller._sandboxes) == []
 

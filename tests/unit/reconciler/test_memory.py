@@ -66,7 +66,7 @@ async def test_what_is_there_is_remembered_in_all_the_places_that_the_next_test_
     node.bench.gate = asyncio.Event()  # whoever sleeps does so from now on
     node.kernel.failing["/run/netns/1"] = [ShapingError("no")]
     for number in range(4):
-        node.controller.on_pod_event("ADDED", api_pod(f"pod-{number}", ingress="20M", egress="1M"))
+        node.bench.on_pod_event("ADDED", api_pod(f"pod-{number}", ingress="20M", egress="1M"))
         await node.controller.on_run(pod_of(number, egress="1M"))
         node.controller.on_netns_changed([f"/run/netns/{number}"])
     for _ in range(4):
@@ -94,7 +94,7 @@ async def comes_and_goes(node, number):
     if number % 3 == 0:
         node.kernel.failing[path] = [(ShapingError, NetnsGoneError)[number % 2]("no")]
     if number % 5:
-        node.controller.on_pod_event(*told.pop(0))
+        node.bench.on_pod_event(*told.pop(0))
     hook = asyncio.create_task(node.controller.on_run(pod))
     if number % 11 == 0:
         await asyncio.sleep(0)
@@ -104,16 +104,16 @@ async def comes_and_goes(node, number):
         await node.patrol.step()
         await node.patrol.step()
     for event in told:
-        node.controller.on_pod_event(*event)
+        node.bench.on_pod_event(*event)
     node.controller.on_netns_changed([path])
     if number % 2:
-        node.controller.on_pod_event("DELETED", api_pod(uid))
+        node.bench.on_pod_event("DELETED", api_pod(uid))
     if number % 7:
         await node.controller.on_stop(pod)
         await node.controller.on_remove(pod)
     else:
         node.kernel.gone.add(path)
-    node.controller.on_pod_event("DELETED", api_pod(uid))
+    node.bench.on_pod_event("DELETED", api_pod(uid))
 
 
 async def test_a_thousand_pods_in_turn_leave_nothing_in_memory_however_they_come_and_go():
@@ -125,7 +125,7 @@ async def test_a_thousand_pods_in_turn_leave_nothing_in_memory_however_they_come
             await node.scrape()
     assert len(node.api.posted) > PODS
     await node.controller.upkeep.collect()
-    node.controller.on_pod_event("ADDED", api_pod("the last one", ingress="20M"))
+    node.bench.on_pod_event("ADDED", api_pod("the last one", ingress="20M"))
     await node.controller.on_run(sandbox("the last one", uid="the last one"))  # which a loop may still have at hand
     for _ in range(100):
         await node.bench.settle()

@@ -284,13 +284,16 @@ async def test_an_event_without_a_version_leaves_the_version_as_it_was() -> None
     assert script.asked[-1]["resourceVersion"] == "7"
 
 
-async def test_of_a_list_no_more_is_held_than_the_owner_keeps_and_nothing_where_that_is_none() -> None:
-    script = Script([listed(7, "a", "b", "c")], [])
+async def test_the_owner_gets_what_it_keeps_of_each_object_and_nothing_where_that_is_none() -> None:
+    events = [{"type": "MODIFIED", "object": {"metadata": {"name": name, "resourceVersion": "8"}}} for name in "bc"]
+    script = Script([listed(7, "a", "b", "c")], [Watch(events[::-1])])
     reflector = script.reflector()
     reflector._keep = lambda each: None if each["metadata"]["name"] == "b" else each["metadata"]["name"]
     reflector._on_sync = lambda kept: script.seen.append(f"sync {kept}")
+    reflector._on_event = lambda kind, kept: script.seen.append(f"{kind} {kept}")
     await script.play_on(reflector)
-    assert script.seen == ["sync ['a', 'c']"]
+    assert script.seen == ["sync ['a', 'c']", "MODIFIED c"]
+    assert script.asked[-1]["resourceVersion"] == "8"
 
 
 @pytest.mark.parametrize("items", [3, {"a": 1}, "text"])
