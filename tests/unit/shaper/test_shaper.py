@@ -31,6 +31,24 @@ def test_packets_that_come_at_once_leave_one_after_the_other_at_the_rate(limit: 
     assert waits == pytest.approx([number * each for number in range(8)], rel=1e-6, abs=8)
 
 
+@pytest.mark.parametrize("direction", Direction)
+@pytest.mark.parametrize(
+    ("limit", "length"), [("1G", 1514), ("10G", 1514), ("10G", 65_549), ("100G", 65_549), ("1T", 65_549)]
+)
+def test_a_sender_that_never_lacks_packets_is_carried_at_high_limits_to_a_thousandth(
+    limit: str, length: int, direction: Direction
+) -> None:
+    shaper = Native(limit, direction)
+    began = shaper.now
+    for _ in range(2000):
+        for _ in range(10):
+            assert shaper.send(length).wait_ns is not None
+            shaper.now += 150  # as long as a CPU takes to send one
+        shaper.now += shaper.queue_ns
+    exact = 20_000 * length * 8 * SECOND / shaper.bits_per_second
+    assert shaper.now - began == pytest.approx(exact, rel=0.001)
+
+
 def test_a_sender_s_own_stamp_is_kept_for_a_second_and_never_made_earlier_than_the_rate() -> None:
     shaper = Native("10M")
     assert shaper.send(stamp=shaper.now + 20 * MILLISECOND).wait_ns == 20 * MILLISECOND
