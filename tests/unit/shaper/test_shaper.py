@@ -1,6 +1,7 @@
 """What the shaper does, packet by packet, on a clock that the tests set. Times in ns."""
 
 import itertools
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -192,6 +193,31 @@ def test_pings_do_not_stop_while_big_packets_leave_at_a_limit_that_was_lowered(h
     left = [passed + fate.wait_ns for passed, fate in fates if fate.wait_ns is not None]
     assert len(left) >= 0.98 * len(fates)
     assert max(after - before for before, after in itertools.pairwise(left)) < 50 * MILLISECOND
+
+
+@pytest.mark.parametrize("load", [1.05, 1.3, 2.0])
+@pytest.mark.parametrize("flows", [1000, 10_000])
+def test_thousands_of_flows_use_up_the_limit_and_let_a_ping_pass(flows: int, load: float) -> None:
+    """More flows than there are cells for. A packet of theirs may wait a second, as each of them has less than one."""
+    shaper, chance = Native("100M", Direction.INGRESS), random.Random(flows * load)  # noqa: S311 - nobody guesses it
+    packet = 1514 * 8 * SECOND / shaper.bits_per_second
+    began, due, next_ping = shaper.now, 0.0, 0.0
+    waits, pings, left = [0], [], 0
+    while due < 6 * SECOND:
+        due += chance.expovariate(load / packet)
+        shaper.now = began + int(due)
+        if due > next_ping:
+            next_ping += 10 * MILLISECOND
+            waited = shaper.send(98, flow=flows + 1).wait_ns
+            assert waited is not None, "a ping was dropped"
+            pings.append(waited)
+        waited = shaper.send(flow=chance.randrange(flows)).wait_ns
+        if waited is not None:
+            waits.append(waited)
+            left += 2 * SECOND < due + waited <= 6 * SECOND
+    assert left * packet >= 0.99 * 4 * SECOND
+    assert sorted(pings)[len(pings) * 99 // 100] <= 2.5 * MILLISECOND
+    assert max(waits) <= SECOND
 
 
 def test_what_other_cpus_queue_while_a_packet_is_on_its_way_is_kept() -> None:
