@@ -119,14 +119,20 @@ def _load(text: bytes) -> Sequence[Any]:
         ) from error
 
     class Loader(yaml.SafeLoader):
-        """YAML 1.1 as `kubectl` reads it: 1e8 and 1.5e8 are numbers, a date and "=" are texts."""
+        """YAML 1.1 as `kubectl` reads it: 1e8 and 1.5e8 are numbers, a date, a time and "=" are texts."""
 
     def as_written(loader: Loader, node: yaml.ScalarNode) -> Any:
         return loader.construct_scalar(node)
 
+    def number(loader: Loader, node: yaml.ScalarNode) -> Any:
+        # 1:30 is 90, by the sixties of YAML 1.1, which go-yaml leaves alone.
+        return node.value if ":" in node.value else yaml.SafeLoader.yaml_constructors[node.tag](loader, node)
+
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, [*"-+.0123456789"])
     for tag in ("timestamp", "value"):
         Loader.add_constructor(f"tag:yaml.org,2002:{tag}", as_written)
+    for tag in ("int", "float"):
+        Loader.add_constructor(f"tag:yaml.org,2002:{tag}", number)
     try:
         return list(yaml.load_all(text, Loader=Loader))
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a number that is none, as 0x_

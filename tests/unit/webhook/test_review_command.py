@@ -164,7 +164,7 @@ class TestYaml:
     def test_a_limit_with_a_suffix_or_in_quotes_is_a_text(self, limit: str) -> None:
         assert said(CART.replace("0.1G", limit)).startswith("Pod shop/cart: allowed")
 
-    @pytest.mark.parametrize("text", ["1e", "1.5e", "e8", ".", "1.2.3", "_1e8"])
+    @pytest.mark.parametrize("text", ["1e", "1.5e", "e8", ".", "1.2.3", "_1e8", "1:30", "12:30:59", "1:30.5"])
     def test_what_only_begins_like_a_number_is_refused_as_it_was_written(self, text: str) -> None:
         printed, refused = review_text(CART.replace("0.1G", text).encode(), network=None)
         assert refused
