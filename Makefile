@@ -1,7 +1,7 @@
 # Every target does its own set-up; nothing is installed into the tree, all caches live in ~/.cache/ipvlan-bandwidth.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-CACHE ?= $(or $(IPVLAN_BANDWIDTH_CACHE),$(HOME)/.cache/ipvlan-bandwidth)
+CACHE := $(or $(IPVLAN_BANDWIDTH_CACHE),$(HOME)/.cache/ipvlan-bandwidth)
 BIN := $(CACHE)/venv/bin
 PYTHON := $(BIN)/python
 export PYTHONDONTWRITEBYTECODE := 1
@@ -38,8 +38,8 @@ setup: ## the Debian packages and the virtual environment
 	@tests/setup/venv.sh
 
 setup-cluster: setup ## the cluster's binaries, built from Go modules once, and the images
-	@tests/setup/binaries.sh
 	@manifests/images/build
+	@tests/setup/binaries.sh
 
 lint: setup ## formatting, lint, types, and the contracts between the packages
 	$(BIN)/ruff format --check .
