@@ -51,7 +51,9 @@ class Metrics:
             PREFIX + "events_dropped", "Events that were not posted to the API server.", registry=self.registry
         )
         self.watch_restarts = Counter(
-            PREFIX + "watch_restarts", "Times that the watch on Pods was started again.", registry=self.registry
+            PREFIX + "watch_restarts",
+            "Times that the watch on Pods was started again, also after silence.",
+            registry=self.registry,
         )
         self.watch_connected = Gauge(
             PREFIX + "watch_connected", "1 while the API server tells of Pods.", registry=self.registry

@@ -56,7 +56,7 @@ class Metrics:
         )
         self.watch_restarts = Counter(
             "ipvlan_bandwidth_namespace_watch_restarts",
-            "How often the list or watch of Namespaces failed and began again.",
+            "Times that the watch on Namespaces was started again, also after nothing happened for long.",
             registry=self._registry,
         )
         self.watch_connected = Gauge(
