@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from certs.authority import KeyPair, issue, make_authority, pem_of
 from tests.ports import free_port
@@ -156,3 +156,50 @@ async def test_tls_1_2_is_the_least_and_the_key_is_on_no_disk() -> None:
         assert writer.get_extra_info("ssl_object").version() == "TLSv1.2"
         writer.close()
         await writer.wait_closed()
+
+
+def point(curve: ec.EllipticCurve) -> bytes:
+    public = ec.generate_private_key(curve).public_key()
+    return public.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+
+
+def hello(group: int, share: bytes) -> bytes:
+    """A client's first record of TLS 1.3, which offers a single group, and brings its share."""
+
+    def sized(width: int, *parts: bytes) -> bytes:
+        return sum(map(len, parts)).to_bytes(width) + b"".join(parts)
+
+    def extension(number: int, content: bytes) -> bytes:
+        return number.to_bytes(2) + sized(2, content)
+
+    named = group.to_bytes(2)
+    extensions = (
+        extension(10, sized(2, named)),  # supported_groups
+        extension(13, sized(2, b"\x04\x03\x08\x04")),  # signature_algorithms, of ECDSA and RSA
+        extension(43, sized(1, b"\x03\x04")),  # supported_versions: TLS 1.3
+        extension(51, sized(2, named, sized(2, share))),  # key_share
+    )
+    body = b"\x03\x03" + bytes(32) + sized(1) + sized(2, b"\x13\x01") + sized(1, b"\0") + sized(2, *extensions)
+    return b"\x16\x03\x01" + sized(2, b"\x01" + sized(3, body))
+
+
+@pytest.mark.parametrize(
+    ("group", "share", "agrees"),
+    [
+        (0x0017, point(ec.SECP256R1()), True),
+        (0x0019, point(ec.SECP521R1()), False),
+        # For a stranger any square will do; the server would compute with 8192 bits.
+        (0x0100, (4).to_bytes(256), False),
+        (0x0104, (4).to_bytes(1024), False),
+    ],
+    ids=["secp256r1", "secp521r1", "ffdhe2048", "ffdhe8192"],
+)
+async def test_keys_are_agreed_on_by_one_cheap_curve_alone(group: int, share: bytes, agrees: bool) -> None:
+    async with listening() as here:
+        await here.use(pair())
+        # The contexts of later certificates are those of later handshakes.
+        await here.use(pair())
+        reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+        writer.write(hello(group, share))
+        assert (await reader.read(1) == b"\x16") is agrees  # a record of the handshake
+        writer.close()
