@@ -18,7 +18,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from aiohttp import web, web_protocol
 from aiohttp.http import HttpProcessingError
@@ -33,14 +33,20 @@ web_protocol.MAX_MSG_QUEUE_SIZE = 1
 # asyncio reads 256 KiB of TLS at once, into a buffer of that size for each connection, beside one of OpenSSL's that
 # grows as large, and has no parameter for it either. A record of TLS has 16 KiB, and few reviews have as much.
 asyncio.sslproto.SSLProtocol.max_size = 16 * 1024
+# Of a request's head. API servers, kubelet and Prometheus send ten headers or less, what stands between some more; a
+# line is at most as long as that of a service account's token, some 1.5 kB. aiohttp keeps a header as it came and as
+# text, of which a single emoji makes each character four bytes wide: 0.3 MB for a head, and by its own bounds 5 MB.
+LONGEST_LINE_BYTES: Final = 2048
+MOST_HEADERS: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """What a stranger may take. Times in seconds."""
 
-    # 25 MB, and 100 MB with all bodies that are let in. An API server has as many as it has requests under way, by
-    # default up to 200 that change something, and keeps 25 of them. More than the bound wait in the kernel's queue.
+    # 25 MB, and 100 MB with all bodies that are let in; 150 MB more where each has the largest head, which only
+    # strangers send. An API server has as many as it has requests under way, by default up to 200 that change
+    # something, and keeps 25 of them. More than the bound wait in the kernel's queue.
     connections: int = 512
     handshake_s: float = 5.0
     # What a newcomer has at the bound, from TCP's connection to its first request; a burst of 512 handshakes takes as
@@ -71,6 +77,9 @@ class BoundedServer:
             logger=http_log,
             keepalive_timeout=self._bounds.idle_s,
             lingering_time=self._bounds.linger_s,
+            max_line_size=LONGEST_LINE_BYTES,
+            max_field_size=LONGEST_LINE_BYTES,
+            max_headers=MOST_HEADERS,
             # API servers compress nothing, and little that was compressed may be much.
             auto_decompress=False,
         )

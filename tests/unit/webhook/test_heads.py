@@ -1,0 +1,90 @@
+"""Heads of requests: those of any client pass, and larger ones are refused before they take much memory."""
+
+import asyncio
+import gc
+import tracemalloc
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+
+from tests.ports import free_port
+from webhook.bounded import LONGEST_LINE_BYTES, MOST_HEADERS, BoundedServer
+
+REQUEST = b"GET /healthz HTTP/1.1\r\n"
+EMOJI = "\N{GRINNING FACE}".encode()
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(text=str(len(request.headers)))
+
+    here, number = BoundedServer(handler), free_port()
+    await here.listen("127.0.0.1", number)
+    yield number
+    await here.close()
+
+
+def header(number: int, size: int = LONGEST_LINE_BYTES) -> bytes:
+    """So many bytes of name and value; each character of the value takes four when it is text."""
+    name = b"X%02d" % number
+    return name + b": " + EMOJI + b"x" * (size - len(name + EMOJI)) + b"\r\n"
+
+
+def headers(number: int) -> bytes:
+    return b"Host: w\r\n" + b"".join(header(each) for each in range(1, number))
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (REQUEST + headers(MOST_HEADERS), 200),
+        (REQUEST + headers(MOST_HEADERS + 1), 400),
+        (REQUEST + headers(3) + header(3, LONGEST_LINE_BYTES + 8), 400),
+        (b"GET /" + b"x" * (LONGEST_LINE_BYTES - 1) + b" HTTP/1.1\r\nHost: w\r\n", 200),
+        (b"GET /" + b"x" * LONGEST_LINE_BYTES + b" HTTP/1.1\r\nHost: w\r\n", 400),
+    ],
+    ids=["all headers", "one too many", "too long a header", "the longest path", "too long a path"],
+)
+async def test_a_head_larger_than_any_client_s_is_a_client_error(port: int, head: bytes, status: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head + b"\r\n")
+    assert int((await reader.readline()).split()[1]) == status
+    writer.close()
+
+
+async def test_what_prometheus_sends_with_a_token_passes(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    accept = b"application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=1.0.0;q=0.3,*/*;q=0.1;" + b"x" * 410
+    writer.write(REQUEST + b"Host: w\r\nAuthorization: Bearer " + b"x" * 1500 + b"\r\nAccept: " + accept + b"\r\n\r\n")
+    assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+    writer.close()
+
+
+async def test_a_head_that_never_ends_takes_a_third_of_a_megabyte_at_most(port: int) -> None:
+    number = 8
+    clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(number)]
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for _, writer in clients:
+            writer.write(REQUEST + b"Host: w\r\n")
+        for each in range(1, MOST_HEADERS):
+            # Names may be long too; of two neighbours, aiohttp counts the names together.
+            line = header(each).replace(b":", b"n" * (LONGEST_LINE_BYTES // 2 - 4) + b":")
+            for _, writer in clients:
+                writer.write(line)
+                await writer.drain()
+            await asyncio.sleep(0.01)
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 200_000 < taken / number < 333_000
+    for reader, writer in clients:
+        # A header is counted once the next begins.
+        writer.write(header(98) + header(99))
+        async with asyncio.timeout(5):
+            assert b" 400 " in await reader.readline()
+        writer.close()
