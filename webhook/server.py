@@ -13,7 +13,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
-from webhook.bounded import BoundedServer
+from webhook.bounded import BoundedServer, Bounds
 from webhook.endpoint import ConfigurationError
 from webhook.given import Given
 from webhook.handlers import Admission, Health, Readiness
@@ -27,6 +27,9 @@ from webhook.settings import Settings, settings_of
 
 _NAMESPACES: Final = "the first list of Namespaces"
 _CERTIFICATE: Final = "a certificate that API servers trust"
+# Kubelet and Prometheus have a few. As many as HTTPS has would be as much memory again for strangers to fill, and with
+# very few of them a flood would have probes wait for too long.
+HEALTH_BOUNDS: Final = Bounds(connections=128)
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +77,7 @@ async def serve(
     metrics.watch_connected.set_function(lambda: namespaces.connected)
     readiness = Readiness((_NAMESPACES, _CERTIFICATE))
     admission = BoundedServer(Admission(namespaces, metrics, readiness).handle)
-    health = BoundedServer(Health(readiness, metrics).handle)
+    health = BoundedServer(Health(readiness, metrics).handle, bounds=HEALTH_BOUNDS)
     try:
         await health.listen(settings.listen, settings.health_port)
         async with asyncio.TaskGroup() as tasks:

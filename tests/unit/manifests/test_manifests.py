@@ -16,7 +16,9 @@ import pytest
 import yaml
 
 from webhook import contract
+from webhook.bodies import ALL_BODIES_BYTES
 from webhook.bounded import Bounds
+from webhook.server import HEALTH_BOUNDS
 from webhook.settings import add_arguments, settings_of
 
 ROOT = Path(__file__).parents[3]
@@ -129,6 +131,14 @@ def test_the_webhook_is_not_killed_while_it_drains() -> None:
     settings = settings_of(parser.parse_args([]))
     longest_s = settings.drain_s + settings.linger_s + Bounds().finish_s
     assert one("Deployment", "webhook")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > longest_s
+
+
+def test_the_webhook_has_memory_for_heads_and_bodies_at_all_their_bounds() -> None:
+    (container,) = one("Deployment", "webhook")["spec"]["template"]["spec"]["containers"]
+    limit = container["resources"]["limits"]["memory"]
+    itself, head, idle, receiving, being_read = 55e6, 0.3e6, 0.045e6, 0.135e6, 46e6
+    https = Bounds().connections * (head + receiving) + ALL_BODIES_BYTES + being_read
+    assert int(limit.removesuffix("Mi")) * 2**20 > itself + https + HEALTH_BOUNDS.connections * (head + idle)
 
 
 def test_the_webhooks_replicas_are_spread_over_nodes_and_zones_and_stay_so() -> None:

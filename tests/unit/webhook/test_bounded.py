@@ -183,7 +183,7 @@ async def test_out_of_file_descriptors_it_goes_on_when_there_are_some_again(
 async def test_closed_connections_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[BoundedServer] = []
 
-    def making(*arguments: Any) -> BoundedServer:
+    def making(*arguments: Any, **_: Bounds) -> BoundedServer:
         made.append(BoundedServer(*arguments, bounds=Bounds(connections=5)))
         return made[-1]
 

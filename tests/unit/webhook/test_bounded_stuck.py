@@ -72,7 +72,7 @@ async def test_a_connection_that_tls_has_let_go_of_makes_room_and_its_server_goe
 ) -> None:
     made: list[BoundedServer] = []
 
-    def bounded(*arguments: object) -> BoundedServer:
+    def bounded(*arguments: object, **_: Bounds) -> BoundedServer:
         made.append(BoundedServer(*arguments, bounds=Bounds(connections=3)))
         return made[-1]
 

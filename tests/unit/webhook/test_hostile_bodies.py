@@ -144,8 +144,9 @@ async def test_a_body_that_says_it_is_too_large_is_not_read_at_all(up: Running) 
 async def test_a_body_in_chunks_is_not_read_and_nobody_lingers_for_the_rest_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for_ever = partial(BoundedServer, bounds=Bounds(linger_s=600.0))
-    monkeypatch.setattr(server, "BoundedServer", for_ever)
+    for_ever = Bounds(linger_s=600.0)
+    monkeypatch.setattr(server, "BoundedServer", partial(BoundedServer, bounds=for_ever))
+    monkeypatch.setattr(server, "HEALTH_BOUNDS", for_ever)
     async with running(FakeApi(namespace("shop", "kube-system.ipvlan"))) as up:
         await up.ready()
         raw = await Raw.to(up)
