@@ -16,14 +16,16 @@ import asyncio.sslproto
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from aiohttp import web, web_protocol
 from aiohttp.http import HttpProcessingError
 
 from webhook.connections import Connections
+from webhook.logs import Sparing
 
 logger = logging.getLogger(__name__)
 
@@ -69,12 +71,10 @@ class BoundedServer:
     def __init__(self, handler: Handler, bounds: Bounds | None = None) -> None:
         self._bounds = bounds or Bounds()
         self._handler = handler
-        http_log = logging.getLogger("aiohttp.server")
-        http_log.addFilter(_without_traceback)
         self._server = web.Server(
             self._handle,
             access_log=None,
-            logger=http_log,
+            logger=_HttpLog(),
             keepalive_timeout=self._bounds.idle_s,
             lingering_time=self._bounds.linger_s,
             max_line_size=LONGEST_LINE_BYTES,
@@ -188,10 +188,17 @@ class BoundedServer:
                 asyncio.get_running_loop().call_soon(request.protocol.force_close)
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
-    """A filter that passes all, and takes the traceback from what aiohttp logs of a request that is no HTTP."""
-    error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, HttpProcessingError):
-        record.msg, record.args = "no HTTP from a client: %s", (error.message.splitlines()[0],)
-        record.exc_info = None
-    return True
+class _HttpLog(logging.LoggerAdapter[logging.Logger]):
+    """What aiohttp logs; of a request that is no HTTP a line without the traceback, and not too many of these."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.getLogger("aiohttp.server"))
+        self._no_http = Sparing(time.monotonic)
+
+    def log(self, level: int, msg: object, *args: object, **keywords: Any) -> None:
+        """As of a logger: aiohttp's `exception` and `debug` come here."""
+        error = keywords.get("exc_info")
+        if not isinstance(error, HttpProcessingError):
+            self.logger.log(level, msg, *args, **keywords)
+        elif self.isEnabledFor(level) and (more := self._no_http.extra()) is not None:
+            self.logger.log(level, "no HTTP from a client: %s", error.message.splitlines()[0], extra=more)

@@ -8,6 +8,7 @@ servers repeat a request that is answered by 503 and `Retry-After`, within the w
 import json
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -16,6 +17,7 @@ from aiohttp import web
 from webhook.bodies import Bodies, NoReview
 from webhook.contract import quoted
 from webhook.kubeapi import ApiError
+from webhook.logs import Sparing
 from webhook.metrics import CONTENT_TYPE, Metrics
 from webhook.namespaces import Namespaces
 from webhook.policy import Policy
@@ -63,6 +65,8 @@ class Admission:
         self._readiness = readiness
         self._clock = clock
         self._bodies = Bodies()
+        # By status: what strangers send keeps no line about ourselves from the log.
+        self._failures: defaultdict[int, Sparing] = defaultdict(lambda: Sparing(clock))
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """The HTTPS side."""
@@ -107,7 +111,8 @@ class Admission:
 
     def _wrong(self, status: int, text: str) -> web.Response:
         self._metrics.failed(str(status))
-        logger.warning("no answer to an AdmissionReview", extra={"status": status, "error": text})
+        if (more := self._failures[status].extra()) is not None:
+            logger.warning("no answer to an AdmissionReview", extra={"status": status, "error": text, **more})
         headers = {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
         return web.Response(status=status, text=f"ipvlan-bandwidth: {text}", headers=headers)
 

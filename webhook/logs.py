@@ -1,10 +1,17 @@
 """Structured logs: the webhook's on standard output, the reconciler's on standard error."""
 
 import logging
-from collections.abc import Iterable
-from typing import TextIO
+from collections.abc import Callable, Iterable
+from typing import Final, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
+
+from webhook.budget import Budget
+
+# Of a kind of line that strangers can cause. A line is written at once, while all else waits, and thousands a second
+# would push whatever matters out of what the kubelet keeps of a log.
+LINES_AT_ONCE: Final = 20
+LINE_EVERY_S: Final = 1.0
 
 
 def configure_logging(stream: TextIO, packages: Iterable[str], level: str) -> None:
@@ -20,3 +27,19 @@ def configure_logging(stream: TextIO, packages: Iterable[str], level: str) -> No
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for package in packages:
         logging.getLogger(package).setLevel(level.upper())
+
+
+class Sparing:
+    """Tells whether one more line of a kind may be written. `clock` gives seconds, monotonic."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._budget = Budget(LINES_AT_ONCE, LINE_EVERY_S, clock)
+        self._suppressed = 0
+
+    def extra(self) -> dict[str, int] | None:
+        """What to log with the line: how many were not written since the last one, if any; None: do not write it."""
+        if not self._budget.take():
+            self._suppressed += 1
+            return None
+        suppressed, self._suppressed = self._suppressed, 0
+        return {"suppressed": suppressed} if suppressed else {}

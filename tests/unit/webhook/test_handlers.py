@@ -13,6 +13,8 @@ import pytest
 from tests.unit.webhook.fake_api import FakeApi, namespace
 from tests.unit.webhook.running_server import GOOD, REFUSED, Running, review, running
 from webhook import bodies, handlers
+from webhook.logs import LINE_EVERY_S, LINES_AT_ONCE
+from webhook.metrics import Metrics
 
 
 @pytest.fixture
@@ -118,6 +120,25 @@ async def test_a_defect_is_told_without_a_traceback_and_the_server_goes_on(
     assert "ZeroDivisionError" in caplog.text
     monkeypatch.undo()
     assert (await up.answer(review(GOOD)))["allowed"]
+
+
+def test_of_requests_that_are_wrong_some_are_in_the_log_with_the_number_of_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = 0.0
+    admission = handlers.Admission(None, metrics := Metrics(), None, clock=lambda: now)
+    for _ in range(100):
+        assert admission._wrong(400, "no JSON").status == 400
+    now = LINE_EVERY_S
+    for _ in range(10):
+        admission._wrong(400, "no JSON")
+    admission._wrong(503, "no Namespace")
+    *first, last, other = caplog.records
+    assert len(first) == LINES_AT_ONCE
+    assert not any("suppressed" in vars(each) for each in first)
+    assert vars(last)["suppressed"] == 100 - LINES_AT_ONCE
+    assert vars(other)["error"] == "no Namespace"
+    assert b'outcome="error",reason="400"} 110.0' in metrics.render()
 
 
 async def test_tls_older_than_1_2_is_refused(up: Running) -> None:

@@ -4,19 +4,22 @@ import asyncio
 import gc
 import tracemalloc
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
 
 from tests.ports import free_port
 from webhook.bounded import LONGEST_LINE_BYTES, MOST_HEADERS, BoundedServer
+from webhook.logs import LINE_EVERY_S, LINES_AT_ONCE
 
 REQUEST = b"GET /healthz HTTP/1.1\r\n"
 EMOJI = "\N{GRINNING FACE}".encode()
 
 
-@pytest.fixture
-async def port() -> AsyncIterator[int]:
+@asynccontextmanager
+async def serving() -> AsyncIterator[int]:
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(text=str(len(request.headers)))
 
@@ -24,6 +27,12 @@ async def port() -> AsyncIterator[int]:
     await here.listen("127.0.0.1", number)
     yield number
     await here.close()
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    async with serving() as number:
+        yield number
 
 
 def header(number: int, size: int = LONGEST_LINE_BYTES) -> bytes:
@@ -51,6 +60,31 @@ async def test_a_head_larger_than_any_client_s_is_a_client_error(port: int, head
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(head + b"\r\n")
     assert int((await reader.readline()).split()[1]) == status
+    writer.close()
+
+
+async def test_of_requests_that_are_no_http_some_are_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("webhook.bounded.time", SimpleNamespace(monotonic=lambda: now))
+    async with serving() as port:
+        for _ in range(LINES_AT_ONCE + 5):
+            await refused(port)
+        now = LINE_EVERY_S
+        await refused(port)
+    *first, last = (each for each in caplog.records if each.name == "aiohttp.server")
+    assert len(first) == LINES_AT_ONCE
+    assert vars(last)["suppressed"] == 5
+    assert last.getMessage() == "no HTTP from a client: Missing 'Host' header in request."
+    assert last.exc_info is None
+
+
+async def refused(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(REQUEST + b"\r\n")
+    assert b" 400 " in await reader.readline()
+    await reader.read()
     writer.close()
 
 
