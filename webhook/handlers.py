@@ -67,6 +67,7 @@ class Admission:
         self._bodies = Bodies()
         # By status: what strangers send keeps no line about ourselves from the log.
         self._failures: defaultdict[int, Sparing] = defaultdict(lambda: Sparing(clock))
+        self._refusals = Sparing(clock)
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """The HTTPS side."""
@@ -106,7 +107,7 @@ class Admission:
         policy = await self._namespaces.policy_of(question.namespace) if question.needs_policy else Policy()
         reviewed = respond(question, policy)
         self._metrics.admitted(reviewed.operation, reviewed.outcome, reviewed.reasons, self._clock() - begun)
-        _log(reviewed)
+        self._log(reviewed)
         return web.Response(body=json.dumps(reviewed.response).encode(), content_type="application/json")
 
     def _wrong(self, status: int, text: str) -> web.Response:
@@ -115,6 +116,29 @@ class Admission:
             logger.warning("no answer to an AdmissionReview", extra={"status": status, "error": text, **more})
         headers = {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
         return web.Response(status=status, text=f"ipvlan-bandwidth: {text}", headers=headers)
+
+    def _log(self, reviewed: Reviewed) -> None:
+        """One line for a refusal, if there are not too many; what is admitted is in the Pod for all to see."""
+        refused = reviewed.outcome is Outcome.REFUSED
+        level = logging.INFO if refused else logging.DEBUG
+        if not logger.isEnabledFor(level):
+            return
+        more = self._refusals.extra() if refused else {}
+        if more is None:
+            return
+        logger.log(
+            level,
+            "refused a Pod" if refused else "admitted a Pod",
+            extra={
+                "operation": reviewed.operation,
+                "namespace": reviewed.namespace,
+                "pod": reviewed.pod,
+                "outcome": reviewed.outcome.value,
+                "reasons": list(reviewed.reasons),
+                "refusal": reviewed.message,
+                **more,
+            },
+        )
 
 
 class Health:
@@ -149,23 +173,3 @@ def _elsewhere(request: web.BaseRequest, pages: str) -> web.Response:
 
 def _another_method(methods: str) -> web.Response:
     return web.Response(status=405, text=f"ipvlan-bandwidth: only {methods}\n", headers={"Allow": methods})
-
-
-def _log(reviewed: Reviewed) -> None:
-    """One line for a refusal; what is admitted is in the Pod for all to see, and needs none."""
-    refused = reviewed.outcome is Outcome.REFUSED
-    level = logging.INFO if refused else logging.DEBUG
-    if not logger.isEnabledFor(level):
-        return
-    logger.log(
-        level,
-        "refused a Pod" if refused else "admitted a Pod",
-        extra={
-            "operation": reviewed.operation,
-            "namespace": reviewed.namespace,
-            "pod": reviewed.pod,
-            "outcome": reviewed.outcome.value,
-            "reasons": list(reviewed.reasons),
-            "refusal": reviewed.message,
-        },
-    )

@@ -15,6 +15,8 @@ from tests.unit.webhook.running_server import GOOD, REFUSED, Running, review, ru
 from webhook import bodies, handlers
 from webhook.logs import LINE_EVERY_S, LINES_AT_ONCE
 from webhook.metrics import Metrics
+from webhook.policy import Policy
+from webhook.review import asked, respond
 
 
 @pytest.fixture
@@ -40,6 +42,21 @@ async def test_a_refusal_is_an_answer_and_one_line_in_the_log(up: Running, caplo
     told = vars(record)
     assert (told["namespace"], told["pod"], told["reasons"]) == ("shop", "web-*", ["InvalidBandwidth"])
     assert told["refusal"] == answer["status"]["message"]
+
+
+def test_of_many_refusals_some_are_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    admission = handlers.Admission(None, None, None, clock=lambda: now)
+    reviewed = respond(asked(review(REFUSED)), Policy())
+    with caplog.at_level(logging.INFO, "webhook.handlers"):
+        for _ in range(100):
+            admission._log(reviewed)
+        now = LINE_EVERY_S
+        admission._log(reviewed)
+    *first, last = caplog.records
+    assert len(first) == LINES_AT_ONCE
+    assert vars(last)["suppressed"] == 100 - LINES_AT_ONCE
+    assert vars(last)["pod"] == "web-*"
 
 
 async def test_admissions_are_counted_by_operation_outcome_and_reason(up: Running) -> None:
