@@ -64,6 +64,9 @@ def test_an_upgrade_in_place_to_one_that_knows_no_older_netns_takes_no_limit_awa
     wait_for("the new one", lambda: _server(node), 60)
     assert "Version:  2.2." not in _server(node)
     wait_for("its plugin again", lambda: _metric(installed, "ipvlan_bandwidth_runtime_connected") == 1, 60)
+    # Kubelet tries its connection again after up to three seconds, and answers with the last refusal until then.
+    exec_true = ("-n", OWN, "exec", scenario.reconciler_on(installed, 1), "--", "true")
+    wait_for("kubelet's connection again", lambda: installed.kubectl(*exec_true, check=False).returncode == 0, 30)
     for rate in (10, 20):
         assert kernel_limits(installed, f"{SPACE}/limited") == {
             "ingress": (30 - rate) * 1_000_000,
