@@ -93,8 +93,6 @@ class KubeApi:
         rest: dict[str, Any] = {}
         try:
             async with await self._send("GET", path, params, timeout=timeout) as response:
-                if not response.ok:
-                    raise _error_of(response.status, await response.read())
                 async for item in items_of(response.content.iter_any(), rest):
                     take(item)
                     del item  # it must not stay while the next one is read
@@ -136,8 +134,6 @@ class KubeApi:
         try:
             response = await self._send("GET", path, {**params, "watch": "true"}, timeout=timeout)
             try:
-                if not response.ok:
-                    raise _error_of(response.status, await response.read())
                 on_open()
                 async for line in _lines(response.content.iter_any()):
                     try:
@@ -175,8 +171,6 @@ class KubeApi:
         try:
             async with await self._send(method, path, params, data=data, content_type=content_type) as response:
                 answer = await response.read()
-                if not response.ok:
-                    raise _error_of(response.status, answer)
         except (aiohttp.ClientError, OSError) as error:
             raise self._unreachable(method, path, error) from error
         return _object(answer, f"{method} {path}")
@@ -200,7 +194,7 @@ class KubeApi:
             raise ApiError(0, "NoToken", str(error)) from error
         if authorization is not None:
             headers["Authorization"] = authorization
-        return await self._session.request(
+        response = await self._session.request(
             method,
             self._endpoint.url + path,
             params=params,
@@ -212,6 +206,10 @@ class KubeApi:
             server_hostname=self._endpoint.server_name,
             allow_redirects=False,
         )
+        if not response.ok:
+            async with response:
+                raise _error_of(response.status, await response.read())
+        return response
 
     def _unreachable(self, what: str, path: str, error: Exception) -> ApiError:
         text = str(error) or type(error).__name__
