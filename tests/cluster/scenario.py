@@ -9,6 +9,7 @@ from tests.cluster.cluster import Cluster, ClusterError, wait_for
 from tests.cluster.layout import HERE, PROJECT
 
 OWN = "ipvlan-bandwidth"
+WEBHOOK, RECONCILER = "app.kubernetes.io/name=webhook", "app.kubernetes.io/name=reconciler"
 LABEL = "ipvlan-bandwidth.io/network"
 NETWORK = "kube-system.ipvlan"
 INGRESS, EGRESS = "kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth"
@@ -43,7 +44,7 @@ def roll_out_webhook(cluster: Cluster) -> None:
 
 def webhooks(cluster: Cluster) -> list[Any]:
     """The webhook's Pods, but for those that were told to end."""
-    found = cluster.pods(OWN, "app.kubernetes.io/name=webhook")
+    found = cluster.pods(OWN, WEBHOOK)
     return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
 
@@ -149,7 +150,7 @@ def wait_for_event(cluster: Cluster, pod: str, reason: str, timeout: float = 30)
 
 def reconciler_on(cluster: Cluster, node: int) -> str:
     """The name of the reconciler's Pod on a node."""
-    items = cluster.kubectl_json("-n", OWN, "get", "pods", "-l", "app.kubernetes.io/name=reconciler")["items"]
+    items = cluster.kubectl_json("-n", OWN, "get", "pods", "-l", RECONCILER)["items"]
     return next(item["metadata"]["name"] for item in items if item["spec"]["nodeName"] == f"node{node}")
 
 

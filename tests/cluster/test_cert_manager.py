@@ -17,7 +17,7 @@ from tests.cluster.api import Api
 from tests.cluster.cluster import wait_for
 from tests.cluster.creations import Creating
 from tests.cluster.layout import PROJECT
-from tests.cluster.scenario import OWN
+from tests.cluster.scenario import OWN, WEBHOOK
 
 SPACE = "cert-manager-shop"
 NAMES = [f"webhook.{OWN}.svc", f"webhook.{OWN}.svc.cluster.local", f"webhook.{OWN}"]
@@ -98,7 +98,7 @@ def test_from_our_own_certificates_to_cert_managers_and_back(installed):
     with Creating(installed, SPACE) as creations:
         renewed = issue_into_the_secret(installed)
         # Else kubelet looks once a minute.
-        installed.kubectl("-n", OWN, "annotate", "pod", "-l", "app.kubernetes.io/name=webhook", "test/look=now")
+        installed.kubectl("-n", OWN, "annotate", "pod", "-l", WEBHOOK, "test/look=now")
         wait_for("the renewed certificate", lambda: served(installed) == {renewed}, 120, every=1)
     assert creations.made > 0
     assert creations.lost + creations.refusals == []

@@ -7,7 +7,7 @@ import pytest
 
 from tests.cluster import scenario
 from tests.cluster.cluster import wait_for
-from tests.cluster.scenario import OWN, events_of, kernel_limits, limits
+from tests.cluster.scenario import OWN, RECONCILER, events_of, kernel_limits, limits
 
 SPACE = "careful"
 REQUIRED = {"required-plugins.noderesource.dev": '["ipvlan-bandwidth"]'}
@@ -24,7 +24,7 @@ def without_reconcilers(cluster):
         cluster.kubectl("-n", OWN, "patch", "daemonset", "reconciler", "--type=merge", f"--patch={json.dumps(patch)}")
 
     def gone():
-        return not cluster.pods(OWN, "app.kubernetes.io/name=reconciler")
+        return not cluster.pods(OWN, RECONCILER)
 
     selecting("such")
     wait_for("the reconcilers' end", gone, 60)

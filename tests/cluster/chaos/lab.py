@@ -14,7 +14,7 @@ from tests.cluster.chaos.meter import Line, Meter, metering
 from tests.cluster.cluster import Cluster, wait_for
 from tests.cluster.commands import Node
 from tests.cluster.layout import PROJECT
-from tests.cluster.scenario import OWN, limits
+from tests.cluster.scenario import OWN, RECONCILER, limits
 
 SPACE, PLAIN = "chaos", "chaos-plain"
 LIMIT = 20
@@ -126,7 +126,7 @@ class Lab:
         """The Pod of the reconciler on a node, once there is one."""
 
         def find() -> str:
-            items = self.cluster.pods(OWN, "app.kubernetes.io/name=reconciler")
+            items = self.cluster.pods(OWN, RECONCILER)
             here = [each["metadata"] for each in items if each["spec"].get("nodeName") == f"node{node}"]
             return next((each["name"] for each in here if "deletionTimestamp" not in each), "")
 

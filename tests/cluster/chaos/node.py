@@ -7,13 +7,12 @@ from tests.cluster.chaos.lab import SPACE, Held, Lab
 from tests.cluster.chaos.meter import WIRE
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import ClusterError, wait_for
-from tests.cluster.scenario import OWN, limits, sandbox_pid
+from tests.cluster.scenario import OWN, limits, sandbox_pid, webhooks
 
 # A collector looks for what nobody told of this often (reconciler/controller.py).
 COLLECTED_S = 45
 # The controller manager's --node-monitor-grace-period and --node-monitor-period, and 5 s for endpoints to follow.
 KNOWN_LOST_S = 50 + 5 + 5
-WEBHOOK = "app.kubernetes.io/name=webhook"
 
 
 @registered(
@@ -113,10 +112,10 @@ def _one_replica_on_each_node(lab: Lab) -> None:
 
     def spread() -> bool:
         lab.rolled_out("deployment/webhook")
-        return len({each["spec"].get("nodeName") for each in lab.cluster.pods(OWN, WEBHOOK)}) == 2
+        return len({each["spec"].get("nodeName") for each in webhooks(lab.cluster)}) == 2
 
     if not spread():
-        one = lab.cluster.pods(OWN, WEBHOOK)[0]["metadata"]["name"]
+        one = webhooks(lab.cluster)[0]["metadata"]["name"]
         lab.kubectl("-n", OWN, "delete", "pod", one)
         wait_for("a replica of the webhook on each node", spread, 120)
 

@@ -12,7 +12,7 @@ from tests.cluster.chaos.meter import WIRE
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import wait_for
 from tests.cluster.layout import PROJECT
-from tests.cluster.scenario import OWN
+from tests.cluster.scenario import OWN, RECONCILER
 
 SOURCE = "reconciler/kernel/shaper.c"
 PATCH = {"spec": {"template": {"spec": {"nodeSelector": {"kubernetes.io/hostname": "nowhere"}}}}}
@@ -119,9 +119,7 @@ def away(lab: Lab) -> Outcome:
     daemon_set = ("-n", OWN, "patch", "daemonset", "reconciler", "--type=merge", "-p")
     lab.kubectl(*daemon_set, json.dumps(PATCH))
     try:
-        lab.kubectl(
-            "-n", OWN, "wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=reconciler", "--timeout=60s"
-        )
+        lab.kubectl("-n", OWN, "wait", "--for=delete", "pod", "-l", RECONCILER, "--timeout=60s")
         with lab.pod("unwatched", annotations=scenario.limits(egress="10M")) as pod:
             began = time.monotonic()
             free = traffic.measure(lab.cluster, pod, f"{SPACE}/far", seconds=2)

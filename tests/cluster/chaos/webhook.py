@@ -7,7 +7,7 @@ from tests.cluster import scenario
 from tests.cluster.chaos.lab import SPACE, Lab
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import wait_for
-from tests.cluster.scenario import OWN
+from tests.cluster.scenario import OWN, WEBHOOK
 
 RATE = 50
 
@@ -25,9 +25,7 @@ def rolled(lab: Lab) -> Outcome:
         lab.kubectl("-n", OWN, "rollout", "restart", "deployment/webhook")
         lab.rolled_out("deployment/webhook")
         # The last of the old replicas serves on for a while after the new ones are there.
-        wait_for(
-            "the old replicas' end", lambda: len(lab.cluster.pods(OWN, "app.kubernetes.io/name=webhook")) == 2, 120
-        )
+        wait_for("the old replicas' end", lambda: len(lab.cluster.pods(OWN, WEBHOOK)) == 2, 120)
     return Outcome(str(creations), (*creations.lost, *creations.too_few(RATE)))
 
 
@@ -44,7 +42,7 @@ def deleted(lab: Lab) -> Outcome:
         time.sleep(1)
         began = time.monotonic()
         force = ("--force", "--grace-period=0", "--wait=false")
-        lab.kubectl("-n", OWN, "delete", "pod", "-l", "app.kubernetes.io/name=webhook", *force)
+        lab.kubectl("-n", OWN, "delete", "pod", "-l", WEBHOOK, *force)
         workload = scenario.deployment(name, namespace=SPACE, annotations=scenario.limits("10M", "10M"))
         lab.cluster.apply(json.dumps(workload))
         try:
