@@ -62,6 +62,10 @@ async def echo(request: web.Request) -> web.Response:
     )
 
 
+async def forbidden(_: web.Request) -> web.Response:
+    return web.json_response({"reason": "Forbidden", "message": "no"}, status=403)
+
+
 async def test_each_call_is_the_request_that_the_api_has_for_it(start: Start) -> None:
     api = await start(echo)
     got = await api.get("/api/v1/pods", {"labelSelector": "a=b,c"})
@@ -184,9 +188,6 @@ async def test_a_list_that_is_no_json_object_is_an_error_and_quoted(start: Start
 
 
 async def test_a_list_that_is_refused_is_raised_with_its_status(start: Start) -> None:
-    async def forbidden(_: web.Request) -> web.Response:
-        return web.json_response({"reason": "Forbidden", "message": "no"}, status=403)
-
     with pytest.raises(ApiError) as caught:
         await listed(await start(forbidden))
     assert (caught.value.status, caught.value.reason) == (403, "Forbidden")
@@ -266,9 +267,6 @@ async def test_an_error_event_is_raised_with_its_code(start: Start) -> None:
 
 
 async def test_a_refused_watch_is_raised_with_its_status(start: Start) -> None:
-    async def forbidden(_: web.Request) -> web.Response:
-        return web.json_response({"reason": "Forbidden", "message": "no"}, status=403)
-
     with pytest.raises(ApiError) as caught:
         await watched(await start(forbidden))
     assert caught.value.status == 403

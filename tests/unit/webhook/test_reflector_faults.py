@@ -45,6 +45,17 @@ class View:
         await asyncio.sleep(self._pace)
 
 
+class Others:
+    """Whoever else is served by the event loop: how often they had their turn."""
+
+    turns = 0
+
+    async def run(self) -> None:
+        while True:
+            self.turns += 1
+            await asyncio.sleep(0)
+
+
 class Slow(ApiServer):
     """Lists its first Pod, and the others when that is taken."""
 
@@ -160,21 +171,14 @@ async def test_a_storm_of_events_is_taken_whole_and_in_order_and_others_are_serv
     server: ApiServer,
 ) -> None:
     async with following(server) as view:
-        turns = 0
-
-        async def others() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
-
-        other = asyncio.create_task(others())
+        others = Others()
+        other = asyncio.create_task(others.run())
         for round_ in range(20):
             await server.put(*(f"pod-{number}" for number in range(500)), value=str(round_))
         await until(lambda: view.events == 10_000)
         other.cancel()
         assert all(view.pods[f"pod-{number}"] == "19" for number in range(500))
-        assert turns >= 10_000
+        assert others.turns >= 10_000
     assert view.reflector.restarts == 0
 
 
@@ -226,17 +230,9 @@ async def test_an_object_of_a_list_is_taken_and_let_go_before_the_next_one_has_c
         taken.append(item["metadata"]["name"])
         return taken[-1]
 
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    synced = list[str]()
+    others, synced = Others(), list[str]()
     reflector = Reflector(api, PATH, params={}, keep=keep, on_sync=synced.extend, on_event=lambda *_: None)
-    tasks = [asyncio.create_task(reflector.run()), asyncio.create_task(others())]
+    tasks = [asyncio.create_task(reflector.run()), asyncio.create_task(others.run())]
     async with asyncio.timeout(PATIENCE_S):
         await reflector.synced.wait()
     for task in tasks:
@@ -245,7 +241,7 @@ async def test_an_object_of_a_list_is_taken_and_let_go_before_the_next_one_has_c
     await api.close()
     await server.stop()
     assert synced == taken == [f"pod-{number}" for number in range(300)]
-    assert turns > 300
+    assert others.turns > 300
 
 
 async def test_many_nodes_come_back_spread_and_list_nothing(server: ApiServer) -> None:

@@ -4,8 +4,9 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -242,6 +243,20 @@ def test_an_object_of_the_wrong_shape_is_told_where(text: str, what: str) -> Non
     assert what in str(caught.value)
 
 
+Review: TypeAlias = Callable[[str], tuple[int, tuple[str, ...]]]
+
+
+@pytest.fixture
+def review(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Review:
+    """Runs the command on a text: its exit status, and what it printed on both streams."""
+
+    def run(text: str) -> tuple[int, tuple[str, ...]]:
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(text.encode())))
+        return main(["review"]), tuple(capsys.readouterr())
+
+    return run
+
+
 class TestCommand:
     @pytest.mark.parametrize(
         ("text", "status", "printed"),
@@ -253,16 +268,11 @@ class TestCommand:
         ],
     )
     def test_the_exit_status_tells_allowed_refused_and_unreadable(
-        self,
-        text: str,
-        status: int,
-        printed: tuple[str, str],
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
+        self, review: Review, text: str, status: int, printed: tuple[str, str]
     ) -> None:
-        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(text.encode())))
-        assert main(["review"]) == status
-        for stream, start in zip(capsys.readouterr(), printed, strict=True):
+        told, streams = review(text)
+        assert told == status
+        for stream, start in zip(streams, printed, strict=True):
             assert stream.startswith(start)
             assert bool(stream) is bool(start)
 
@@ -275,17 +285,12 @@ class TestCommand:
         ids=["YAML", "JSON"],
     )
     def test_without_pyyaml_yaml_is_unreadable_not_refused(
-        self,
-        text: str,
-        status: int,
-        printed: tuple[str, str],
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
+        self, review: Review, monkeypatch: pytest.MonkeyPatch, text: str, status: int, printed: tuple[str, str]
     ) -> None:
         monkeypatch.setitem(sys.modules, "yaml", None)  # as if it were not installed
-        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(text.encode())))
-        assert main(["review"]) == status
-        for stream, start in zip(capsys.readouterr(), printed, strict=True):
+        told, streams = review(text)
+        assert told == status
+        for stream, start in zip(streams, printed, strict=True):
             assert stream.startswith(start)
             assert stream.count("\n") == bool(start)
 
