@@ -41,6 +41,8 @@ VLAN_TAGS_BYTES: Final = 8
 """Of two VLAN tags, by which a packet may be longer than MTU and header."""
 SPLIT_BELOW: Final = 100_000_000
 """Ingress limits below this, in bits per second: a packet of 64 KiB would take more than 5 ms of it."""
+SLOW_BELOW: Final = 1_000_000
+"""Below this, in bits per second, a full packet takes more than 12 ms: a timer that is late is late by little of it."""
 SHARED_CLSACT: Final = "clsact with a shared block"
 """Its filters are other links' too: none can be put on one of them (tc(8), shared blocks)."""
 FILTER_NAME_PREFIX: Final = "ipvlan-bandwidth:"
@@ -264,9 +266,11 @@ def splitting(bits_per_second: int, links: Iterable[Link]) -> Splitting | None:
     """What the ifb's root needs at an ingress limit; None where packets may come as they are.
 
     Packets that cannot be split must fit, or they would be dropped: those of the largest MTU. The segments of a packet
-    leave at 5/4 of the limit, so that a flow can make up for a late timer.
+    leave at 5/4 of the limit, so that a flow can make up for a late timer. At a low rate a sixteenth is enough: with a
+    quarter, the ten packets that a connection begins with, which come as one, are 109 % of its first second at 100k.
     """
     if bits_per_second >= SPLIT_BELOW:
         return None
     largest = max((link.mtu for link in links), default=0) + LINK_HEADER_BYTES + VLAN_TAGS_BYTES
-    return Splitting(max(GSO_LEAST_BYTES, largest), bits_per_second * 5 // 4 // 8)
+    faster = bits_per_second // (16 if bits_per_second < SLOW_BELOW else 4)
+    return Splitting(max(GSO_LEAST_BYTES, largest), (bits_per_second + faster) // 8)

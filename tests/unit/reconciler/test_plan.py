@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 
 from reconciler.model import (
@@ -74,6 +75,20 @@ def test_a_low_rate_of_ingress_splits_packets_and_another_low_rate_changes_that_
     much_slower = desired(Direction.INGRESS, bits_per_second=1_000_000)
     assert plan(much_slower, shaped).steps[1:] == (SetRoot(IFB_NAME, Splitting(3028, 156_250), afresh=True),)
     assert plan(desired(Direction.INGRESS), shaped).steps[1:] == (SetRoot(IFB_NAME),)
+
+
+@pytest.mark.parametrize(
+    ("bits_per_second", "in_ten_packets_time"), [(100_000, 10.6), (999_999, 10.6), (1_000_000, 12.5)]
+)
+def test_segments_leave_a_little_faster_than_the_limit_and_very_little_at_a_low_one(
+    bits_per_second: int, in_ten_packets_time: float
+) -> None:
+    made = plan(desired(Direction.INGRESS, bits_per_second=bits_per_second), ObservedShaping((SLAVE,)))
+    (root,) = (step for step in made.steps if isinstance(step, SetRoot) and step.link == IFB_NAME)
+    assert root.splitting
+    assert root.splitting.flow_bytes_per_second * 8 * 10 / bits_per_second == pytest.approx(
+        in_ten_packets_time, abs=0.05
+    )
 
 
 def test_what_waits_is_dropped_when_a_limit_falls_to_less_than_a_quarter() -> None:
