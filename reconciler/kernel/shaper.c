@@ -281,6 +281,16 @@ static __always_inline u64 segments(struct __sk_buff *skb) {
   return claimed ? claimed : 1;
 }
 
+// A flow whose packets come merged finds no queue long that is one of its own packets, so it gets no signals. When
+// another's packet is lost to the length of that queue, it has a strike all the same: one in an interval.
+static __always_inline void strike(const struct limit *limit, struct state *state, u32 index, u64 now) {
+  u64 cell = state->cells[index & (CELLS - 1)];
+  if (now < state->signal_next || (STRIKES(cell)) >= MOST_STRIKES)
+    return;
+  state->cells[index & (CELLS - 1)] = cell + CELL(0, 1, 0, 0);
+  state->signal_next = now + limit->interval_ns;
+}
+
 static __always_inline int drop(struct state *state, struct __sk_buff *skb) {
   __sync_fetch_and_add(&state->drops, segments(skb));
   return TC_ACT_SHOT;
@@ -410,8 +420,11 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   if (now >= held->adapt_next)
     adapt(limit, held, now, queue_is_short, fattest_had);
   // A sparse flow, which others' queue makes wait when too much went ahead of it lately, is not dropped for its length.
-  if (wait > most_wait || (wait > limit->cap_ns && queue_is_long && !is_sparse))
+  if (wait > most_wait || (wait > limit->cap_ns && queue_is_long && !is_sparse)) {
+    if (!is_fattest)
+      strike(limit, held, held->fattest, now);
     return drop(held, skb);
+  }
   if (is_stubborn) {
     // Not all that another has, as others need some room to grow into; but while little waits whatever they leave, so
     // the link is never idle for it. Little is less when there is one that could fill the rest of the queue.
@@ -419,7 +432,9 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     int is_alone = fattest_had < had / SPARSE_SHARE;
     u64 little = is_alone ? limit->target_ns : limit->target_ns / 8;
     u64 packets = is_alone ? 2 : 1;
-    if (wait > little && wait > packets * duration && over_allowance(had, allowance, chance))
+    u64 full = wire_time_ns(limit, FULL_BYTES, noise); // a merged one of its own is no excuse
+    u64 each = duration < full ? duration : full;
+    if (wait > little && wait > packets * each && over_allowance(had, allowance, chance))
       return drop(held, skb);
     if (had < fattest_had / 2)
       strikes -= 1;
@@ -428,9 +443,10 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   } else if (strikes && had < fattest_had - (fattest_had >> 3)) {
     strikes = 0;
   }
-  // Slow start doubles the queue within one round trip: CoDel, which waits for an interval, comes too late.
+  // Slow start doubles the queue within one round trip: CoDel, which waits for an interval, comes too late. Beside a flood
+  // the queue may be its last packet, merged from many, of which others cannot make it shorter.
   u32 early = 0;
-  if (queue_is_long)
+  if (queue_is_long && flood_had < fattest_had / SPARSE_SHARE)
     early = is_short(limit, wait, duration, fattest_had, half_life, 4, is_ingress) ? EARLY_CHANCE : EARLY_CHANCE_LONG;
   int is_due = signal_due(limit, held, queue_is_short, now, is_fattest);
   if (is_due && held->signals > STUBBORN_SIGNALS && strikes < MOST_STRIKES)

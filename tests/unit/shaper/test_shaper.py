@@ -138,6 +138,23 @@ def test_a_flood_leaves_its_share_to_others_whatever_it_says_it_is(
     assert tcp.carried * 8 / 15 >= 0.3 * RATES["10M"]
 
 
+@pytest.mark.parametrize("load", [0.9, 1.2, 5.0])
+@pytest.mark.parametrize(("limit", "merged"), [("1M", 16_000), ("1M", 65_000), ("10M", 65_000)])
+def test_a_flood_whose_packets_come_merged_leaves_no_less_to_others(limit: str, merged: int, load: float) -> None:
+    shaper = Native(limit, Direction.INGRESS)
+    tcp, flood, step = Tcp(shaper), 0.0, 500_000_000_000 // RATES[limit]
+    carried = 0
+    for passed in every(shaper, step, 20):
+        tcp.go_on()
+        flood += step * load * RATES[limit] / 8 / SECOND
+        while flood >= merged:
+            flood -= merged
+            shaper.send(merged, FLOOD, segments=merged // 1448)
+        if passed <= 8 * SECOND:
+            carried = tcp.carried
+    assert (tcp.carried - carried) * 8 / 12 >= 0.4 * RATES[limit]
+
+
 def beside_a_flood(
     shaper: Native, flow: int, length: int, *, every_ms: int, seconds: float, pause: tuple[float, float]
 ) -> Iterator[tuple[int, int]]:
