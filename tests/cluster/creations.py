@@ -21,9 +21,16 @@ class Creations:
 
     made: int = 0
     refusals: list[str] = field(default_factory=list)
-    # Not made at all, or made without having been admitted.
-    lost: list[str] = field(default_factory=list)
+    unmade: list[str] = field(default_factory=list)
+    """Not made at all."""
+    unreviewed: list[str] = field(default_factory=list)
+    """Made, but the webhook had not seen them."""
     longest_s: float = 0.0
+
+    @property
+    def lost(self) -> list[str]:
+        """What may happen to none."""
+        return [*self.unmade, *self.unreviewed]
 
 
 class Creating:
@@ -84,7 +91,7 @@ class Creating:
             with self._lock:
                 self.creations.refusals.append(f"{name} after {took:.1f} s: {answer.get('message')}")
                 if took > self._patience_s:
-                    self.creations.lost.append(f"{name} was not made in {took:.0f} s")
+                    self.creations.unmade.append(f"{name} was not made in {took:.0f} s")
                     return
             time.sleep(0.1)
 
@@ -93,4 +100,4 @@ class Creating:
             self.creations.made += 1
             self.creations.longest_s = max(self.creations.longest_s, took_s)
             if pod["metadata"]["annotations"].get(scenario.INGRESS) != "100M":
-                self.creations.lost.append(f"{name} was made without having been admitted")
+                self.creations.unreviewed.append(f"{name} was made without having been admitted")
