@@ -9,7 +9,7 @@ import http
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.cluster import scenario
@@ -18,12 +18,12 @@ from tests.cluster.cluster import Cluster, ClusterError
 
 WORKERS = 16
 REQUEST_TIMEOUT_S = 30.0
-NETWORK = "v1.multus-cni.io/default-network"
+NETWORK, MANAGED = "v1.multus-cni.io/default-network", "ipvlan-bandwidth.io/managed"
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A creation that did not succeed: when, counted from the start, how long it took, and why."""
+    """A creation that did not come out as it should: when, counted from the start, how long it took, and why."""
 
     at_s: float
     took_s: float
@@ -39,27 +39,45 @@ class Creations:
 
     made: int = 0
     failures: list[Failure] = field(default_factory=list)
+    """Not made: refused, or without an answer. An outage of the webhook has some."""
+    amiss: list[Failure] = field(default_factory=list)
+    """Made past the webhook where it has to see them, or changed where it has not: lost whatever was done."""
     slowest_s: float = 0.0
     seconds: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, began: float, why: str | None, since: float) -> None:
-        """Count one that began, on the monotonic clock, then; `why` it failed, if it did."""
+    @property
+    def tried(self) -> int:
+        """All of them, however they came out."""
+        return self.made + len(self.failures) + len(self.amiss)
+
+    def add(self, began: float, since: float, *, failed: str = "", amiss: str = "") -> None:
+        """Count one that began, on the monotonic clock, then, and why it failed or was made amiss, if so."""
         took = time.monotonic() - began
         with self._lock:
-            if why is None:
+            if failed:
+                self.failures.append(Failure(began - since, took, failed))
+            elif amiss:
+                self.amiss.append(Failure(began - since, took, amiss))
+            else:
                 self.made += 1
                 self.slowest_s = max(self.slowest_s, took)
-            else:
-                self.failures.append(Failure(began - since, took, why))
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """A sentence on the failures, and none without any."""
-        if not self.failures:
+        """A sentence on those that failed or were made amiss, and none without any."""
+        return self._told([*self.failures, *self.amiss])
+
+    @property
+    def bypassed(self) -> tuple[str, ...]:
+        """As `lost`, of those alone that were made amiss: where some may fail."""
+        return self._told(self.amiss)
+
+    def _told(self, those: Sequence[Failure]) -> tuple[str, ...]:
+        if not those:
             return ()
-        first = min(self.failures, key=lambda failure: failure.at_s)
-        return (f"{len(self.failures)} of {self.made + len(self.failures)} creations, the first {first}",)
+        first = min(those, key=lambda failure: failure.at_s)
+        return (f"{len(those)} of {self.tried} creations, the first {first}",)
 
     def too_few(self, rate: float) -> tuple[str, ...]:
         """A sentence when less than half of what was to be made was made: what was done met no load then."""
@@ -68,10 +86,18 @@ class Creations:
         return (f"only {self.made} creations succeeded in {self.seconds:.0f} s at {rate:g} a second",)
 
     def __str__(self) -> str:
-        total = self.made + len(self.failures)
-        rate = total / self.seconds if self.seconds else 0.0
+        rate = self.tried / self.seconds if self.seconds else 0.0
         failed = f"{len(self.failures)} failed" if self.failures else "none failed"
-        return f"{total} creations at {rate:.0f} a second, {failed}, the slowest {self.slowest_s * 1000:.0f} ms"
+        failed += f", {len(self.amiss)} made amiss" if self.amiss else ""
+        return f"{self.tried} creations at {rate:.0f} a second, {failed}, the slowest {self.slowest_s * 1000:.0f} ms"
+
+
+def _amiss(annotations: Mapping[str, str], labels: Mapping[str, str], *, admitted: bool) -> str:
+    """What is wrong with a Pod that was made; empty where nothing is."""
+    put = NETWORK in annotations, MANAGED in labels
+    if admitted:
+        return "" if all(put) else "it was made, but the webhook had not seen it"
+    return "it was made, but the webhook had changed it" if any(put) else ""
 
 
 @contextlib.contextmanager
@@ -80,24 +106,24 @@ def creating(
 ) -> Iterator[Creations]:
     """Create Pods in a namespace as long as the block lasts.
 
-    `admitted`: the webhook must have put the network and its label on each, or the creation counts as failed; if not,
-    it must not have.
+    `admitted`: the webhook must have put the network and its label on each, or it was made amiss; if not, it must not
+    have.
     """
     creations, tickets, stop = Creations(), itertools.count(), threading.Event()
     since = time.monotonic()
     collection = f"/api/v1/namespaces/{namespace}/pods"
 
-    def one(api: Api, number: int) -> str | None:
+    def one(api: Api, number: int) -> tuple[str, str]:
+        """Why it failed, and what was amiss with what was made; empty where all is well."""
         manifest = scenario.pod(f"created-{number}", namespace=namespace, annotations=scenario.limits("10M", "10M"))
         manifest["spec"]["schedulerName"] = "nobody"
         status, answer = api.call("POST", collection + ("?dryRun=All" if dry_run else ""), manifest)
         if status != http.HTTPStatus.CREATED:
-            return f"{status} {answer.get('message', answer)}"
+            return f"{status} {answer.get('message', answer)}", ""
         if not dry_run:
             api.call("DELETE", f"{collection}/created-{number}", {"gracePeriodSeconds": 0})
         metadata = answer["metadata"]
-        got = NETWORK in metadata["annotations"] and "ipvlan-bandwidth.io/managed" in metadata.get("labels", {})
-        return None if got == admitted else "it was made, but the webhook had not seen it" if admitted else "changed"
+        return "", _amiss(metadata["annotations"], metadata.get("labels", {}), admitted=admitted)
 
     def work() -> None:
         with Api(cluster, timeout_s=REQUEST_TIMEOUT_S) as api:
@@ -106,10 +132,10 @@ def creating(
                     break
                 began = time.monotonic()
                 try:
-                    why = one(api, number)
+                    failed, amiss = one(api, number)
                 except ClusterError as error:
-                    why = str(error)
-                creations.add(began, why, since)
+                    failed, amiss = str(error), ""
+                creations.add(began, since, failed=failed, amiss=amiss)
 
     workers = [threading.Thread(target=work) for _ in range(WORKERS)]
     for worker in workers:

@@ -94,14 +94,14 @@ def node_lost(lab: Lab) -> Outcome:
         flow = traffic.measure(lab.cluster, pod, f"{SPACE}/near", seconds=3)
     refused = [failure.at_s for failure in here.failures]
     span = f"{min(refused):.0f} s to {max(refused):.0f} s" if refused else "no time"
-    lost = [*meter.lost, *(f"in another namespace: {sentence}" for sentence in elsewhere.lost)]
+    lost = [*meter.lost, *here.bypassed, *(f"in another namespace: {sentence}" for sentence in elsewhere.lost)]
     if refused and max(refused) > KNOWN_LOST_S:
         lost.append(f"bare Pods were still refused {max(refused):.0f} s after, with a replica on the other node")
     if limits_now != {"ingress": 10_000_000, "egress": 10_000_000} or flow.mean * WIRE > 10 * 1.02:
         lost.append(f"the node's Pod is limited to {limits_now} afterwards and sent {flow}")
     seen = (
         f"{meter}; Ready {ready_s:.0f} s after power came back, its Pod limited as before; {len(refused)} of "
-        f"{here.made + len(refused)} bare Pods were refused ({span}), as one of the webhook's two replicas was on that "
+        f"{here.tried} bare Pods were refused ({span}), as one of the webhook's two replicas was on that "
         f"node; elsewhere {elsewhere}"
     )
     return Outcome(seen, tuple(lost), meter.low)

@@ -55,7 +55,7 @@ def deleted(lab: Lab) -> Outcome:
             lab.kubectl("-n", SPACE, "delete", "deployment", name, "--wait=false", check=False)
     refused = [failure.at_s for failure in here.failures]
     span = f"{max(refused) - min(refused):.1f} s" if refused else "no time"
-    lost = [f"in another namespace: {sentence}" for sentence in elsewhere.lost]
+    lost = [*here.bypassed, *(f"in another namespace: {sentence}" for sentence in elsewhere.lost)]
     if limits != [{"ingress": 10_000_000, "egress": 10_000_000}] * 2:
         lost.append(f"the Deployment's Pods are limited to {limits}")
     seen = (

@@ -1,11 +1,10 @@
-"""What `make chaos` judges by: seconds above and below a limit, creations that fail, the table."""
+"""What `make chaos` judges by: seconds above and below a limit, the table."""
 
 import json
 
 import pytest
 
 from tests.cluster.chaos import registry
-from tests.cluster.chaos.creator import Creations, Failure
 from tests.cluster.chaos.meter import WIRE, Line, Measured
 from tests.cluster.chaos.registry import Outcome, Scenario
 from tests.cluster.chaos.report import RULE, Row, merge, write
@@ -61,19 +60,6 @@ def test_the_text_has_the_extremes_of_the_seconds_that_count():
     assert str(measured(1, 0.6, 0.7, busy={1, 2})) == (
         "egress: 3 s at no more than 100.0% of 20M, 2 s on a busy machine at 60.0% and more"
     )
-
-
-def test_creations_that_fail_are_told_of_with_the_first_ones_words():
-    creations = Creations(made=8, seconds=5)
-    assert creations.lost == ()
-    creations.failures += [Failure(3.0, 0.1, "later"), Failure(1.0, 0.2, "first")]
-    assert creations.lost == ("2 of 10 creations, the first at 1.0 s, after 0.2 s: first",)
-    assert str(creations).startswith("10 creations at 2 a second, 2 failed")
-
-
-def test_too_few_creations_to_judge_by_are_told_of():
-    assert Creations(made=250, seconds=10).too_few(50) == ()
-    assert Creations(made=249, seconds=10).too_few(50) == ("only 249 creations succeeded in 10 s at 50 a second",)
 
 
 def row(name, *lost, day="2026-01-01", rule=1):
