@@ -16,8 +16,10 @@ from tests.steal import machine
 WIRE = 1514 / 1448
 ABOVE, BELOW = 1.02, 0.90
 # Where less than this of the machine's CPUs was idle, a flow may have less than its limit for want of a CPU: it is held
-# to the lower floor, as a roll keeps the machine busy for most of its time, and one that stands still is lost.
+# to the lower floor, as a roll keeps the machine busy for most of its time.
 IDLE, BUSY_BELOW = 0.10, 0.50
+# One that stands still is lost, on a busy machine too: a good neighbour alone would lift its second to half.
+STILL = 0.10
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +61,15 @@ class Measured:
     def below(self) -> tuple[str, ...]:
         """As `lost`, of seconds that had less than their floor with their better neighbour; not the first, TCP starts.
 
-        With a neighbour: the one CPU of a node, which also starts what was killed, may stall a flow for a moment.
+        With a neighbour: the one CPU of a node, which also starts what was killed, may stall a flow for a moment. By
+        itself a second must have STILL.
         """
         shares = self.shares
         judged = (1.0, *seconds.with_better_neighbour(shares[1:]))
         found: tuple[str, ...] = ()
         for floor, held_to_it in ((BELOW, self._judged(busy=False)), (BUSY_BELOW, self._judged(busy=True))):
-            least = floor * (1 - self.flow.stolen)
-            low = [second for second in held_to_it if judged[second] < least]
+            least, still = (each * (1 - self.flow.stolen) for each in (floor, STILL))
+            low = [second for second in held_to_it if judged[second] < least or shares[second] < still]
             said = ", ".join(f"{shares[second]:.1%} in second {second}" for second in low[:5])
             found += (f"{len(low)} seconds of {self.line.name} below {least:.0%} of the limit: {said}",) if low else ()
         return found
@@ -102,7 +105,7 @@ class Meter:
 
     @property
     def low(self) -> tuple[str, ...]:
-        """Every second that had less than its floor, its better neighbour included."""
+        """Every second that had less than its floor, its better neighbour included, or stood still."""
         return tuple(sentence for each in self.measured for sentence in each.below())
 
     def __str__(self) -> str:

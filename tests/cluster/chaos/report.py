@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-RULE = 2
+RULE = 3
 """What rows are judged by; to be raised when a scenario may come out otherwise by another one."""
 HEAD = """# What was done to a running installation, and what was lost
 
@@ -21,6 +21,7 @@ The last column says by which rule a row's slow seconds, the first apart, were j
 2. One that has less than 90 % with the better of its neighbours too counts as lost; one in or beside which the machine
    had no CPU left, with less than 50 %. Where nothing but slow seconds was lost, all was done once more, and the row
    says so.
+3. As by 2, but one that has less than 10 % by itself counts as lost too, however much its neighbours have.
 
 [As JSON](chaos.json).
 

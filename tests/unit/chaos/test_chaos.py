@@ -46,6 +46,25 @@ def test_a_second_of_a_busy_machine_is_held_to_half_of_the_limit():
     )
 
 
+@pytest.mark.parametrize(
+    ("shares", "still"),
+    [
+        ((1, 1, 1, 0, 0, 1, 1, 1), "2 seconds of egress below 50% of the limit: 0.0% in second 3, 0.0% in second 4"),
+        ((1, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1), "6 seconds of egress below 50% of the limit: 0.0% in second 2, "),
+        ((1, 1, 0, 1, 1), "1 seconds of egress below 50% of the limit: 0.0% in second 2"),
+    ],
+)
+def test_a_second_that_stands_still_is_lost_on_a_busy_machine_too_and_beside_full_ones(shares, still):
+    (said,) = measured(*shares, busy=range(len(shares))).below()
+    assert said.startswith(still)
+    assert measured(*(max(share, 0.1) for share in shares), busy=range(len(shares))).below() == ()
+
+
+def test_a_second_that_stands_still_is_not_made_good_by_its_neighbour_where_the_cpu_was_stolen():
+    assert measured(1, 0.03, 1.02, stolen=0.5).below()
+    assert measured(1, 0.07, 1.02, stolen=0.5).below() == ()
+
+
 def test_a_moment_without_a_cpu_is_not_lost_but_two_seconds_that_lack_a_little_are():
     assert measured(1, 0.85, 1).below() == ()
     assert "2 seconds of egress below 90% of the limit" in measured(1, 0.85, 0.88).below()[0]
