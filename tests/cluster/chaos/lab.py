@@ -170,8 +170,8 @@ class Held:
     resident_kib: int
 
     def leaks(self, after: "Held", memory_kib: int = 8192) -> tuple[str, ...]:
-        """What there is more of `after`; memory may grow by some."""
-        found = []
+        """What there is more of `after`, of memory by some; and a reconciler that is gone, and so holds nothing."""
+        found = [] if after.threads else ["the reconciler is gone"]
         for name in ("slots", "namespaces", "links", "programs", "descriptors", "threads"):
             was, now = getattr(self, name), getattr(after, name)
             if now > was:

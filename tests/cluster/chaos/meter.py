@@ -87,6 +87,11 @@ class Measured:
         return said + (f", {len(busy)} s on a busy machine at {min(busy):.1%} and more" if busy else "")
 
 
+def is_held_to(flow: Flow, limit: float, least: float = BUSY_BELOW) -> bool:
+    """Whether a flow had, as a whole, its limit in Mbit/s on the link: no more, and a share that is no standstill."""
+    return least <= flow.mean * WIRE / limit <= ABOVE
+
+
 def above_limit(flow: Flow, limit: float) -> tuple[str, ...]:
     """A sentence on the seconds of a flow above its limit in Mbit/s on the link, and none without any."""
     return Measured(Line("the flow", "", "", limit), flow).lost

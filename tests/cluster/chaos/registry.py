@@ -75,7 +75,8 @@ def scenarios() -> tuple[Scenario, ...]:
     """All of them, in the order of MODULES."""
     for module in MODULES:
         importlib.import_module(f"tests.cluster.chaos.{module}")
-    return tuple(_REGISTRY.by_name.values())
+    # One may have been imported before, by another or by a test.
+    return tuple(sorted(_REGISTRY.by_name.values(), key=lambda each: MODULES.index(each.run.__module__.split(".")[-1])))
 
 
 def select(names: Iterable[str]) -> tuple[Scenario, ...]:
