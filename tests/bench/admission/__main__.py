@@ -19,6 +19,7 @@ from typing import Any
 from tests.bench.admission import report
 from tests.cluster import launch
 from tests.cluster.control_plane import ADDRESS, ALONE, CONFIGURATIONS, OURS, ControlPlane, ControlPlaneError
+from tests.revision import revision
 
 PROJECT = Path(__file__).parents[3]
 RESULTS = PROJECT / "tests" / "bench" / "results"
@@ -28,12 +29,14 @@ STORED, DRY_RUN = "stored", "dry run"
 NETWORK = "kube-system.ipvlan"
 PORTS = {"webhook": 8443, "go-webhook": 8445}
 WARM_UP_S = 2.0
+# Each variant goes first as often as the others only in a multiple of them.
+ROUNDS = 2 * len(report.VARIANTS)
 
 
 def main() -> int:
     """Exit with 0 when all was measured, however it came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="interleaved rounds (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement (default: %(default)s)")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 32], help="at once (default: %(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the results")
@@ -61,6 +64,7 @@ def _measure(folder: Path, options: argparse.Namespace) -> Iterator[dict[str, An
         how: {str(workers): {variant: [] for variant in report.VARIANTS} for workers in options.workers}
         for how in (STORED, DRY_RUN)
     }
+    version = revision()
     with ControlPlane(folder) as control_plane:
         _install(control_plane)
         for variant in report.VARIANTS:
@@ -68,7 +72,7 @@ def _measure(folder: Path, options: argparse.Namespace) -> Iterator[dict[str, An
         for number in range(options.rounds):
             for how, by_workers in rounds.items():
                 for workers, variants in by_workers.items():
-                    # Each goes first as often as the others.
+                    # In each round another one goes first.
                     for turn in range(len(report.VARIANTS)):
                         variant = report.VARIANTS[(number + turn) % len(report.VARIANTS)]
                         measured = _load(control_plane, how, variant, int(workers), options.seconds)
@@ -81,7 +85,9 @@ def _measure(folder: Path, options: argparse.Namespace) -> Iterator[dict[str, An
             yield {
                 "date": f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC",
                 "machine": f"on {os.cpu_count()} processors",
+                "version": version,
                 "rounds_each": number + 1,
+                "rounds_wanted": options.rounds,
                 "seconds": options.seconds,
                 "rounds": rounds,
             }

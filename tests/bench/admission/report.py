@@ -68,15 +68,29 @@ def markdown(results: Mapping[str, Any]) -> str:
     head = ("Pods", "workers", "webhook", "Pods/s", "p50 ms", "p99 ms", "webhook CPU µs/Pod", "rate ours/Go")
     return f"""# What admission costs
 
-`make bench-admission` on {results["date"]}: Pods created at a real kube-apiserver and etcd {results["machine"]}, in
-{results["rounds_each"]} interleaved rounds of {results["seconds"]:g} s each. The Go webhook does the same for a Pod
-with the standard library (`tests/bench/admission-go/webhook`); both are one replica, called as a Service over HTTP/1.1
-and TLS with the same `matchConditions`. Medians of the rounds; the ratio is of each round's two rates, with its range.
+`make bench-admission` on {results["date"]}, {_version(results)}: Pods created at a real kube-apiserver and etcd
+{results["machine"]}, in {_rounds(results)} of {results["seconds"]:g} s each.
+The Go webhook does the same for a Pod with the standard library (`tests/bench/admission-go/webhook`); both are
+one replica, called as a Service over HTTP/1.1 and TLS with the same `matchConditions`. Medians of the rounds; the ratio
+is of each round's two rates, with its range.
 Load, API server, etcd and webhook share the processors, so a webhook costs rate by the CPU time it takes.
 
 {table(head, rows)}
 Target, at least {TARGET} of the Go webhook's rate: {verdict}.
 """
+
+
+def _version(results: Mapping[str, Any]) -> str:
+    """What was measured before it was kept is of no version that anybody knows."""
+    return f"version {results['version']}" if "version" in results else "version unknown"
+
+
+def _rounds(results: Mapping[str, Any]) -> str:
+    """How many there are of those that were asked for: results are written after each."""
+    done, wanted = results["rounds_each"], results.get("rounds_wanted")
+    if wanted is None:
+        return f"{done} interleaved rounds (it was not kept how many were asked for)"
+    return f"{done} of {wanted} interleaved rounds" + ("" if done == wanted else " (it did not come to its end)")
 
 
 def _ratio(values: Sequence[float]) -> str:

@@ -1,9 +1,14 @@
 """The figures of `make bench-admission`, from what was measured."""
 
+import argparse
+import contextlib
+from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
+from tests.bench.admission import __main__ as bench
 from tests.bench.admission import report
 
 
@@ -40,3 +45,38 @@ def test_the_ratio_is_round_by_round_so_that_a_slow_machine_is_in_both() -> None
 def test_the_target_is_told_as_reached_or_where_it_is_missed() -> None:
     assert "not reached: stored, 8 workers (0.900)." in report.markdown(results(ours=900.0, go=1000.0))
     assert "reached everywhere." in report.markdown(results(ours=950.0, go=1000.0))
+
+
+def test_the_page_names_the_version_and_the_rounds_that_are_missing() -> None:
+    kept = results(ours=900.0, go=1000.0)
+    assert "version unknown: Pods" in report.markdown(kept)
+    assert "in 3 interleaved rounds (it was not kept how many were asked for) of 3 s each" in report.markdown(kept)
+    kept |= {"version": "abc", "rounds_wanted": 6}
+    assert "version abc: Pods" in report.markdown(kept)
+    assert "in 3 of 6 interleaved rounds (it did not come to its end) of 3 s each" in report.markdown(kept)
+    kept |= {"rounds_wanted": 3}
+    assert "in 3 of 3 interleaved rounds of 3 s each" in report.markdown(kept)
+
+
+def test_each_variant_goes_first_as_often_as_the_others_and_each_round_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    def load(*asked: Any) -> dict[str, float]:
+        _, _, variant, *_ = asked
+        said.append(variant)
+        return {"rate": 1.0}
+
+    monkeypatch.setattr(bench, "ControlPlane", lambda _: contextlib.nullcontext(MagicMock()))
+    monkeypatch.setattr(bench, "_install", lambda _: None)
+    monkeypatch.setattr(bench, "_load", load)
+    monkeypatch.setattr(bench, "revision", lambda: "abc")
+    options = argparse.Namespace(rounds=bench.ROUNDS, seconds=3.0, workers=[1])
+    kept = list(bench._measure(Path(), options))
+    assert [(each["version"], each["rounds_each"], each["rounds_wanted"]) for each in kept] == [
+        ("abc", number, bench.ROUNDS) for number in range(1, bench.ROUNDS + 1)
+    ]
+    every = len(report.VARIANTS)
+    first = said[every::every]  # after the warm-up
+    assert {variant: first.count(variant) for variant in report.VARIANTS} == dict.fromkeys(
+        report.VARIANTS, len(first) // every
+    )
