@@ -20,6 +20,8 @@ ABOVE, BELOW = 1.02, 0.90
 IDLE, BUSY_BELOW = 0.10, 0.50
 # One that stands still is lost, on a busy machine too: a good neighbour alone would lift its second to half.
 STILL = 0.10
+# Of a flow's seconds so many are to be measured, those of its start apart: one that ended early shows nothing after.
+MEASURED, START_S = 0.8, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Measured:
     flow: Flow
     busy: frozenset[int] = frozenset()
     """The seconds in or beside which the machine had no CPU left."""
+    lasted: float = 0.0
+    """For how many seconds it was to be carried."""
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -62,11 +66,13 @@ class Measured:
         """As `lost`, of seconds that had less than their floor with their better neighbour; not the first, TCP starts.
 
         With a neighbour: the one CPU of a node, which also starts what was killed, may stall a flow for a moment. By
-        itself a second must have STILL.
+        itself a second must have STILL. And of seconds that were not measured.
         """
         shares = self.shares
         judged = (1.0, *seconds.with_better_neighbour(shares[1:]))
         found: tuple[str, ...] = ()
+        if len(shares) < MEASURED * (self.lasted - START_S):
+            found = (f"only {len(shares)} of {self.lasted:.0f} seconds of {self.line.name} were measured",)
         for floor, held_to_it in ((BELOW, self._judged(busy=False)), (BUSY_BELOW, self._judged(busy=True))):
             least, still = (each * (1 - self.flow.stolen) for each in (floor, STILL))
             low = [second for second in held_to_it if judged[second] < least or shares[second] < still]
@@ -110,7 +116,7 @@ class Meter:
 
     @property
     def low(self) -> tuple[str, ...]:
-        """Every second that had less than its floor, its better neighbour included, or stood still."""
+        """Every second that had less than its floor, its better neighbour included, stood still, or is missing."""
         return tuple(sentence for each in self.measured for sentence in each.below())
 
     def __str__(self) -> str:
@@ -153,20 +159,23 @@ class _Idle(threading.Thread):
 def metering(cluster: Cluster, lines: Sequence[Line]) -> Iterator[Meter]:
     """Keep these flows going as long as the block lasts."""
     meter = Meter()
-    transfers, began, idle = [], [], _Idle()
+    transfers, began, ended, flows, idle = [], [], [], [], _Idle()
     idle.start()
     try:
         for line in lines:
             transfers.append(traffic.start(cluster, line.client, line.server, seconds=86400, first=True))
             began.append(time.monotonic())
         # TCP has its rate after this.
-        time.sleep(2)
+        time.sleep(START_S)
         yield meter
-        flows = [transfer.end() for transfer in transfers]
+        for transfer in transfers:
+            ended.append(time.monotonic())
+            flows.append(transfer.end())
     finally:
         idle.stop()
         for transfer in transfers:
             transfer.kill()
     meter.measured = [
-        Measured(line, flow, idle.busy_seconds(since)) for line, flow, since in zip(lines, flows, began, strict=True)
+        Measured(line, flow, idle.busy_seconds(since), until - since)
+        for line, flow, since, until in zip(lines, flows, began, ended, strict=True)
     ]

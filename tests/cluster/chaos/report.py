@@ -21,8 +21,9 @@ The last column says by which rule a row's slow seconds, the first apart, were j
 2. One that has less than 90 % with the better of its neighbours too counts as lost; one in or beside which the machine
    had no CPU left, with less than 50 %. Where nothing but slow seconds was lost, all was done once more, and the row
    says so.
-3. As by 2, but one that has less than 10 % by itself counts as lost too, however much its neighbours have. Since then
-   `many-in-turn` looks at the limits of each Pod, and `probes` at what the flows carried.
+3. As by 2, but one that has less than 10 % by itself counts as lost too, however much its neighbours have, and so do
+   seconds that were not measured, from a fifth of them on. Since then `many-in-turn` looks at the limits of each Pod,
+   and `probes` at what the flows carried.
 
 [As JSON](chaos.json).
 

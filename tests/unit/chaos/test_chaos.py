@@ -65,6 +65,13 @@ def test_a_second_that_stands_still_is_not_made_good_by_its_neighbour_where_the_
     assert measured(1, 0.07, 1.02, stolen=0.5).below() == ()
 
 
+def test_seconds_that_were_not_measured_are_lost():
+    flow = measured(*[1] * 40).flow
+    assert Measured(LINE, flow, lasted=44).below() == ()
+    assert Measured(LINE, flow, lasted=60).below() == ("only 40 of 60 seconds of egress were measured",)
+    assert Measured(LINE, Flow(0.0, ()), lasted=44).below() == ("only 0 of 44 seconds of egress were measured",)
+
+
 def test_a_moment_without_a_cpu_is_not_lost_but_two_seconds_that_lack_a_little_are():
     assert measured(1, 0.85, 1).below() == ()
     assert "2 seconds of egress below 90% of the limit" in measured(1, 0.85, 0.88).below()[0]
