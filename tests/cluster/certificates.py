@@ -36,6 +36,8 @@ QUICK = ("--ca-lifetime=45s", "--certificate-lifetime=45s", "--overlap=5s", "--r
 ROTATION_S = 30.0
 # docs/design.md: mended within a second while the watch stands. What the emulated nodes and this machine add.
 MENDED_S = 5.0
+# Fewer Pods than these, made while something was mended, show nothing: there is time for ten times as many.
+LEAST_MADE = 5
 SPACE = "certificates"
 DELETED = "configuration deleted and applied again"
 
@@ -50,7 +52,11 @@ class Outcome:
 
 
 def rotate(cluster: Cluster, *, seconds: float = 90) -> Outcome:
-    """Rotate the CA every 30 s for so long. Lost is any creation or handshake that failed, and restarts."""
+    """Rotate the CA every 30 s for so long.
+
+    Lost is any creation or handshake that failed, and restarts; and rotations, creations and handshakes that were not
+    made, as nothing would fail then.
+    """
     scenario.namespace(cluster, SPACE)
     with _settings(cluster, QUICK):
         before = replicas(cluster)
@@ -60,6 +66,9 @@ def rotate(cluster: Cluster, *, seconds: float = 90) -> Outcome:
     lost = [*creations.lost, *creations.refusals, *(f"a handshake failed: {each}" for each in watched.failures)]
     if after != before:
         lost.append(f"replicas changed or restarted: {before} before, {after} after")
+    least = {"authorities": 1 + int(seconds / ROTATION_S * 0.8), "Pods": seconds, "handshakes": seconds}
+    done = {"authorities": len(watched.authorities), "Pods": creations.made, "handshakes": watched.handshakes}
+    lost += [f"only {done[what]} {what} in {seconds:.0f} s" for what in least if done[what] < least[what]]
     seen: dict[str, float | int | str] = {
         **_figures(creations),
         "authorities": len(watched.authorities),
@@ -263,6 +272,8 @@ def _mended(
         except TimedOut as error:
             late.append(str(error))
         time.sleep(2)
+    if creations.made < LEAST_MADE:
+        late.append(f"only {creations.made} Pods were made meanwhile")
     return creations, {**_figures(creations), "mended after s": round(took, 2), "events": ", ".join(said)}, late
 
 

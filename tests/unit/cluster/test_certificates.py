@@ -1,6 +1,7 @@
 """What counts as lost while the webhook's certificates have bad days; the cluster is a stand-in."""
 
 import contextlib
+import time
 
 import pytest
 
@@ -10,7 +11,7 @@ from tests.cluster.creations import Creations
 
 @pytest.fixture
 def creations(monkeypatch):
-    """What the stand-in says became of the Pods."""
+    """What the stand-in says became of the Pods while a caBundle was mended."""
     found = Creations(made=50)
     monkeypatch.setattr(scenario, "namespace", lambda *_: None)
     monkeypatch.setattr(certificates, "Api", contextlib.nullcontext)
@@ -31,3 +32,34 @@ def test_a_pod_that_was_not_made_is_lost_and_one_that_was_refused_is_not(creatio
     assert [outcome.lost for outcome in certificates.lose_the_bundle(None)] == [()] * 4
     creations.unmade.append("created-0-1 was not made in 60 s")
     assert all(outcome.lost == ("created-0-1 was not made in 60 s",) for outcome in certificates.lose_the_bundle(None))
+
+
+def test_what_was_mended_while_no_pod_was_made_shows_nothing(monkeypatch):
+    found = Creations()
+    events = iter(([], ["CABundleRepaired"]) * 2)
+    monkeypatch.setattr(certificates, "Creating", lambda *_: contextlib.nullcontext(found))
+    monkeypatch.setattr(certificates, "_events", lambda _: next(events))
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    nothing = (None, None, "damaged", lambda: None, lambda: True)
+    assert certificates._mended(*nothing)[2] == ["only 0 Pods were made meanwhile"]
+    found.made = 40
+    assert certificates._mended(*nothing)[2] == []
+
+
+@pytest.mark.parametrize(
+    ("authorities", "made", "handshakes", "lost"),
+    [
+        (9, 300, 300, ()),
+        (1, 300, 300, ("only 1 authorities in 300 s",)),
+        (9, 0, 0, ("only 0 Pods in 300 s", "only 0 handshakes in 300 s")),
+    ],
+)
+def test_a_rotation_that_did_not_take_place_is_told(monkeypatch, authorities, made, handshakes, lost):
+    watched = certificates._Watched(authorities=set(range(authorities)), handshakes=handshakes)
+    monkeypatch.setattr(scenario, "namespace", lambda *_: None)
+    monkeypatch.setattr(certificates, "replicas", lambda _: {"webhook-1": 0})
+    monkeypatch.setattr(certificates, "_settings", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(certificates, "_watching", lambda _: contextlib.nullcontext(watched))
+    monkeypatch.setattr(certificates, "Creating", lambda *_: contextlib.nullcontext(Creations(made=made)))
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    assert certificates.rotate(None, seconds=300).lost == lost
