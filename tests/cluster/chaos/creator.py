@@ -80,10 +80,10 @@ class Creations:
         return (f"{len(those)} of {self.tried} creations, the first {first}",)
 
     def too_few(self, rate: float) -> tuple[str, ...]:
-        """A sentence when less than half of what was to be made was made: what was done met no load then."""
-        if self.made >= self.seconds * rate / 2:
+        """A sentence when less than half of what was to be tried was tried: what was done met no load then."""
+        if self.tried >= self.seconds * rate / 2:
             return ()
-        return (f"only {self.made} creations succeeded in {self.seconds:.0f} s at {rate:g} a second",)
+        return (f"only {self.tried} creations were tried in {self.seconds:.0f} s at {rate:g} a second",)
 
     def __str__(self) -> str:
         rate = self.tried / self.seconds if self.seconds else 0.0

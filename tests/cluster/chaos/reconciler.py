@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.cluster import scenario, traffic
 from tests.cluster.chaos.lab import LIMIT, SPACE, Lab
-from tests.cluster.chaos.meter import WIRE
+from tests.cluster.chaos.meter import is_held_to
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import wait_for
 from tests.cluster.layout import PROJECT
@@ -135,7 +135,7 @@ def away(lab: Lab) -> Outcome:
         lab.rolled_out("daemonset/reconciler")
     counted = metrics.get("ipvlan_bandwidth_unshaped_seconds_total", 0.0)
     lost = []
-    if not limited or flow.mean * WIRE > 10 * 1.02:
+    if not limited or not is_held_to(flow, 10):
         lost.append(f"after the reconciler came back the Pod sent {flow}")
     # Its container started a little before the clock here, and some seconds may pass before kubectl shows it Ready.
     if not unlimited_s - 2 < counted < unlimited_s + 15:

@@ -23,7 +23,8 @@ The last column says by which rule a row's slow seconds, the first apart, were j
    says so.
 3. As by 2, but one that has less than 10 % by itself counts as lost too, however much its neighbours have, and so do
    seconds that were not measured, from a fifth of them on. Since then `many-in-turn` looks at the limits of each Pod,
-   and `probes` at what the flows carried.
+   and `probes` at what the flows carried; so do others that measure a flow afterwards, which had only not to have too
+   much; and outages and certificates' rows are lost without the load or the rotations that they tell of.
 
 [As JSON](chaos.json).
 

@@ -9,7 +9,7 @@ from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import wait_for
 from tests.cluster.scenario import OWN, WEBHOOK
 
-RATE = 50
+RATE, BARE_RATE = 50, 5
 
 
 @registered(
@@ -38,7 +38,8 @@ def rolled(lab: Lab) -> Outcome:
 )
 def deleted(lab: Lab) -> Outcome:
     name = "during-outage"
-    with lab.creating_elsewhere(rate=5) as elsewhere, lab.creating(rate=5) as here:
+    before = _replicas(lab)
+    with lab.creating_elsewhere(rate=BARE_RATE) as elsewhere, lab.creating(rate=BARE_RATE) as here:
         time.sleep(1)
         began = time.monotonic()
         force = ("--force", "--grace-period=0", "--wait=false")
@@ -49,13 +50,17 @@ def deleted(lab: Lab) -> Outcome:
             lab.kubectl("-n", SPACE, "rollout", "status", f"deployment/{name}", "--timeout=150s", timeout=160)
             took = time.monotonic() - began
             lab.rolled_out("deployment/webhook")
+            kept = before & _replicas(lab)
             pods = scenario.pods_of(lab.cluster, SPACE, name).values()
             limits = [lab.limits_of(pod) for pod in pods]
         finally:
             lab.kubectl("-n", SPACE, "delete", "deployment", name, "--wait=false", check=False)
     refused = [failure.at_s for failure in here.failures]
     span = f"{max(refused) - min(refused):.1f} s" if refused else "no time"
-    lost = [*here.bypassed, *(f"in another namespace: {sentence}" for sentence in elsewhere.lost)]
+    outside = (*elsewhere.lost, *elsewhere.too_few(BARE_RATE))
+    lost = [*here.bypassed, *here.too_few(BARE_RATE), *(f"in another namespace: {sentence}" for sentence in outside)]
+    if kept:
+        lost.append(f"nothing: but {len(kept)} replicas were not killed")
     if limits != [{"ingress": 10_000_000, "egress": 10_000_000}] * 2:
         lost.append(f"the Deployment's Pods are limited to {limits}")
     seen = (
@@ -63,3 +68,8 @@ def deleted(lab: Lab) -> Outcome:
         f"elsewhere {elsewhere}"
     )
     return Outcome(seen, tuple(lost))
+
+
+def _replicas(lab: Lab) -> set[str]:
+    """The names of the webhook's Pods."""
+    return {each["metadata"]["name"] for each in scenario.webhooks(lab.cluster)}

@@ -82,4 +82,4 @@ def test_creations_that_fail_are_told_of_with_the_first_ones_words():
 
 def test_too_few_creations_to_judge_by_are_told_of():
     assert Creations(made=250, seconds=10).too_few(50) == ()
-    assert Creations(made=249, seconds=10).too_few(50) == ("only 249 creations succeeded in 10 s at 50 a second",)
+    assert Creations(made=249, seconds=10).too_few(50) == ("only 249 creations were tried in 10 s at 50 a second",)

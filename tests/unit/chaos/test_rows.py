@@ -9,7 +9,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from tests.cluster import scenario, traffic
-from tests.cluster.chaos import load, node, webhook
+from tests.cluster.chaos import authors, load, node, reconciler, webhook
 from tests.cluster.chaos.creator import Creations, Failure
 from tests.cluster.chaos.lab import Held
 from tests.cluster.traffic import Flow
@@ -26,15 +26,23 @@ GONE = Held(slots=2, namespaces=4, links=5, programs=1, descriptors=0, threads=0
 def lab(monkeypatch):
     """A Lab in which all goes well, and some Pods are refused."""
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    monkeypatch.setattr(traffic, "measure", lambda *_, **__: Flow(9.5, (9.5,)))
+    lab = MagicMock()
+    lab.flow = Flow(9.5, (9.5,))
+    monkeypatch.setattr(traffic, "measure", lambda *_, **__: lab.flow)
+    monkeypatch.setattr(reconciler, "wait_for", lambda *_, **__: True)
+    names = (f"webhook-{number}" for number in itertools.count())
+    lab.webhooks = lambda: [{"metadata": {"name": next(names)}} for _ in range(2)]
+    monkeypatch.setattr(scenario, "webhooks", lambda _: lab.webhooks())
+    monkeypatch.setattr(scenario, "wait_for_event", lambda *_: "told")
     monkeypatch.setattr(scenario, "pods_of", lambda *_: {1: "chaos/a", 2: "chaos/b"})
     monkeypatch.setattr(node, "wait_for", lambda _, probe, *__, **___: probe())
     monkeypatch.setattr(node, "_one_replica_on_each_node", lambda _: None)
-    lab = MagicMock()
     lab.limits_of.return_value = TEN
+    lab.metrics.return_value = {}
     lab.here = Creations(made=100, failures=[REFUSED])
     lab.creating.return_value = contextlib.nullcontext(lab.here)
-    lab.creating_elsewhere.return_value = contextlib.nullcontext(Creations(made=100))
+    lab.elsewhere = Creations(made=100)
+    lab.creating_elsewhere.return_value = contextlib.nullcontext(lab.elsewhere)
     lab.metering.return_value = contextlib.nullcontext(MagicMock(lost=(), low=()))
     return lab
 
@@ -46,6 +54,35 @@ def test_a_refusal_is_no_loss_of_an_outage_but_a_pod_made_past_the_webhook_is(la
     outcome = row(lab)
     assert outcome.lost == SAID
     assert "1 of 102 bare Pods" in outcome.seen or "1 bare Pods were refused" in outcome.seen
+
+
+@pytest.mark.parametrize("row", [webhook.deleted, node.node_lost])
+def test_an_outage_without_a_load_shows_nothing(lab, row):
+    lab.here.seconds = lab.elsewhere.seconds = 50
+    assert row(lab).lost == (
+        "only 101 creations were tried in 50 s at 5 a second",
+        "in another namespace: only 100 creations were tried in 50 s at 5 a second",
+    )
+
+
+def test_a_replica_that_was_not_killed_is_told_of(lab):
+    lab.webhooks = lambda: [{"metadata": {"name": "webhook-0"}}]
+    assert webhook.deleted(lab).lost == ("nothing: but 1 replicas were not killed",)
+
+
+@pytest.mark.parametrize("sent", [0.0, 4.0, 9.9])
+def test_a_pod_that_sends_nothing_is_not_limited_as_before(lab, sent):
+    lab.flow = Flow(sent, (sent,))
+    assert node.node_lost(lab).lost == (f"the node's Pod is limited to {TEN} afterwards and sent {lab.flow}",)
+    assert reconciler.away(lab).lost[0] == f"after the reconciler came back the Pod sent {lab.flow}"
+
+
+@pytest.mark.parametrize(("label", "sent", "lost"), [("true", 9.5, 0), ("false", 9.5, 1), ("true", 0.0, 1)])
+def test_a_forger_is_held_to_its_limit_and_label(lab, label, sent, lost):
+    lab.flow = Flow(sent, (sent,))
+    lab.limits_of.side_effect = lambda pod: {"egress": 20_000_000 if pod.endswith("sender") else 10_000_000}
+    lab.cluster.pod.return_value = {"metadata": {"labels": {authors.MANAGED: label}}}
+    assert len(authors.annotations_forged(lab).lost) == lost
 
 
 def test_a_reconciler_that_is_gone_leaks_nothing_and_is_told_of():
