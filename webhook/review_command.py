@@ -7,6 +7,7 @@ in it is passed over.
 """
 
 import argparse
+import contextlib
 import json
 import re
 import sys
@@ -78,7 +79,7 @@ def main(args: argparse.Namespace) -> int:
     """Review standard input. The exit status: 0 all allowed, 1 something refused, 2 input that cannot be read."""
     try:
         output, refused = review_text(sys.stdin.buffer.read(), network=args.network)
-    except (Unreadable, InvalidReview) as error:
+    except Unreadable as error:
         sys.stderr.write(f"webhook review: {error}\n")
         return UNREADABLE
     sys.stdout.write(output)
@@ -86,16 +87,9 @@ def main(args: argparse.Namespace) -> int:
 
 
 def review_text(text: bytes, *, network: str | None) -> tuple[str, bool]:
-    """What to print for JSON or YAML, and whether something in it is refused. Raises Unreadable or InvalidReview."""
+    """What to print for JSON or YAML, and whether something in it is refused. Raises Unreadable."""
     documents = [document for loaded in _load(text) for document in _flat(loaded, _DEPTH)]
-    labels = Labels(
-        by_namespace={
-            name_of(document, "Namespace"): _network_label(document)
-            for document in documents
-            if document["kind"] == "Namespace"
-        },
-        otherwise=network,
-    )
+    labels = Labels(dict(_network_labels(documents)), otherwise=network)
     answers = [answer for document in documents if (answer := _answer(document, labels))]
     if not answers:
         raise Unreadable("found no Pod, no workload with a template of Pods, and no AdmissionReview in standard input")
@@ -170,8 +164,22 @@ def _template(document: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _answer(document: dict[str, Any], labels: Labels) -> tuple[str, bool] | None:
-    """What to print for an object, and whether it is refused; None of what has no Pods."""
+    """What to print for an object, and whether it is refused; None of what has no Pods.
+
+    One of the wrong shape, as with a limit that is a number, the API server refuses by itself, and the others go on.
+    """
+    try:
+        return _reviewed(document, labels)
+    except InvalidReview as error:
+        return _lines(f"{_title(document)}: refused", [str(error)]), True
+
+
+def _reviewed(document: dict[str, Any], labels: Labels) -> tuple[str, bool] | None:
+    """As `_answer`. Raises InvalidReview for an object of the wrong shape."""
     kind = document["kind"]
+    if kind == "Namespace":
+        _network_label(document)
+        return None
     if kind == KIND:
         question = asked(document)
         reviewed = respond(question, labels.policy(question.namespace))
@@ -182,9 +190,7 @@ def _answer(document: dict[str, Any], labels: Labels) -> tuple[str, bool] | None
         pod = pod_of(template, f"the template of {kind}")
     else:
         return None
-    metadata = object_at(document, "metadata", kind)
-    namespace = string_at(metadata, "namespace", f"{kind}.metadata") if metadata.get("namespace") else "default"
-    title = f"{kind} {namespace}/{name_of(document, kind)}"
+    namespace, title = _namespace(document), _title(document)
     if reason := labels.skips(namespace):
         return f"{title}: not reviewed, as {reason}\n", False
     decision = admission.review(pod, None, labels.policy(namespace))
@@ -193,6 +199,30 @@ def _answer(document: dict[str, Any], labels: Labels) -> tuple[str, bool] | None
     changes = [_change(operation) for operation in decision.patch if operation.get("value") != {}]
     warnings = [f"warning: {warning}" for warning in decision.warnings]
     return _lines(f"{title}: allowed, {'with these changes' if changes else 'as it is'}", [*changes, *warnings]), False
+
+
+def _title(document: dict[str, Any]) -> str:
+    """How an object is called, with its name where that can be read."""
+    kind = document["kind"]
+    try:
+        name = name_of(document, kind)
+        return f"{kind} {name}" if kind == "Namespace" else f"{kind} {_namespace(document)}/{name}"
+    except InvalidReview:
+        return str(kind)
+
+
+def _namespace(document: dict[str, Any]) -> str:
+    kind = document["kind"]
+    metadata = object_at(document, "metadata", kind)
+    return string_at(metadata, "namespace", f"{kind}.metadata") if metadata.get("namespace") else "default"
+
+
+def _network_labels(documents: Iterable[dict[str, Any]]) -> Iterator[tuple[str, str | None]]:
+    """The labels of the Namespaces among them. What is wrong with one is told where it is reviewed."""
+    for document in documents:
+        if document["kind"] == "Namespace":
+            with contextlib.suppress(InvalidReview):
+                yield name_of(document, "Namespace"), _network_label(document)
 
 
 def _network_label(namespace: Mapping[str, Any]) -> str | None:

@@ -13,7 +13,6 @@ import pytest
 from tests.unit.webhook.test_review import pod, review_of
 from webhook.__main__ import main
 from webhook.contract import INGRESS_ANNOTATION
-from webhook.review import InvalidReview
 from webhook.review_command import Unreadable, review_text
 
 SHOP = """
@@ -158,8 +157,9 @@ class TestYaml:
 
     @pytest.mark.parametrize("number", ["1e8", "1.5e8", ".5e9", "1.e8", "+1.5e8", "-.5", "1_0e8", "1.5E+8", "089"])
     def test_a_number_without_quotes_is_one_as_kubectl_refuses_it(self, number: str) -> None:
-        with pytest.raises(InvalidReview, match=r"\(in quotes\), and is a number"):
-            said(CART.replace("0.1G", number))
+        printed, refused = review_text(CART.replace("0.1G", number).encode(), network=None)
+        assert refused
+        assert printed.endswith("should be a string (in quotes), and is a number\n")
 
     @pytest.mark.parametrize("limit", ["1.5G", ".5G", '"1.5e8"', "'.5e9'"])
     def test_a_limit_with_a_suffix_or_in_quotes_is_a_text(self, limit: str) -> None:
@@ -221,26 +221,54 @@ def test_input_that_cannot_be_read_is_told_what_is_wrong(text: bytes, what: str)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("text", "what"),
-    [
-        ("{kind: Pod, metadata: {annotations: {kubernetes.io/ingress-bandwidth: 100}}, spec: {}}", "(in quotes)"),
-        ("{kind: Pod, metadata: {annotations: {kubernetes.io/ingress-bandwidth: 1e8}}, spec: {}}", "and is a number"),
-        ("{kind: Pod, metadata: {namespace: 5}, spec: {}}", "Pod.metadata.namespace should be a string"),
-        ("{kind: Pod}", "Pod.metadata should be an object"),
-        ("{kind: Namespace}", "Namespace.metadata should be an object"),
-        ("{kind: Deployment, spec: {template: {spec: {containers: []}}}}", "Deployment.metadata should be an object"),
-        (
-            "{kind: Job, metadata: {}, spec: {template: {metadata: {labels: 5}, spec: {containers: []}}}}",
-            "the template of Job.metadata.labels should be",
-        ),
-        ("{kind: AdmissionReview}", "expected apiVersion admission.k8s.io/v1"),
-    ],
-)
-def test_an_object_of_the_wrong_shape_is_told_where(text: str, what: str) -> None:
-    with pytest.raises(InvalidReview) as caught:
-        said(text)
-    assert what in str(caught.value)
+class TestWrongShapes:
+    """The API server refuses these by itself: each is told by its name, and the others are reviewed."""
+
+    @pytest.mark.parametrize(
+        ("text", "title", "what"),
+        [
+            ("{kind: Pod, metadata: {namespace: 5}, spec: {}}", "Pod", "Pod.metadata.namespace should be a string"),
+            ("{kind: Pod}", "Pod", "Pod.metadata should be an object"),
+            ("{kind: Namespace}", "Namespace", "Namespace.metadata should be an object"),
+            (
+                "{kind: Namespace, metadata: {name: shop, labels: {ipvlan-bandwidth.io/network: 5}}}",
+                "Namespace shop",
+                "should be a string (in quotes), and is a number",
+            ),
+            (
+                "{kind: Deployment, spec: {template: {spec: {containers: []}}}}",
+                "Deployment",
+                "Deployment.metadata should be an object",
+            ),
+            (
+                "{kind: Job, metadata: {}, spec: {template: {metadata: {labels: 5}, spec: {containers: []}}}}",
+                "Job default/*",
+                "the template of Job.metadata.labels should be",
+            ),
+            ("{kind: AdmissionReview}", "AdmissionReview", "expected apiVersion admission.k8s.io/v1"),
+        ],
+    )
+    def test_an_object_of_the_wrong_shape_is_refused_and_told_where(self, text: str, title: str, what: str) -> None:
+        printed, refused = review_text(text.encode(), network=None)
+        first, problem = printed.splitlines()
+        assert (first, refused) == (f"{title}: refused", True)
+        assert what in problem
+
+    def test_a_number_for_a_limit_is_told_beside_what_else_is_refused_or_allowed(self) -> None:
+        number = CART.replace("0.1G", "100000000")
+        printed, refused = review_text(f"{SHOP}---{number}---{DEPLOYMENT}---{CART}".encode(), network=None)
+        assert refused
+        assert [line for line in printed.splitlines() if not line.startswith(" ")] == [
+            "Pod shop/cart: refused",
+            "Deployment shop/cart: refused",
+            "Pod shop/cart: allowed, with these changes",
+        ]
+
+    def test_what_is_wrong_with_one_namespace_leaves_another_its_network(self) -> None:
+        wrong = "{kind: Namespace, metadata: {name: other, labels: 5}}"
+        printed, refused = review_text(f"{wrong}\n---{SHOP}---{CART}".encode(), network=None)
+        assert refused
+        assert '"kube-system/ipvlan"' in printed
 
 
 Review: TypeAlias = Callable[[str], tuple[int, tuple[str, ...]]]
@@ -264,7 +292,7 @@ class TestCommand:
             (CART, 0, ("Pod shop/cart: allowed", "")),
             (CART.replace("0.1G", "100m"), 1, ("Pod shop/cart: refused", "")),
             ("kind: Deployment", 2, ("", "webhook review: found no Pod, no workload with a template")),
-            ("{kind: Pod}", 2, ("", "webhook review: Pod.metadata should be an object")),
+            (CART.replace("0.1G", "100000000"), 1, ("Pod shop/cart: refused", "")),
         ],
     )
     def test_the_exit_status_tells_allowed_refused_and_unreadable(
