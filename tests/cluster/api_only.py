@@ -10,7 +10,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.cluster.commands import ClusterError, wait_for
+from tests.cluster.commands import ClusterError, run, wait_for
 from tests.cluster.launch import program
 from tests.cluster.pki import Authority, kubeconfig
 from tests.ports import free_ports
@@ -50,6 +50,11 @@ class ApiOnly:
             return subprocess.run(ready, capture_output=True, check=False, timeout=20).returncode == 0
 
         wait_for("the API server", is_ready, UP_TIMEOUT_S)
+
+    def kubectl(self, *arguments: str, text: str = "") -> str:
+        """What kubectl prints, as an administrator. Raises ClusterError when it fails."""
+        command = [str(program("kubectl")), "--kubeconfig", str(self.kubeconfig), *arguments]
+        return run(command, f"kubectl {' '.join(arguments)}", stdin=text, timeout=60).stdout
 
     def kill(self, *names: str) -> None:
         """End processes without a chance to say goodbye."""

@@ -4,7 +4,6 @@ Server-side that is a conflict wherever the API server stores a value in other w
 """
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 
 from tests.cluster.api_only import ApiOnly
-from tests.cluster.launch import program
 from tests.cluster.layout import PROJECT
 from tests.cluster.test_cert_manager import kind
 
@@ -25,34 +23,27 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiOnly]:
     try:
         made.start()
         for plural, name in (("issuers", "Issuer"), ("certificates", "Certificate")):
-            kubectl(made, "apply", "-f", "-", text=json.dumps(kind(plural, name)))
-            kubectl(made, "wait", "--for=condition=Established", f"crd/{plural}.cert-manager.io", "--timeout=30s")
+            made.kubectl("apply", "-f", "-", text=json.dumps(kind(plural, name)))
+            made.kubectl("wait", "--for=condition=Established", f"crd/{plural}.cert-manager.io", "--timeout=30s")
         yield made
     finally:
         made.kill()
 
 
-def kubectl(plane: ApiOnly, *arguments: str, text: str = "") -> str:
-    command = [str(program("kubectl")), "--kubeconfig", str(plane.kubeconfig), *arguments]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def stored(plane: ApiOnly, folder: Path) -> list[Any]:
-    items: list[Any] = json.loads(kubectl(plane, "get", "-k", str(folder), "-o", "json"))["items"]
+    items: list[Any] = json.loads(plane.kubectl("get", "-k", str(folder), "-o", "json"))["items"]
     return items
 
 
 @pytest.mark.parametrize("name", [".", "cert-manager", "clean"])
 def test_applied_again_by_either_way_nothing_changes(plane: ApiOnly, name: str) -> None:
     folder = MANIFESTS / name
-    kubectl(plane, "apply", "-k", str(folder))
+    plane.kubectl("apply", "-k", str(folder))
     before = stored(plane, folder)
     assert len(before) > 2
-    kubectl(plane, "apply", "-k", str(folder))
+    plane.kubectl("apply", "-k", str(folder))
     assert stored(plane, folder) == before
-    kubectl(plane, "apply", "--server-side", "-k", str(folder))
+    plane.kubectl("apply", "--server-side", "-k", str(folder))
     after = stored(plane, folder)
     for item in before + after:
         # kubectl's record of what was applied has other words then, and a Deployment's generation counts that.
