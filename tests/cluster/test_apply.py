@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.cluster import cert_manager
 from tests.cluster.api_only import ApiOnly
 from tests.cluster.layout import PROJECT
-from tests.cluster.test_cert_manager import kind
 
 MANIFESTS = PROJECT / "manifests"
 
@@ -22,9 +22,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiOnly]:
     made = ApiOnly(tmp_path_factory.mktemp("plane"))
     try:
         made.start()
-        for plural, name in (("issuers", "Issuer"), ("certificates", "Certificate")):
-            made.kubectl("apply", "-f", "-", text=json.dumps(kind(plural, name)))
-            made.kubectl("wait", "--for=condition=Established", f"crd/{plural}.cert-manager.io", "--timeout=30s")
+        cert_manager.define(made.kubectl)
         yield made
     finally:
         made.kill()

@@ -22,6 +22,7 @@ ipvlan github.com/containernetworking/plugins/plugins/main/ipvlan
 loopback github.com/containernetworking/plugins/plugins/main/loopback
 ptp github.com/containernetworking/plugins/plugins/main/ptp
 multus-standin ./multus-standin
+cert-manager . tests/cluster/cert-manager
 ctr github.com/containerd/containerd/v2/cmd/ctr
 containerd-shim-runc-v2 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
 containerd github.com/containerd/containerd/v2/cmd/containerd
@@ -47,9 +48,17 @@ stamp_of() {
     case $1 in
         multus-standin | quantity) cat "$modules/go.mod" "$modules/go.sum" "$modules/$1"/*.go ;;
         admission-*) cat "$root"/tests/bench/admission-go/go.mod "$root/tests/bench/admission-go/${1#admission-}"/*.go ;;
+        cert-manager) cat "$root"/tests/cluster/cert-manager/* ;;
         older/*) cat "$root"/tests/cluster/older/go.mod "$root"/tests/cluster/older/go.sum ;;
         *) cat "$modules/go.mod" "$modules/go.sum" ;;
     esac | { cat && echo "$ldflags"; } | sha256sum | cut -d' ' -f1
+}
+
+# The kinds that cert-manager serves; from its module too, which building it has fetched.
+take_crds() {
+    rm -rf "$cache/cert-manager"
+    module=$("$go" list -m -f '{{.Dir}}' github.com/cert-manager/cert-manager)
+    install -D -m 644 -t "$cache/cert-manager" "$module"/deploy/crds/*.yaml
 }
 
 wanted=
@@ -75,7 +84,7 @@ END
 go=$("$root/tests/setup/go.sh")
 mkdir -p "$bin/older" "$stamps/older"
 total=$(printf '%s' "$wanted" | wc -l)
-echo "building $total of the tests' Go programs into $bin (on two cores, all of them take about 13 minutes, once)" >&2
+echo "building $total of the tests' Go programs into $bin (on two cores, all of them take about 15 minutes, once)" >&2
 number=0
 began=$(date +%s)
 printf '%s' "$wanted" | while read -r name package folder; do
@@ -89,6 +98,7 @@ printf '%s' "$wanted" | while read -r name package folder; do
         echo "building $name failed: see above; a network failure is mended by running this again" >&2
         exit 1
     }
+    [ "$name" != cert-manager ] || take_crds
     mv "$bin/$name.new" "$bin/$name"
     stamp_of "$name" > "$stamps/$name"
     now=$(date +%s)
