@@ -22,8 +22,8 @@ PURE := webhook/contract.py,webhook/advice.py,webhook/admission.py,webhook/polic
 	reconciler/nri/protobuf.py,reconciler/nri/mux.py,reconciler/nri/ttrpc.py,reconciler/nri/messages.py,$\
 	reconciler/nri/plugin.py,reconciler/kernel/buckets.py,reconciler/kernel/raw.py,certs/authority.py,certs/changes.py,certs/credentials.py,certs/rotation.py,certs/secret.py
 
-.PHONY: help setup setup-cluster lint test test-unit test-differential fuzz test-kernel test-kernels test-cluster chaos bench \
-	bench-admission bench-reconciler demo cluster cluster-down images clean
+.PHONY: help setup setup-cluster lint test test-unit test-differential test-alerts fuzz test-kernel test-kernels test-cluster \
+	chaos bench bench-admission bench-reconciler demo cluster cluster-down images clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,7 +47,7 @@ lint: setup ## formatting, lint, types, and the contracts between the packages
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: test-unit test-differential test-kernel test-cluster ## the tests, but for those on other kernels and the long ones of make chaos
+test: test-unit test-differential test-alerts test-kernel test-cluster ## the tests, but for those on other kernels and the long ones of make chaos
 
 test-unit: setup ## without root, in seconds; the pure modules covered to the last branch
 	$(BIN)/coverage run -m pytest tests/unit
@@ -57,6 +57,10 @@ test-unit: setup ## without root, in seconds; the pure modules covered to the la
 test-differential: setup ## the grammar of a limit beside Kubernetes' own parser, which is built from its Go module
 	@tests/setup/binaries.sh quantity
 	$(BIN)/pytest tests/differential
+
+test-alerts: setup ## alerts and metrics by Prometheus' own tool, built from its Go module, once
+	@tests/setup/binaries.sh promtool
+	$(BIN)/pytest tests/prometheus
 
 fuzz: setup ## looks for what breaks the webhook, for a minute; FUZZ_SECONDS=3600 for an hour
 	@tests/setup/fuzz.sh

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the embedded cluster's binaries from Go modules, pinned by tests/cluster/binaries/go.mod and go.sum, into the
 # cache; and the few small programs of the tests' own that are in Go. Each is built again only when what it is made from
-# changed. Prints nothing when nothing is to do. With names as arguments, only these.
+# changed. Prints nothing when nothing is to do. With names as arguments, only these; without, all but promtool.
 #
 #   KUBEBUILDER_ASSETS   a folder with etcd, kube-apiserver and kubectl: they are taken from there, and not built
 set -eu
@@ -23,6 +23,7 @@ loopback github.com/containernetworking/plugins/plugins/main/loopback
 ptp github.com/containernetworking/plugins/plugins/main/ptp
 multus-standin ./multus-standin
 cert-manager . tests/cluster/cert-manager
+promtool github.com/prometheus/prometheus/cmd/promtool tests/prometheus
 ctr github.com/containerd/containerd/v2/cmd/ctr
 containerd-shim-runc-v2 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
 containerd github.com/containerd/containerd/v2/cmd/containerd
@@ -43,12 +44,15 @@ minor=${kubernetes#*.}
 minor=${minor%%.*}
 version=k8s.io/component-base/version
 ldflags="-s -w -X $version.gitVersion=v$kubernetes -X $version.gitMajor=$major -X $version.gitMinor=$minor"
+# Prometheus', which the others do not know: without the clients of all clouds, which promtool finds targets with.
+tags=remove_all_sd
 
 stamp_of() {
     case $1 in
         multus-standin | quantity) cat "$modules/go.mod" "$modules/go.sum" "$modules/$1"/*.go ;;
         admission-*) cat "$root"/tests/bench/admission-go/go.mod "$root/tests/bench/admission-go/${1#admission-}"/*.go ;;
         cert-manager) cat "$root"/tests/cluster/cert-manager/* ;;
+        promtool) echo "$tags" && cat "$root"/tests/prometheus/go.mod "$root"/tests/prometheus/go.sum ;;
         older/*) cat "$root"/tests/cluster/older/go.mod "$root"/tests/cluster/older/go.sum ;;
         *) cat "$modules/go.mod" "$modules/go.sum" ;;
     esac | { cat && echo "$ldflags"; } | sha256sum | cut -d' ' -f1
@@ -64,6 +68,8 @@ take_crds() {
 wanted=
 while read -r name package folder; do
     [ -n "$name" ] || continue
+    # Whoever wants a cluster need not wait for it.
+    [ "$name" != promtool ] || [ -n "$*" ] || continue
     [ -z "$*" ] || case " $* " in
         *" $name "*) ;;
         *) continue ;;
@@ -93,8 +99,8 @@ printf '%s' "$wanted" | while read -r name package folder; do
     printf '  %2d of %d  %-30s' "$number" "$total" "$name" >&2
     cd "${folder:+$root/}${folder:-$modules}"
     # To another name first: a running cluster keeps the file it has.
-    CGO_ENABLED=0 GOTOOLCHAIN=local "$go" build -mod=readonly -trimpath -buildvcs=false -ldflags "$ldflags" \
-        -o "$bin/$name.new" "$package" < /dev/null || {
+    CGO_ENABLED=0 GOTOOLCHAIN=local "$go" build -mod=readonly -trimpath -buildvcs=false -tags "$tags" \
+        -ldflags "$ldflags" -o "$bin/$name.new" "$package" < /dev/null || {
         echo "building $name failed: see above; a network failure is mended by running this again" >&2
         exit 1
     }

@@ -1,14 +1,17 @@
-"""What Prometheus is to scrape and to warn of: it fits the installation, and the metrics that the programs have."""
+"""What Prometheus is to scrape and to warn of: it fits the installation, and the metrics that the programs have.
+
+What the alerts say, and when, is in tests/prometheus.
+"""
 
 import re
 from collections.abc import Iterator
 
 import pytest
-import yaml
 from prometheus_client import CollectorRegistry
 
 import reconciler.metrics
 import webhook.metrics
+from reconciler.known import Wanted
 from reconciler.requirements import REQUIREMENTS
 from tests.unit.manifests.test_manifests import INSTALLED, MANIFESTS, ROOT, Object, objects, one, rendered
 
@@ -34,9 +37,24 @@ def samples(registry: CollectorRegistry) -> Iterator[tuple[str, tuple[str, ...]]
                 yield family.name + suffix, names
 
 
+def programs() -> dict[str, dict[str, set[str]]]:
+    """The metrics of each, with their own labels."""
+    registries = {"reconciler": reconciler.metrics.Metrics().registry, "webhook": webhook.metrics.Metrics()._registry}
+    return {program: {name: set(labels) for name, labels in samples(each)} for program, each in registries.items()}
+
+
 def known() -> dict[str, set[str]]:
-    ours = dict(samples(reconciler.metrics.Metrics().registry)) | dict(samples(webhook.metrics.Metrics()._registry))
-    return {name: set(labels) for name, labels in ours.items()} | FOREIGN
+    ours = programs()
+    return ours["reconciler"] | ours["webhook"] | FOREIGN
+
+
+def target_labels(name: str) -> list[set[str]]:
+    """What a scrape by our PodMonitors adds to a metric, of each program that has it, and rules may speak of."""
+    added = []
+    for program in (program for program, metrics in programs().items() if name in metrics):
+        (endpoint,) = one("PodMonitor", program, MONITORS)["spec"]["podMetricsEndpoints"]
+        added.append({"namespace", "pod"} | {relabel["targetLabel"] for relabel in endpoint.get("relabelings", [])})
+    return added
 
 
 @each_rule
@@ -46,13 +64,21 @@ def test_a_rule_is_about_metrics_and_labels_that_there_are(rule: Object) -> None
     for name, matchers in series:
         assert name in known()
         assert set(re.findall(r"(\w+)\s*[=!]", matchers)) <= known()[name]
+    for label in re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]):
+        assert label in set.intersection(
+            *(known()[name] | added for name, _ in series for added in target_labels(name))
+        )
+
+
+def test_a_rule_is_about_states_that_there_are() -> None:
+    (states,) = re.findall(r'state=~"(.*?)"', rule_of("IpvlanBandwidthPodsNotLimited")["expr"])
+    assert set(states.split("|")) < set(Wanted._fields)
 
 
 @each_rule
 def test_a_rule_says_how_urgent_it_is_and_what_is_lost_and_operations_what_to_do(rule: Object) -> None:
     assert rule["labels"]["severity"] in {"critical", "warning"}
     assert len(rule["annotations"]["summary"]) < 200
-    assert set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"])) <= {"node", "pod", "feature"}
     assert f"| `{rule['alert']}` |" in OPERATIONS
 
 
@@ -79,6 +105,11 @@ def test_calls_that_fail_are_those_of_our_webhook() -> None:
     for series, matchers in _SERIES.findall(rule_of("IpvlanBandwidthCallsFail")["expr"]):
         assert series == REJECTIONS
         assert f'name="{ours["name"]}"' in matchers
+
+
+def test_an_alert_that_asks_whether_it_fires_asks_for_itself() -> None:
+    for rule in GROUP["rules"]:
+        assert set(re.findall(r'alertname="(\w+)"', rule["expr"])) <= {rule["alert"]}
 
 
 def test_kernels_that_are_supported_but_lack_what_is_not_vital_raise_no_alert() -> None:
@@ -111,10 +142,3 @@ def test_kubectl_renders_it_without_a_warning() -> None:
         ("PrometheusRule", "ipvlan-bandwidth"),
     }
     assert one("PrometheusRule", "ipvlan-bandwidth", manifests)["spec"] == RULES["spec"]
-
-
-def test_every_expression_closes_what_it_opens() -> None:
-    """No Prometheus is here to read them."""
-    for rule in yaml.safe_load((FOLDER / "rules.yaml").read_text())["spec"]["groups"][0]["rules"]:
-        for opens, closes in ("()", "[]", "{}"):
-            assert rule["expr"].count(opens) == rule["expr"].count(closes)
