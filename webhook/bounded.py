@@ -50,6 +50,8 @@ class Bounds:
     # strangers send. An API server has as many as it has requests under way, by default up to 200 that change
     # something, and keeps 25 of them. More than the bound wait in the kernel's queue.
     connections: int = 512
+    # The length of that queue: those beyond it have to try again, and who waits behind a long one may have given up.
+    backlog: int = 512
     handshake_s: float = 5.0
     # What a newcomer has at the bound, from TCP's connection to its first request; a burst of 512 handshakes takes as
     # long on a slow CPU. A flood of connections is let in, and out again, as fast as this lets it.
@@ -61,6 +63,10 @@ class Bounds:
     # For answers in flight when a drain is over.
     finish_s: float = 10.0
 
+
+# Of ports for probes and metrics. Without TLS the first request comes with the connection, so a flood can be let in,
+# and out again, as fast as the loop does it: with still less patience it was no faster.
+PLAIN_HTTP: Final = Bounds(patience_s=0.1, backlog=256)
 
 Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -97,7 +103,7 @@ class BoundedServer:
         bound.close()
         for listening in self._listening:
             listening.setblocking(False)
-            listening.listen(self._bounds.connections)
+            listening.listen(self._bounds.backlog)
             task = loop.create_task(self._accept(listening, context))
             task.add_done_callback(self._on_end)
             self._accepting.append(task)

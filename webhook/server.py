@@ -11,9 +11,10 @@ import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import Final
 
-from webhook.bounded import BoundedServer, Bounds
+from webhook.bounded import PLAIN_HTTP, BoundedServer
 from webhook.endpoint import ConfigurationError
 from webhook.given import Given
 from webhook.handlers import Admission, Health, Readiness
@@ -29,7 +30,7 @@ _NAMESPACES: Final = "the first list of Namespaces"
 _CERTIFICATE: Final = "a certificate that API servers trust"
 # Kubelet and Prometheus have a few. As many as HTTPS has would be as much memory again for strangers to fill, and with
 # very few of them a flood would have probes wait for too long.
-HEALTH_BOUNDS: Final = Bounds(connections=128)
+HEALTH_BOUNDS: Final = replace(PLAIN_HTTP, connections=128)
 
 logger = logging.getLogger(__name__)
 

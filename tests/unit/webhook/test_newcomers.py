@@ -2,16 +2,20 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from tests.unit.webhook.running_server import Raw, Running
+from tests.unit.webhook.fake_api import FakeApi, namespace
+from tests.unit.webhook.running_server import Raw, Running, running
 from tests.unit.webhook.test_bounded import admitted, bounded
+from webhook import server
 from webhook.bounded import Bounds
 from webhook.connections import Connections
+from webhook.server import HEALTH_BOUNDS
 
 Plain = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -92,6 +96,21 @@ async def test_of_more_api_servers_connections_at_once_than_the_bound_none_is_cu
             burst = await asyncio.gather(*(admit() for _ in range(50)))
         for each in burst:
             each.writer.close()
+
+
+async def test_a_probe_comes_through_ten_times_as_many_silent_connections_to_the_health_port_as_may_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "HEALTH_BOUNDS", replace(HEALTH_BOUNDS, connections=8))
+    async with running(FakeApi(namespace("shop", "kube-system.ipvlan"))) as up:
+        await up.ready()
+        where = "127.0.0.1", up.settings.health_port
+        async with asyncio.timeout(5):
+            dumb = [await asyncio.open_connection(*where) for _ in range(80)]
+            kubelet = Raw(*await asyncio.open_connection(*where))
+            assert await kubelet.status_after(b"GET /healthz HTTP/1.1\r\nHost: webhook\r\n\r\n") == 200
+        for writer in (*(each for _, each in dumb), kubelet.writer):
+            writer.close()
 
 
 def test_two_api_servers_with_all_the_changes_under_way_that_they_allow_fit_into_one_replica() -> None:
