@@ -33,7 +33,14 @@ def _run(args: argparse.Namespace) -> int:
     if not args.node:
         sys.stderr.write("which node is this? Set --node or the NODE_NAME variable (the DaemonSet does)\n")
         return 2
-    settings = Settings(node=args.node, nri_socket=args.nri_socket, host=args.listen, port=args.port, slots=args.slots)
+    settings = Settings(
+        node=args.node,
+        nri_socket=args.nri_socket,
+        host=args.listen,
+        port=args.port,
+        probe_port=args.probe_port,
+        slots=args.slots,
+    )
     try:
         asyncio.run(run(settings))
     except (ConfigurationError, ShapingError) as error:
@@ -67,8 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--nri-socket", type=Path, default=Path("/var/run/nri/nri.sock"), help="the runtime's NRI socket [%(default)s]"
     )
-    run.add_argument("--listen", default="", help="address for probes and metrics [all]")
-    run.add_argument("--port", type=int, default=9745, help="port for probes and metrics [%(default)s]")
+    run.add_argument("--listen", default="", help="address for metrics [all]")
+    run.add_argument("--port", type=int, default=9745, help="port for metrics [%(default)s]")
+    run.add_argument(
+        "--probe-port", type=int, default=9746, help="port of 127.0.0.1 for kubelet's probes [%(default)s]"
+    )
     run.add_argument("--slots", type=_slots, default=256, help="the most Pods limited at once [%(default)s]")
     run.add_argument("--log-level", default=argparse.SUPPRESS, choices=LOG_LEVELS, help="what is logged [info]")
     run.set_defaults(call=_run)

@@ -15,7 +15,7 @@ from pathlib import Path
 from reconciler import pods
 from reconciler.controller import Controller
 from reconciler.events import Events
-from reconciler.http import Pages
+from reconciler.http import Pages, listen
 from reconciler.kernel.monitor import Changes, Monitor
 from reconciler.kernel.netns import NETNS_FOLDER
 from reconciler.kernel.probe import probe
@@ -25,16 +25,12 @@ from reconciler.metrics import Metrics
 from reconciler.nri.transport import NriPlugin
 from reconciler.patrol import Patrol
 from reconciler.runtime_check import RuntimeCheck
-from reconciler.shaping import ShapingError
 from reconciler.starting import Starting
 from reconciler.turn import take_turn
 from reconciler.watch_check import WatchCheck
-from webhook.bounded import BoundedServer, Bounds
+from webhook.bounded import BoundedServer
 from webhook.kubeapi import KubeApi
 from webhook.reflector import Reflector
-
-MOST_CONNECTIONS = 64
-"""For probes and metrics; the port is open to whoever reaches the node."""
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +43,7 @@ class Settings:
     nri_socket: Path
     host: str
     port: int
+    probe_port: int
     slots: int
 
 
@@ -125,8 +122,7 @@ async def run(settings: Settings) -> None:
 
     listener = Listener(monitor, on_changes)
     pages = Pages(why_not_ready=why_not_ready, before_scrape=before_scrape, registry=metrics.registry)
-    server = BoundedServer(pages.handle, Bounds(connections=MOST_CONNECTIONS, finish_s=1.0))
-    await _listen(server, settings)
+    servers = await listen(pages.handle, settings.host, settings.port, settings.probe_port)
     log.info("started", extra={"node": settings.node, "slots": settings.slots})
     try:
         async with asyncio.TaskGroup() as group:
@@ -142,7 +138,7 @@ async def run(settings: Settings) -> None:
                     kernel_check.run(),
                     runtime_check.run(),
                     watch_check.run(),
-                    server.accepting(),
+                    *map(BoundedServer.accepting, servers),
                 )
             ]
             posting = group.create_task(events.run())
@@ -152,17 +148,8 @@ async def run(settings: Settings) -> None:
                 task.cancel()
     finally:
         listener.close()
-        await server.close()
+        await asyncio.gather(*map(BoundedServer.close, servers))
         await api.close()
         monitor.close()
         executor.shutdown(wait=False, cancel_futures=True)
     log.info("stopped; limits stay in force")
-
-
-async def _listen(server: BoundedServer, settings: Settings) -> None:
-    try:
-        await server.listen(settings.host or None, settings.port)
-    except OSError as error:
-        where = f"port {settings.port}" + (f" of {settings.host}" if settings.host else "")
-        reason = f"cannot listen on {where} for probes and metrics: {error.strerror}"
-        raise ShapingError(f"{reason}; --port and --listen name another") from error

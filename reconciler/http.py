@@ -1,13 +1,28 @@
-"""The plain HTTP port for probes and metrics, which whoever reaches the node can ask."""
+"""Plain HTTP for probes and metrics: a port that whoever reaches the node can ask, and one that only the node can.
+
+Kubelet asks the latter. Whoever floods the former keeps kubelet's connections from it as well as others', and kubelet
+ends whom it does not hear from: Pods that start meanwhile would run without their limits.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Final
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from reconciler.kernel.errors import ShapingError
+from webhook.bounded import PLAIN_HTTP, BoundedServer, Handler
+
+STRANGERS: Final = replace(PLAIN_HTTP, connections=64, finish_s=1.0)
+KUBELET: Final = replace(STRANGERS, connections=16)
+
+# On nodes of IPv6 alone too: Linux has no IPv6 without IPv4, and gives `lo` this address by itself.
+LOOPBACK: Final = "127.0.0.1"
 
 MADE_AGAIN_S = 0.25
 """Metrics are read from the kernel no more often, however many ask: those who wait for their limits come first."""
@@ -50,3 +65,22 @@ class Pages:
                 await self._before_scrape()
                 self._metrics, self._made_s = generate_latest(self._registry), self._monotonic()
             return self._metrics
+
+
+async def listen(handler: Handler, host: str, port: int, probe_port: int) -> list[BoundedServer]:
+    """Serve on both ports from now on: on `host`, or on all addresses, and on loopback. Raises ShapingError."""
+    servers: list[BoundedServer] = []
+    for bounds, address, number, use, remedy in (
+        (STRANGERS, host, port, "metrics", "--port and --listen name"),
+        (KUBELET, LOOPBACK, probe_port, "kubelet's probes", "--probe-port names"),
+    ):
+        server = BoundedServer(handler, bounds)
+        try:
+            await server.listen(address or None, number)
+        except OSError as error:
+            for other in servers:
+                await other.close()
+            where = f"port {number}" + (f" of {address}" if address else "")
+            raise ShapingError(f"cannot listen on {where} for {use}: {error.strerror}; {remedy} another") from error
+        servers.append(server)
+    return servers

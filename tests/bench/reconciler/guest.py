@@ -23,7 +23,7 @@ from tests.unit.nri.runtime_socket import Connection, Runtime
 
 IDLE_S = 60.0
 CHANGES = 300
-PORT = 9745
+PORT = 9746
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -57,7 +57,7 @@ class Daemon:
         """Start it, and tell it of all Pods as the runtime does when it connects."""
         arguments = ("-m", "reconciler", "--log-level", "warning", "run", "--node", "bench", "--slots", str(SLOTS))
         process = await asyncio.create_subprocess_exec(
-            sys.executable, *arguments, "--port", str(PORT), env={**os.environ, **environment}
+            sys.executable, *arguments, "--probe-port", str(PORT), env={**os.environ, **environment}
         )
         connection = await runtime.accept()
         await connection.start(*(pod.sandbox(rate) for pod in pods))

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from reconciler import http
+from reconciler.cli import _parser
 from webhook import contract
 from webhook.bodies import ALL_BODIES_BYTES
 from webhook.bounded import Bounds
@@ -141,6 +143,16 @@ def test_the_webhook_has_memory_for_heads_and_bodies_at_all_their_bounds() -> No
     assert int(limit.removesuffix("Mi")) * 2**20 > itself + https + HEALTH_BOUNDS.connections * (head + idle)
 
 
+def test_the_reconciler_has_memory_for_heads_at_both_ports_bounds_beside_its_compiler() -> None:
+    (container,) = one("DaemonSet", "reconciler")["spec"]["template"]["spec"]["containers"]
+    limit = container["resources"]["limits"]["memory"]
+    # The maps of two programs, as in an upgrade; the compiler's files are in memory too.
+    itself, maps, compiler, its_files, head, idle = 58e6, 2 * 17e6, 127e6, 67e6, 0.3e6, 0.045e6
+    connections = http.STRANGERS.connections + http.KUBELET.connections
+    strangers = connections * (head + idle)
+    assert int(limit.removesuffix("Mi")) * 2**20 > itself + maps + compiler + its_files + strangers
+
+
 def test_the_webhooks_replicas_are_spread_over_nodes_and_zones_and_stay_so() -> None:
     deployment = one("Deployment", "webhook")["spec"]
     pod = deployment["template"]["spec"]
@@ -234,6 +246,18 @@ def test_selectors_and_probes_name_what_the_pods_have(kind: str, name: str) -> N
     ports = {port["name"] for port in container["ports"]}
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         assert container[probe]["httpGet"]["port"] in ports
+
+
+def test_kubelet_asks_the_reconciler_on_loopback_where_no_stranger_comes() -> None:
+    (container,) = one("DaemonSet", "reconciler")["spec"]["template"]["spec"]["containers"]
+    args = _parser().parse_args(["run"])
+    assert container["ports"] == [
+        {"name": "http", "containerPort": args.port},
+        {"name": "probes", "containerPort": args.probe_port, "hostIP": http.LOOPBACK},
+    ]
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        asked = container[probe]["httpGet"]
+        assert (asked["host"], asked["port"]) == (http.LOOPBACK, "probes")
 
 
 def test_a_namespace_that_did_not_opt_in_never_depends_on_the_webhook_and_ours_cannot() -> None:

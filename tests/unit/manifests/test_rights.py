@@ -79,7 +79,9 @@ def asked(who: str) -> set[Right]:
         rights |= set(api(account))
     for container in containers(pod):
         rights |= {("have", f"CAP_{name}") for name in container["securityContext"]["capabilities"].get("add", [])}
-        rights |= {("listen on", f"TCP {port['containerPort']}") for port in container.get("ports", [])}
+        for port in container.get("ports", []):
+            address = f" of {port['hostIP']}" if "hostIP" in port else ""
+            rights.add(("listen on", f"TCP {port['containerPort']}{address}"))
     return rights
 
 
