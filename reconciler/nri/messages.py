@@ -10,12 +10,17 @@ from typing import Final
 
 from reconciler.nri.errors import ProtocolError
 from reconciler.nri.protobuf import Fields, integer_field, scan, text_field
+from webhook.contract import EGRESS_ANNOTATION, INGRESS_ANNOTATION, MANAGED_LABEL, MAXIMUM_LENGTH, SOURCE_ANNOTATION
 
 PLUGIN_SERVICE: Final = "nri.pkg.api.v1alpha1.Plugin"
 RUNTIME_SERVICE: Final = "nri.pkg.api.v1alpha1.Runtime"
 
 MAX_PODS: Final = 65_536
 """Far above what a node holds, dead sandboxes included; a bound on memory, not on nodes."""
+
+# All that is read of labels and annotations, of which a Pod's author may have written tens of thousands.
+LABELS: Final = (MANAGED_LABEL,)
+ANNOTATIONS: Final = (INGRESS_ANNOTATION, EGRESS_ANNOTATION, SOURCE_ANNOTATION)
 
 
 class Hook(Enum):
@@ -47,6 +52,9 @@ class PodSandbox:
     `netns_path` is "" for a hostNetwork Pod, and for a sandbox whose network namespace is gone: containerd 2.4 leaves
     it out once the path no longer exists (internal/cri/nri/nri_api_linux.go, GetLinuxNamespaces), so at removal, and
     for stopped sandboxes in the replay.
+
+    Of labels and annotations those are here that somebody reads, and of each as much as tells that it is too long: an
+    annotation may have a quarter of a million characters.
     """
 
     id: str
@@ -68,8 +76,8 @@ class PodSandbox:
             name=fields.text(2),
             uid=fields.text(3),
             namespace=fields.text(4),
-            labels=fields.text_map(5),
-            annotations=fields.text_map(6),
+            labels=_cut(fields.text_map(5, LABELS)),
+            annotations=_cut(fields.text_map(6, ANNOTATIONS)),
             netns_path=next((each.text(2) for each in namespaces if each.text(1) == "network"), ""),
         )
 
@@ -109,6 +117,10 @@ class Synchronize:
             elif number == 3 and isinstance(value, int):  # noqa: PLR2004 - its number in the schema
                 more = bool(value)
         return cls(tuple(pods), more)
+
+
+def _cut(texts: Mapping[str, str]) -> Mapping[str, str]:
+    return {key: text[: MAXIMUM_LENGTH + 1] for key, text in texts.items()}
 
 
 def decode_pod(data: bytes) -> PodSandbox:

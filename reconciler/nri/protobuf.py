@@ -5,8 +5,9 @@ varints and length-delimited fields; fixed-width fields are skipped, and groups,
 error. Scalars that hold their default are not sent, as in proto3.
 """
 
-from collections.abc import Iterator
-from enum import IntEnum
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from reconciler.nri.errors import ProtocolError
@@ -15,16 +16,13 @@ _MASK_64: Final = 2**64 - 1
 _SIGN_64: Final = 2**63
 _LAST_BYTE_SHIFT: Final = 63
 _MAX_FIELD_NUMBER: Final = 2**29 - 1
+_MORE: Final = 0x80
+"""The top bit of a varint's byte: others follow."""
 
-
-class _Wire(IntEnum):
-    VARINT = 0
-    FIXED64 = 1
-    LENGTH_DELIMITED = 2
-    FIXED32 = 5
-
-
-_FIXED_BYTES: Final = {_Wire.FIXED64: 8, _Wire.FIXED32: 4}
+# Wire types. They are no enum, as its members take longer to compare, and of fields there may be a hundred thousand.
+_VARINT: Final = 0
+_LENGTH_DELIMITED: Final = 2
+_FIXED_BYTES: Final = {1: 8, 5: 4}
 
 
 def scan(data: bytes) -> Iterator[tuple[int, int | bytes]]:
@@ -32,26 +30,27 @@ def scan(data: bytes) -> Iterator[tuple[int, int | bytes]]:
 
     An int is unsigned, 64 bits: see `signed`. Raises ProtocolError where the bytes are no message.
     """
-    position = 0
-    while position < len(data):
-        tag, position = _read_varint(data, position)
+    position, size = 0, len(data)
+    while position < size:
+        tag, position = (data[position], position + 1) if data[position] < _MORE else _read_varint(data, position)
         number, wire = tag >> 3, tag & 7
         if not 1 <= number <= _MAX_FIELD_NUMBER:
             raise ProtocolError(f"protobuf: field number {number} is out of range")
-        if wire == _Wire.VARINT:
+        if wire == _VARINT:
             value, position = _read_varint(data, position)
             yield number, value
             continue
-        if wire == _Wire.LENGTH_DELIMITED:
-            length, position = _read_varint(data, position)
+        if wire == _LENGTH_DELIMITED:
+            short = position < size and data[position] < _MORE
+            length, position = (data[position], position + 1) if short else _read_varint(data, position)
         elif wire in _FIXED_BYTES:
-            length = _FIXED_BYTES[_Wire(wire)]
+            length = _FIXED_BYTES[wire]
         else:
             raise ProtocolError(f"protobuf: field {number} has wire type {wire}, which proto3 does not use")
         end = position + length
-        if end > len(data):
-            raise ProtocolError(f"protobuf: field {number} says {length} bytes where {len(data) - position} are left")
-        if wire == _Wire.LENGTH_DELIMITED:
+        if end > size:
+            raise ProtocolError(f"protobuf: field {number} says {length} bytes where {size - position} are left")
+        if wire == _LENGTH_DELIMITED:
             yield number, data[position:end]
         position = end
 
@@ -66,9 +65,9 @@ class Fields:
 
     def __init__(self, data: bytes) -> None:
         """Raises ProtocolError where the bytes are no message."""
-        self._values: dict[int, list[int | bytes]] = {}
+        self._values: defaultdict[int, list[int | bytes]] = defaultdict(list)
         for number, value in scan(data):
-            self._values.setdefault(number, []).append(value)
+            self._values[number].append(value)
 
     def integer(self, number: int) -> int:
         """The last varint of that number, signed; 0 without one."""
@@ -96,15 +95,20 @@ class Fields:
         """An embedded message. Its repetitions are merged, and joining encodings is what merging means."""
         return b"".join(self.each(number))
 
-    def text_map(self, number: int) -> dict[str, str]:
-        """A map<string, string>: entries with the key as field 1, the value as field 2; the last of a key counts."""
-        entries = (Fields(entry) for entry in self.each(number))
-        return {entry.text(1): entry.text(2) for entry in entries}
+    def text_map(self, number: int, keys: Collection[str]) -> dict[str, str]:
+        """What a map<string, string> has of these keys: entries with key and value as fields 1 and 2; the last counts.
+
+        An entry is read only if it holds the key's bytes somewhere, as it does however it is encoded: of tens of
+        thousands of entries others pass for next to nothing, and may be malformed.
+        """
+        holds_one = re.compile(b"|".join(re.escape(key.encode()) for key in keys)).search
+        entries = map(Fields, filter(holds_one, self.each(number)))
+        return {entry.text(1): entry.text(2) for entry in entries if entry.text(1) in keys}
 
 
 def integer_field(number: int, value: int) -> bytes:
     """A varint field, from -2**63 to 2**64 - 1; nothing for 0."""
-    return _varint(number << 3 | _Wire.VARINT) + _varint(value & _MASK_64) if value else b""
+    return _varint(number << 3 | _VARINT) + _varint(value & _MASK_64) if value else b""
 
 
 def text_field(number: int, value: str) -> bytes:
@@ -119,7 +123,7 @@ def blob_field(number: int, value: bytes) -> bytes:
 
 def message_field(number: int, value: bytes) -> bytes:
     """An embedded message, or an item of a repeated field: it is sent also when it is empty."""
-    return _varint(number << 3 | _Wire.LENGTH_DELIMITED) + _varint(len(value)) + value
+    return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(len(value)) + value
 
 
 def _varint(value: int) -> bytes:
@@ -139,7 +143,7 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift
-        if byte < 0x80:  # noqa: PLR2004 - the top bit says that more follow
+        if byte < _MORE:
             if value > _MASK_64:
                 break
             return value, position

@@ -1,14 +1,20 @@
 """NRI's messages."""
 
 import contextlib
+import itertools
+import string
+import tracemalloc
 from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler import pods as views
 from reconciler.nri.errors import ProtocolError
 from reconciler.nri.messages import (
+    ANNOTATIONS,
+    LABELS,
     Configure,
     Hook,
     PodSandbox,
@@ -21,13 +27,43 @@ from reconciler.nri.messages import (
 from reconciler.nri.protobuf import Fields, integer_field, message_field, text_field
 from tests.unit.nri.runtime_side import configure_request, pod_bytes, pod_request, synchronize_request
 
-maps = st.dictionaries(st.text(), st.text(), max_size=4)
-pods = st.builds(PodSandbox, st.text(), st.text(), st.text(), st.text(), maps, maps, st.text())
+texts = st.text(max_size=65)
+labels = st.dictionaries(st.sampled_from(LABELS), texts, max_size=4)
+annotations = st.dictionaries(st.sampled_from(ANNOTATIONS), texts, max_size=4)
+pods = st.builds(PodSandbox, st.text(), st.text(), st.text(), st.text(), labels, annotations, st.text())
+FOUR_LETTERS = map("".join, itertools.product(string.ascii_lowercase, repeat=4))
+MANY = dict.fromkeys(itertools.islice(FOUR_LETTERS, 65_000), "")
+"""As many annotations as fit: Kubernetes limits them to 256 KiB."""
 
 
 @given(pods)
 def test_a_pod_is_read_as_the_runtime_wrote_it(pod: PodSandbox) -> None:
     assert decode_pod(pod_request(pod)) == pod
+
+
+def test_of_labels_and_annotations_what_is_read_of_a_pod_is_kept_and_nothing_else() -> None:
+    class Noting(dict[str, str]):
+        def get(self, key: str, default: str | None = None) -> str | None:  # type: ignore[override]
+            read.add(key)
+            return default
+
+    read: set[str] = set()
+    views.from_runtime("uid", "default", "name", labels=Noting(), annotations=Noting(), netns_path="")
+    assert read == {*LABELS, *ANNOTATIONS}
+    pod = PodSandbox("id", "name", "uid", "default", {"app": "a"}, {"note": "b", ANNOTATIONS[0]: "9" * 262_000})
+    kept = decode_pod(pod_request(pod))
+    assert (kept.labels, kept.annotations) == ({}, {ANNOTATIONS[0]: "9" * 65})
+
+
+def test_tens_of_thousands_of_annotations_cost_little_more_than_their_bytes() -> None:
+    pod = PodSandbox("id", "name", "uid", "default", {}, {**MANY, ANNOTATIONS[0]: "10M"}, "/run/netns/x")
+    request = pod_request(pod)
+    tracemalloc.start()
+    try:
+        assert decode_pod(request).annotations == {ANNOTATIONS[0]: "10M"}
+        assert tracemalloc.get_traced_memory()[1] < 6 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 @given(st.lists(pods, max_size=4), st.booleans())

@@ -32,9 +32,11 @@ from tests.unit.nri.runtime_side import (
     state_change,
     synchronize_request,
 )
+from webhook.contract import INGRESS_ANNOTATION, MANAGED_LABEL
 
 DEADLINE_NS = 1_600_000_000
-POD = PodSandbox("sandbox", "test-0", "uid-0", "default", {"app": "test"}, {"a/b": "c"}, "/run/netns/x")
+LABELS, ANNOTATIONS = {MANAGED_LABEL: "true"}, {INGRESS_ANNOTATION: "10M"}
+POD = PodSandbox("sandbox", "test-0", "uid-0", "default", LABELS, ANNOTATIONS, "/run/netns/x")
 OTHER = PodSandbox("sandbox-1", "test-1", "uid-1", "default")
 
 

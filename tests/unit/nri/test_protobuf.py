@@ -36,7 +36,29 @@ def test_a_repeated_field_survives_a_round_trip_with_its_empty_items(number: int
 
 @given(numbers, st.dictionaries(st.text(), st.text()))
 def test_a_map_survives_a_round_trip(number: int, items: dict[str, str]) -> None:
-    assert Fields(text_map_field(number, items)).text_map(number) == items
+    assert Fields(text_map_field(number, items)).text_map(number, items.keys()) == items
+
+
+# Whoever writes fields in another order, or twice, means the same; so do numbers that are longer than they need be.
+entry_parts = st.lists(
+    st.sampled_from([text_field(1, "key"), text_field(1, "other"), b"\x8a\x00\x83\x00key", message_field(1, b"")])
+    | st.builds(text_field, st.integers(2, 3), st.sampled_from(["", "key", "value"])),
+    max_size=5,
+).map(b"".join)
+
+
+@given(st.lists(entry_parts, max_size=5))
+def test_of_a_map_the_wanted_keys_are_read_however_they_are_written(entries: list[bytes]) -> None:
+    everything = [(Fields(entry).text(1), Fields(entry).text(2)) for entry in entries]
+    fields = Fields(b"".join(message_field(5, entry) for entry in entries))
+    assert fields.text_map(5, ["key", "?"]) == {key: value for key, value in everything if key == "key"}
+
+
+def test_what_is_malformed_in_a_map_matters_only_where_it_may_be_wanted() -> None:
+    fields = Fields(message_field(5, b"\xff") + message_field(5, b"\x0a\x01\xff") + message_field(5, b"key\xff"))
+    assert fields.text_map(5, ["wanted"]) == {}
+    with pytest.raises(ProtocolError):
+        fields.text_map(5, ["key"])
 
 
 @given(st.binary())
@@ -45,7 +67,7 @@ def test_garbage_is_a_message_or_a_protocol_error(data: bytes) -> None:
         fields = Fields(data)
         for number in range(1, 16):
             fields.text(number)
-            fields.text_map(number)
+            fields.text_map(number, ["", "a"])
     except ProtocolError:
         pass
 
@@ -96,6 +118,7 @@ def test_negative_numbers_are_twos_complement() -> None:
         (b"\x82\x80\x80\x80\x10\x00", "field number 536870912"),
         (b"\x0b", "wire type 3"),
         (b"\x0a\x05abc", "says 5 bytes where 3 are left"),
+        (b"\x0a", "within a varint"),
         (b"\x09\x00", "says 8 bytes where 1 are left"),
         (b"\x0a" + b"\xff" * 9 + b"\x01", "are left"),
     ],
