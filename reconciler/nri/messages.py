@@ -99,21 +99,24 @@ class Configure:
 
 @dataclass(frozen=True, slots=True)
 class Synchronize:
-    """A chunk of the replay of all Pods; `more` says that others follow. Containers are left out."""
+    """A chunk of the replay of all Pods; `more` says that others follow. Containers are left out.
 
-    pods: tuple[PodSandbox, ...]
+    Each of `pods` is for PodSandbox.decode: the runtime has a chunk answered sooner than its Pods could be read.
+    """
+
+    pods: tuple[bytes, ...]
     more: bool
 
     @classmethod
     def decode(cls, data: bytes) -> "Synchronize":
         """Raises ProtocolError, also for more than MAX_PODS."""
-        pods: list[PodSandbox] = []
+        pods: list[bytes] = []
         more = False
         for number, value in scan(data):
             if number == 1 and isinstance(value, bytes):
                 if len(pods) == MAX_PODS:
                     raise ProtocolError(f"NRI: more than {MAX_PODS} Pods in one Synchronize")
-                pods.append(PodSandbox.decode(value))
+                pods.append(value)
             elif number == 3 and isinstance(value, int):  # noqa: PLR2004 - its number in the schema
                 more = bool(value)
         return cls(tuple(pods), more)

@@ -9,7 +9,7 @@ gets an error for a hook fails the Pod.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from reconciler.nri.errors import ProtocolError
@@ -34,6 +34,10 @@ DEFAULT_REQUEST_TIMEOUT_NS: Final = 2_000_000_000
 """DefaultPluginRequestTimeout in pkg/api/timeouts.go."""
 MAX_UNANSWERED: Final = 1024
 """Calls that may wait for an answer at once. A runtime has one; the bound is against a peer that is none."""
+LARGE_POD_BYTES: Final = 16 * 2**10
+"""A Pod has one to three KiB as a rule; its author can make that a MiB, by labels and annotations."""
+MAX_LARGE_PODS_BYTES: Final = 128 * 2**20
+"""Of large Pods, as many as this are kept of a replay: a hundred of a MiB."""
 _REGISTER_STREAM: Final = 1
 
 
@@ -62,11 +66,13 @@ class Synchronized:
     """The replay is whole: all Pods of the node. To be answered, by `accept` with `stream`.
 
     `deadline_ns` is how long the answer may take: four fifths of what the runtime waits before it drops the plugin.
+    `pods` are for PodSandbox.decode. `left_out` others were too large.
     """
 
     stream: int
     deadline_ns: int
-    pods: tuple[PodSandbox, ...]
+    pods: tuple[bytes, ...]
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,27 @@ class ShutDown:
 Event = Registered | RegistrationRefused | Configured | Synchronized | PodEvent | ShutDown
 
 
+@dataclass(slots=True)
+class _Replay:
+    """The Pods of the chunks so far."""
+
+    pods: list[bytes] = field(default_factory=list)
+    left_out: int = 0
+    large_bytes: int = 0
+
+    def keep(self, pods: Iterable[bytes]) -> None:
+        """Take a chunk's. Raises ProtocolError for more than MAX_PODS."""
+        for pod in pods:
+            if len(pod) > LARGE_POD_BYTES:
+                if self.large_bytes + len(pod) > MAX_LARGE_PODS_BYTES:
+                    self.left_out += 1
+                    continue
+                self.large_bytes += len(pod)
+            self.pods.append(pod)
+        if len(self.pods) > MAX_PODS:
+            raise ProtocolError(f"NRI: more than {MAX_PODS} Pods in the chunks of Synchronize")
+
+
 class Plugin:
     """The state of one connection; a new connection needs a new one.
 
@@ -103,7 +130,7 @@ class Plugin:
         self._registering = False
         self._last_stream = 0
         self._request_timeout_ns = DEFAULT_REQUEST_TIMEOUT_NS
-        self._chunks: tuple[PodSandbox, ...] = ()
+        self._replay = _Replay()
         self._unanswered: dict[int, Response] = {}
         self._failure: ProtocolError | None = None
 
@@ -192,16 +219,14 @@ class Plugin:
 
     def _synchronize(self, stream: int, request: Request) -> Event | None:
         chunk = Synchronize.decode(request.payload)
-        self._chunks += chunk.pods
-        if len(self._chunks) > MAX_PODS:
-            raise ProtocolError(f"NRI: more than {MAX_PODS} Pods in the chunks of Synchronize")
+        self._replay.keep(chunk.pods)
         response = Response(encode_synchronize_response(more=chunk.more))
         if chunk.more:
             self._answer(stream, response)
             return None
-        pods, self._chunks = self._chunks, ()
+        replay, self._replay = self._replay, _Replay()
         self._await_answer(stream, response)
-        return Synchronized(stream, self._deadline_ns(request), pods)
+        return Synchronized(stream, self._deadline_ns(request), tuple(replay.pods), replay.left_out)
 
     def _deadline_ns(self, request: Request) -> int:
         waits_ns = self._request_timeout_ns

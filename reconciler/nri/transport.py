@@ -247,7 +247,7 @@ class NriPlugin:
         try:
             match event:
                 case Synchronized():
-                    await self._handler.on_synchronize(event.pods)
+                    await self._handler.on_synchronize(await _decoded(event))
                 case PodEvent(hook=Hook.RUN_POD_SANDBOX):
                     await self._handler.on_run(event.pod)
                 case PodEvent(hook=Hook.STOP_POD_SANDBOX):
@@ -269,6 +269,24 @@ class NriPlugin:
         connection.send()
         if isinstance(event, Synchronized) and connection.keep():
             self.connected = True
+
+
+async def _decoded(event: Synchronized) -> list[PodSandbox]:
+    """The Pods of the replay, read one at a time: a large one takes tens of milliseconds, and others wait for the loop.
+
+    One that cannot be read costs only itself.
+    """
+    pods = []
+    left_out = ["large Pods take too much memory"] * event.left_out
+    for data in event.pods:
+        try:
+            pods.append(PodSandbox.decode(data))
+        except ProtocolError as error:
+            left_out.append(str(error))
+        await asyncio.sleep(0)
+    if left_out:
+        logger.warning("NRI: %d Pods of the replay are left out: %s", len(left_out), left_out[0])
+    return pods
 
 
 def _describe(event: Synchronized | PodEvent) -> str:

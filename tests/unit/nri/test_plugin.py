@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import struct
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
@@ -28,6 +29,7 @@ from tests.unit.nri.runtime_side import (
     RuntimeSide,
     configure_request,
     frame,
+    pod_bytes,
     pod_request,
     state_change,
     synchronize_request,
@@ -66,7 +68,7 @@ def whole_life(runtime: RuntimeSide) -> bytes:
 WHOLE_LIFE: list[Event] = [
     Configured(Configure("containerd", "v2.4.2", 2000)),
     Registered(),
-    Synchronized(5, DEADLINE_NS, (POD, OTHER)),
+    Synchronized(5, DEADLINE_NS, (pod_bytes(POD), pod_bytes(OTHER))),
     PodEvent(7, DEADLINE_NS, Hook.RUN_POD_SANDBOX, POD),
     PodEvent(11, DEADLINE_NS, Hook.STOP_POD_SANDBOX, POD),
     PodEvent(13, DEADLINE_NS, Hook.REMOVE_POD_SANDBOX, POD),
@@ -177,7 +179,7 @@ def test_a_second_replay_starts_afresh() -> None:
     plugin, runtime = new_plugin(), RuntimeSide()
     plugin.feed(runtime.call("Synchronize", synchronize_request(POD)))
     [event] = plugin.feed(runtime.call("Synchronize", synchronize_request(OTHER)))
-    assert event == Synchronized(3, DEADLINE_NS, (OTHER,))
+    assert event == Synchronized(3, DEADLINE_NS, (pod_bytes(OTHER),))
 
 
 def test_the_chunks_of_a_replay_are_bounded_together() -> None:
@@ -186,6 +188,19 @@ def test_the_chunks_of_a_replay_are_bounded_together() -> None:
         plugin.feed(runtime.call("Synchronize", synchronize_request(POD, more=True)))
         with pytest.raises(ProtocolError, match="more than 1 Pods in the chunks"):
             plugin.feed(runtime.call("Synchronize", synchronize_request(POD, more=True)))
+
+
+def test_of_large_pods_only_so_many_bytes_are_kept_and_the_others_are_counted() -> None:
+    plugin, runtime = new_plugin(), RuntimeSide()
+    large, small = replace(POD, name="x" * 1000), pod_bytes(OTHER)
+    with (
+        patch("reconciler.nri.plugin.LARGE_POD_BYTES", 1000),
+        patch("reconciler.nri.plugin.MAX_LARGE_PODS_BYTES", 2 * len(pod_bytes(large))),
+    ):
+        for stream in (3, 7):
+            plugin.feed(runtime.call("Synchronize", synchronize_request(OTHER, large, more=True)))
+            [event] = plugin.feed(runtime.call("Synchronize", synchronize_request(large, large, OTHER)))
+            assert event == Synchronized(stream, DEADLINE_NS, (small, *[pod_bytes(large)] * 2, small), left_out=1)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """The plugin on a Unix socket: what its handler hears, and what the runtime is answered."""
 
 import asyncio
+import time
 from dataclasses import replace
 
 import pytest
 
-from reconciler.nri.messages import Hook
+from reconciler.nri.messages import Hook, PodSandbox
+from reconciler.nri.protobuf import message_field
 from reconciler.nri.transport import NriPlugin
 from reconciler.nri.ttrpc import Response
 from tests.unit.nri.runtime_side import pod_request, synchronize_request
@@ -44,6 +46,68 @@ async def test_a_replay_in_chunks_is_heard_once(runtime: Runtime) -> None:
         assert handler.heard == []
         await connection.call("Synchronize", synchronize_request(OTHER))
         assert handler.heard == [("synchronize", ["test-0", "test-1"])]
+
+
+async def test_others_have_their_turn_between_any_two_pods_of_the_replay(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = 0
+    read_at: list[int] = []
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def decode(_data: bytes) -> PodSandbox:
+        read_at.append(turns)
+        return POD
+
+    monkeypatch.setattr(PodSandbox, "decode", decode)
+    others = asyncio.create_task(take_turns())
+    async with running(NriPlugin(Recorder(), socket_path=runtime.path)):
+        connection = await runtime.accept()
+        await connection.call("Synchronize", synchronize_request(POD, POD, more=True))
+        assert read_at == [], "the runtime waits for the answer to a chunk, and reading may take long"
+        await connection.call("Synchronize", synchronize_request(POD))
+    others.cancel()
+    assert len(set(read_at)) == 3
+
+
+async def test_a_replay_that_takes_long_to_read_is_answered_for_and_hooks_are_heard_after_it(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(_data: bytes) -> PodSandbox:
+        time.sleep(0.01)
+        return POD
+
+    monkeypatch.setattr(PodSandbox, "decode", decode)
+    handler = Recorder()
+    async with running(NriPlugin(handler, socket_path=runtime.path)) as plugin:
+        connection = await runtime.accept()
+        await connection.start(*[POD] * 100, request_timeout_ms=50)
+        assert (plugin.connected, handler.heard) == (True, [])
+        for hook in Hook:
+            await connection.call(hook.method, pod_request(POD))
+        await until(lambda: len(handler.heard) == 5)
+    assert [what for what, _ in handler.heard] == ["late", "synchronize", "run", "stop", "remove"]
+
+
+async def test_a_pod_that_cannot_be_read_or_is_too_large_does_not_keep_others_from_being_heard(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reconciler.nri.plugin.LARGE_POD_BYTES", 1000)
+    monkeypatch.setattr("reconciler.nri.plugin.MAX_LARGE_PODS_BYTES", 0)
+    large, malformed = replace(POD, labels={"a": "b" * 1000}), message_field(1, b"\xff")
+    handler = Recorder()
+    async with running(NriPlugin(handler, socket_path=runtime.path)) as plugin:
+        connection = await runtime.accept()
+        await connection.call("Synchronize", malformed + synchronize_request(large, more=True))
+        await connection.call("Synchronize", malformed + synchronize_request(OTHER))
+        assert plugin.connected
+    assert handler.heard == [("synchronize", ["test-1"])]
+    assert "3 Pods of the replay are left out: large Pods take too much memory" in caplog.text
 
 
 async def test_it_is_connected_from_the_answered_replay_to_the_end_of_the_connection(runtime: Runtime) -> None:
