@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Mapping
 from typing import Any, Final, Self
 
 import aiohttp
@@ -44,14 +44,15 @@ class ApiError(Exception):
 
     `status` is the HTTP status, or the `code` of a Status object within a watch, and 0 when there was no answer.
     `reason` is the machine's word for it (`NotFound`, `Conflict`, `Expired`, `Unreachable`, and of a watch without a
-    word for too long `Silent`), `message` the people's.
+    word for too long `Silent`), `message` the people's. `causes` are the machine's words for why, where there are any.
     """
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    def __init__(self, status: int, reason: str, message: str, causes: Collection[str] = ()) -> None:
         super().__init__(f"{message} ({status} {reason})" if status else f"{message} ({reason})")
         self.status = status
         self.reason = reason
         self.message = message
+        self.causes = causes
 
 
 class KubeApi:
@@ -277,4 +278,10 @@ def _error_of(status: int, text: bytes) -> ApiError:
         code if isinstance(code, int) and code else status,
         str(body.get("reason") or "Unknown"),
         str(body.get("message") or "no message"),
+        _causes(body.get("details")),
     )
+
+
+def _causes(details: Any) -> list[str]:
+    causes = details.get("causes") if isinstance(details, dict) else None
+    return [str(cause.get("reason")) for cause in causes if isinstance(cause, dict)] if isinstance(causes, list) else []

@@ -131,8 +131,10 @@ class Reflector:
         try:
             version, items = await self._pages()
         except ApiError as error:
-            if error.status and error.status not in _RESUMABLE_STATUS:
-                self._version = _NEWEST_VERSION  # the server does not know this one: 410, or 504 for one of the future
+            # No other error leads to a list of the newest: it is read from etcd, and maybe for all nodes at one moment.
+            # Any version is never unknown: there a page grew old.
+            if self._version != _ANY_VERSION and _is_of_an_unknown_version(error):
+                self._version = _NEWEST_VERSION
             raise
         self._on_sync(items)
         self._version = version
@@ -217,6 +219,12 @@ class Reflector:
             self._is_listed = False
             longest = max(longest, self._spread_s)
         return longest * self._uniform()
+
+
+def _is_of_an_unknown_version(error: ApiError) -> bool:
+    """As client-go: 410 for one that is too old, 504 with this cause for one of the future."""
+    is_of_future = "ResourceVersionTooLarge" in error.causes or "Too large resource version" in error.message
+    return error.status == HTTPStatus.GONE or (error.status == HTTPStatus.GATEWAY_TIMEOUT and is_of_future)
 
 
 def _named(item: Any) -> bool:

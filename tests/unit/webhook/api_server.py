@@ -107,7 +107,7 @@ class ApiServer:
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
         if int(request.query.get("resourceVersion") or 0) > self.version:
-            return _status(504, "Timeout", f"Too large resource version, current: {self.version}")
+            return _status(504, "Timeout", f"current: {self.version}", "ResourceVersionTooLarge")
         names = sorted(self.pods)
         start = int(request.query.get("continue", 0))
         end = start + int(request.query.get("limit", len(names)))
@@ -144,5 +144,6 @@ class ApiServer:
                     await self._changed.wait()
 
 
-def _status(code: int, reason: str, message: str) -> web.Response:
-    return web.json_response({"kind": "Status", "code": code, "reason": reason, "message": message}, status=code)
+def _status(code: int, reason: str, message: str, cause: str = "") -> web.Response:
+    status = {"kind": "Status", "code": code, "reason": reason, "message": message}
+    return web.json_response({**status, "details": {"causes": [{"reason": cause}] if cause else []}}, status=code)

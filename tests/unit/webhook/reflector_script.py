@@ -12,6 +12,7 @@ from webhook.reflector import Reflector
 Json = dict[str, Any]
 UNREACHABLE = ApiError(0, "Unreachable", "no answer")
 GONE = ApiError(410, "Expired", "too old resource version")
+FUTURE = ApiError(504, "Timeout", "of the future", ["ResourceVersionTooLarge"])
 HOURS = 3600.0
 
 

@@ -89,6 +89,28 @@ async def test_a_status_becomes_an_error_with_its_reason(start: Start) -> None:
         await (await start(conflict)).replace("/api/v1/x/y", {})
     assert (caught.value.status, caught.value.reason, caught.value.message) == (409, "Conflict", "it was modified")
     assert str(caught.value) == "it was modified (409 Conflict)"
+    assert caught.value.causes == []
+
+
+@pytest.mark.parametrize(
+    ("details", "causes"),
+    [
+        ({"causes": [{"reason": "ResourceVersionTooLarge", "message": "?"}, {}]}, ["ResourceVersionTooLarge", "None"]),
+        ({"causes": ["?"]}, []),
+        ({"causes": {"reason": "?"}}, []),
+        (["?"], []),
+    ],
+)
+async def test_a_status_tells_its_causes_whatever_else_is_in_their_place(
+    start: Start, details: object, causes: list[str]
+) -> None:
+    async def future(_: web.Request) -> web.Response:
+        return web.json_response({"kind": "Status", "code": 504, "details": details}, status=504)
+
+    api = await start(future)
+    with pytest.raises(ApiError) as caught:
+        await api.get("/api/v1/pods")
+    assert caught.value.causes == causes
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.webhook.reflector_script import GONE, UNREACHABLE, Json, Script, Watch, event, item, listed
+from tests.unit.webhook.reflector_script import FUTURE, GONE, UNREACHABLE, Json, Script, Watch, event, item, listed
 from webhook.kubeapi import ApiError
 from webhook.reflector import LIST_SPREAD_S, LONGEST_DELAY_S
 
@@ -103,20 +103,48 @@ async def test_however_long_the_outage_it_is_resumed_without_a_list() -> None:
 
 
 async def test_a_watch_without_a_word_leads_to_a_list_because_versions_may_have_begun_again() -> None:
-    future = ApiError(504, "Timeout", "Too large resource version: 700, current: 3")
-    script = Script([listed(700, "a"), future, listed(3, "b")], [Watch(error=ApiError(0, "Silent", "nothing"))])
+    script = Script([listed(700, "a"), FUTURE, listed(3, "b")], [Watch(error=ApiError(0, "Silent", "nothing"))])
     await script.play()
     assert script.seen == ["sync a", "sync b"]
     assert script.asked[-1]["resourceVersion"] == "3"
 
 
 async def test_lists_are_of_any_version_then_no_older_than_what_was_seen_and_the_newest_where_that_is_unknown() -> None:
-    future = ApiError(504, "Timeout", "Too large resource version: 700, current: 3")
-    script = Script([UNREACHABLE, listed(700), UNREACHABLE, future, listed(3), listed(4)], [Watch(error=GONE)] * 2)
+    script = Script([UNREACHABLE, listed(700), UNREACHABLE, FUTURE, listed(3), listed(4)], [Watch(error=GONE)] * 2)
     await script.play()
     any_version, newest = {"resourceVersion": "0", "limit": "500"}, {"limit": "500"}
     not_older, later = {"resourceVersion": "700"}, {"resourceVersion": "3"}
     assert script.listed == [any_version, any_version, not_older, not_older, newest, later]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ApiError(403, "Forbidden", "no role yet"),
+        ApiError(500, "InternalError", "etcdserver: request timed out"),
+        ApiError(504, "Timeout", "the server was unable to return a response in the time allotted"),
+    ],
+)
+async def test_a_server_that_refuses_or_fails_is_not_asked_for_the_newest_which_it_would_read_from_etcd(
+    error: ApiError,
+) -> None:
+    script = Script([error, listed(7), error, listed(8)], [Watch(error=GONE)])
+    await script.play()
+    assert [asked.get("resourceVersion") for asked in script.listed] == ["0", "0", "7", "7"]
+
+
+async def test_a_server_that_names_no_cause_says_by_its_message_that_a_version_is_of_the_future() -> None:
+    future = ApiError(504, "Timeout", "Timeout: Too large resource version: 700, current: 3")
+    script = Script([listed(700), future, listed(3)], [Watch(error=GONE)])
+    await script.play()
+    assert script.listed[-1] == {"limit": "500"}
+
+
+async def test_a_list_of_the_newest_is_asked_for_until_it_comes() -> None:
+    error = ApiError(500, "InternalError", "?")
+    script = Script([listed(700), GONE, error, listed(3)], [Watch(error=GONE)])
+    await script.play()
+    assert script.listed[-2:] == [{"limit": "500"}] * 2
 
 
 async def test_a_list_comes_in_pages() -> None:
@@ -134,7 +162,7 @@ async def test_a_page_that_expired_means_the_whole_list_again() -> None:
     script = Script([first, GONE, listed(8, "a", "b")], [])
     await script.play()
     assert script.seen == ["sync a,b"]
-    assert script.listed[-1] == {"limit": "500"}
+    assert script.listed[-1] == {"resourceVersion": "0", "limit": "500"}
 
 
 @pytest.mark.parametrize(
