@@ -12,6 +12,7 @@ last one is gone.
 """
 
 import asyncio
+import asyncio.constants
 import asyncio.sslproto
 import logging
 import socket
@@ -35,20 +36,25 @@ web_protocol.MAX_MSG_QUEUE_SIZE = 1
 # asyncio reads 256 KiB of TLS at once, into a buffer of that size for each connection, beside one of OpenSSL's that
 # grows as large, and has no parameter for it either. A record of TLS has 16 KiB, and few reviews have as much.
 asyncio.sslproto.SSLProtocol.max_size = 16 * 1024
+# Of whoever asks on while aiohttp reads nothing, it keeps 256 KiB more.
+asyncio.constants.FLOW_CONTROL_HIGH_WATER_SSL_READ = 16  # type: ignore[misc] # in KiB, read at each connection
 # Of a request's head. API servers, kubelet and Prometheus send ten headers or less, what stands between some more; a
 # line is at most as long as that of a service account's token, some 1.5 kB. aiohttp keeps a header as it came and as
 # text, of which a single emoji makes each character four bytes wide: 0.3 MB for a head, and by its own bounds 5 MB.
 LONGEST_LINE_BYTES: Final = 2048
 MOST_HEADERS: Final = 24
+# Of answers that a client does not read, of which asyncio keeps 512 KiB with TLS: with more than these its next request
+# waits until it has read. There are another 64 KiB below TLS, for which there is no parameter.
+UNREAD_BYTES: Final = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """What a stranger may take. Times in seconds."""
 
-    # 25 MB, and 100 MB with all bodies that are let in; 150 MB more where each has the largest head, which only
-    # strangers send. An API server has as many as it has requests under way, by default up to 200 that change
-    # something, and keeps 25 of them. More than the bound wait in the kernel's queue.
+    # 25 MB, and 100 MB with all bodies that are let in; 425 MB where each has two of the largest heads and reads no
+    # answer, as only strangers do. An API server has as many as it has requests under way, by default up to 200 that
+    # change something, and keeps 25 of them. More than the bound wait in the kernel's queue.
     connections: int = 512
     # The length of that queue: those beyond it have to try again, and who waits behind a long one may have given up.
     backlog: int = 512
@@ -58,6 +64,8 @@ class Bounds:
     patience_s: float = 1.0
     # Of a connection without a whole request head, be it silent or slow: more than the 90 s of API servers.
     idle_s: float = 120.0
+    # Of a connection that has answers to send, and takes nothing of them. No API server waits longer for one.
+    unread_s: float = 30.0
     # What is still coming when the answer is out is read this long, that the client may see the answer.
     linger_s: float = 2.0
     # For answers in flight when a drain is over.
@@ -103,6 +111,8 @@ class BoundedServer:
         bound.close()
         for listening in self._listening:
             listening.setblocking(False)
+            # Its connections inherit it. The kernel ends them, whatever asyncio and aiohttp wait for by then.
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._bounds.unread_s * 1000))
             listening.listen(self._bounds.backlog)
             task = loop.create_task(self._accept(listening, context))
             task.add_done_callback(self._on_end)
@@ -167,7 +177,7 @@ class BoundedServer:
     async def _greet(self, connection: socket.socket, context: ssl.SSLContext | None) -> None:
         """The handshake, after which aiohttp has the connection."""
         try:
-            _, protocol = await asyncio.get_running_loop().connect_accepted_socket(
+            transport, protocol = await asyncio.get_running_loop().connect_accepted_socket(
                 self._server,
                 connection,
                 ssl=context,
@@ -179,6 +189,7 @@ class BoundedServer:
             # asyncio's frames hold the error, and it the frames: together they would hold 300 kB for a while.
             error.__traceback__ = None
         else:
+            transport.set_write_buffer_limits(UNREAD_BYTES)
             self._connections.greeted(protocol, connection)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:

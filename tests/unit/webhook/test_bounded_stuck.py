@@ -1,6 +1,7 @@
-"""Connections that wait for ever for clients who read nothing: at the bound they make room like any other."""
+"""Clients who read nothing: little is kept for them, not for ever, and at the bound they make room like any other."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import ssl
@@ -14,9 +15,10 @@ from tests.ports import free_port
 from tests.unit.webhook.fake_api import FakeApi, namespace
 from tests.unit.webhook.running_server import GOOD, HEAD, Raw, review, running, until
 from webhook import server
-from webhook.bounded import BoundedServer, Bounds
+from webhook.bounded import UNREAD_BYTES, BoundedServer, Bounds
 
 LITTLE = 2048
+ELSEWHERE = b"GET /" + b"x" * 60 + b" HTTP/1.1\r\nHost: w\r\n\r\n"
 
 
 class Deaf:
@@ -84,8 +86,7 @@ async def test_a_connection_that_tls_has_let_go_of_makes_room_and_its_server_goe
         deaf = await Deaf.to(up.settings.port, up.trusting())
         await until(lambda: bool(made[0]._server.connections))
         (connection,) = made[0]._server.connections
-        elsewhere = b"GET /" + b"x" * 60 + b" HTTP/1.1\r\nHost: w\r\n\r\n"
-        await deaf.send_until_answers_wait(20 * elsewhere, connection.transport._ssl_protocol._transport)
+        await deaf.send_until_answers_wait(20 * ELSEWHERE, connection.transport._ssl_protocol._transport)
         await deaf.say_farewell_with(HEAD.replace(b"json", b"plain") + b"Content-Length: 0\r\n\r\n")
         await asyncio.sleep(0.5)
         assert connection in made[0]._server.connections
@@ -124,6 +125,74 @@ async def test_a_connection_that_aiohttp_has_let_go_of_makes_room() -> None:
         writer.close()
     deaf.socket.close()
     await here.close()
+
+
+def keeping_little(made: list[BoundedServer], monkeypatch: pytest.MonkeyPatch, bounds: Bounds) -> None:
+    """Servers for which the kernel holds little: on loopback it takes megabytes."""
+
+    class Keeping(BoundedServer):
+        async def listen(self, *arguments: object) -> None:
+            made.append(self)
+            await super().listen(*arguments)
+            for listening in self._listening:
+                for which in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                    listening.setsockopt(socket.SOL_SOCKET, which, 16 * LITTLE)
+
+    monkeypatch.setattr(server, "BoundedServer", lambda *arguments, **_: Keeping(*arguments, bounds=bounds))
+
+
+async def test_of_whoever_asks_on_and_reads_nothing_little_is_kept_and_all_is_answered_once_it_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[BoundedServer] = []
+    keeping_little(made, monkeypatch, Bounds())
+    async with running(FakeApi(namespace("shop", "kube-system.ipvlan"))) as up:
+        await up.ready()
+        https = made[-1]
+        stranger = await Raw.to(up)
+        its_socket = stranger.writer.get_extra_info("socket")
+        for which in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            its_socket.setsockopt(socket.SOL_SOCKET, which, 16 * LITTLE)
+        stranger.writer.transport.set_write_buffer_limits(LITTLE)
+        asked = 0
+        with contextlib.suppress(TimeoutError):
+            while True:
+                stranger.writer.write(100 * ELSEWHERE)
+                asked += 100
+                async with asyncio.timeout(0.5):
+                    await stranger.writer.drain()
+        (connection,) = https._server.connections
+        tls = connection.transport._ssl_protocol
+        assert connection.writing_paused
+        assert tls._transport.get_write_buffer_size() < 2**16 + 2048
+        assert connection.transport.get_write_buffer_size() < UNREAD_BYTES + 2048
+        assert tls._incoming.pending < 2 * 2**14
+        for _ in range(asked):
+            assert await stranger.status_after() == 404
+            await stranger.reader.readuntil(b"only /mutate\n")
+        stranger.writer.close()
+
+
+@pytest.mark.parametrize("tls", [True, False])
+async def test_whoever_reads_nothing_of_its_answers_is_cut_off_after_a_while(
+    monkeypatch: pytest.MonkeyPatch, tls: bool
+) -> None:
+    made: list[BoundedServer] = []
+    keeping_little(made, monkeypatch, Bounds(unread_s=0.5))
+    async with running(FakeApi(namespace("shop", "kube-system.ipvlan"))) as up:
+        await up.ready()
+        asked = made[-1] if tls else made[0]
+        others = set(asked._server.connections)
+        deaf = await Deaf.to(up.settings.port if tls else up.settings.health_port, up.trusting() if tls else None)
+        await until(lambda: bool(set(asked._server.connections) - others))
+        (connection,) = set(asked._server.connections) - others
+        with contextlib.suppress(OSError):  # it may be cut off by then
+            async with asyncio.timeout(10):
+                while not connection.writing_paused:
+                    await deaf.send(20 * ELSEWHERE)
+                    await asyncio.sleep(0.002)
+        await until(lambda: connection not in asked._server.connections)
+        deaf.socket.close()
 
 
 async def test_whoever_waits_for_the_end_of_accepting_hears_why() -> None:
