@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from webhook import version
 from webhook.logs import configure_logging
 
 NETNS_FOLDER = Path("/run/netns")
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python3 -m reconciler",
         description="Keeps the bandwidth of this node's Pods on ipvlan at what their annotations say.",
     )
+    version.add_argument(parser)
     parser.add_argument("--log-level", default="info", choices=LOG_LEVELS, help="what is logged [%(default)s]")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

@@ -31,6 +31,7 @@ from reconciler.watch_check import WatchCheck
 from webhook.bounded import BoundedServer
 from webhook.kubeapi import KubeApi
 from webhook.reflector import Reflector
+from webhook.version import REVISION, VERSION
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,10 @@ async def run(settings: Settings) -> None:
     listener = Listener(monitor, on_changes)
     pages = Pages(why_not_ready=why_not_ready, before_scrape=before_scrape, registry=metrics.registry)
     servers = await listen(pages.handle, settings.host, settings.port, settings.probe_port)
-    log.info("started", extra={"node": settings.node, "slots": settings.slots})
+    log.info(
+        "started",
+        extra={"version": VERSION, "revision": REVISION, "node": settings.node, "slots": settings.slots},
+    )
     try:
         async with asyncio.TaskGroup() as group:
             work = [

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from reconciler.bypass import Traffic
 from reconciler.pods import PodView
 from reconciler.shaping import PodCounters
+from webhook.version import REVISION, VERSION
 
 PREFIX = "ipvlan_bandwidth_"
 _LABELS = ("namespace", "pod", "direction")
@@ -21,6 +22,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        build = Gauge(PREFIX + "build_info", "1 for what runs.", ["version", "revision"], registry=self.registry)
+        build.labels(VERSION, REVISION).set(1)
         self.pods = PodMetrics()
         self.registry.register(self.pods)
         self.wanted = Gauge(PREFIX + "pods", "Pods of this node by state.", ["state"], registry=self.registry)

@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from webhook import review_command
+from webhook import review_command, version
 
 _REVIEW = """\
 Read manifests (Pods, workloads, Namespaces, Lists of them) or an AdmissionReview from standard input, as JSON or YAML,
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str]) -> int:
         "annotations, and injects the network that the Pod's namespace is labelled with.",
         epilog="'python3 -m webhook COMMAND --help' tells more of a command.",
     )
+    version.add_argument(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     serve = commands.add_parser("serve", help="answer the API server over HTTPS, in a cluster")
     review = commands.add_parser(

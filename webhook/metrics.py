@@ -6,6 +6,8 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from webhook.version import REVISION, VERSION
+
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 # An admission takes well under a millisecond, or else it waits for a GET of the Namespace.
@@ -18,6 +20,9 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
+        Gauge(
+            "ipvlan_bandwidth_build_info", "1 for what runs.", ["version", "revision"], registry=self._registry
+        ).labels(VERSION, REVISION).set(1)
         self._admissions = Counter(
             "ipvlan_bandwidth_admissions",
             "Admission requests by operation, outcome (allowed, mutated, refused, error) and reason. A Pod refused "

@@ -25,6 +25,7 @@ from webhook.logs import configure_logging
 from webhook.metrics import Metrics
 from webhook.namespaces import Namespaces
 from webhook.settings import Settings, settings_of
+from webhook.version import REVISION, VERSION
 
 _NAMESPACES: Final = "the first list of Namespaces"
 _CERTIFICATE: Final = "a certificate that API servers trust"
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 def main(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT. The exit status: 0 after a drain, 1 when it could not start or go on."""
     configure_logging(sys.stdout, ("webhook", "certs"), args.log_level)
+    logger.info("starting", extra={"version": VERSION, "revision": REVISION})
     status = 0
     try:
         asyncio.run(_run(settings_of(args)))

@@ -100,7 +100,7 @@ def flags(parser: argparse.ArgumentParser) -> Iterator[str]:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
                 yield from flags(command)
-        elif action.dest != "help":
+        elif action.dest not in {"help", "version"}:
             yield from action.option_strings
 
 

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,10 @@ from webhook.bodies import ALL_BODIES_BYTES
 from webhook.bounded import Bounds
 from webhook.server import HEALTH_BOUNDS
 from webhook.settings import add_arguments, settings_of
+from webhook.version import VERSION
 
 ROOT = Path(__file__).parents[3]
 MANIFESTS = ROOT / "manifests"
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 BASE, CERT_MANAGER = MANIFESTS / "base", MANIFESTS / "cert-manager"
 KUSTOMIZATIONS = (BASE, MANIFESTS / "clean", CERT_MANAGER, MANIFESTS / "monitoring")
 IMAGES = {"ipvlan-bandwidth.invalid/webhook", "ipvlan-bandwidth.invalid/reconciler"}
@@ -193,18 +192,6 @@ def test_images_have_the_projects_version_and_names_that_nobody_can_answer_to(co
     assert tag == VERSION
     assert repository in IMAGES
     assert repository.split("/")[0].endswith(".invalid")  # RFC 6761, section 6.4: never resolves
-
-
-def test_the_build_gives_the_images_the_names_of_the_manifests() -> None:
-    assert "name=ipvlan-bandwidth.invalid/$target:$version\n" in (MANIFESTS / "images/build").read_text()
-
-
-def test_the_containerfile_has_a_target_for_every_image_and_names_the_version_users_build() -> None:
-    text = (MANIFESTS / "images/Containerfile").read_text()
-    for container in CONTAINERS:
-        target = container.spec["image"].rsplit(":", 1)[0].rsplit("/", 1)[1]
-        assert f" AS {target}\n" in text
-        assert container.spec["image"] in text
 
 
 def test_bindings_bind_roles_that_exist_to_service_accounts_that_pods_use() -> None:

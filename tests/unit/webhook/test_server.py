@@ -236,8 +236,9 @@ def test_the_command_serves_until_sigterm_and_exits_0(
     assert server.main(args) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     messages = [line["message"] for line in lines]
+    assert messages[0] == "starting"
     assert messages[-2:] == ["draining for 0.0 s", "stopped"]
-    assert {"timestamp", "level", "logger"} <= lines[0].keys()
+    assert {"timestamp", "level", "logger", "version", "revision"} <= lines[0].keys()
 
 
 @pytest.mark.usefixtures("root_logger")
@@ -263,7 +264,7 @@ def test_without_a_cluster_the_command_says_what_is_missing_and_exits_1(tmp_path
     )
     assert ran.returncode == 1
     assert ran.stderr == ""
-    line = json.loads(ran.stdout)
+    line = json.loads(ran.stdout.splitlines()[-1])
     assert line["level"] == "ERROR"
     assert "set KUBECONFIG" in line["message"]
 
