@@ -282,7 +282,8 @@ static __always_inline u64 segments(struct __sk_buff *skb) {
 }
 
 // A flow whose packets come merged finds no queue long that is one of its own packets, so it gets no signals. When
-// another's packet is lost to the length of that queue, it has a strike all the same: one in an interval.
+// another's packet is lost to the length of that queue, it has a strike all the same: one in an interval. Not for what
+// heeds none itself, which would have them struck whom it floods.
 static __always_inline void strike(const struct limit *limit, struct state *state, u32 index, u64 now) {
   u64 cell = state->cells[index & (CELLS - 1)];
   if (now < state->signal_next || (STRIKES(cell)) >= MOST_STRIKES)
@@ -421,7 +422,7 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     adapt(limit, held, now, queue_is_short, fattest_had);
   // A sparse flow, which others' queue makes wait when too much went ahead of it lately, is not dropped for its length.
   if (wait > most_wait || (wait > limit->cap_ns && queue_is_long && !is_sparse)) {
-    if (!is_fattest)
+    if (!is_fattest && !is_stubborn)
       strike(limit, held, held->fattest, now);
     return drop(held, skb);
   }
