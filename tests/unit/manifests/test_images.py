@@ -36,7 +36,10 @@ def test_an_image_says_what_it_is_and_its_program_of_which_commit_it_is(target: 
     licence = {"webhook": "Apache-2.0", "reconciler": PROJECT["license"]}[target]
     title = f"ipvlan-bandwidth {target}"
     assert labels == {"title": title, "version": VERSION, "revision": "${REVISION}", "licenses": licence}
-    assert "ARG REVISION=unknown\nENV IPVLAN_BANDWIDTH_REVISION=${REVISION}\n" in stage
+    code = re.split(rf"^FROM .* AS {target}-code$", CONTAINERFILE, flags=re.MULTILINE)[1].split("\nFROM ")[0]
+    assert 'echo "${REVISION}" > /opt/ipvlan-bandwidth/code/webhook/revision' in code
+    assert "ARG REVISION=unknown\n" in stage
+    assert "ARG REVISION=unknown\n" in code
 
 
 def sh(script: str) -> str:
