@@ -79,8 +79,9 @@ test-kernels: setup ## the shaper's of these tests on Debian's kernels 5.10 to t
 	@tests/setup/kernels.sh $(KERNELS)
 	$(PYTHON) -m tests.kernel $(addprefix --kernel ,$(KERNELS)) $(KERNEL_TESTS:%=tests/kernel/test_%.py)
 
+# The manifests' tests once more: without kubectl, as on a machine where test-unit comes first, they render nothing.
 test-cluster: setup-cluster ## a real two-node cluster
-	$(BIN)/pytest tests/cluster $(SECOND_CHANCE)
+	$(BIN)/pytest tests/unit/manifests tests/cluster $(SECOND_CHANCE)
 
 chaos: setup-cluster ## bad days on the two-node cluster and what is lost by them; CHAOS="NAME ..." for some, CHAOS=--list names them
 	$(PYTHON) -m tests.cluster.chaos $(CHAOS)

@@ -222,9 +222,10 @@ class Reflector:
 
 
 def _is_of_an_unknown_version(error: ApiError) -> bool:
-    """As client-go: 410 for one that is too old, 504 with this cause for one of the future."""
+    """As client-go: 410 for one that is too old, 504 with this cause for one of the future; and 400 for none."""
     is_of_future = "ResourceVersionTooLarge" in error.causes or "Too large resource version" in error.message
-    return error.status == HTTPStatus.GONE or (error.status == HTTPStatus.GATEWAY_TIMEOUT and is_of_future)
+    is_of_others = error.status in {HTTPStatus.GONE, HTTPStatus.BAD_REQUEST}
+    return is_of_others or (error.status == HTTPStatus.GATEWAY_TIMEOUT and is_of_future)
 
 
 def _named(item: Any) -> bool:

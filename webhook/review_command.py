@@ -139,15 +139,16 @@ def _flat(document: Any, depth: int) -> Iterator[dict[str, Any]]:
     """The objects of a document, also those in Lists."""
     if document is None:
         return
-    kind = document.get("kind") if isinstance(document, dict) else None
+    said = document.get("kind") if isinstance(document, dict) else None
+    kind = said if isinstance(said, str) else None
     if kind in {"List", "PodList", "NamespaceList"} and isinstance(document.get("items"), list) and depth:
         for item in document["items"]:
             # The items of a PodList that the API server sent have no kind of their own.
             yield from _flat({"kind": kind.removesuffix("List"), **item} if isinstance(item, dict) else item, depth - 1)
-    elif isinstance(kind, str) and kind != "List":
+    elif kind is not None and kind != "List":
         yield document
     else:
-        shown = quoted(kind) if isinstance(kind, str) else "none"
+        shown = "none" if kind is None else quoted(kind)
         raise Unreadable(f"kind is {shown}: expected objects of Kubernetes, or a List of them")
 
 

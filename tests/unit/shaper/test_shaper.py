@@ -2,25 +2,14 @@
 
 import itertools
 import random
-from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.shaper.native import ARP, IPV4, MILLISECOND, SECOND, Fate, Native
+from tests.unit.shaper.native import ARP, IPV4, MILLISECOND, SECOND, Native
+from tests.unit.shaper.traffic import FLOOD, OTHER, PING, RATES, TCP, every, wait_of
 from webhook.contract import Direction
 
 LONGEST = (1 << 20) - 1  # what a packet may claim
-RATES = {"1M": 1_000_000, "10M": 10_000_000, "100M": 100_000_000}
-PING, CALL, TCP, FLOOD = 7, 5, 1, 3
-OTHER = 0x88B5  # an ethertype for experiments
-
-
-def every(shaper: Native, period: int, seconds: float) -> Iterator[int]:
-    """Set the clock forward step by step; gives the time since the beginning."""
-    began = shaper.now
-    while shaper.now < began + seconds * SECOND:
-        shaper.now += period
-        yield shaper.now - began
 
 
 @pytest.mark.parametrize("direction", Direction)
@@ -92,106 +81,6 @@ def test_what_a_received_packet_claims_costs_its_receiver_four_times_its_length_
     shaper = Native("10M", Direction.INGRESS)
     shaper.send(1418, wire=125_780)
     assert shaper.queue_ns == pytest.approx(4 * 1418 * 800, abs=1)
-
-
-class Tcp:
-    """A sender that opens its window by a packet a round trip of 20 ms, and halves it when one is lost or marked."""
-
-    ROUND_TRIP = 20 * MILLISECOND
-
-    def __init__(self, shaper: Native) -> None:
-        self._shaper, self._window, self._deaf_until = shaper, 10.0, 0
-        self._due: list[int] = []
-        self.carried = 0
-
-    def go_on(self) -> None:
-        """Take the acknowledgements that are due, and send what the window lets."""
-        now = self._shaper.now
-        while self._due and abs(self._due[0]) <= now:
-            if self._due.pop(0) > 0:
-                self.carried += 1514
-                self._window += 1 / self._window
-        while len(self._due) < int(self._window):
-            wait = self._shaper.send(flow=TCP).wait_ns
-            if wait is None and now > self._deaf_until:
-                self._window, self._deaf_until = max(1.0, self._window / 2), now + self.ROUND_TRIP
-            self._due.append(now + self.ROUND_TRIP + wait if wait is not None else -(now + self.ROUND_TRIP))
-            self._due.sort(key=abs)
-            if wait is None:
-                return
-
-
-@pytest.mark.parametrize("ethertype", [IPV4, ARP, OTHER])
-@pytest.mark.parametrize("direction", Direction)
-@pytest.mark.parametrize("length", [60, 1514])
-def test_a_flood_leaves_its_share_to_others_whatever_it_says_it_is(
-    ethertype: int, direction: Direction, length: int
-) -> None:
-    shaper = Native("10M", direction)
-    tcp, flood = Tcp(shaper), 0.0
-    for _ in every(shaper, 50_000, 15):
-        tcp.go_on()
-        flood += 50_000 * 12e6 / 8 / SECOND  # 12 Mbit/s
-        while flood >= length:
-            flood -= length
-            shaper.send(length, FLOOD, ethertype=ethertype)
-    assert tcp.carried * 8 / 15 >= 0.3 * RATES["10M"]
-
-
-@pytest.mark.parametrize("load", [0.9, 1.2, 5.0])
-@pytest.mark.parametrize(("limit", "merged"), [("1M", 16_000), ("1M", 65_000), ("10M", 65_000)])
-def test_a_flood_whose_packets_come_merged_leaves_no_less_to_others(limit: str, merged: int, load: float) -> None:
-    shaper = Native(limit, Direction.INGRESS)
-    tcp, flood, step = Tcp(shaper), 0.0, 500_000_000_000 // RATES[limit]
-    carried = 0
-    for passed in every(shaper, step, 20):
-        tcp.go_on()
-        flood += step * load * RATES[limit] / 8 / SECOND
-        while flood >= merged:
-            flood -= merged
-            shaper.send(merged, FLOOD, segments=merged // 1448)
-        if passed <= 8 * SECOND:
-            carried = tcp.carried
-    assert (tcp.carried - carried) * 8 / 12 >= 0.4 * RATES[limit]
-
-
-def beside_a_flood(
-    shaper: Native, flow: int, length: int, *, every_ms: int, seconds: float, pause: tuple[float, float]
-) -> Iterator[tuple[int, int]]:
-    """Packets of a flow beside a flood of 1.2 times the limit, which pauses once: when, and how long each waits."""
-    between = 10 * MILLISECOND * RATES["1M"] // shaper.bits_per_second
-    flood = due = shaper.now
-    for passed in every(shaper, between // 4, seconds):
-        if shaper.now >= flood and not pause[0] * SECOND < passed < pause[1] * SECOND:
-            flood = shaper.now + between
-            shaper.send(flow=FLOOD)
-        if shaper.now >= due:
-            due += every_ms * MILLISECOND
-            yield passed, wait_of(shaper.send(length, flow))
-
-
-def wait_of(fate: Fate) -> int:
-    """A packet that was dropped has waited too long."""
-    return SECOND if fate.wait_ns is None else fate.wait_ns
-
-
-@pytest.mark.parametrize("limit", RATES)
-@pytest.mark.parametrize("direction", Direction)
-def test_a_ping_beside_a_flood_that_paused_waits_no_longer_than_before(limit: str, direction: Direction) -> None:
-    pings = beside_a_flood(Native(limit, direction), PING, 98, every_ms=100, seconds=9, pause=(3, 3.5))
-    waits = [wait for passed, wait in pings if passed > 5 * SECOND]
-    assert max(waits) <= 2 * 1514 * 8 * SECOND / RATES[limit]
-
-
-@pytest.mark.parametrize("limit", RATES)
-@pytest.mark.parametrize("direction", Direction)
-@pytest.mark.parametrize("pause", [(0, 0), (2, 2.5)])
-def test_a_call_beside_a_flood_alone_does_not_wait(
-    limit: str, direction: Direction, pause: tuple[float, float]
-) -> None:
-    call = beside_a_flood(Native(limit, direction), CALL, 200, every_ms=20, seconds=5, pause=pause)
-    waits = [wait for passed, wait in call if passed > 3 * SECOND]
-    assert max(waits) <= 1514 * 8 * SECOND / RATES[limit]
 
 
 @pytest.mark.parametrize("merged", [16_000, 32_000, 65_000])
@@ -293,24 +182,6 @@ def test_the_queue_that_the_metrics_show_after_a_limit_was_raised_is_what_the_ne
     shown = shaper.queue_ns
     assert (shown > 0) == stays
     assert shaper.send(64_000, FLOOD).wait_ns == shown
-
-
-def test_a_flood_of_an_hour_ago_makes_no_flow_sparse() -> None:
-    ahead = []
-    for flood in (False, True):
-        shaper, went = Native("10M"), 0
-        for _ in every(shaper, MILLISECOND, 3):
-            if flood:
-                shaper.send(flow=FLOOD)
-        shaper.now += 4300 * SECOND  # when a clock of 32 bits would take it for the future
-        for _ in every(shaper, 60 * MILLISECOND, 2):
-            for flow in range(10, 70):
-                before = shaper.queue_ns
-                wait = shaper.send(flow=flow).wait_ns
-                went += wait is not None and wait < before
-        ahead.append(went)
-    without, after_one = ahead
-    assert after_one <= without + 5
 
 
 @pytest.mark.parametrize("low", ["1k", "10k", "100k"])

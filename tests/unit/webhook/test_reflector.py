@@ -133,9 +133,15 @@ async def test_a_server_that_refuses_or_fails_is_not_asked_for_the_newest_which_
     assert [asked.get("resourceVersion") for asked in script.listed] == ["0", "0", "7", "7"]
 
 
-async def test_a_server_that_names_no_cause_says_by_its_message_that_a_version_is_of_the_future() -> None:
-    future = ApiError(504, "Timeout", "Timeout: Too large resource version: 700, current: 3")
-    script = Script([listed(700), future, listed(3)], [Watch(error=GONE)])
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        ApiError(504, "Timeout", "Timeout: Too large resource version: 700, current: 3"),
+        ApiError(400, "BadRequest", 'invalid resource version "700"'),
+    ],
+)
+async def test_a_server_that_names_no_cause_says_otherwise_that_it_does_not_know_a_version(unknown: ApiError) -> None:
+    script = Script([listed(700), unknown, listed(3)], [Watch(error=GONE)])
     await script.play()
     assert script.listed[-1] == {"limit": "500"}
 

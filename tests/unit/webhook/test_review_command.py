@@ -208,6 +208,7 @@ class TestAdmissionReviews:
         (b"{a: " * 5_000, "nested too deeply"),
         (b"text", "kind is none"),
         (b"kind: 5", "kind is none"),
+        (b"kind: [Pod]", "kind is none"),
         (b"kind: ''", "found no Pod, no workload"),
         (b"{kind: List, items: 5}", 'kind is "List"'),
         (b"{kind: List, items: [5]}", "kind is none"),
