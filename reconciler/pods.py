@@ -11,12 +11,12 @@ from webhook.contract import (
     EGRESS_ANNOTATION,
     INGRESS_ANNOTATION,
     MANAGED_LABEL,
-    MAXIMUM_LENGTH,
     MIRROR_ANNOTATION,
     SOURCE_ANNOTATION,
     Direction,
     Limits,
     Quantity,
+    beginning,
 )
 
 _API: Final = "api"
@@ -131,9 +131,8 @@ def _view(
 
 
 def _limit(annotation: Any) -> str | None:
-    """As much of it as tells that it is too long, as it may have a quarter of a million characters."""
     text = _text(annotation)
-    return None if text is None else text[: MAXIMUM_LENGTH + 1]
+    return None if text is None else beginning(text)
 
 
 def _runs(status: Mapping[str, Any]) -> bool:

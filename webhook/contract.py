@@ -125,10 +125,14 @@ class Limits:
         return self.ingress is not None or self.egress is not None
 
 
+def beginning(text: str) -> str:
+    """As much of a value as tells that it is too long: an annotation may have a quarter of a million characters."""
+    return text[: MAXIMUM_LENGTH + 1]
+
+
 def quoted(text: str) -> str:
     """A value as messages show it: in quotes, with what cannot be seen written as escapes, and cut when it is long."""
-    begin = text[: MAXIMUM_LENGTH + 1]
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in begin)
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in beginning(text))
     return f'"{shown}"' if len(shown) <= MAXIMUM_LENGTH else f'"{shown[: MAXIMUM_LENGTH - 1]}…"'
 
 

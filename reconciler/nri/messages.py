@@ -10,7 +10,7 @@ from typing import Final
 
 from reconciler.nri.errors import ProtocolError
 from reconciler.nri.protobuf import Fields, integer_field, scan, text_field
-from webhook.contract import EGRESS_ANNOTATION, INGRESS_ANNOTATION, MANAGED_LABEL, MAXIMUM_LENGTH, SOURCE_ANNOTATION
+from webhook.contract import EGRESS_ANNOTATION, INGRESS_ANNOTATION, MANAGED_LABEL, SOURCE_ANNOTATION, beginning
 
 PLUGIN_SERVICE: Final = "nri.pkg.api.v1alpha1.Plugin"
 RUNTIME_SERVICE: Final = "nri.pkg.api.v1alpha1.Runtime"
@@ -53,8 +53,7 @@ class PodSandbox:
     it out once the path no longer exists (internal/cri/nri/nri_api_linux.go, GetLinuxNamespaces), so at removal, and
     for stopped sandboxes in the replay.
 
-    Of labels and annotations those are here that somebody reads, and of each as much as tells that it is too long: an
-    annotation may have a quarter of a million characters.
+    Of labels and annotations those are here that somebody reads, and of each as much as tells that it is too long.
     """
 
     id: str
@@ -123,7 +122,7 @@ class Synchronize:
 
 
 def _cut(texts: Mapping[str, str]) -> Mapping[str, str]:
-    return {key: text[: MAXIMUM_LENGTH + 1] for key, text in texts.items()}
+    return {key: beginning(text) for key, text in texts.items()}
 
 
 def decode_pod(data: bytes) -> PodSandbox:
