@@ -77,9 +77,9 @@ class Demo:
         for kind in ("annotations", "labels"):
             print(f"  {kind}:")
             for key, value in metadata[kind].items():
-                if key != "k8s.v1.cni.cncf.io/network-status":
+                if key != scenario.STATUS:
                     print(f"    {key}: {value}")
-        self.figures["injected"] = metadata["annotations"].get("v1.multus-cni.io/default-network")
+        self.figures["injected"] = metadata["annotations"].get(scenario.DEFAULT_NETWORK)
 
     def _bandwidth(self) -> None:
         self._say(f"iperf3 between Pods, {SECONDS} s each, at the receiver: mean, and each second, in Mbit/s")

@@ -12,6 +12,8 @@ OWN = "ipvlan-bandwidth"
 WEBHOOK, RECONCILER = "app.kubernetes.io/name=webhook", "app.kubernetes.io/name=reconciler"
 LABEL = "ipvlan-bandwidth.io/network"
 NETWORK = "kube-system.ipvlan"
+DEFAULT_NETWORK, MANAGED = "v1.multus-cni.io/default-network", "ipvlan-bandwidth.io/managed"
+STATUS = "k8s.v1.cni.cncf.io/network-status"
 INGRESS, EGRESS = "kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth"
 IMAGE = "localhost/tools:1"
 # Of the webhook's Deployment, and of its --drain-seconds.

@@ -14,10 +14,10 @@ import pytest
 from tests.cluster import launch, scenario
 from tests.cluster.cluster import Cluster, ClusterError, wait_for
 from tests.cluster.layout import PROJECT, cache
+from tests.cluster.scenario import DEFAULT_NETWORK, STATUS
 
 SPACE = "networks"
 LINKS = {"management", "data", "m1", "m2", "d1", "d2"}
-DEFAULT_NETWORK, STATUS = "v1.multus-cni.io/default-network", "k8s.v1.cni.cncf.io/network-status"
 
 
 @pytest.fixture(scope="module")

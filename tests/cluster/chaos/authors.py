@@ -10,7 +10,7 @@ from tests.cluster.chaos.lab import LIMIT, PLAIN, SPACE, Lab
 from tests.cluster.chaos.meter import WIRE, is_held_to
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import wait_for
-from tests.cluster.scenario import EGRESS, INGRESS, OWN, limits
+from tests.cluster.scenario import DEFAULT_NETWORK, EGRESS, INGRESS, MANAGED, OWN, STATUS, limits
 
 RATE, SECONDS = 50, 20
 
@@ -68,8 +68,6 @@ def _write(lab: Lab, name: str, changes: list[int]) -> None:
                 changes.append(value)
 
 
-MANAGED = "ipvlan-bandwidth.io/managed"
-STATUS, NETWORK = "k8s.v1.cni.cncf.io/network-status", "v1.multus-cni.io/default-network"
 FORGED = json.dumps([{"name": "kube-system/ipvlan", "interface": "eth7", "default": True, "ips": ["172.51.0.1"]}])
 
 
@@ -84,7 +82,7 @@ def annotations_forged(lab: Lab) -> Outcome:
     lost = []
     inside = scenario.pod("forger", namespace=SPACE, node=1, annotations=limits(egress="10M") | {STATUS: FORGED})
     inside["metadata"]["labels"] = {MANAGED: "true"}
-    own = limits(egress="10M") | {NETWORK: "kube-system/ipvlan"}
+    own = limits(egress="10M") | {DEFAULT_NETWORK: "kube-system/ipvlan"}
     outside = scenario.pod("forger", namespace=PLAIN, node=1, annotations=own)
     outside["metadata"]["labels"] = {MANAGED: "true"}
     pods = [f"{SPACE}/forger", f"{PLAIN}/forger"]
@@ -95,7 +93,7 @@ def annotations_forged(lab: Lab) -> Outcome:
             lab.cluster.apply(json.dumps(manifest))
         lab.cluster.wait_ready(*pods)
         for pod in pods:
-            scenario.annotate(lab.cluster, pod, f"{STATUS}={FORGED}", f"{NETWORK}=kube-system/other")
+            scenario.annotate(lab.cluster, pod, f"{STATUS}={FORGED}", f"{DEFAULT_NETWORK}=kube-system/other")
         # The webhook would refuse another value.
         lab.kubectl("-n", SPACE, "label", "pod", "forger", f"{MANAGED}-")
         lab.kubectl("-n", PLAIN, "label", "pod", "forger", "--overwrite", f"{MANAGED}=false")

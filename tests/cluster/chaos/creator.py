@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from tests.cluster import scenario
 from tests.cluster.api import Api
 from tests.cluster.cluster import Cluster, ClusterError
+from tests.cluster.scenario import DEFAULT_NETWORK, MANAGED
 
 WORKERS = 16
 REQUEST_TIMEOUT_S = 30.0
-NETWORK, MANAGED = "v1.multus-cni.io/default-network", "ipvlan-bandwidth.io/managed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Creations:
 
 def _amiss(annotations: Mapping[str, str], labels: Mapping[str, str], *, admitted: bool) -> str:
     """What is wrong with a Pod that was made; empty where nothing is."""
-    put = NETWORK in annotations, MANAGED in labels
+    put = DEFAULT_NETWORK in annotations, MANAGED in labels
     if admitted:
         return "" if all(put) else "it was made, but the webhook had not seen it"
     return "it was made, but the webhook had changed it" if any(put) else ""

@@ -6,11 +6,12 @@ import time
 import pytest
 
 from tests.cluster.chaos import creator
-from tests.cluster.chaos.creator import MANAGED, NETWORK, Creations, Failure, creating
+from tests.cluster.chaos.creator import Creations, Failure, creating
+from tests.cluster.scenario import DEFAULT_NETWORK, MANAGED
 
 UNSEEN = {"annotations": {}}
-SEEN = {"annotations": {NETWORK: "kube-system/ipvlan"}, "labels": {MANAGED: "true"}}
-HALF = {"annotations": {NETWORK: "kube-system/ipvlan"}}
+SEEN = {"annotations": {DEFAULT_NETWORK: "kube-system/ipvlan"}, "labels": {MANAGED: "true"}}
+HALF = {"annotations": {DEFAULT_NETWORK: "kube-system/ipvlan"}}
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def test_a_pod_that_sends_nothing_is_not_limited_as_before(lab, sent):
 def test_a_forger_is_held_to_its_limit_and_label(lab, label, sent, lost):
     lab.flow = Flow(sent, (sent,))
     lab.limits_of.side_effect = lambda pod: {"egress": 20_000_000 if pod.endswith("sender") else 10_000_000}
-    lab.cluster.pod.return_value = {"metadata": {"labels": {authors.MANAGED: label}}}
+    lab.cluster.pod.return_value = {"metadata": {"labels": {scenario.MANAGED: label}}}
     assert len(authors.annotations_forged(lab).lost) == lost
 
 
