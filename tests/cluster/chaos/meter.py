@@ -58,9 +58,13 @@ class Measured:
     @property
     def lost(self) -> tuple[str, ...]:
         """A sentence on the seconds above the limit, and none without any."""
-        above, shares = self.above, (1.0, *self.shares)
-        which = ", ".join(f"{shares[each + 1]:.1%} in second {each} after {shares[each]:.1%}" for each in above[:5])
+        above, which = self.above, ", ".join(map(self._after, self.above[:5]))
         return (f"{len(above)} seconds of {self.line.name} above the limit: {which}",) if above else ()
+
+    def _after(self, second: int) -> str:
+        """One of them with those before it, which tell whether it made up for something."""
+        before = " ".join(f"{share:.1%}" for share in self.shares[max(0, second - 4) : second]) or "nothing"
+        return f"{self.shares[second]:.1%} in second {second} after {before}"
 
     def below(self) -> tuple[str, ...]:
         """As `lost`, of seconds that had less than their floor with their better neighbour; not the first, TCP starts.

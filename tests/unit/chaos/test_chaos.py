@@ -21,7 +21,7 @@ def measured(*shares, busy=(), stolen=0.0):
 def test_a_second_above_102_percent_is_lost():
     assert measured(1, 1.019, 1).lost == ()
     assert measured(1, 1.0, 1.03).above == (2,)
-    assert "103.0% in second 2 after 100.0%" in measured(1, 1.0, 1.03).lost[0]
+    assert "103.0% in second 2 after 100.0% 100.0%" in measured(1, 1.0, 1.03).lost[0]
 
 
 def test_what_a_second_brought_late_does_not_count_against_the_next_but_a_tenth_at_most():
