@@ -6,7 +6,7 @@ import time
 
 from tests.cluster import scenario, traffic
 from tests.cluster.api import Api
-from tests.cluster.chaos.lab import LIMIT, PLAIN, SPACE, Lab
+from tests.cluster.chaos.lab import LIMIT, PLAIN, SPACE, Lab, told
 from tests.cluster.chaos.meter import WIRE, is_held_to
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import wait_for
@@ -44,7 +44,7 @@ def annotations_fast(lab: Lab) -> Outcome:
     if len(ours) > 30:
         lost.append(f"{len(ours)} events on the restless Pod")
     if len(changes) < RATE * SECONDS / 2:
-        lost.append(f"nothing: but only {len(changes)} changes were made, which shows little")
+        lost.append(f"inconclusive: only {len(changes)} changes were made")
     seen = (
         f"{len(changes)} changes; the other Pod's was in force {took:.1f} s after, the last of the restless Pod's "
         f"{last:.1f} s after; {len(ours)} events on it"
@@ -100,9 +100,10 @@ def annotations_forged(lab: Lab) -> Outcome:
         # Only now: containerd itself does not start a Pod that begins with it.
         scenario.annotate(lab.cluster, pods[1], f"{INGRESS}=100m")
         time.sleep(2)
-        for pod in (*pods, f"{SPACE}/sender"):
+        every = {pod: lab.limits_of(pod) for pod in (*pods, f"{SPACE}/sender")}
+        for pod, held in every.items():
             expected = {"egress": (LIMIT if pod.endswith("sender") else 10) * 1_000_000}
-            if (held := lab.limits_of(pod)) != expected:
+            if held != expected:
                 lost.append(f"{pod} is limited to {held}")
         flow = traffic.measure(lab.cluster, pods[0], f"{SPACE}/far", seconds=3)
         if not is_held_to(flow, 10):
@@ -110,13 +111,13 @@ def annotations_forged(lab: Lab) -> Outcome:
         label = lab.cluster.pod(pods[0])["metadata"]["labels"].get(MANAGED)
         if label != "true":
             lost.append(f"the forger's label is {label}")
-        told = scenario.wait_for_event(lab.cluster, pods[1], "InvalidBandwidth")
+        event = scenario.wait_for_event(lab.cluster, pods[1], "InvalidBandwidth")
     finally:
         for pod in pods:
             lab.kubectl("-n", pod.split("/")[0], "delete", "pod", "forger", "--wait=false", "--ignore-not-found")
     seen = (
-        f"all as their annotations say, {flow.mean * WIRE:.1f} of 10 Mbit/s sent; the webhook put the label back to "
-        f"{label}; on the other namespace's Pod: {told!r}"
+        f"the two are limited to {' and '.join(told(every[pod]) for pod in pods)}, {flow.mean * WIRE:.1f} Mbit/s sent; "
+        f"the label that was taken off is {label}; on the other namespace's Pod: {event!r}"
     )
     return Outcome(seen, tuple(lost))
 
@@ -139,7 +140,7 @@ def slots_used_up(lab: Lab) -> Outcome:
             pod = scenario.pod(name, namespace=SPACE, node=1, annotations=limits("10M", "10M"))
             lab.cluster.apply(json.dumps(pod))
             lab.cluster.wait_ready(f"{SPACE}/{name}")
-        told = scenario.wait_for_event(lab.cluster, f"{SPACE}/{names[2]}", "BandwidthFailed")
+        event = scenario.wait_for_event(lab.cluster, f"{SPACE}/{names[2]}", "BandwidthFailed")
         held = [lab.limits_of(f"{SPACE}/{name}") for name in ("sender", "receiver", *names)]
         lab.kubectl("-n", SPACE, "delete", "pod", names[0])
         took = lab.until_limited(f"{SPACE}/{names[2]}", both, 90)
@@ -148,7 +149,8 @@ def slots_used_up(lab: Lab) -> Outcome:
         _command(lab, command)
     expected = [{"egress": LIMIT * 1_000_000}, {"ingress": LIMIT * 1_000_000}, both, both, {}]
     lost = () if held == expected else (f"the Pods were limited to {held}",)
-    return Outcome(f"the fifth ran without its limits and was told {told!r}; limited {took:.0f} s after one went", lost)
+    seen = f"the fifth ran with {told(held[-1])} and was told {event!r}; limited {took:.0f} s after one went"
+    return Outcome(seen, lost)
 
 
 def _command(lab: Lab, command: list[str]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.cluster import scenario
-from tests.cluster.chaos.lab import LIMIT, SPACE, Lab
+from tests.cluster.chaos.lab import LIMIT, SPACE, Lab, told
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import ClusterError, wait_for
 from tests.cluster.scenario import EGRESS, INGRESS, OWN
@@ -98,7 +98,10 @@ def killed(lab: Lab) -> Outcome:
         lab.reconciler_ready()
     took = _catches_up(lab)
     undone = () if kept == changed else (f"a limit that had changed: {kept} instead of {changed}",)
-    seen = f"{meter}; limits that had changed stayed; a limit changed afterwards was in force {took:.1f} s later"
+    seen = (
+        f"{meter}; limits changed before were {told(kept)} meanwhile, of {told(changed)}; a limit changed "
+        f"afterwards was in force {took:.1f} s later"
+    )
     return Outcome(seen, (*meter.lost, *undone), meter.low)
 
 
@@ -143,7 +146,7 @@ def expired(lab: Lab) -> Outcome:
     logs = lab.kubectl("-n", OWN, "logs", lab.reconciler(), "--since=90s")
     gone = "too old resource version" in logs or "Expired" in logs
     seen = f"the missed change was in force {took:.1f} s after the reconciler ran on"
-    return Outcome(seen, () if gone else ("nothing: but the watch did not expire, so this showed nothing",))
+    return Outcome(seen, () if gone else ("inconclusive: the watch did not expire",))
 
 
 _NOWHERE = {"schedulerName": "nobody", "containers": [{"name": "main", "image": scenario.IMAGE}]}

@@ -157,6 +157,13 @@ class Lab:
         return self.cluster.node(number)
 
 
+def told(held: Mapping[str, float] | None) -> str:
+    """Limits in bit/s by direction, in words."""
+    if held is None:
+        return "limits that no reconciler could be asked for"
+    return ", ".join(f"{rate / 1e6:g}M {direction}" for direction, rate in sorted(held.items())) or "no limits"
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """What could leak on a node: counts, and the reconciler's resident memory in KiB."""

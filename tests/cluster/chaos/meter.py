@@ -59,7 +59,7 @@ class Measured:
     def lost(self) -> tuple[str, ...]:
         """A sentence on the seconds above the limit, and none without any."""
         above, which = self.above, ", ".join(map(self._after, self.above[:5]))
-        return (f"{len(above)} seconds of {self.line.name} above the limit: {which}",) if above else ()
+        return (f"{_seconds(len(above))} of {self.line.name} above the limit: {which}",) if above else ()
 
     def _after(self, second: int) -> str:
         """One of them with those before it, which tell whether it made up for something."""
@@ -81,7 +81,8 @@ class Measured:
             least, still = (each * (1 - self.flow.stolen) for each in (floor, STILL))
             low = [second for second in held_to_it if judged[second] < least or shares[second] < still]
             said = ", ".join(f"{shares[second]:.1%} in second {second}" for second in low[:5])
-            found += (f"{len(low)} seconds of {self.line.name} below {least:.0%} of the limit: {said}",) if low else ()
+            if low:
+                found += (f"{_seconds(len(low))} of {self.line.name} below {least:.0%} of the limit: {said}",)
         return found
 
     def _judged(self, *, busy: bool) -> list[int]:
@@ -95,6 +96,10 @@ class Measured:
         said = f"{self.line.name}: {len(shares)} s at " + (f"{min(idle):.1%} to " if idle else "no more than ")
         said += f"{max(shares):.1%} of {self.line.limit:g}M{stolen}"
         return said + (f", {len(busy)} s on a busy machine at {min(busy):.1%} and more" if busy else "")
+
+
+def _seconds(number: int) -> str:
+    return "1 second" if number == 1 else f"{number} seconds"
 
 
 def is_held_to(flow: Flow, limit: float, least: float = BUSY_BELOW) -> bool:

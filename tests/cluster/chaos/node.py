@@ -3,7 +3,7 @@
 import time
 
 from tests.cluster import traffic
-from tests.cluster.chaos.lab import SPACE, Held, Lab
+from tests.cluster.chaos.lab import SPACE, Held, Lab, told
 from tests.cluster.chaos.meter import is_held_to
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import ClusterError, wait_for
@@ -107,9 +107,9 @@ def node_lost(lab: Lab) -> Outcome:
     if limits_now != {"ingress": 10_000_000, "egress": 10_000_000} or not is_held_to(flow, 10):
         lost.append(f"the node's Pod is limited to {limits_now} afterwards and sent {flow}")
     seen = (
-        f"{meter}; Ready {ready_s:.0f} s after power came back, its Pod limited as before; {len(refused)} of "
-        f"{here.tried} bare Pods were refused ({span}), as one of the webhook's two replicas was on that "
-        f"node; elsewhere {elsewhere}"
+        f"{meter}; Ready {ready_s:.0f} s after power came back, its Pod limited to {told(limits_now)}; "
+        f"{len(refused)} of {here.tried} bare Pods were refused ({span}), as one of the webhook's two replicas was on "
+        f"that node; elsewhere {elsewhere}"
     )
     return Outcome(seen, tuple(lost), meter.low)
 

@@ -4,7 +4,7 @@ import json
 import time
 
 from tests.cluster import scenario
-from tests.cluster.chaos.lab import SPACE, Lab
+from tests.cluster.chaos.lab import SPACE, Lab, told
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import wait_for
 from tests.cluster.scenario import OWN, WEBHOOK
@@ -60,12 +60,12 @@ def deleted(lab: Lab) -> Outcome:
     outside = (*elsewhere.lost, *elsewhere.too_few(BARE_RATE))
     lost = [*here.bypassed, *here.too_few(BARE_RATE), *(f"in another namespace: {sentence}" for sentence in outside)]
     if kept:
-        lost.append(f"nothing: but {len(kept)} replicas were not killed")
+        lost.append(f"inconclusive: of the replicas, {len(kept)} of {len(before)} lived on")
     if limits != [{"ingress": 10_000_000, "egress": 10_000_000}] * 2:
         lost.append(f"the Deployment's Pods are limited to {limits}")
     seen = (
-        f"the Deployment's Pods ran, limited, {took:.0f} s after; {len(refused)} bare Pods were refused during {span}; "
-        f"elsewhere {elsewhere}"
+        f"the Deployment's Pods ran {took:.0f} s after, limited to {' and '.join(map(told, limits))}; {len(refused)} "
+        f"bare Pods were refused during {span}; elsewhere {elsewhere}"
     )
     return Outcome(seen, tuple(lost))
 

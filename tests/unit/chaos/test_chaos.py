@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.cluster.chaos import registry
+from tests.cluster.chaos.lab import told
 from tests.cluster.chaos.meter import WIRE, Line, Measured
 from tests.cluster.chaos.registry import Outcome, Scenario
 from tests.cluster.chaos.report import RULE, Row, merge, write
@@ -51,7 +52,7 @@ def test_a_second_of_a_busy_machine_is_held_to_half_of_the_limit():
     [
         ((1, 1, 1, 0, 0, 1, 1, 1), "2 seconds of egress below 50% of the limit: 0.0% in second 3, 0.0% in second 4"),
         ((1, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1), "6 seconds of egress below 50% of the limit: 0.0% in second 2, "),
-        ((1, 1, 0, 1, 1), "1 seconds of egress below 50% of the limit: 0.0% in second 2"),
+        ((1, 1, 0, 1, 1), "1 second of egress below 50% of the limit: 0.0% in second 2"),
     ],
 )
 def test_a_second_that_stands_still_is_lost_on_a_busy_machine_too_and_beside_full_ones(shares, still):
@@ -142,3 +143,9 @@ def test_what_was_slow_is_lost_when_it_is_so_again_and_all_else_at_once(outcomes
 
 def test_the_quick_ones_take_about_as_long_as_a_person_waits():
     assert sum(each.seconds for each in registry.scenarios() if each.quick) <= 240
+
+
+def test_limits_are_told_in_words():
+    assert told({"ingress": 1e7, "egress": 100_000}) == "0.1M egress, 10M ingress"
+    assert told({}) == "no limits"
+    assert "asked" in told(None)

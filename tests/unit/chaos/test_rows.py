@@ -67,7 +67,7 @@ def test_an_outage_without_a_load_shows_nothing(lab, row):
 
 def test_a_replica_that_was_not_killed_is_told_of(lab):
     lab.webhooks = lambda: [{"metadata": {"name": "webhook-0"}}]
-    assert webhook.deleted(lab).lost == ("nothing: but 1 replicas were not killed",)
+    assert webhook.deleted(lab).lost == ("inconclusive: of the replicas, 1 of 1 lived on",)
 
 
 @pytest.mark.parametrize("sent", [0.0, 4.0, 9.9])
