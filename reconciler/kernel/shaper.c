@@ -175,10 +175,10 @@ static __always_inline void charge(u64 *timeline, u64 now, u64 duration) {
 
 // The packet leaves at `start`, or at the time its sender paced it for when that is later (SO_MAX_PACING_RATE, BBR,
 // SO_TXTIME), but by a second at most: what anybody may stamp for one and the same moment is sent at once then, and
-// until then it fills the node's memory. On ingress a stamp may be a receive time on another clock: it is not looked at,
-// and the helper (Linux 5.18) tells the kernel that what is written is none. Before that, the Pod takes it for one.
+// until then it fills the node's memory. On ingress there is no stamp (see SHAPER_NAME), and the helper (Linux 5.18)
+// tells the kernel that what is written is no receive time. Before that, the Pod takes it for one.
 static __always_inline void stamp(struct __sk_buff *skb, int is_ingress, u64 start, u64 now) {
-  u64 own = is_ingress ? 0 : skb->tstamp;
+  u64 own = skb->tstamp;
   if (own > now + OWN_STAMP_HORIZON) {
     u64 latest = now + OWN_STAMP_HORIZON;
     skb->tstamp = own > now + ANOTHER_CLOCK || start > latest ? start : latest;
@@ -323,6 +323,10 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     begin_generation(held, limit);
 
   int is_ingress = bucket & 1;
+  // A sender of this node may have stamped what comes to another Pod, and from Linux 5.18 on a stamp survives the way
+  // there (skb_clear_tstamp): fq would hold it, and what shares its hash with it, for as long as any Pod likes.
+  if (is_ingress && skb->tstamp)
+    skb->tstamp = 0;
   u64 now = bpf_ktime_get_ns();
   u64 noise = now * 0x9E3779B97F4A7C15ULL;
   u64 bytes = skb->wire_len;
@@ -336,8 +340,10 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   u64 most_wait = limit->cap_ns > MOST_WAIT ? limit->cap_ns : MOST_WAIT;
   if (held->next > now + most_wait) {
     u64 longest = (limit->multiplier << MOST_BYTES_SHIFT) >> limit->shift;
-    if (held->next > now + most_wait + 2 * limit->interval_ns + longest)
+    if (held->next > now + most_wait + 2 * limit->interval_ns + longest) {
       held->next = held->express_next = now;
+      held->borrowed = 0;
+    }
   }
   if (held->rate != limit->bits_per_second) {
     // At another rate these times, which may be minutes ahead after a very low one, mean nothing.

@@ -58,6 +58,16 @@ def test_nobody_can_have_more_than_a_second_of_the_limit_leave_at_one_moment(eth
     assert max(wait for wait in waits if wait is not None) <= SECOND
 
 
+@pytest.mark.parametrize("ahead", [MILLISECOND, SECOND, 3590 * SECOND])
+@pytest.mark.parametrize("ethertype", [IPV4, ARP, OTHER])
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_what_another_pod_stamped_does_not_hold_up_what_comes_in(ahead: int, ethertype: int, is_idle: bool) -> None:
+    shaper = Native("100M", Direction.INGRESS)
+    for _ in range(0 if is_idle else 50):
+        shaper.send()
+    assert shaper.send(98, PING, stamp=shaper.now + ahead, ethertype=ethertype).wait_ns == 0
+
+
 @pytest.mark.parametrize("limit", RATES)
 @pytest.mark.parametrize("direction", Direction)
 def test_packets_that_claim_a_great_many_segments_do_not_void_the_limit(limit: str, direction: Direction) -> None:
