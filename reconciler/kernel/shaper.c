@@ -21,7 +21,7 @@
 #define ANOTHER_CLOCK (10 * NANOSECONDS_PER_SECOND)    // from here on it is none of this clock, as for fq
 
 #define SETS 512 // of cells of flows in each bucket; a power of two
-#define WAYS 8   // cells in a set: one cache line
+#define WAYS 8   // cells in a set: as long as a cache line
 #define CELLS (SETS * WAYS)
 #define CLOCK_SHIFT 10             // flows' clock: units of 1024 ns, in 32 bits
 #define CLOCK_AHEAD (1U << 27)     // what seems ahead by more (137 s) is past: the clock wraps every 73 minutes
@@ -39,6 +39,8 @@
 #define EARLY_CHANCE 1024          // of 2^16: a packet is signalled early while the queue is long,
 #define EARLY_CHANCE_LONG 8192     // and while it is twice as long
 #define MOST_WAIT (1 * NANOSECONDS_PER_SECOND) // however many flows there are, unless 8 full packets take longer
+#define MOST_PACKETS_SHIFT 15 // so many wait at most, of sparse flows twice as many: see too_many
+#define MEAN_SHIFT 6          // their mean length is that of the last 2^6, about
 // Of one packet, segments and all their headers: GRO_MAX_SIZE, 8 * 65535, is just below 2^19. What says that it has more
 // is made up (a packet socket's virtio header names its segments' size, down to a byte).
 #define MOST_BYTES_SHIFT 20
@@ -96,6 +98,7 @@ struct state {
   u32 flood_had;    // likewise of those that heed none, of the one that came last
   u64 flood_leaves;
   u64 rate;         // what the limit was at the last packet, in bits per second
+  u64 mean;         // length of packets while the queue is longer than the target, in bytes, times 2^MEAN_SHIFT
   // Another layout has another size, as an upgrade copies what has the same (handover.py).
   u64 cells[CELLS];
 };
@@ -255,6 +258,16 @@ static __always_inline void adapt(const struct limit *limit, struct state *state
 // surer the more it is above; all of it from 9/8 on (approximate fair dropping, Pan et al. 2003).
 static __always_inline int over_allowance(u32 had, u32 allowance, u32 chance) {
   return had > allowance && (u64)(had - allowance) * 8 << 16 > (u64)chance * allowance;
+}
+
+// The queue is bounded by time, and where packets are small by their number: each takes from 768 bytes to some KiB of the
+// node's memory, which is charged to nobody, and a second of 1 Gbit/s are two million of 60 bytes. How many wait is told
+// by how long they do and by their mean length.
+static __always_inline int too_many(const struct limit *limit, struct state *state, u64 wait, u64 bytes, int is_sparse,
+                                    u64 noise) {
+  u64 sum = state->mean ? state->mean + bytes - (state->mean >> MEAN_SHIFT) : bytes << MEAN_SHIFT;
+  state->mean = sum;
+  return wait >> (MOST_PACKETS_SHIFT + is_sparse) > wire_time_ns(limit, sum >> MEAN_SHIFT, noise);
 }
 
 // Packets on the express timeline leave in addition to those of the shared one that have their stamps already: it is
@@ -432,6 +445,8 @@ int SHAPER_NAME(struct __sk_buff *skb) {
       strike(limit, held, held->fattest, now);
     return drop(held, skb);
   }
+  if (wait > limit->target_ns && too_many(limit, held, wait, bytes, is_sparse, noise))
+    return drop(held, skb);
   if (is_stubborn) {
     // Not all that another has, as others need some room to grow into; but while little waits whatever they leave, so
     // the link is never idle for it. Little is less when there is one that could fill the rest of the queue.

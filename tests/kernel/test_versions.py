@@ -44,6 +44,18 @@ def test_receive_times_are_those_of_the_wall_clock_where_the_kernel_can_tell_clo
         assert sum(monotonic) > len(packets) / 2
 
 
+def test_what_another_pod_of_the_node_stamped_for_later_comes_in_at_once(shaper: Shaper, limited: Pod) -> None:
+    """Stamps of UDP survive the way from Pod to Pod from Linux 6.11 on, those of TCP from 5.18 on."""
+    shaper.shape(limited.uid, limited.netns, limits(ingress="10M"))
+    with (
+        lab.pod("neighbour", "eA", "172.51.0.101") as neighbour,
+        lab.Module(limited, "tests.kernel.udp", "times", "3") as receiving,
+    ):
+        with lab.Module(neighbour, "tests.kernel.udp", "later", limited.address, "20", "600") as sending:
+            sending.lines()
+        assert len(receiving.lines()) == 20
+
+
 @pytest.mark.parametrize("rate", ["1M", "20M"])
 def test_connections_opened_under_a_limit_send_no_large_packets_and_those_after_it_do(
     shaper: Shaper, limited: Pod, peer: Pod, rate: str

@@ -6,7 +6,8 @@ wire of what reached the socket, past an ingress limit. times: prints for each p
 kernel's receive time, and the wall and the monotonic clock when it was read (ns). many ADDRESS FLOWS MBITS SECONDS: as
 many flows of full packets, so much together, once a line is read. segments ADDRESS EACH SECONDS: packets of 43 segments
 (UDP_SEGMENT), of four flows, so many a second of each, once a line is read. echo SECONDS: answers. ask ADDRESS TIMES:
-asks that, each time from another port; prints the ms that each answer took.
+asks that, each time from another port; prints the ms that each answer took. later ADDRESS TIMES SECONDS: sends that
+often, each time from another port, what is to leave only so many seconds later (SO_TXTIME).
 """
 
 import contextlib
@@ -26,6 +27,7 @@ SO_TIMESTAMPNS = 35
 SO_SNDBUFFORCE = 32
 UDP_SEGMENT = 103
 SEGMENTS = 43
+SO_TXTIME = SCM_TXTIME = 61
 RECEIVED = Path("/sys/class/net/eth0/statistics/rx_bytes")
 
 
@@ -141,6 +143,15 @@ def ask(address: str, number: str) -> None:
         time.sleep(0.02)
 
 
+def later(address: str, number: str, seconds: str) -> None:
+    print("ready", flush=True)
+    for _ in range(int(number)):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.setsockopt(socket.SOL_SOCKET, SO_TXTIME, struct.pack("Ii", time.CLOCK_MONOTONIC, 0))
+            leaves = struct.pack("Q", time.monotonic_ns() + int(float(seconds) * 10**9))
+            sender.sendmsg([PAYLOAD], [(socket.SOL_SOCKET, SCM_TXTIME, leaves)], 0, (address, PORT))
+
+
 def receiver(port: int = PORT) -> socket.socket:
     made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     made.bind(("", port))
@@ -148,4 +159,6 @@ def receiver(port: int = PORT) -> socket.socket:
 
 
 if __name__ == "__main__":
-    {each.__name__: each for each in (flood, count, take, times, many, segments, echo, ask)}[sys.argv[1]](*sys.argv[2:])
+    {each.__name__: each for each in (flood, count, take, times, many, segments, echo, ask, later)}[sys.argv[1]](
+        *sys.argv[2:]
+    )

@@ -1,5 +1,6 @@
 """What the shaper does, packet by packet, on a clock that the tests set. Times in ns."""
 
+import heapq
 import itertools
 import random
 
@@ -134,6 +135,26 @@ def test_thousands_of_flows_use_up_the_limit_and_let_a_ping_pass(flows: int, loa
     assert left * packet >= 0.99 * 4 * SECOND
     assert sorted(pings)[len(pings) * 99 // 100] <= 2.5 * MILLISECOND
     assert max(waits) <= SECOND
+
+
+@pytest.mark.parametrize("flows", [1, 20_000])
+@pytest.mark.parametrize(("limit", "load", "seconds"), [("100M", 6, 0.15), ("1G", 3, 0.1)])
+def test_a_flood_of_small_packets_takes_a_bounded_part_of_the_node_s_memory(
+    limit: str, load: int, seconds: float, flows: int
+) -> None:
+    """By time alone 200,000 of them wait at 100M, and two million at 1G."""
+    shaper, chance = Native(limit, Direction.INGRESS), random.Random(flows)  # noqa: S311 - nobody guesses it
+    leaving: list[int] = []
+    most = 0
+    for _ in every(shaper, 60 * 8 * SECOND // shaper.bits_per_second // load, seconds):
+        wait = shaper.send(60, flow=chance.randrange(flows)).wait_ns
+        if wait:
+            heapq.heappush(leaving, shaper.now + wait)
+        while leaving and leaving[0] <= shaper.now:
+            heapq.heappop(leaving)
+        most = max(most, len(leaving))
+    assert most <= 120_000
+    assert shaper.queue_ns > 10 * MILLISECOND, "it was no flood"
 
 
 def test_what_other_cpus_queue_while_a_packet_is_on_its_way_is_kept() -> None:
