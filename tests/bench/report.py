@@ -73,9 +73,9 @@ the ratios tell.
 _CHANGES = """Seconds until each window of half a second is within 10 % of what the new limit lets TCP carry (of a
 lowered limit: does not exceed it by 10 %, which who lets nothing pass does not either; at 1M each second of what passes
 on the wire, as a merged packet lasts half a second there, and a receiver gets what waited behind a gap at once); of a
-lowered limit, where it was measured, the seconds until each of these windows has half of it; the share of it that was
-carried in the 5 s watched; and the longest silence of a ping, in seconds. "never": not within these 5 s. The guest's
-CPU may not carry 1G with some shapers.
+lowered limit, the seconds until each of these windows has half of it; the share of it that was carried in the 5 s
+watched; and the longest silence of a ping, in seconds. "never": not within these 5 s. The guest's CPU may not carry 1G
+with some shapers.
 """
 
 
@@ -241,7 +241,7 @@ def _seconds(value: float | None) -> str:
 
 def _half(change: Mapping[str, Any]) -> str:
     lowered = cells.bits(change["to"]) < cells.bits(change["from"])
-    return f"half {_seconds(change['half_after'])}, " if lowered and "half_after" in change else ""
+    return f"half {_seconds(change['half_after'])}, " if lowered else ""
 
 
 def _changes(results: Results) -> str:

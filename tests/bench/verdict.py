@@ -135,7 +135,7 @@ def _below(what: str, ours: Any, cake: Any, figure: Callable[[Any], float], unit
     if ours is None or cake is None:
         return Verdict(what, wanted)
     mine, theirs = figure(ours), figure(cake)
-    return Verdict(what, wanted, f"{mine:.3f} against {theirs:.3f} {unit}".strip(), mine < theirs)
+    return Verdict(what, wanted, f"{_against(mine, theirs)} {unit}".strip(), mine < theirs)
 
 
 def _above(what: str, ours: Any, cake: Any, share: float) -> Verdict:
@@ -143,8 +143,17 @@ def _above(what: str, ours: Any, cake: Any, share: float) -> Verdict:
     if ours is None or cake is None:
         return Verdict(what, wanted)
     mine, theirs = with_fetches(ours), with_fetches(cake)
-    said = f"{mine:.3f} against {theirs:.3f} Mbit/s, the probes' fetches counted"
+    said = f"{_against(mine, theirs)} Mbit/s, the probes' fetches counted"
     return Verdict(what, wanted, said, mine > theirs * share)
+
+
+def _against(mine: float, theirs: float) -> str:
+    """With as many digits as it takes to see which is the greater."""
+    for digits in range(3, 10):
+        first, second = f"{mine:.{digits}f}", f"{theirs:.{digits}f}"
+        if first != second:
+            return f"{first} against {second}"
+    return f"{mine:.3f} against as much"
 
 
 def with_fetches(result: Mapping[str, Any]) -> float:
@@ -201,9 +210,10 @@ def cost_ratio(by_program: Mapping[str, float], *, net: bool = True) -> float:
 
 
 def _cost(results: Results) -> Iterator[Verdict]:
+    """Of the plain variant alone; how the others come out is in the section on cost."""
     cost = good(results, "cost")
     for state, said in (("idle", "no backlog"), ("backlog", "with backlog")):
-        what, wanted = f"ns a packet, {said}", "at most 1.25 x EDT FIFO, both less an empty program's"
+        what, wanted = f"ns a packet, one flow, one bucket, the same packet again, {said}", "at most 1.25 x EDT FIFO, both less an empty program's"
         if not cost or not cost["variants"]:
             yield Verdict(what, wanted)
             continue
@@ -223,12 +233,12 @@ def _change(results: Results) -> Iterator[Verdict]:
         )
         if not lowered:
             yield Verdict(f"{what}: new rate is not exceeded", "within 1 s")
+            yield Verdict(f"{what}: half of the new rate is carried again", "within 1 s")
             yield Verdict(f"{what}: ping answers", "within 1 s")
             continue
         silence = lowered[0]["silence"]
         yield _within(f"{what}: new rate is not exceeded", lowered[0]["held_after"])
-        if "half_after" in lowered[0]:  # results of before it was measured have none
-            yield _within(f"{what}: half of the new rate is carried again", lowered[0]["half_after"])
+        yield _within(f"{what}: half of the new rate is carried again", lowered[0]["half_after"])
         yield Verdict(f"{what}: ping answers", "within 1 s", f"{silence:.2f} s of silence", silence <= 1)
 
 

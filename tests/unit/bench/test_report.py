@@ -186,10 +186,12 @@ def test_pings_are_compared_with_what_all_cells_have_without_load() -> None:
     assert pooled(pooled(found)) == pooled(found)
 
 
-def test_a_cell_whose_half_was_not_measured_has_no_verdict_on_it() -> None:
+def test_two_figures_are_told_with_the_digits_that_tell_them_apart() -> None:
     found = results()
-    for change in found["change/1M 100M 1G/ingress/ours"]["changes"]:
-        del change["half_after"]
-    assert "half 5.00" in report.markdown(found)
-    asked = [each.what for each in verdicts(found) if "half of the new rate" in each.what]
-    assert asked == ["egress lowered from 1G to 1M: half of the new rate is carried again"]
+    for shaper, jain in (("ours", 0.99986), ("cake", 0.99994)):
+        found[f"fairness/8 flows, 100M/ingress/{shaper}"]["groups"][0]["jain"] = jain
+        found[f"fairness/64 flows, 10M/ingress/{shaper}"]["groups"][0]["jain"] = 1.0
+    made = {each.what: each for each in verdicts(found)}
+    assert made["8 flows, 100M: 1 - Jain's index"].measured == "0.00014 against 0.00006"
+    equal = made["64 flows, 10M: 1 - Jain's index"]
+    assert (equal.measured, equal.reached) == ("0.000 against as much", False)
