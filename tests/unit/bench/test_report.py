@@ -186,6 +186,18 @@ def test_pings_are_compared_with_what_all_cells_have_without_load() -> None:
     assert pooled(pooled(found)) == pooled(found)
 
 
+def test_udps_requests_are_compared_likewise_and_slow_fetches_with_the_cells_own_median() -> None:
+    found = results()
+    probes = found["latency/100M 8 flows/ingress/ours"]["probes"]
+    # One request took 18 ms without load, and the slowest fetch 31.
+    probes["dns"] = {**probes["dns"], "p50": 0.0, "p99": -7.0, "largest": -6.0, "unloaded_p99": 18.0}
+    probes["fetch"] = {**probes["fetch"], "p50": 13.0, "p99": 11.0, "largest": 11.0, "unloaded_p99": 31.0}
+    text = report.markdown(found)
+    assert " | 0.00 / 0.70 / 1.70 | 13.00 / 32.00 | 0 |" in text
+    assert "UDP's requests at an RTT of 10 ms" in text
+    assert pooled(pooled(found)) == pooled(found)
+
+
 def test_two_figures_are_told_with_the_digits_that_tell_them_apart() -> None:
     found = results()
     for shaper, jain in (("ours", 0.99986), ("cake", 0.99994)):
