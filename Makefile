@@ -91,7 +91,7 @@ bench: setup ## benchmarks beside other shapers, in 40 minutes; BENCH="latency c
 	@tests/setup/kernels.sh newest
 	$(PYTHON) -m tests.bench $(BENCH)
 
-bench-admission: setup ## what admission costs beside no webhook and one in Go, in 6 minutes; BENCH=--help for how
+bench-admission: setup ## what admission costs beside no webhook and one in Go that does the same, in 6 minutes; BENCH=--help for how
 	@tests/setup/binaries.sh etcd kube-apiserver admission-load admission-webhook
 	$(PYTHON) -m tests.bench.admission $(BENCH)
 

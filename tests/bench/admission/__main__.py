@@ -1,4 +1,4 @@
-"""`python -m tests.bench.admission`: what admission costs a Pod's creation, beside no webhook and beside one in Go.
+"""`python -m tests.bench.admission`: what admission costs, beside no webhook and beside one in Go that does the same.
 
 etcd, kube-apiserver, both webhooks and the load run in a network namespace of their own; nothing is left behind.
 Results in tests/bench/results/admission.json and admission.md.

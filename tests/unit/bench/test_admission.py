@@ -38,13 +38,33 @@ def test_a_quantile_is_one_of_the_values(part: float, value: float) -> None:
 
 def test_the_ratio_is_round_by_round_so_that_a_slow_machine_is_in_both() -> None:
     text = report.markdown(results(ours=900.0, go=1000.0))
-    assert "| stored | 8 | ours | 900 | 2.00 | 5.00 | 100 | 0.900 (0.900 to 0.900) |" in text
-    assert "| stored | 8 | no webhook | 1000 | 2.00 | 5.00 |  |  |" in text
+    same = "1.000, 1.000 to 1.000 (1.000 to 1.000)"
+    rate = "0.900, 0.900 to 0.900 (0.900 to 0.900)"
+    assert f"| stored | 8 | ours | 100 | {same} | 900 | 2.00 | 5.00 | {rate} |" in text
+    assert "| stored | 8 | no webhook |  |  | 1000 | 2.00 | 5.00 |  |" in text
+    assert "Admitting a Pod takes 1.0 to 1.0 times the CPU time of a webhook in Go that does the same" in text
 
 
 def test_the_target_is_told_as_reached_or_where_it_is_missed() -> None:
-    assert "not reached: stored, 8 workers (0.900)." in report.markdown(results(ours=900.0, go=1000.0))
-    assert "reached everywhere." in report.markdown(results(ours=950.0, go=1000.0))
+    assert ": missed in 1: stored, 8 workers (0.900)." in report.markdown(results(ours=900.0, go=1000.0))
+    kept = results(ours=950.0, go=1000.0)
+    kept["rounds"]["stored"]["1"] = results(ours=900.0, go=1000.0)["rounds"]["stored"]["8"]
+    said = ": missed in 1: stored, 1 worker (0.900); reached in 1: stored, 8 workers (0.950)."
+    assert said in report.markdown(kept)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "word"),
+    [
+        ([0.94], "missed"),
+        ([0.95], "reached"),
+        ([0.5, 0.9, 0.9, 0.9, 1.6], "missed"),
+        ([0.6, 0.9, 0.94, 1.0, 1.1], "undecided"),
+        ([0.6, 0.96, 0.97, 1.0, 1.1], "reached"),
+    ],
+)
+def test_where_rounds_disagree_about_the_target_it_is_undecided(ratios: list[float], word: str) -> None:
+    assert report.word(ratios) == word
 
 
 def test_the_page_names_the_version_and_the_rounds_that_are_missing() -> None:
