@@ -12,7 +12,7 @@ from tests.bench.cells import CATALOGUE
 Results = Mapping[str, Mapping[str, Any]]
 KEYS = ("p50", "p99")
 ALIKE = ("ping", "dns")
-"""Probes that take the same time without load whatever the limit and the shaper. A fetch does not: the limit holds it."""
+"""Probes that take as long without load whatever the limit and the shaper. A fetch does not: the limit holds it."""
 
 
 def unloaded(results: Results, kind: str) -> dict[int, dict[str, list[float]]]:

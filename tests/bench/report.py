@@ -147,7 +147,9 @@ def _unloaded(results: Results) -> str:
                 f"{key} {statistics.median(values):.2f} ms ({min(values):.2f} to {max(values):.2f})"
                 for key, values in kept.items()
             ]
-            lines.append(f"Without load, {called} at an RTT of {rtt_ms} ms take, in the middle of all cells (and from\n")
+            lines.append(
+                f"Without load, {called} at an RTT of {rtt_ms} ms take, in the middle of all cells (and from\n"
+            )
             lines.append(f"the least to the most): {', '.join(figures)}.\n")
     return "".join(lines)
 

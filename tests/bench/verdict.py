@@ -213,7 +213,10 @@ def _cost(results: Results) -> Iterator[Verdict]:
     """Of the plain variant alone; how the others come out is in the section on cost."""
     cost = good(results, "cost")
     for state, said in (("idle", "no backlog"), ("backlog", "with backlog")):
-        what, wanted = f"ns a packet, one flow, one bucket, the same packet again, {said}", "at most 1.25 x EDT FIFO, both less an empty program's"
+        what, wanted = (
+            f"ns a packet, one flow, one bucket, the same packet again, {said}",
+            "at most 1.25 x EDT FIFO, both less an empty program's",
+        )
         if not cost or not cost["variants"]:
             yield Verdict(what, wanted)
             continue

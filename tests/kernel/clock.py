@@ -69,6 +69,10 @@ class Stalls:
         """The longest of them in a period, in s: not the program's doing, so what it took may be less by that."""
         return max([0.0, *(min(until, ended) - max(since, began) for since, until in list(self._gaps))])
 
+    def took(self, began: float, ended: float) -> float:
+        """How long a period was but for the longest of them, in s."""
+        return ended - began - self.longest(began, ended)
+
     @classmethod
     @contextmanager
     def noted(cls) -> Iterator["Stalls"]:

@@ -59,13 +59,13 @@ def test_a_pod_that_keeps_removing_its_limits_gets_them_back_each_time_and_no_ot
                 asked = time.monotonic()
                 node.annotate(peer, ingress=f"{number}M")
                 changed = node.wait(peer, "BandwidthChanged", since=asked).at
-                waited.append(changed - asked - stalls.longest(asked, changed))
+                waited.append(stalls.took(asked, changed))
                 if number >= ROUNDS and len(repairs()) >= ENOUGH_REPAIRS:
                     break
                 assert number < MOST_ROUNDS, f"{len(repairs())} repairs"
             told = repairs()
             ended = time.monotonic()
-    gaps = [until - since - stalls.longest(since, until) for since, until in pairwise([began, *told, ended])]
+    gaps = [stalls.took(since, until) for since, until in pairwise([began, *told, ended])]
     print(f"UNDER ATTACK {len(told)} repairs in {ended - began:.1f} s, at most {max(gaps):.2f} s apart; changes")
     print(f"of another Pod took {sorted(waited)[len(waited) // 2]:.3f} s, at most {max(waited):.3f} s")
     limited.run("ip", "link", "set", "lo", "up")  # killed in the middle, the attack may have left it down
@@ -84,16 +84,14 @@ def test_a_flood_of_notifications_slows_nobody_and_nothing_is_missed(node: Node,
         lab.sleep(3)
         asked = time.monotonic()
         node.annotate(peer, ingress="7M", egress="100M")
-        at = node.wait(peer, "BandwidthChanged", since=asked).at
-        changed = at - asked - stalls.longest(asked, at)
+        changed = stalls.took(asked, node.wait(peer, "BandwidthChanged", since=asked).at)
         again = time.monotonic()
         node.annotate(peer, **BOTH)
         node.wait(peer, "BandwidthChanged", since=again)  # a look that finds the removal as well tells of this alone
         removing = time.monotonic()
         peer.run("tc", "qdisc", "del", "dev", "eth0", "clsact")
         removed = time.monotonic()
-        at = node.wait(peer, "BandwidthRepaired", since=removing).at
-        repaired = at - removed - stalls.longest(removed, at)
+        repaired = stalls.took(removed, node.wait(peer, "BandwidthRepaired", since=removing).at)
     print(f"UNDER A FLOOD a change took {changed:.3f} s, a repair {repaired:.2f} s")
     clock.until(lambda: (state(limited), state(peer)) == before, seconds=10)
     assert changed < 0.5 * SECOND

@@ -73,15 +73,18 @@ def put_back(node: Node, limited: Pod, command: str, wanted: dict[str, str]) -> 
     node.start(limited, **wanted)
     before = state(limited)
     lab.sleep(0.5)
-    began = time.monotonic()
-    change(limited, command)
-    done = time.monotonic()
-    told = node.wait(limited, "BandwidthRepaired", since=began)
-    # At the first repair, more of what one change did may be yet to come.
-    as_before = clock.until(lambda: state(limited) == before, seconds=10, show=lambda: state(limited) ^ before)
-    print(f"REPAIRED after {told.at - done:.2f} s, all of it after {as_before - done:.2f}: {told.notice.message}")
-    assert told.at - done < SECOND
-    assert as_before - done < SECOND
+    # What the one CPU was away for is not held against it.
+    with clock.Stalls.noted() as stalls:
+        began = time.monotonic()
+        change(limited, command)
+        done = time.monotonic()
+        told = node.wait(limited, "BandwidthRepaired", since=began)
+        # At the first repair, more of what one change did may be yet to come.
+        as_before = clock.until(lambda: state(limited) == before, seconds=10, show=lambda: state(limited) ^ before)
+    first, whole = stalls.took(done, told.at), stalls.took(done, as_before)
+    print(f"REPAIRED after {first:.2f} s, all of it after {whole:.2f}: {told.notice.message}")
+    assert first < SECOND
+    assert whole < SECOND
 
 
 def change(pod: Pod, command: str) -> None:
@@ -111,7 +114,7 @@ def test_limits_that_somebody_wrote_into_the_map_are_written_back_within_two_sec
     shaper: Shaper, node: Node, limited: Pod, value: bytes
 ) -> None:
     node.start(limited, **BOTH)
-    with intruder(shaper) as maps:
+    with intruder(shaper) as maps, clock.Stalls.noted() as stalls:
         bucket = bucket_of(shaper, limited)
         held = maps.read_limit(bucket)
         began = time.monotonic()
@@ -119,7 +122,7 @@ def test_limits_that_somebody_wrote_into_the_map_are_written_back_within_two_sec
         told = node.wait(limited, "BandwidthRepaired", since=began)
         print(f"REPAIRED after {told.at - began:.2f} s: {told.notice.message}")
         assert maps.read_limit(bucket) == held
-    assert told.at - began < 2 * SECOND
+    assert stalls.took(began, told.at) < 2 * SECOND
 
 
 def test_what_somebody_wrote_into_a_free_slot_is_cleared(shaper: Shaper, node: Node, limited: Pod) -> None:
@@ -153,12 +156,13 @@ def test_a_foreign_qdisc_stays_and_when_it_goes_the_conflict_is_over(node: Node,
     assert node.controller.wanted() == (1, 0, 1, 0)
     assert limited.tc().count("ipvlan-bandwidth:") == 2
     assert "tbf 1:" in limited.tc()
-    began = time.monotonic()
-    limited.run("tc", "qdisc", "del", "dev", "eth0", "root")
-    done = time.monotonic()
-    told = node.wait(limited, "BandwidthLimited", since=began)
+    with clock.Stalls.noted() as stalls:
+        began = time.monotonic()
+        limited.run("tc", "qdisc", "del", "dev", "eth0", "root")
+        done = time.monotonic()
+        told = node.wait(limited, "BandwidthLimited", since=began)
     assert "what stood in the way is gone" in told.notice.message
-    assert told.at - done < SECOND
+    assert stalls.took(done, told.at) < SECOND
     assert "fq 1bd0: dev eth0" in limited.tc()
 
 
@@ -196,10 +200,12 @@ def test_an_ingress_qdisc_that_excludes_clsact_is_a_conflict_until_it_goes(node:
     assert limited.tc() == before
     assert [told.notice.reason for told in node.told] == ["Conflict"]
     assert node.controller.wanted() == (1, 0, 0, 1)
-    began = time.monotonic()
-    limited.run("tc", "qdisc", "del", "dev", "eth0", "ingress")
-    done = time.monotonic()
-    assert node.wait(limited, "BandwidthLimited", since=began).at - done < SECOND
+    with clock.Stalls.noted() as stalls:
+        began = time.monotonic()
+        limited.run("tc", "qdisc", "del", "dev", "eth0", "ingress")
+        done = time.monotonic()
+        told = node.wait(limited, "BandwidthLimited", since=began)
+    assert stalls.took(done, told.at) < SECOND
     assert node.controller.wanted() == (1, 1, 0, 0)
     assert lab.transfer(peer, limited, seconds=2).goodput < 20
 

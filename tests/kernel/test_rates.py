@@ -1,5 +1,6 @@
 """The figures: what a limit lets TCP carry, from the first second on, in each direction."""
 
+import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -80,7 +81,7 @@ def test_packets_of_64_kib_keep_a_low_limit_however_many_come(  # noqa: PLR0917 
 def test_a_limit_on_one_side_leaves_the_other_free(shaper: Shaper, limited: Pod, peer: Pod) -> None:
     shaper.shape(limited.uid, limited.netns, limits(egress="10M"))
     assert transfer(peer, limited, seconds=2).goodput > 100
-    assert transfer(limited, peer, seconds=2).goodput < 10
+    assert 5 < transfer(limited, peer, seconds=2).goodput < 10
 
 
 def test_a_pod_on_the_same_master_is_limited_as_any_other(shaper: Shaper, limited: Pod) -> None:
@@ -114,10 +115,10 @@ def test_a_paced_flow_keeps_its_rate_beside_a_bulk_flow(shaper: Shaper, limited:
     assert paced.reaches(9.5), paced
 
 
-def test_no_100_ms_window_of_the_best_of_three_transfers_exceeds_the_limit_from_the_first_packet_on(
+def test_no_100_ms_window_of_most_transfers_exceeds_the_limit_from_the_first_packet_on(
     shaper: Shaper, limited: Pod, peer: Pod
 ) -> None:
     """A machine that stands still for longer than lab.STALL_NS holds packets back, and lets them go in one window."""
     shaper.shape(limited.uid, limited.netns, limits(egress="100M"))
     windows = [lab.largest_window(limited, peer, window_seconds=0.1, seconds=2) for _ in range(3)]
-    assert min(windows) <= 105, f"{windows} Mbit/s in one window of 100 ms"
+    assert statistics.median(windows) <= 105, f"{windows} Mbit/s in one window of 100 ms"

@@ -10,7 +10,6 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +43,20 @@ def listening(port: int) -> bool:
 
 @asynccontextmanager
 async def bounded(
-    monkeypatch: pytest.MonkeyPatch, bounds: Bounds | None = None, **settings: Any
+    monkeypatch: pytest.MonkeyPatch,
+    bounds: Bounds | None = None,
+    made: list[BoundedServer] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Running]:
-    monkeypatch.setattr(server, "BoundedServer", partial(BoundedServer, bounds=bounds or Bounds()))
+    """In `made`, the first is the one for API servers."""
+
+    def making(*arguments: Any, **keywords: Bounds) -> BoundedServer:
+        fresh = BoundedServer(*arguments, **{"bounds": bounds or Bounds(), **keywords})
+        if made is not None:
+            made.append(fresh)
+        return fresh
+
+    monkeypatch.setattr(server, "BoundedServer", making)
     async with running(FakeApi(namespace("shop", "kube-system.ipvlan")), **settings) as up:
         await up.ready()
         yield up
@@ -85,7 +95,9 @@ async def test_a_connection_that_waits_for_its_answer_is_never_ended_and_a_new_o
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     body = json.dumps(review(GOOD, where="slow")).encode()
-    async with bounded(monkeypatch, Bounds(connections=2)) as up:
+    made: list[BoundedServer] = []
+    async with bounded(monkeypatch, Bounds(connections=2), made) as up:
+        connections = made[0]._connections
         answers, get = asyncio.Event(), up.api.get
 
         async def slowly(path: str) -> dict[str, Any]:
@@ -96,10 +108,12 @@ async def test_a_connection_that_waits_for_its_answer_is_never_ended_and_a_new_o
         busy = [await Raw.to(up) for _ in range(2)]
         for each in busy:
             each.writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-            await each.writer.drain()
-        await asyncio.sleep(0.3)
+        await until(lambda: len(connections._busy) == 2)
+        looks: list[None] = []
+        end_one = connections._end_one
+        monkeypatch.setattr(connections, "_end_one", lambda: looks.append(end_one()))
         waiting = asyncio.create_task(Raw.to(up))
-        await asyncio.sleep(0.3)
+        await until(lambda: len(looks) > 100)
         assert not waiting.done()
         answers.set()
         for each in busy:
@@ -112,12 +126,12 @@ async def test_a_connection_that_waits_for_its_answer_is_never_ended_and_a_new_o
 async def test_at_the_bound_the_request_that_has_been_coming_for_longest_makes_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with bounded(monkeypatch, Bounds(connections=3)) as up:
+    made: list[BoundedServer] = []
+    async with bounded(monkeypatch, Bounds(connections=3), made) as up:
         slow = [await Raw.to(up) for _ in range(3)]
-        for each in slow:
+        for number, each in enumerate(slow, 1):
             each.writer.write(REQUEST[:-1])
-            await each.writer.drain()
-            await asyncio.sleep(0.2)
+            await until(lambda number=number: len(made[0]._connections._busy) == number)
         late = await Raw.to(up)
         await admitted(late)
         await slow[0].is_closed()
@@ -287,9 +301,10 @@ async def test_no_admission_fails_while_replicas_are_replaced_one_by_one(monkeyp
 
 
 async def test_one_request_of_a_connection_is_read_ahead_of_its_answers_and_all_are_answered() -> None:
-    answer = asyncio.Event()
+    asked, answer = asyncio.Event(), asyncio.Event()
 
     async def handler(_: web.BaseRequest) -> web.StreamResponse:
+        asked.set()
         await answer.wait()
         return web.Response()
 
@@ -298,9 +313,9 @@ async def test_one_request_of_a_connection_is_read_ahead_of_its_answers_and_all_
     await here.listen("127.0.0.1", port)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(8 * REQUEST)
-    await writer.drain()
-    await asyncio.sleep(0.2)
+    await asked.wait()
     (connection,) = here._connections._server.connections
+    await until(lambda: bool(connection._messages))
     assert len(connection._messages) == 1
     answer.set()
     for _ in range(8):
