@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from webhook import version
+from webhook import arguments, version
 from webhook.logs import configure_logging
 
 NETNS_FOLDER = Path("/run/netns")
@@ -68,28 +68,40 @@ def _parser() -> argparse.ArgumentParser:
         description="Keeps the bandwidth of this node's Pods on ipvlan at what their annotations say.",
     )
     version.add_argument(parser)
-    parser.add_argument("--log-level", default="info", choices=LOG_LEVELS, help="what is logged [%(default)s]")
+    parser.add_argument("--log-level", default="info", choices=LOG_LEVELS, help="what is logged (default: %(default)s)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run on a node, as the DaemonSet does")
-    run.add_argument("--node", default=os.environ.get("NODE_NAME", ""), help="this node's name [NODE_NAME]")
+    _node(run, "this node's name")
     run.add_argument(
-        "--nri-socket", type=Path, default=Path("/var/run/nri/nri.sock"), help="the runtime's NRI socket [%(default)s]"
+        "--nri-socket",
+        type=Path,
+        default=Path("/var/run/nri/nri.sock"),
+        metavar="PATH",
+        help="the runtime's NRI socket (default: %(default)s)",
     )
-    run.add_argument("--listen", default="", help="address for metrics [all]")
-    run.add_argument("--port", type=int, default=9745, help="port for metrics [%(default)s]")
+    run.add_argument("--listen", default="", metavar="ADDRESS", help="address for metrics (default: all)")
+    for name, default, what in (
+        ("--port", 9745, "port for metrics"),
+        ("--probe-port", 9746, "port of 127.0.0.1 for kubelet's probes"),
+    ):
+        help_text = f"{what} (default: %(default)s)"
+        run.add_argument(name, type=arguments.port, default=default, metavar="PORT", help=help_text)
     run.add_argument(
-        "--probe-port", type=int, default=9746, help="port of 127.0.0.1 for kubelet's probes [%(default)s]"
+        "--slots",
+        type=_slots,
+        default=256,
+        metavar="NUMBER",
+        help="the most Pods limited at once (default: %(default)s)",
     )
-    run.add_argument("--slots", type=_slots, default=256, help="the most Pods limited at once [%(default)s]")
-    run.add_argument("--log-level", default=argparse.SUPPRESS, choices=LOG_LEVELS, help="what is logged [info]")
+    run.add_argument(
+        "--log-level", default=argparse.SUPPRESS, choices=LOG_LEVELS, help="what is logged (default: info)"
+    )
     run.set_defaults(call=_run)
 
     observe = commands.add_parser("observe", help="print what the kernel holds for each limited Pod of this node")
     observe.add_argument("--json", action="store_true", help="as JSON, for programs")
-    observe.add_argument(
-        "--node", default=os.environ.get("NODE_NAME", ""), help="to ask the API server for Pods' names"
-    )
+    _node(observe, "the node whose Pods' names to ask the API server for")
     _folder(observe)
     observe.set_defaults(call=_observe)
 
@@ -99,16 +111,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _node(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--node",
+        default=os.environ.get("NODE_NAME", ""),
+        metavar="NAME",
+        help=f"{what} (if not given: the environment variable NODE_NAME)",
+    )
+
+
 def _folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--netns-folder", type=Path, default=NETNS_FOLDER, help="where the runtime keeps Pods' netns [%(default)s]"
+        "--netns-folder",
+        type=Path,
+        default=NETNS_FOLDER,
+        metavar="FOLDER",
+        help="where the runtime keeps Pods' network namespaces (default: %(default)s)",
     )
 
 
 def _slots(text: str) -> int:
     # A filter's class id reaches the program as 16 bits, and a slot takes two.
-    most = 32_000
-    value = int(text)
-    if not 1 <= value <= most:
-        raise argparse.ArgumentTypeError(f"must be from 1 to {most}: a filter's class id has 16 bits, a slot takes two")
-    return value
+    return arguments.whole(text, 1, 32_000, "number of slots")

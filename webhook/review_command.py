@@ -148,8 +148,9 @@ def _flat(document: Any, depth: int) -> Iterator[dict[str, Any]]:
     elif kind is not None and kind != "List":
         yield document
     else:
-        shown = "none" if kind is None else quoted(kind)
-        raise Unreadable(f"kind is {shown}: expected objects of Kubernetes, or a List of them")
+        if kind is None:
+            raise Unreadable("this is not a Kubernetes object: it has no `kind`")
+        raise Unreadable(f"kind is {quoted(kind)}: expected objects of Kubernetes, or a List of them")
 
 
 def _template(document: Mapping[str, Any]) -> dict[str, Any] | None:

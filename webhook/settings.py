@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from certs.credentials import Lifetimes
+from webhook import arguments
 from webhook.endpoint import ConfigurationError
 
 _DURATION: Final = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
@@ -56,21 +57,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The settings of `serve`; their defaults are those of the manifests."""
     parser.epilog = _CERTIFICATES
     parser.add_argument("--listen", metavar="ADDRESS", help="address to listen on (default: all)")
-    parser.add_argument("--port", type=int, default=8443, help="HTTPS port for API servers (default: %(default)s)")
-    parser.add_argument(
-        "--health-port", type=int, default=8080, help="HTTP port for health and metrics (default: %(default)s)"
-    )
-    parser.add_argument("--namespace", default="ipvlan-bandwidth", help="where it is installed (default: %(default)s)")
-    parser.add_argument("--service", default="webhook", help="its Service there (default: %(default)s)")
-    parser.add_argument(
-        "--deployment", default="webhook", help="its Deployment there, which events are about (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--secret", default="webhook-certs", help="the Secret to keep its certificates in (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--configuration", default="ipvlan-bandwidth", help="its MutatingWebhookConfiguration (default: %(default)s)"
-    )
+    for name, default, what in (
+        ("--port", 8443, "HTTPS port for API servers"),
+        ("--health-port", 8080, "HTTP port for health and metrics"),
+    ):
+        help_text = f"{what} (default: %(default)s)"
+        parser.add_argument(name, type=arguments.port, default=default, metavar="PORT", help=help_text)
+    for name, called, what in (
+        ("--namespace", "ipvlan-bandwidth", "where it is installed"),
+        ("--service", "webhook", "its Service there"),
+        ("--deployment", "webhook", "its Deployment there, which events are about"),
+        ("--secret", "webhook-certs", "the Secret to keep its certificates in"),
+        ("--configuration", "ipvlan-bandwidth", "its MutatingWebhookConfiguration"),
+    ):
+        parser.add_argument(name, default=called, metavar="NAME", help=f"{what} (default: %(default)s)")
     parser.add_argument(
         "--also-named",
         action="append",
@@ -81,16 +81,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_certificates(parser)
     parser.add_argument(
         "--drain-seconds",
-        type=float,
+        type=arguments.seconds,
         default=5.0,
-        help="how long to go on answering after SIGTERM, while the Service's endpoints change (default: %(default)s)",
+        metavar="SECONDS",
+        help="how long to go on answering after SIGTERM, while the Service's endpoints change (default: %(default)g)",
     )
     parser.add_argument(
         "--linger-seconds",
-        type=float,
+        type=arguments.seconds,
         default=95.0,
+        metavar="SECONDS",
         help="how long after that to answer on connections that are still open; API servers close theirs after 90 s "
-        "without use (default: %(default)s)",
+        "without use (default: %(default)g)",
     )
     parser.add_argument(
         "--log-level",
@@ -119,10 +121,11 @@ def _add_certificates(parser: argparse.ArgumentParser) -> None:
         )
     parser.add_argument(
         "--recheck-seconds",
-        type=float,
+        type=arguments.seconds,
         default=60.0,
+        metavar="SECONDS",
         help="how often to see that certificate and caBundle are as they should be, beside watching them "
-        "(default: %(default)s)",
+        "(default: %(default)g)",
     )
 
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,7 +139,10 @@ def test_the_reference_has_every_flag_and_no_other(heading: str, parser: argpars
 @pytest.mark.parametrize("action", webhook_parser()._actions, ids=lambda action: action.dest)
 def test_the_defaults_of_the_reference_are_the_webhooks(action: argparse.Action) -> None:
     if isinstance(action.default, str | int | float) and action.option_strings and action.dest != "help":
-        assert f"`{action.option_strings[0]} {action.default:{'g' if action.type is float else ''}}`" in REFERENCE
+        assert (
+            f"`{action.option_strings[0]} {action.default:{'g' if isinstance(action.default, float) else ''}}`"
+            in REFERENCE
+        )
 
 
 def families(registry: CollectorRegistry) -> Iterator[str]:
@@ -188,3 +192,11 @@ def test_every_feature_of_the_kernel_is_told_of_as_the_reconciler_does(feature: 
     _, _, option, modules, vital, _, _ = (cell.strip() for cell in row.split("|"))
     wanted = REQUIREMENTS[feature]
     assert (option, modules, vital) == (wanted.option, wanted.modules, "yes" if wanted.is_vital else "no")
+
+
+def test_the_pure_modules_of_the_makefile_are_those_that_may_do_no_io() -> None:
+    (listed,) = re.findall(r"^PURE := ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    covered = {path.replace("/", ".") for path in re.findall(r"([\w/]+)\.py", listed)}
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (core,) = [each for each in contracts if each["name"] == "the functional core does no I/O"]
+    assert covered == set(core["source_modules"])

@@ -30,12 +30,19 @@ def test_run_needs_to_know_which_node_it_is_on(monkeypatch, capsys):
     assert "NODE_NAME" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("slots", ["0", "40000"])
+@pytest.mark.parametrize("slots", ["0", "40000", "abc"])
 def test_slots_are_bounded_by_the_class_id(slots, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["run", "--slots", slots])
     assert ended.value.code == 2
-    assert "16 bits" in capsys.readouterr().err
+    assert f"'{slots}' is no number of slots: a whole number from 1 to 32000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "observe"])
+def test_help_says_where_the_nodes_name_is_taken_from(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert "(if not given: the environment variable NODE_NAME)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_observe_and_clean_of_an_empty_node(tmp_path, capsys):

@@ -51,3 +51,21 @@ def test_lifetimes_can_be_so_short_that_a_test_sees_a_rotation() -> None:
 def test_lifetimes_that_leave_no_time_to_rotate_are_refused_with_the_figures(arguments: list[str], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         settings_of(parsed(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("--port=70000", "'70000' is no port"),
+        ("--health-port=-5", "'-5' is no port"),
+        ("--drain-seconds=nan", "'nan' is no time"),
+        ("--linger-seconds=-3", "'-3' is no time"),
+        ("--recheck-seconds=a", "'a' is no time"),
+    ],
+)
+def test_flags_that_are_no_ports_and_times_are_refused(
+    argument: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parsed(argument)
+    assert f"argument {argument.split('=', maxsplit=1)[0]}: {says}" in capsys.readouterr().err
