@@ -7,10 +7,12 @@ import logging
 import secrets
 import signal
 import time
+from collections.abc import Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from reconciler import pods
 from reconciler.controller import Controller
@@ -48,6 +50,59 @@ class Settings:
     slots: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What works together; `executor` is the one thread for all work on the kernel."""
+
+    metrics: Metrics
+    api: KubeApi
+    events: Events
+    executor: ThreadPoolExecutor
+    monitor: Monitor
+    controller: Controller
+    kernel_check: KernelCheck
+    patrol: Patrol
+    reflector: Reflector
+    watch_check: WatchCheck
+    runtime: NriPlugin
+    runtime_check: RuntimeCheck
+
+    def why_not_ready(self) -> str | None:
+        """For kubelet."""
+        checks = self.kernel_check, self.runtime_check, self.watch_check
+        reason = next((found for check in checks if (found := check.why_not_ready())), None)
+        if reason is None and not self.controller.ready:
+            reason = "the BPF program is not loaded yet"
+        return self.controller.trouble or reason
+
+    async def before_scrape(self) -> None:
+        """What is counted only when somebody asks."""
+        self.metrics.pods.show(await self.controller.upkeep.counters(), self.patrol.unshaped())
+        for state, count in self.controller.wanted()._asdict().items():
+            self.metrics.wanted.labels(state=state).set(count)
+        self.metrics.connected.set(self.runtime.connected)
+
+    def on_changes(self, heard: Changes) -> None:
+        """Something of Pods' networks is another."""
+        self.controller.on_netns_changed(heard.netns_paths)
+        if heard.overrun:
+            self.controller.on_overrun()
+
+    def work(self) -> Iterable[Coroutine[Any, Any, None]]:
+        """All that goes on for ever, but for posting events."""
+        return (
+            self.runtime.run(after=self.controller.prepare),
+            self.reflector.run(),
+            self.controller.run(),
+            self.controller.upkeep.run_collector(),
+            self.controller.upkeep.run_audits(),
+            self.patrol.run(),
+            self.kernel_check.run(),
+            self.runtime_check.run(),
+            self.watch_check.run(),
+        )
+
+
 async def run(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. The shaping stays in the kernel: limits hold while nobody watches."""
     loop = asyncio.get_running_loop()
@@ -57,8 +112,33 @@ async def run(settings: Settings) -> None:
     if await take_turn(stopping, settings.nri_socket.parent) is None:
         return
     # The turn ends with the process: the thread that works on the kernel may outlast this function.
+    parts = _built(settings, await KubeApi.connect(user_agent="ipvlan-bandwidth-reconciler"))
+    listener = Listener(parts.monitor, parts.on_changes)
+    pages = Pages(why_not_ready=parts.why_not_ready, before_scrape=parts.before_scrape, registry=parts.metrics.registry)
+    servers = await listen(pages.handle, settings.host, settings.port, settings.probe_port)
+    log.info(
+        "started",
+        extra={"version": VERSION, "revision": REVISION, "node": settings.node, "slots": settings.slots},
+    )
+    try:
+        async with asyncio.TaskGroup() as group:
+            work = [group.create_task(forever) for forever in (*parts.work(), *map(BoundedServer.accepting, servers))]
+            posting = group.create_task(parts.events.run())
+            await stopping.wait()
+            await parts.events.finish(posting)
+            for task in work:
+                task.cancel()
+    finally:
+        listener.close()
+        await asyncio.gather(*map(BoundedServer.close, servers))
+        await parts.api.close()
+        parts.monitor.close()
+        parts.executor.shutdown(wait=False, cancel_futures=True)
+    log.info("stopped; limits stay in force")
+
+
+def _built(settings: Settings, api: KubeApi) -> _Parts:
     metrics = Metrics()
-    api = await KubeApi.connect(user_agent="ipvlan-bandwidth-reconciler")
     events = Events(
         api,
         node=settings.node,
@@ -68,7 +148,7 @@ async def run(settings: Settings) -> None:
         suffix=lambda: secrets.token_hex(8),
         on_dropped=metrics.events_dropped.inc,
     )
-    # One thread for all work on the kernel: a plan is made and carried out with nothing of ours in between.
+    # One thread: a plan is made and carried out with nothing of ours in between.
     executor = ThreadPoolExecutor(1, thread_name_prefix="kernel")
     monitor = Monitor()
     starting = Starting(settings.slots, NETNS_FOLDER)
@@ -82,8 +162,6 @@ async def run(settings: Settings) -> None:
         sleep=asyncio.sleep,
         monotonic=time.monotonic,
     )
-    kernel_check = KernelCheck(probe, tell_node=events.tell_node, gauge=metrics.kernel_lacks, sleep=asyncio.sleep)
-    patrol = Patrol(controller, events=events, sleep=asyncio.sleep)
     reflector = Reflector(
         api,
         "/api/v1/pods",
@@ -93,67 +171,25 @@ async def run(settings: Settings) -> None:
         on_event=controller.on_pod_event,
         on_restart=metrics.watch_restarts.inc,
     )
-    watch_check = WatchCheck(reflector, gauge=metrics.watch_connected, tell_node=events.tell_node, sleep=asyncio.sleep)
     runtime = NriPlugin(controller, socket_path=str(settings.nri_socket))
-
-    runtime_check = RuntimeCheck(
-        lambda: runtime.connected,
-        trouble=lambda: runtime.trouble,
-        socket_path=str(settings.nri_socket),
-        tell_node=events.tell_node,
-        sleep=asyncio.sleep,
+    tell_node, sleep = events.tell_node, asyncio.sleep
+    return _Parts(
+        metrics=metrics,
+        api=api,
+        events=events,
+        executor=executor,
+        monitor=monitor,
+        controller=controller,
+        kernel_check=KernelCheck(probe, tell_node=tell_node, gauge=metrics.kernel_lacks, sleep=sleep),
+        patrol=Patrol(controller, events=events, sleep=sleep),
+        reflector=reflector,
+        watch_check=WatchCheck(reflector, gauge=metrics.watch_connected, tell_node=tell_node, sleep=sleep),
+        runtime=runtime,
+        runtime_check=RuntimeCheck(
+            lambda: runtime.connected,
+            trouble=lambda: runtime.trouble,
+            socket_path=str(settings.nri_socket),
+            tell_node=tell_node,
+            sleep=sleep,
+        ),
     )
-
-    def why_not_ready() -> str | None:
-        reason = kernel_check.why_not_ready() or runtime_check.why_not_ready() or watch_check.why_not_ready()
-        if reason is None and not controller.ready:
-            reason = "the BPF program is not loaded yet"
-        return controller.trouble or reason
-
-    async def before_scrape() -> None:
-        metrics.pods.show(await controller.upkeep.counters(), patrol.unshaped())
-        for state, count in controller.wanted()._asdict().items():
-            metrics.wanted.labels(state=state).set(count)
-        metrics.connected.set(runtime.connected)
-
-    def on_changes(heard: Changes) -> None:
-        controller.on_netns_changed(heard.netns_paths)
-        if heard.overrun:
-            controller.on_overrun()
-
-    listener = Listener(monitor, on_changes)
-    pages = Pages(why_not_ready=why_not_ready, before_scrape=before_scrape, registry=metrics.registry)
-    servers = await listen(pages.handle, settings.host, settings.port, settings.probe_port)
-    log.info(
-        "started",
-        extra={"version": VERSION, "revision": REVISION, "node": settings.node, "slots": settings.slots},
-    )
-    try:
-        async with asyncio.TaskGroup() as group:
-            work = [
-                group.create_task(forever)
-                for forever in (
-                    runtime.run(after=controller.prepare),
-                    reflector.run(),
-                    controller.run(),
-                    controller.upkeep.run_collector(),
-                    controller.upkeep.run_audits(),
-                    patrol.run(),
-                    kernel_check.run(),
-                    runtime_check.run(),
-                    watch_check.run(),
-                    *map(BoundedServer.accepting, servers),
-                )
-            ]
-            posting = group.create_task(events.run())
-            await stopping.wait()
-            await events.finish(posting)
-            for task in work:
-                task.cancel()
-    finally:
-        listener.close()
-        await asyncio.gather(*map(BoundedServer.close, servers))
-        await api.close()
-        monitor.close()
-        executor.shutdown(wait=False, cancel_futures=True)
-    log.info("stopped; limits stay in force")
