@@ -74,7 +74,7 @@ fuzz: setup ## looks for what breaks the webhook, for a minute; FUZZ_SECONDS=360
 test-kernel: setup ## the shaper on real ipvlan, in user-mode-linux
 	$(PYTHON) -m tests.kernel $(SECOND_CHANCE)
 
-test-kernels: setup ## the shaper's of these tests on Debian's kernels 5.10 to the newest, in QEMU (emulated, 4 CPUs, some 8 minutes each)
+test-kernels: setup ## the shaper tests on Debian's kernels 5.10 to the newest, in QEMU (emulated, 4 CPUs, some 8 minutes each)
 	@tests/setup/system.sh qemu-system-x86 xz-utils debian-archive-keyring
 	@tests/setup/kernels.sh $(KERNELS)
 	$(PYTHON) -m tests.kernel $(addprefix --kernel ,$(KERNELS)) $(KERNEL_TESTS:%=tests/kernel/test_%.py)
