@@ -49,10 +49,11 @@ def test_what_another_pod_of_the_node_stamped_for_later_comes_in_at_once(shaper:
     shaper.shape(limited.uid, limited.netns, limits(ingress="10M"))
     with (
         lab.pod("neighbour", "eA", "172.51.0.101") as neighbour,
-        lab.Module(limited, "tests.kernel.udp", "times", "3") as receiving,
+        lab.Module(neighbour, "tests.kernel.udp", "later", limited.address, "20", "600") as sending,
+        lab.Module(limited, "tests.kernel.udp", "times", "5") as receiving,
     ):
-        with lab.Module(neighbour, "tests.kernel.udp", "later", limited.address, "20", "600") as sending:
-            sending.lines()
+        sending.go()
+        sending.lines()
         assert len(receiving.lines()) == 20
 
 

@@ -7,7 +7,7 @@ kernel's receive time, and the wall and the monotonic clock when it was read (ns
 many flows of full packets, so much together, once a line is read. segments ADDRESS EACH SECONDS: packets of 43 segments
 (UDP_SEGMENT), of four flows, so many a second of each, once a line is read. echo SECONDS: answers. ask ADDRESS TIMES:
 asks that, each time from another port; prints the ms that each answer took. later ADDRESS TIMES SECONDS: sends that
-often, each time from another port, what is to leave only so many seconds later (SO_TXTIME).
+often, each time from another port, what is to leave only so many seconds later (SO_TXTIME), once a line is read.
 """
 
 import contextlib
@@ -145,6 +145,7 @@ def ask(address: str, number: str) -> None:
 
 def later(address: str, number: str, seconds: str) -> None:
     print("ready", flush=True)
+    sys.stdin.readline()
     for _ in range(int(number)):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.setsockopt(socket.SOL_SOCKET, SO_TXTIME, struct.pack("Ii", time.CLOCK_MONOTONIC, 0))
