@@ -107,13 +107,13 @@ def _plugins(folder: Path, settings: Settings) -> None:
 
 
 def _configuration(root: Path, paths: Layout, settings: Settings, node: int) -> None:
-    kubernetes, cni = root / "etc/kubernetes", root / "etc/cni/net.d"
-    for folder in (kubernetes, cni, root / "etc/cluster"):
+    kubernetes, cni = root / "etc/kubernetes", root / "etc/cni"
+    for folder in (kubernetes, cni / "net.d", cni / "multus/net.d", root / "etc/cluster"):
         folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(paths.pki / "ca.crt", kubernetes / "ca.crt")
     shutil.copy(paths.pki / f"node{node}.conf", kubernetes / "kubelet.conf")
     shutil.copy(paths.pki / "multus.conf", kubernetes / "multus.conf")
-    for old in cni.iterdir():
+    for old in (*(cni / "net.d").iterdir(), *(cni / "multus/net.d").iterdir()):
         old.unlink()
     for name, config in cni_configuration(node, real_multus=settings.multus is not None).items():
         (cni / name).write_text(json.dumps(config, indent=2))
@@ -127,10 +127,11 @@ def _configuration(root: Path, paths: Layout, settings: Settings, node: int) -> 
 
 
 def cni_configuration(node: int, *, real_multus: bool) -> dict[str, dict[str, Any]]:
-    """Files of /etc/cni/net.d. The first is what the runtime takes; the others are for it to delegate to.
+    """Files of /etc/cni. In `net.d` the first is what the runtime takes, and the other what that delegates to.
 
     host-local knows only its own node, so the ipvlan network has a range of its own on each: the
-    NetworkAttachmentDefinition leaves its configuration empty, which means the file here of that name.
+    NetworkAttachmentDefinition leaves its configuration empty, which means the file of that name in the folder that
+    Multus reads when its own configuration names none.
     """
     third = 10 + node
     ipvlan_range = {
@@ -150,19 +151,18 @@ def cni_configuration(node: int, *, real_multus: bool) -> dict[str, dict[str, An
         "name": "multus-cni-network",
         "type": "multus" if real_multus else "multus-standin",
         "kubeconfig": "/etc/kubernetes/multus.conf",
-        "confDir": "/etc/cni/net.d",
         "cniDir": "/var/lib/cni/multus",
         "binDir": "/opt/cni/bin",
         "clusterNetwork": "/etc/cni/net.d/10-cluster.conflist",
     }
     return {
-        "00-multus.conf": multus,
-        "10-cluster.conflist": {
+        "net.d/00-multus.conf": multus,
+        "net.d/10-cluster.conflist": {
             "cniVersion": CNI_VERSION,
             "name": "cluster",
             "plugins": [{"type": "ptp", "ipam": primary_ipam}],
         },
-        "20-ipvlan.conflist": {
+        "multus/net.d/ipvlan.conflist": {
             "cniVersion": CNI_VERSION,
             "name": "ipvlan",
             "plugins": [{"type": "ipvlan", "master": "ens192", "mode": "l2", "ipam": ipvlan_ipam}],

@@ -40,6 +40,8 @@ const (
 	networkStatusAnnotation  = "k8s.v1.cni.cncf.io/network-status"
 	// multusNamespace is where a name without a namespace is looked up: Multus' own namespace.
 	multusNamespace = "kube-system"
+	// defaultConfDir is Multus' own (pkg/types/conf.go), which its DaemonSets leave as it is. It is not the runtime's.
+	defaultConfDir = "/etc/cni/multus/net.d"
 )
 
 // attachmentName is what Multus takes as either part of NAMESPACE/NAME (pkg/k8sclient, parsePodNetworkObjectName): a
@@ -56,7 +58,7 @@ type netConf struct {
 }
 
 func loadConf(data []byte) (*netConf, error) {
-	conf := &netConf{ConfDir: "/etc/cni/net.d", CNIDir: "/var/lib/cni/multus", BinDir: "/opt/cni/bin"}
+	conf := &netConf{ConfDir: defaultConfDir, CNIDir: "/var/lib/cni/multus", BinDir: "/opt/cni/bin"}
 	if err := json.Unmarshal(data, conf); err != nil {
 		return nil, fmt.Errorf("multus-standin: its configuration is no JSON: %w", err)
 	}
