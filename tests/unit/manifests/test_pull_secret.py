@@ -1,23 +1,17 @@
 """The overlay of docs/operations.md for a registry that asks who pulls, as kubectl renders it."""
 
 import os
-import re
 import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.unit.manifests.test_manifests import CERT_MANAGER, MANIFESTS, ROOT, kubectl, rendered
+from tests.unit.manifests.overlays import block
+from tests.unit.manifests.test_manifests import CERT_MANAGER, MANIFESTS, kubectl, rendered
 
-IMAGES = (ROOT / "docs/operations.md").read_text().split("\n## ")[1]
+OPERATIONS = "docs/operations.md"
 OWN, CLEAN = "ipvlan-bandwidth", "ipvlan-bandwidth-clean"
-
-
-def block(words: str) -> str:
-    """What is indented as code and has these words in it."""
-    (found,) = [each for each in re.findall(r"(?:^    .*\n)+", IMAGES, re.MULTILINE) if words in each]
-    return str(found)
 
 
 @pytest.mark.parametrize(
@@ -32,10 +26,10 @@ def block(words: str) -> str:
 def test_each_pod_names_a_secret_that_comes_after_its_namespace_and_before_it(
     folder: Path, namespace: str, owners: set[str], tmp_path: Path
 ) -> None:
-    overlay = re.sub(r"^    ", "", block("imagePullSecrets"), flags=re.MULTILINE)
+    overlay = block(OPERATIONS, "Images", "imagePullSecrets")
     there = os.path.relpath(folder, tmp_path.resolve())
     (tmp_path / "kustomization.yaml").write_text(overlay.replace("../manifests", there))
-    printed = block("create secret").replace("\\\n", "").replace(f"-n {OWN}", f"-n {namespace}")
+    printed = block(OPERATIONS, "Images", "create secret").replace("\\\n", "").replace(f"-n {OWN}", f"-n {namespace}")
     command, *arguments = shlex.split(printed)
     assert command == "kubectl"
     secret = subprocess.run([kubectl(), *arguments], capture_output=True, text=True, check=True).stdout

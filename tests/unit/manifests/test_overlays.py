@@ -1,0 +1,107 @@
+"""The patches that the documentation gives, as kubectl renders them over either installation."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.cli import _parser
+from tests.unit.manifests.overlays import block, patched
+from tests.unit.manifests.test_manifests import CERT_MANAGER, MANIFESTS, Object, one
+from webhook.settings import add_arguments, settings_of
+
+OPERATIONS, REFERENCE = "docs/operations.md", "docs/reference.md"
+AWAY = "Where the API server does not reach the webhook"
+
+each_installation = pytest.mark.parametrize("folder", [MANIFESTS, CERT_MANAGER], ids=["manifests", "cert-manager"])
+
+
+def container(workload: Object) -> Object:
+    (only,) = workload["spec"]["template"]["spec"]["containers"]
+    return dict(only)
+
+
+def webhook_arguments(said: list[str]) -> Any:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add_arguments(parser)
+    assert said[:4] == ["python3", "-m", "webhook", "serve"]
+    return settings_of(parser.parse_args(said[4:]))
+
+
+def listens(workload: Object) -> dict[str, int]:
+    """By the name of each port, where the program listens by its flags."""
+    only = container(workload)
+    said = [*only["command"], *only.get("args", [])]
+    if workload["kind"] == "DaemonSet":
+        assert said[:4] == ["python3", "-m", "reconciler", "run"]
+        args = _parser().parse_args(said[3:])
+        return {"http": args.port, "probes": args.probe_port}
+    settings = webhook_arguments(said)
+    return {"https": settings.port, "http": settings.health_port}
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A block of the documentation, and the ports that it gives a program, by name."""
+
+    page: str
+    heading: str
+    words: str
+    listening: dict[str, int]
+
+    @property
+    def workload(self) -> tuple[str, str]:
+        return ("DaemonSet", "reconciler") if "probes" in self.listening else ("Deployment", "webhook")
+
+
+MOVED = {
+    "gke": Moved(OPERATIONS, AWAY, "--port=10250", {"https": 10250, "http": 8080}),
+    "eks": Moved(OPERATIONS, AWAY, "hostNetwork", {"https": 9743, "http": 9744}),
+    "reconciler": Moved(REFERENCE, "Settings", "--probe-port", {"http": 9845, "probes": 9846}),
+}
+
+
+@each_installation
+@pytest.mark.parametrize("moved", MOVED.values(), ids=MOVED)
+def test_with_other_ports_all_find_the_program_where_it_listens(moved: Moved, folder: Path, tmp_path: Path) -> None:
+    applied = patched(block(moved.page, moved.heading, moved.words), folder, tmp_path)
+    kind, name = moved.workload
+    listening = moved.listening
+    workload = one(kind, name, applied)
+    assert listens(workload) == listening
+    before, after = container(one(kind, name)), container(workload)
+    assert [port["name"] for port in after["ports"]] == [port["name"] for port in before["ports"]]
+    assert {port["name"]: port["containerPort"] for port in after["ports"]} == listening
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert after[probe] == before[probe]
+        assert after[probe]["httpGet"]["port"] in listening
+    annotations = workload["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/port"] == str(listening["http"])
+    if kind == "Deployment":
+        assert one("Service", "webhook", applied)["spec"]["ports"][0]["targetPort"] == "https"
+        ingress = one("NetworkPolicy", "webhook", applied)["spec"]["ingress"]
+        assert {port["port"] for rule in ingress for port in rule["ports"]} == {"https", "http"}
+
+
+@each_installation
+def test_on_its_nodes_network_a_replica_makes_room_for_the_next_and_meets_no_port_of_ours(
+    folder: Path, tmp_path: Path
+) -> None:
+    applied = patched(block(OPERATIONS, AWAY, "hostNetwork"), folder, tmp_path)
+    webhook = one("Deployment", "webhook", applied)
+    assert webhook["spec"]["template"]["spec"]["hostNetwork"] is True
+    assert webhook["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+    assert not {*listens(webhook).values()} & {*listens(one("DaemonSet", "reconciler", applied)).values()}
+
+
+@each_installation
+def test_other_settings_are_as_they_were_beside_a_flag(folder: Path, tmp_path: Path) -> None:
+    """With cert-manager the webhook has a flag already, which must stay."""
+    overlay = block(OPERATIONS, AWAY, "--port=10250")
+    said = container(one("Deployment", "webhook", patched(overlay, folder, tmp_path)))
+    certificates = webhook_arguments([*said["command"], *said.get("args", [])]).certificates
+    assert certificates == (Path("/certificates") if folder == CERT_MANAGER else None)
+    slots = patched(block(REFERENCE, "Settings", "--slots"), folder, tmp_path)
+    assert _parser().parse_args(container(one("DaemonSet", "reconciler", slots))["command"][3:]).slots == 512
