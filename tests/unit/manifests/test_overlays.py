@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from reconciler.cli import _parser
 from tests.unit.manifests.overlays import block, patched
-from tests.unit.manifests.test_manifests import CERT_MANAGER, MANIFESTS, Object, one
+from tests.unit.manifests.test_manifests import CERT_MANAGER, MANIFESTS, ROOT, Object, one
 from webhook.settings import add_arguments, settings_of
 
 OPERATIONS, REFERENCE = "docs/operations.md", "docs/reference.md"
@@ -105,3 +106,20 @@ def test_other_settings_are_as_they_were_beside_a_flag(folder: Path, tmp_path: P
     assert certificates == (Path("/certificates") if folder == CERT_MANAGER else None)
     slots = patched(block(REFERENCE, "Settings", "--slots"), folder, tmp_path)
     assert _parser().parse_args(container(one("DaemonSet", "reconciler", slots))["command"][3:]).slots == 512
+
+
+def strategy(overlay: str, tmp_path: Path) -> Object:
+    return dict(one("DaemonSet", "reconciler", patched(overlay, MANIFESTS, tmp_path))["spec"]["updateStrategy"])
+
+
+def test_a_large_cluster_is_updated_node_by_node_or_when_it_is_told(tmp_path: Path) -> None:
+    overlay = block(OPERATIONS, "Upgrade", "maxUnavailable")
+    assert strategy(overlay, tmp_path) == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}
+    (other,) = [word for word in (ROOT / OPERATIONS).read_text().split("`") if "OnDelete" in word]
+    loaded = yaml.safe_load(overlay)
+    loaded["patches"][0]["patch"] = f"- {other}"
+    assert strategy(yaml.safe_dump(loaded), tmp_path) == {"type": "OnDelete"}
+    # What a node's reconciler is told apart by.
+    deletes = block(OPERATIONS, "Upgrade", "delete pod")
+    (selector,) = one("DaemonSet", "reconciler")["spec"]["selector"]["matchLabels"].items()
+    assert f"-l {'='.join(selector)} " in deletes
