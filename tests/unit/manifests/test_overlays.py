@@ -10,7 +10,7 @@ import yaml
 
 from reconciler.cli import _parser
 from tests.unit.manifests.overlays import block, patched
-from tests.unit.manifests.test_manifests import CERT_MANAGER, MANIFESTS, ROOT, Object, one
+from tests.unit.manifests.test_manifests import CERT_MANAGER, INSTALLED, MANIFESTS, ROOT, Object, one
 from webhook.settings import add_arguments, settings_of
 
 OPERATIONS, REFERENCE = "docs/operations.md", "docs/reference.md"
@@ -123,3 +123,12 @@ def test_a_large_cluster_is_updated_node_by_node_or_when_it_is_told(tmp_path: Pa
     deletes = block(OPERATIONS, "Upgrade", "delete pod")
     (selector,) = one("DaemonSet", "reconciler")["spec"]["selector"]["matchLabels"].items()
     assert f"-l {'='.join(selector)} " in deletes
+
+
+@each_installation
+def test_images_of_one_architecture_run_where_they_can(folder: Path, tmp_path: Path) -> None:
+    applied = patched(block(OPERATIONS, "Images", "kubernetes.io~1arch"), folder, tmp_path)
+    for kind, name in (("Deployment", "webhook"), ("DaemonSet", "reconciler")):
+        before = one(kind, name, INSTALLED)["spec"]["template"]["spec"]["nodeSelector"]
+        after = one(kind, name, applied)["spec"]["template"]["spec"]["nodeSelector"]
+        assert after == before | {"kubernetes.io/arch": "amd64"}
