@@ -20,10 +20,14 @@ FOLDER = MANIFESTS / "monitoring"
 (GROUP,) = RULES["spec"]["groups"]
 MONITORS = objects(FOLDER / "podmonitors.yaml")
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
-_SERIES = re.compile(r"\b((?:ipvlan_bandwidth|apiserver)_[a-z_]+)(?:\{([^}]*)\})?")
+_SERIES = re.compile(r"\b((?:ipvlan_bandwidth|apiserver|kube_node)_[a-z_]+)(?:\{([^}]*)\})?")
 # Kubernetes', with its labels (k8s.io/apiserver, pkg/admission/metrics/metrics.go).
 REJECTIONS = "apiserver_admission_webhook_rejection_count"
-FOREIGN = {REJECTIONS: {"name", "type", "operation", "error_type", "rejection_code"}}
+# That of kube-state-metrics (docs/metrics/cluster/node-metrics.md).
+FOREIGN = {
+    REJECTIONS: {"name", "type", "operation", "error_type", "rejection_code"},
+    "kube_node_created": {"node"},
+}
 
 each_rule = pytest.mark.parametrize("rule", GROUP["rules"], ids=lambda rule: rule["alert"])
 
