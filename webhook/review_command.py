@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Review standard input. The exit status: 0 all allowed, 1 something refused, 2 input that cannot be read."""
+    """Review standard input. The exit status: 0 all allowed, 1 something refused, 2 cannot be read, or has no Pod."""
     try:
         output, refused = review_text(sys.stdin.buffer.read(), network=args.network)
     except Unreadable as error:

@@ -338,7 +338,7 @@ class TestCommand:
         ("arguments", "words"),
         [
             (["--help"], ["serve", "review", "COMMAND --help"]),
-            (["review", "--help"], ["--network", "exit status: 0", "< pod.yaml"]),
+            (["review", "--help"], ["--network", "exit status: 0", "or has no Pod", "< pod.yaml"]),
             (["serve", "--help"], ["--port"]),
         ],
     )
