@@ -158,6 +158,7 @@ class Controller:
 
     async def on_stop(self, pod: PodSandbox) -> None:
         """The containers of a sandbox have ended; its network goes next."""
+        self._sandboxes.stopped(pod.id)
         await self.forget(pod.id)
 
     async def forget(self, sandbox_id: str) -> None:
@@ -172,7 +173,8 @@ class Controller:
 
     async def on_remove(self, pod: PodSandbox) -> None:
         """A sandbox is gone; usually told by `on_stop` before."""
-        await self.on_stop(pod)
+        self._sandboxes.removed(pod.id)
+        await self.forget(pod.id)
 
     # -- the API server ----------------------------------------------------------------------------------------------
 

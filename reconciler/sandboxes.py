@@ -62,11 +62,25 @@ class Sandboxes:
     """Those that began without a netns."""
     _listed_nowhere: dict[str, Sandbox] = field(default_factory=dict)
     """Those that the last full list has without one; stopped ones too, whose netns is gone."""
+    _stopped: set[str] = field(default_factory=set)
+    """The ids of those whose end was told, and which may be listed still."""
 
     def add(self, sandbox: Sandbox) -> None:
         """Learn of a sandbox, or learn it anew."""
+        self._stopped.discard(sandbox.id)
         self._by_id.pop(sandbox.netns_path, None)  # one that was placed there
         (self._by_id if sandbox.netns_path else self._nowhere)[sandbox.id] = sandbox
+
+    def stopped(self, sandbox_id: str) -> None:
+        """The containers of a sandbox have ended, and none starts in it any more, whatever a list says.
+
+        containerd tells of this before it takes the network down. Where that fails, it keeps sandbox and netns.
+        """
+        self._stopped.add(sandbox_id)
+
+    def removed(self, sandbox_id: str) -> None:
+        """A sandbox is gone: no list has it any more."""
+        self._stopped.discard(sandbox_id)
 
     def remove(self, sandbox_id: str) -> Sandbox | None:
         """Forget a sandbox; gives what was known of it.
@@ -88,7 +102,9 @@ class Sandboxes:
         moment, and 2.4 the netns of all those that 2.2 made (nri_api_linux.go, GetLinuxNamespaces). Whether a sandbox
         is gone is seen by its netns alone.
         """
-        told = list(sandboxes)
+        listed = list(sandboxes)
+        self._stopped &= {sandbox.id for sandbox in listed}
+        told = [sandbox for sandbox in listed if sandbox.id not in self._stopped]
         for sandbox in told:
             if sandbox.netns_path and sandbox.id not in self._by_id:
                 placed = self._by_id.pop(sandbox.netns_path, sandbox)

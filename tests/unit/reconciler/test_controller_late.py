@@ -151,3 +151,18 @@ async def test_a_static_pod_ran_unlimited_since_its_sandbox_was_there():
     await bench.settle()
     assert unshaped_seconds(bench) == 12
     run.cancel()
+
+
+async def test_a_pod_that_was_limited_until_its_end_did_not_run_unlimited_as_its_network_could_not_be_taken_down(bench):
+    """containerd tells of the end before it does that; where it fails, the list has the sandbox still."""
+    await bench.controller.on_run(sandbox())
+    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await bench.settle()
+    bench.now_s += 30 * 86400
+    await bench.controller.on_stop(sandbox())
+    for _ in range(2):
+        await bench.controller.on_synchronize([sandbox()])
+        await bench.settle()
+    assert bench.told.notices == [("shop/web-0", "BandwidthLimited")]
+    assert bench.kernel.held == {}
+    assert unshaped_seconds(bench) == 0

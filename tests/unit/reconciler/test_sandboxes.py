@@ -108,6 +108,26 @@ def test_what_was_learnt_of_a_pod_stays_whatever_the_runtime_tells_again():
     assert [each.netns_path for each in table.of("u1")] == ["/run/netns/a", "/run/netns/b"]
 
 
+def test_one_whose_end_was_told_is_listed_in_vain_until_it_is_gone_or_begins():
+    table = Sandboxes()
+    one = sandbox("s1")
+    table.stopped("s1")
+    table.replay([one, sandbox("s2", uid="u2", path="")])
+    assert list(table) == []
+    table.stopped("s2")
+    table.replay([one, sandbox("s2", uid="u2", path="")])
+    assert table.unplaced() == ()
+    table.replay([])
+    table.replay([one])
+    assert list(table) == [one], "that was another one"
+    for end in (lambda: table.removed("s1"), lambda: table.add(one)):
+        table.remove("s1")
+        table.stopped("s1")
+        end()
+        table.replay([one])
+        assert list(table) == [one]
+
+
 def test_a_sandbox_is_found_by_its_netns():
     table = Sandboxes()
     table.add(sandbox("s1"))
