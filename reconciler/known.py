@@ -74,8 +74,8 @@ class Known:
         self._begun.discard(key)
         self.latecomers.found([key], since_s=now_s)
 
-    def replayed(self, sandboxes: Iterable[Sandbox]) -> None:
-        """The runtime's full list."""
+    def replayed(self, sandboxes: Iterable[Sandbox], *, since_s: float = 0.0) -> None:
+        """The runtime's full list. Who is new in it has not begun before `since_s`, in seconds since the epoch."""
         told, before = list(sandboxes), {sandbox.key for sandbox in self.sandboxes}
         self.sandboxes.replay(told)
         self._begun &= {each.key for each in told}
@@ -85,6 +85,8 @@ class Known:
         unclaimed, self._unclaimed = self._unclaimed, {}
         for key, (wanted, in_force) in unclaimed.items():
             self.adopt(key, wanted, in_force)
+        new = [sandbox for sandbox in self.sandboxes if sandbox.key not in before]
+        self.latecomers.found((each.key for each in new if self.began_unlimited(each)), since_s=since_s)
         lost = {sandbox.key for sandbox in (*self.sandboxes.nowhere(), *self.sandboxes.unplaced())}
         self._failures = {key: held for key, held in self._failures.items() if key[1] or key in lost}
         never_seen = (not self._seen.get(sandbox.key) for sandbox in self.sandboxes)
@@ -241,8 +243,13 @@ class Known:
 
         Times are seconds since the epoch. `fails`: it was not given all, and is to be tried again.
         """
-        newly_limited = bool(after.limits) and not self.applied(sandbox).limits
-        self.latecomers.looked_at(sandbox.key, newly_limited=newly_limited, now_s=now_s, there_since_s=there_since_s)
+        self.latecomers.looked_at(
+            sandbox.key,
+            newly_limited=bool(after.limits) and not self.applied(sandbox).limits,
+            has_ended=self.view(sandbox).ended,
+            now_s=now_s,
+            there_since_s=there_since_s,
+        )
         if not fails:
             self._failures.pop(sandbox.key, None)
         self._unsure.discard(sandbox.key)

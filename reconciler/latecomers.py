@@ -35,13 +35,17 @@ class Latecomers:
         """Whether it was found, and not looked at since."""
         return key in self._found
 
-    def looked_at(self, key: Key, *, newly_limited: bool, now_s: float, there_since_s: float) -> None:
+    def looked_at(
+        self, key: Key, *, newly_limited: bool, has_ended: bool = False, now_s: float, there_since_s: float
+    ) -> None:
         """A sandbox has what it should have. Only the first look counts: limits asked for later are on time.
 
         `there_since_s`: it was not there before. What the API server tells of may be containers of a former sandbox.
+        `has_ended`: so have all of its containers. Where it is not known since when it may have been unlimited, its
+        limits are taken to have gone with them: a runtime that fails to take its network down lists it still.
         """
         since_s = self._found.pop(key, None)
-        if since_s is not None and newly_limited:
+        if since_s is not None and newly_limited and (since_s or not has_ended):
             self._limited[key] = max(since_s, there_since_s), now_s
 
     def unlimited_s(self, key: Key, started_s: float | None) -> float:
@@ -62,6 +66,7 @@ def notice(unlimited_s: float) -> Notice:
     """What the Pod's owner is told."""
     return Notice(
         Reason.RAN_UNLIMITED,
-        f"this Pod ran without its limits for {math.ceil(unlimited_s)} s, from the start of its first container (or of "
-        "its sandbox, where that is not told), as the node's reconciler was away or could not limit it at that time",
+        f"this Pod ran without its limits for {math.ceil(unlimited_s)} s at most, from the start of its first "
+        "container (or of its sandbox, where that is not told), as the node's reconciler was away or could not limit "
+        "it at that time",
     )

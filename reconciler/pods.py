@@ -28,8 +28,8 @@ class PodView:
 
     `ingress` and `egress` hold the annotations' text as written; None where there is no annotation. `started_s` is
     when its first container started, in seconds since the epoch, or a time before that. `running`: one of its
-    containers runs, by the API server's word. `static`: kubelet runs it from a manifest of the node's own; the API
-    server has only an image of it (a mirror Pod), of another uid.
+    containers runs, by the API server's word; `ended`: all of them have ended. `static`: kubelet runs it from a
+    manifest of the node's own; the API server has only an image of it (a mirror Pod), of another uid.
     """
 
     uid: str
@@ -41,6 +41,7 @@ class PodView:
     host_network: bool = False
     started_s: float | None = None
     running: bool = False
+    ended: bool = False
     static: bool = False
 
     @property
@@ -83,6 +84,7 @@ def from_api(pod: Any) -> PodView | None:
         host_network=_mapping(pod.get("spec")).get("hostNetwork") is True,
         started_s=_started(_mapping(pod.get("status"))),
         running=_runs(_mapping(pod.get("status"))),
+        ended=_has_ended(_mapping(pod.get("status"))),
     )
 
 
@@ -116,6 +118,7 @@ def _view(
     host_network: bool,
     started_s: float | None = None,
     running: bool = False,
+    ended: bool = False,
 ) -> PodView:
     return PodView(
         uid=uid,
@@ -127,6 +130,7 @@ def _view(
         host_network=host_network,
         started_s=started_s,
         running=running,
+        ended=ended,
     )
 
 
@@ -136,8 +140,16 @@ def _limit(annotation: Any) -> str | None:
 
 
 def _runs(status: Mapping[str, Any]) -> bool:
-    states = [_mapping(container.get("state")) for container in _containers(status)]
-    return any(isinstance(state.get("running"), Mapping) for state in states)
+    return any(isinstance(state.get("running"), Mapping) for state in _states(status))
+
+
+def _has_ended(status: Mapping[str, Any]) -> bool:
+    states = _states(status)
+    return bool(states) and all(isinstance(state.get("terminated"), Mapping) for state in states)
+
+
+def _states(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [_mapping(container.get("state")) for container in _containers(status)]
 
 
 def _containers(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:

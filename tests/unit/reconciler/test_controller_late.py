@@ -19,49 +19,60 @@ from tests.unit.reconciler.controller_bench import (
 )
 from webhook.contract import Direction, Limits
 
+ENDED = {"containerStatuses": [{"state": {"terminated": {"startedAt": "2001-09-09T01:46:40Z"}}}]}
 
-async def test_the_time_that_a_pod_ran_unlimited_as_nobody_was_there_is_counted_and_told_once(bench):
-    await bench.controller.on_synchronize([sandbox()])
-    await bench.settle()
-    assert bench.told.notices == [("shop/web-0", "BandwidthLimited")]
+
+@pytest.fixture
+async def starting():
+    """A controller that the runtime has told nothing yet."""
+    starting = Bench()
+    run = asyncio.create_task(starting.controller.run())
+    yield starting
+    run.cancel()
+
+
+async def test_the_time_that_a_pod_ran_unlimited_as_nobody_was_there_is_counted_and_told_once(starting):
+    await starting.controller.on_synchronize([sandbox()])
+    await starting.settle()
+    assert starting.told.notices == [("shop/web-0", "BandwidthLimited")]
     for _ in range(2):
-        bench.on_pods([api_pod(ingress="100M", status=STARTED)])
-        await bench.settle()
-    assert bench.told.notices == [("shop/web-0", "BandwidthLimited"), ("shop/web-0", "RanUnlimited")]
-    assert unshaped_seconds(bench) == 30
+        starting.on_pods([api_pod(ingress="100M", status=STARTED)])
+        await starting.settle()
+    assert starting.told.notices == [("shop/web-0", "BandwidthLimited"), ("shop/web-0", "RanUnlimited")]
+    assert unshaped_seconds(starting) == 30
 
 
-async def test_a_pod_whose_node_was_started_again_is_not_counted_from_the_start_of_its_former_containers(bench):
-    bench.there_since_s[A] = bench.now_s - 5
-    await bench.controller.on_synchronize([sandbox()])
-    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
-    await bench.settle()
-    assert ("shop/web-0", "RanUnlimited") in bench.told.notices
-    assert unshaped_seconds(bench) == 5
+async def test_a_pod_whose_node_was_started_again_is_not_counted_from_the_start_of_its_former_containers(starting):
+    starting.there_since_s[A] = starting.now_s - 5
+    await starting.controller.on_synchronize([sandbox()])
+    starting.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await starting.settle()
+    assert ("shop/web-0", "RanUnlimited") in starting.told.notices
+    assert unshaped_seconds(starting) == 5
 
 
-async def test_a_pod_whose_containers_were_restarted_meanwhile_ran_unlimited_from_their_first_start(bench):
+async def test_a_pod_whose_containers_were_restarted_meanwhile_ran_unlimited_from_their_first_start(starting):
     crashed = {"terminated": {"startedAt": "2001-09-09T01:46:40Z"}}
     now = {"running": {"startedAt": "2001-09-09T01:47:05Z"}}
     status = {"containerStatuses": [{"state": now, "lastState": crashed, "restartCount": 1}]}
-    await bench.controller.on_synchronize([sandbox()])
-    bench.on_pods([api_pod(ingress="100M", status=status)])
-    await bench.settle()
-    assert ("shop/web-0", "RanUnlimited") in bench.told.notices
-    assert unshaped_seconds(bench) == 30
+    await starting.controller.on_synchronize([sandbox()])
+    starting.on_pods([api_pod(ingress="100M", status=status)])
+    await starting.settle()
+    assert ("shop/web-0", "RanUnlimited") in starting.told.notices
+    assert unshaped_seconds(starting) == 30
 
 
-async def test_a_pod_restarted_often_ran_unlimited_since_its_sandbox_was_there_at_most(bench):
-    bench.there_since_s[A] = bench.now_s - 12
+async def test_a_pod_restarted_often_ran_unlimited_since_its_sandbox_was_there_at_most(starting):
+    starting.there_since_s[A] = starting.now_s - 12
     now, before = ({"running": {"startedAt": f"2001-09-09T01:47:0{second}Z"}} for second in (5, 2))
     status = {
         "startTime": "2001-09-09T01:40:00Z",
         "containerStatuses": [{"state": now, "lastState": before, "restartCount": 5}],
     }
-    await bench.controller.on_synchronize([sandbox()])
-    bench.on_pods([api_pod(ingress="100M", status=status)])
-    await bench.settle()
-    assert unshaped_seconds(bench) == 12
+    await starting.controller.on_synchronize([sandbox()])
+    starting.on_pods([api_pod(ingress="100M", status=status)])
+    await starting.settle()
+    assert unshaped_seconds(starting) == 12
 
 
 async def test_a_pod_limited_by_the_hook_or_annotated_later_was_never_late(bench):
@@ -166,3 +177,23 @@ async def test_a_pod_that_was_limited_until_its_end_did_not_run_unlimited_as_its
     assert bench.told.notices == [("shop/web-0", "BandwidthLimited")]
     assert bench.kernel.held == {}
     assert unshaped_seconds(bench) == 0
+
+
+async def test_a_pod_whose_containers_have_ended_when_the_reconciler_starts_is_not_counted(starting):
+    starting.now_s += 30 * 86400
+    starting.on_pods([api_pod(ingress="100M", status=ENDED)])
+    await starting.controller.on_synchronize([sandbox()])
+    await starting.settle()
+    assert "RanUnlimited" not in [reason for _, reason in starting.told.notices]
+    assert unshaped_seconds(starting) == 0
+
+
+async def test_who_is_new_in_a_later_replay_ran_unlimited_since_the_runtime_called_last_at_most(bench):
+    bench.now_s += 86400
+    await bench.controller.on_stop(sandbox("s2", uid="u2", path=B))
+    bench.now_s += 7
+    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await bench.controller.on_synchronize([sandbox()])
+    await bench.settle()
+    assert ("shop/web-0", "RanUnlimited") in bench.told.notices
+    assert unshaped_seconds(bench) == 7

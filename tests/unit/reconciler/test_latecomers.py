@@ -45,7 +45,15 @@ def test_a_sandbox_that_is_gone_is_forgotten():
 def test_the_owner_is_told_for_how_long_and_why():
     told = notice(29.4)
     assert (told.reason, told.type) == ("RanUnlimited", "Warning")
-    assert "for 30 s" in told.message
+    assert "for 30 s at most" in told.message
+
+
+def test_one_whose_containers_have_ended_ran_unlimited_only_where_it_is_known_since_when():
+    latecomers = found(A)
+    latecomers.found([B], since_s=100.0)
+    for key in (A, B):
+        latecomers.looked_at(key, newly_limited=True, has_ended=True, now_s=130.0, there_since_s=0.0)
+    assert (latecomers.unlimited_s(A, 90.0), latecomers.unlimited_s(B, 90.0)) == (0, 30)
 
 
 def test_a_sandbox_that_is_made_anew_is_counted_from_its_own_beginning():

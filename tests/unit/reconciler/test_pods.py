@@ -166,3 +166,13 @@ def test_a_pod_runs_while_one_of_its_containers_does(status, running):
     view = from_api({**pod(), "status": status})
     assert view
     assert view.running is running
+
+
+@pytest.mark.parametrize(
+    ("states", "ended"),
+    [([], False), (["terminated"], True), (["terminated"] * 2, True), (["terminated", "waiting"], False)],
+)
+def test_a_pod_has_ended_when_all_of_its_containers_have(states, ended):
+    view = from_api({**pod(), "status": {"containerStatuses": [{"state": {state: {}}} for state in states]}})
+    assert view
+    assert view.ended is ended
