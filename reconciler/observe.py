@@ -80,9 +80,9 @@ def main(folder: Path, *, node: str, as_json: bool) -> int:
             found += rows(path, inspect(path), names)
         except (NetnsGoneError, HostNetnsError):
             continue
-        except ShapingError as error:  # a Pod may do to its netns what it likes
+        except Exception as error:  # noqa: BLE001 - a Pod may do to its netns what it likes; the others are read
             failed = True
-            sys.stderr.write(f"{path}: {error}\n")
+            _complain(path, error)
     text = json.dumps([asdict(row) for row in found], indent=2) if as_json else table(found)
     sys.stdout.write(text + "\n")
     return 1 if failed or paths is None else 0
@@ -97,12 +97,17 @@ def remove(folder: Path) -> int:
             steps = clean(path)
         except (NetnsGoneError, HostNetnsError):
             continue
-        except ShapingError as error:
+        except Exception as error:  # noqa: BLE001 - as above; the others are cleaned
             failed = True
-            sys.stderr.write(f"{path}: {error}\n")
+            _complain(path, error)
         else:
             sys.stdout.write("".join(f"{path}: {step}\n" for step in steps))
     return 1 if failed or paths is None else 0
+
+
+def _complain(path: str, error: Exception) -> None:
+    why = error if isinstance(error, ShapingError) else f"a defect of the reconciler, please report it: {error!r}"
+    sys.stderr.write(f"{path}: {why}\n")
 
 
 def _namespaces(folder: Path) -> list[str] | None:

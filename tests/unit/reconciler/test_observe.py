@@ -1,7 +1,10 @@
 """What `observe` prints."""
 
+import pytest
+
+from reconciler import observe
 from reconciler.observe import _names, main, remove, rows, table
-from reconciler.shaping import DirectionCounters, Inspection, PodCounters
+from reconciler.shaping import DirectionCounters, Inspection, PodCounters, ShapingError
 from webhook.contract import Direction
 from webhook.kubeapi import KubeApi
 
@@ -54,6 +57,34 @@ def test_what_is_no_network_namespace_is_no_pods(tmp_path, capsys):
     (tmp_path / "stray").write_text("")
     main(tmp_path, node="", as_json=False)
     assert capsys.readouterr().out.startswith("POD")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("odd"), "a defect of the reconciler, please report it: ValueError('odd')"),
+        (ShapingError("no"), "no"),
+    ],
+)
+def test_what_cannot_be_done_in_one_namespace_is_told_and_the_others_are_done(
+    tmp_path, capsys, monkeypatch, error, told
+):
+    one, other = str(tmp_path / "one"), str(tmp_path / "other")
+    monkeypatch.setattr(observe, "_namespaces", lambda _: [one, other])
+
+    def do(path, outcome):
+        if path == one:
+            raise error
+        return outcome
+
+    monkeypatch.setattr(observe, "clean", lambda path: do(path, ["delete the ifb"]))
+    monkeypatch.setattr(observe, "inspect", lambda path: do(path, SEEN))
+    assert remove(tmp_path) == 1
+    assert capsys.readouterr() == (f"{other}: delete the ifb\n", f"{one}: {told}\n")
+    assert main(tmp_path, node="", as_json=False) == 1
+    seen = capsys.readouterr()
+    assert seen.out.count("uid u1") == 2
+    assert seen.err == f"{one}: {told}\n"
 
 
 async def test_pods_are_named_one_at_a_time_as_all_that_they_say_may_be_more_than_the_memory(monkeypatch):
