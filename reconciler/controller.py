@@ -33,6 +33,8 @@ from reconciler.settling import Settling
 from reconciler.shaping import ShapingError
 from reconciler.upkeep import Upkeep
 
+REPLAY_PATIENCE_S = 5.0
+"""How long what the kernel holds waits for the runtime to tell whose it is, which it usually does within a second."""
 LIST_PATIENCE_S = 30.0
 """How long Pods that ran before wait for the API server, which usually lists them within a second."""
 NEXT_PATIENCE_S = 60.0
@@ -117,8 +119,13 @@ class Controller:
         )
 
     async def prepare(self) -> None:
-        """To be done before the runtime is connected to; whatever comes of it, `on_synchronize` starts all."""
+        """To be done before the runtime is connected to; whatever comes of it, `on_synchronize` starts all.
+
+        So does time: a runtime that tells nothing, as while it stops a container for an hour, leaves Pods that are
+        limited to the kernel and the API server, which say enough of them to go on.
+        """
         await self._loading.prepare(self._prepare)
+        self._background.spawn(self._wait_for_replay())
 
     # -- the container runtime ---------------------------------------------------------------------------------------
 
@@ -273,6 +280,11 @@ class Controller:
         self._loading.finish(shaper)
         await self.upkeep.collect()  # who needs a slot has those of Pods that ended meanwhile
         self._look_at_all()
+
+    async def _wait_for_replay(self) -> None:
+        await self._sleep(REPLAY_PATIENCE_S)
+        if self._starting is None:
+            self._starting = self._background.spawn(self._begin())
 
     async def _wait_for_list(self) -> None:
         await self._sleep(LIST_PATIENCE_S)

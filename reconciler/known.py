@@ -44,7 +44,7 @@ class Known:
     _unread: set[Key] = field(default_factory=set)
     """Those that may have had limits in force, which could not be read: nobody is told that there were none."""
     _unclaimed: dict[Key, tuple[Limits, Limits | None]] = field(default_factory=dict)
-    """What the kernel was found to hold for sandboxes that nobody has told of yet: as of `adopt`."""
+    """What the kernel was found to hold for Pods that nobody has told of yet: as of `adopt`."""
     expects_next: bool = False
     """Whether a Pod that is listed without a netns, or with one that is not seen, may be about to get another."""
     _hears_out: bool = True
@@ -67,7 +67,8 @@ class Known:
         self._seen.pop(sandbox.key, None)
         self._unheard.discard(sandbox.key)
         self._unread.discard(sandbox.key)
-        self._unclaimed.pop(sandbox.key, None)
+        for key in (sandbox.key, ("", sandbox.netns_path)):
+            self._unclaimed.pop(key, None)
 
     def late(self, key: Key, now_s: float) -> None:
         """The runtime no longer waits for what is to be done as a sandbox begins, which it may be about to tell of."""
@@ -82,9 +83,7 @@ class Known:
         if self._hears_out:
             self._unheard |= {sandbox.key for sandbox in self.sandboxes} - before
         # A list may leave one out that a later one has: containerd does whose state it cannot tell at the moment.
-        unclaimed, self._unclaimed = self._unclaimed, {}
-        for key, (wanted, in_force) in unclaimed.items():
-            self.adopt(key, wanted, in_force)
+        self._claim(self._unclaimed)
         new = [sandbox for sandbox in self.sandboxes if sandbox.key not in before]
         self.latecomers.found((each.key for each in new if self.began_unlimited(each)), since_s=since_s)
         lost = {sandbox.key for sandbox in (*self.sandboxes.nowhere(), *self.sandboxes.unplaced())}
@@ -118,6 +117,7 @@ class Known:
         """The API server's full list. Gives the uids of Pods to look at, and of those that are gone."""
         before, self._views = self._views, {view.uid: view for view in views}
         self._listed = True
+        self._claim(self._unclaimed)
         gone = [uid for uid in before if uid not in self._views]
         for uid in gone:
             self.sandboxes.learn(before[uid])
@@ -129,6 +129,7 @@ class Known:
         """The API server tells of a Pod. Whether that is news."""
         news = self._views.get(view.uid) != view
         self._views[view.uid] = view
+        self._claim(key for key in self._unclaimed if key[0] == view.uid)
         return news
 
     def deleted(self, view: PodView) -> None:
@@ -159,9 +160,14 @@ class Known:
         """The kernel holds something for this netns: limits that were to be, and those in force; None: cannot be read.
 
         They stay until the API server says otherwise, which alone knows of changes. Where none are known, it is waited
-        for.
+        for. A key without a uid is of a netns that does not tell whose it is: the runtime may.
         """
-        self.sandboxes.place(key)
+        if not key[0] and (there := self.sandboxes.at(key[1])) is not None:
+            if there.key in self._begun:  # nothing is ours in a netns that has just been made
+                return
+            key = there.key
+        if self.sandboxes.place(key, self._views.get(key[0])):
+            self.latecomers.found([key])  # unless it turns out to have been limited all along
         if not any(sandbox.key == key for sandbox in self.sandboxes.of(key[0])):
             self._unclaimed[key] = wanted, in_force
             return
@@ -177,6 +183,11 @@ class Known:
             if not self._listed:
                 self._unheard.add(key)
             self.latecomers.forget(key)
+
+    def _claim(self, keys: Iterable[Key]) -> None:
+        """Somebody may have told of them by now."""
+        for key, held in [(key, self._unclaimed.pop(key)) for key in list(keys)]:
+            self.adopt(key, *held)
 
     def lost(self, uid: str | None = None) -> tuple[Sandbox, ...]:
         """The sandboxes of Pods, or of one, that ask for a limit and have a netns, which the runtime does not name.

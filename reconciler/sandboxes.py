@@ -112,17 +112,18 @@ class Sandboxes:
         self._listed_nowhere = {sandbox.id: sandbox for sandbox in told if sandbox.id not in self._by_id}
         self._nowhere = {key: self._nowhere[key] for key in self._nowhere.keys() & self._listed_nowhere.keys()}
 
-    def place(self, key: Key) -> bool:
-        """A Pod's netns was found by what it holds. True if the runtime's list has it without a netns.
+    def place(self, key: Key, view: PodView | None) -> bool:
+        """A Pod's netns was found by what it holds. True if it is news, and the Pod is known.
 
-        Which of its sandboxes that is cannot be told, so the netns stands for the id: it goes with the netns, or when
-        the runtime names the netns after all.
+        That is if the runtime's list has it without a netns, or the API server tells of it: `view`. Which of its
+        sandboxes it is cannot be told, so the netns stands for the id: it goes with the netns, or when the runtime
+        names the netns after all.
         """
         uid, path = key
-        listed = next((each for each in self._listed_nowhere.values() if each.pod.uid == uid), None)
-        if listed is None or self.at(path) is not None:
+        pod = next((each.pod for each in self._listed_nowhere.values() if each.pod.uid == uid), view)
+        if pod is None or self.at(path) is not None:
             return False
-        self._by_id[path] = Sandbox(path, replace(listed.pod, host_network=False), path)
+        self._by_id[path] = Sandbox(path, replace(pod, host_network=False), path)
         return True
 
     def nowhere(self) -> tuple[Sandbox, ...]:

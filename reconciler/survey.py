@@ -31,6 +31,7 @@ class Survey:
     """`held` has those network namespaces that hold anything of ours, or could not be read, with their limits.
 
     The limits are those in force; None: of a netns that cannot be read, or is shaped by a program whose limits cannot.
+    The uid is empty where nobody named one and it cannot be read either.
     `program_ids` are the programs that shape somewhere.
     """
 
@@ -87,15 +88,17 @@ class _Surveyor:
             return
         except Exception as error:  # noqa: BLE001 - what a Pod does to its netns must cost no other Pod anything
             _LOG.warning("not looked into %s: %s", path, error)
-            if pod_uid is not None:
-                self.held[pod_uid, path] = None
+            self.held[pod_uid or "", path] = None
             return
         entries, are_all = self._entries(links)
         owner = pod_uid or next((each.pod_uid for each in entries.values() if each.netns_inode == inode), None)
+        is_touched = any(link.is_touched for link in links)
         if owner is None:
+            if is_touched:
+                self.held["", path] = None
             return
         self.paths[Tenant(owner, inode)] = path
-        if any(link.is_touched for link in links):
+        if is_touched:
             rates = {direction: each.bits_per_second for direction, each in entries.items() if each.pod_uid == owner}
             self.held[owner, path] = in_force(rates) if are_all else None
 

@@ -115,6 +115,22 @@ def test_what_the_kernel_holds_for_a_sandbox_that_a_list_left_out_counts_when_an
     assert not known.waits(named)
 
 
+def test_what_a_netns_holds_that_does_not_tell_whose_it_is_is_its_pods_when_the_runtime_names_it():
+    known = Known()
+    named = Sandbox("s1", PodView("u1", "shop", "web-0", managed=True, egress="100M"), "/run/netns/a")
+    known.adopt(("", "/run/netns/a"), Limits(), None)
+    known.replayed([named])
+    assert known.waits(named), "it may have limits, which the API server alone knows"
+    assert not known.began_unlimited(named)
+    assert named.key not in known.latecomers
+    begun = Sandbox("s2", PodView("u2", "shop", "web-0", managed=True, egress="100M"), "/run/netns/b")
+    known.adopt(("", "/run/netns/b"), Limits(), None)
+    known.began(begun)
+    known.adopt(("", "/run/netns/b"), Limits(), None)
+    known.replayed([named, begun])
+    assert not known.waits(begun), "nothing was in it when it began"
+
+
 def test_a_sandbox_that_begins_holds_nothing_whatever_was_found():
     known = Known()
     begun = Sandbox("s1", PodView("u1", "shop", "web-0", managed=True, egress="100M"), "/run/netns/a")

@@ -59,23 +59,30 @@ def test_of_those_without_a_netns_a_full_list_leaves_those_that_it_has():
 def test_a_netns_is_given_to_a_pod_that_the_list_has_without_one_and_to_no_other():
     table = Sandboxes()
     table.replay([sandbox("s1", path=""), sandbox("s2", uid="u2", path="/run/netns/b")])
-    assert not table.place(("u9", "/run/netns/a"))
-    assert not table.place(("u2", "/run/netns/b"))
-    assert table.place(("u1", "/run/netns/a"))
+    assert not table.place(("u9", "/run/netns/a"), None)
+    assert not table.place(("u2", "/run/netns/b"), None)
+    assert table.place(("u1", "/run/netns/a"), None)
     assert table.at("/run/netns/a").pod.uid == "u1"
-    assert not table.place(("u1", "/run/netns/a"))
+    assert not table.place(("u1", "/run/netns/a"), None)
+
+
+def test_a_netns_is_given_to_a_pod_that_the_api_server_tells_of_until_the_runtime_names_it():
+    table = Sandboxes()
+    assert table.place(("u1", "/run/netns/a"), PodView("u1", "shop", "web-0", ingress="1M"))
+    table.replay([sandbox("s1")])
+    assert [(each.id, each.pod.ingress) for each in table] == [("s1", "1M")]
 
 
 def test_a_netns_that_was_given_to_a_pod_is_its_sandboxes_when_the_runtime_names_it():
     table = Sandboxes()
     table.replay([sandbox("s1", path="")])
-    table.place(("u1", "/run/netns/a"))
+    table.place(("u1", "/run/netns/a"), None)
     table.adopt(("u1", "/run/netns/a"), Limits(egress=Quantity(5000)))
     table.replay([sandbox("s1")])
     assert [(each.id, each.pod.egress) for each in table] == [("s1", "5k")]
     table.replay([sandbox("s2", path="")])
     table.replay([sandbox("s3", uid="u2", path="")])
-    assert table.place(("u2", "/run/netns/b"))
+    assert table.place(("u2", "/run/netns/b"), None)
     table.replay([sandbox("s4", uid="u3", path="/run/netns/b")])
     assert [(each.id, each.pod.uid) for each in table] == [("s1", "u1"), ("s4", "u3")], "the path is another's by now"
 
@@ -83,7 +90,7 @@ def test_a_netns_that_was_given_to_a_pod_is_its_sandboxes_when_the_runtime_names
 def test_a_sandbox_that_begins_takes_the_place_of_one_that_was_placed_there():
     table = Sandboxes()
     table.replay([sandbox("s1", path="")])
-    table.place(("u1", "/run/netns/a"))
+    table.place(("u1", "/run/netns/a"), None)
     begun = sandbox("s2")
     table.add(begun)
     assert list(table) == [begun]

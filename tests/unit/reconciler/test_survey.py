@@ -104,6 +104,16 @@ def test_limits_that_cannot_be_read_are_not_taken_for_none(looking, limit, links
     assert survey.survey([("u1", A)]).held == {("u1", A): None}
 
 
+def test_a_netns_that_nobody_names_is_told_of_though_it_cannot_be_read_whose_it_is(looking, monkeypatch):
+    monkeypatch.setattr(survey, "_mounted", lambda _folder: {5: A})
+    looking(Bpf(LIMIT + bytes(8)), shaped())
+    assert survey.survey([], Path("/run/netns")).held == {("", A): None}
+    looking(Bpf(), ObservedLink(Link("eth0", "ipvlan")))
+    assert survey.survey([], Path("/run/netns")).held == {}
+    monkeypatch.setattr(survey, "observe_netns", lambda _: 1 / 0)
+    assert survey.survey([], Path("/run/netns")).held == {("", A): None}
+
+
 def test_a_filter_whose_slot_is_free_limits_nothing(looking):
     looking(Bpf(buckets.EMPTY_LIMIT), shaped())
     assert survey.survey([("u1", A)]).held == {("u1", A): Limits()}
