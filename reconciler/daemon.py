@@ -95,6 +95,7 @@ class _Parts:
             self.reflector.run(),
             self.controller.run(),
             self.controller.upkeep.run_collector(),
+            self.controller.upkeep.run_roll_calls(),
             self.controller.upkeep.run_audits(),
             self.patrol.run(),
             self.kernel_check.run(),

@@ -18,6 +18,10 @@ _NO_NETNS = (
     "runtime started it (containerd 2.4 names none of those of 2.2); where the runtime leaves sandboxes to another "
     "program (a RuntimeClass of virtual machines, for example), Pods of that RuntimeClass cannot be limited"
 )
+_NOT_NAMED = (
+    "the container runtime has not told the reconciler of it: it may be out of reach (the Node's events tell: "
+    "RuntimeUnreachable), or its list may have left this Pod out; if so, create the Pod anew"
+)
 
 
 class Failures:
@@ -48,7 +52,7 @@ class Failures:
     def tell_lost(self, uid: str, trouble: str | None) -> None:
         """Tell a Pod that asks for a limit, and whose netns nobody names; `trouble`: no Pod can be limited at all."""
         for sandbox in self._known.lost(uid):
-            self.tell_once(sandbox, trouble or _NO_NETNS)
+            self.tell_once(sandbox, trouble or (_NO_NETNS if sandbox.id else _NOT_NAMED))
 
     def failed(self, sandbox: Sandbox, error: ShapingError) -> None:
         """Tell, and try again with backoff."""

@@ -11,6 +11,7 @@ from reconciler.intent import Intent, intent
 from reconciler.latecomers import Latecomers
 from reconciler.pods import PodView
 from reconciler.report import NOTHING, Applied
+from reconciler.roll_call import RollCall
 from reconciler.sandboxes import Key, Sandbox, Sandboxes
 from webhook.contract import Limits
 
@@ -33,6 +34,7 @@ class Known:
 
     sandboxes: Sandboxes = field(default_factory=Sandboxes)
     latecomers: Latecomers = field(default_factory=Latecomers)
+    _roll: RollCall = field(default_factory=RollCall)
     _views: dict[str, PodView] = field(default_factory=dict)
     _applied: dict[Key, Applied] = field(default_factory=dict)
     _last_good: dict[str, Limits] = field(default_factory=dict)
@@ -62,6 +64,7 @@ class Known:
     def began(self, sandbox: Sandbox) -> None:
         """The runtime tells of a sandbox as it begins: it is as it is told."""
         self.sandboxes.add(sandbox)
+        self._roll.named(sandbox.pod.uid)
         if sandbox.key not in self.latecomers:
             self._begun.add(sandbox.key)
         self._seen.pop(sandbox.key, None)
@@ -79,6 +82,7 @@ class Known:
         """The runtime's full list. Who is new in it has not begun before `since_s`, in seconds since the epoch."""
         told, before = list(sandboxes), {sandbox.key for sandbox in self.sandboxes}
         self.sandboxes.replay(told)
+        self._roll.replayed(each.pod.uid for each in told)
         self._begun &= {each.key for each in told}
         if self._hears_out:
             self._unheard |= {sandbox.key for sandbox in self.sandboxes} - before
@@ -86,10 +90,20 @@ class Known:
         self._claim(self._unclaimed)
         new = [sandbox for sandbox in self.sandboxes if sandbox.key not in before]
         self.latecomers.found((each.key for each in new if self.began_unlimited(each)), since_s=since_s)
-        lost = {sandbox.key for sandbox in (*self.sandboxes.nowhere(), *self.sandboxes.unplaced())}
+        lost = {sandbox.key for sandbox in (*self.sandboxes.nowhere(), *self.sandboxes.unplaced(), *self._missing())}
         self._failures = {key: held for key, held in self._failures.items() if key[1] or key in lost}
         never_seen = (not self._seen.get(sandbox.key) for sandbox in self.sandboxes)
         self.expects_next = bool(self.sandboxes.unplaced()) or any(never_seen)
+
+    def call_the_roll(self) -> list[str]:
+        """To be done now and then: gives the Pods that run, and that the runtime has not named all the while."""
+        asking = {uid for uid, view in self._views.items() if view.running and intent(view, Limits()).limits}
+        self._roll.call(asking, known=self._views.keys(), there=self.sandboxes.uids())
+        return [sandbox.pod.uid for sandbox in self._missing()]
+
+    def _missing(self) -> tuple[Sandbox, ...]:
+        """What stands for the sandboxes of those: it has no id."""
+        return tuple(Sandbox("", self._views[uid], "") for uid in self._roll.missing & self._views.keys())
 
     def expect_no_next(self) -> None:
         """Whose sandbox has ended has another by now, as far as its Pod runs."""
@@ -194,13 +208,13 @@ class Known:
 
         Of those that were there before, the ones that have ended have none: only the API server tells which run.
         """
-        unplaced = () if self.expects_next else self.sandboxes.unplaced()
+        nowhere, unplaced = self.sandboxes.nowhere(), () if self.expects_next else self.sandboxes.unplaced()
         return tuple(
             sandbox
-            for sandbox in (*self.sandboxes.nowhere(), *unplaced)
+            for sandbox in (*nowhere, *unplaced, *self._missing())
             if uid in {None, sandbox.pod.uid}
             and (view := self._views.get(sandbox.pod.uid)) is not None
-            and (view.running or sandbox not in unplaced)
+            and (view.running or sandbox in nowhere)
             and intent(view, Limits()).limits
         )
 
@@ -286,6 +300,7 @@ class Known:
         """Unless the Pod may be given another sandbox, which is to have it too."""
         if not self.has(uid):
             self._last_good.pop(uid, None)
+            self._failures.pop((uid, ""), None)
 
     def has(self, uid: str) -> bool:
         """Whether a Pod is known to anyone."""

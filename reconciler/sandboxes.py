@@ -130,6 +130,11 @@ class Sandboxes:
         """Those that began without a netns, and are there still."""
         return tuple(self._nowhere.values())
 
+    def uids(self) -> set[str]:
+        """The Pods that any of them are of, also of those that may have ended."""
+        held = (*self._by_id.values(), *self._nowhere.values(), *self._listed_nowhere.values())
+        return {sandbox.pod.uid for sandbox in held}
+
     def unplaced(self) -> tuple[Sandbox, ...]:
         """Of each Pod of which nothing else is known, one that the last full list has without a netns.
 

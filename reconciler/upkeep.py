@@ -15,6 +15,8 @@ from reconciler.shaping import PodCounters, ShapingError
 
 AUDIT_S = 1.5
 COLLECT_S = 30.0
+ROLL_CALL_S = 60.0
+"""Who is missing is told after one to two of these: by then the API server has heard of a Pod that has ended."""
 COUNTED_AT_ONCE = 32
 COUNTED_WITHIN_S = 5.0
 """Half of the time that Prometheus waits for a scrape."""
@@ -50,6 +52,12 @@ class Upkeep:
             await self._sleep(COLLECT_S)
             await self.collect()
 
+    async def run_roll_calls(self) -> None:
+        """Look, now and then, for Pods that run and that the runtime has not named."""
+        while True:
+            await self._sleep(ROLL_CALL_S)
+            self.call_the_roll()
+
     async def run_audits(self) -> None:
         """Read the limits back for ever: one system call for all Pods."""
         while True:
@@ -74,6 +82,11 @@ class Upkeep:
             return
         if freed:
             log.info("freed the slots of Pods that are gone", extra={"slots": freed})
+
+    def call_the_roll(self) -> None:
+        """Have those looked at that are missing: they are told."""
+        for uid in self._known.call_the_roll():
+            self._look_at(uid, Urgency.PERHAPS)
 
     async def audit(self) -> None:
         """See that the limits map holds what was written, and have the Pods looked at where it does not."""

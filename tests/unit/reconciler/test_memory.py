@@ -125,6 +125,7 @@ async def test_a_thousand_pods_in_turn_leave_nothing_in_memory_however_they_come
             await node.scrape()
     assert len(node.api.posted) > PODS
     await node.controller.upkeep.collect()
+    node.controller.upkeep.call_the_roll()
     node.bench.on_pod_event("ADDED", api_pod("the last one", ingress="20M"))
     await node.controller.on_run(sandbox("the last one", uid="the last one"))  # which a loop may still have at hand
     for _ in range(100):

@@ -1,0 +1,97 @@
+"""Pods that run and ask for a limit, and that the runtime never named: nobody else would tell of them."""
+
+import asyncio
+
+import pytest
+
+from reconciler.known import Wanted
+from reconciler.upkeep import ROLL_CALL_S
+from tests.unit.reconciler.controller_bench import M100, STARTED, A, Bench, api_pod, sandbox
+from webhook.contract import Limits
+
+FAILED = ("shop/web-0", "BandwidthFailed")
+
+
+async def calls(bench, count):
+    for _ in range(count):
+        bench.controller.upkeep.call_the_roll()
+        await bench.settle()
+
+
+@pytest.mark.parametrize("named", ["on_run", "on_synchronize"])
+async def test_a_running_pod_that_the_runtime_does_not_name_is_told_once_and_counts_as_failed_until_it_does(
+    bench, named
+):
+    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await calls(bench, 1)
+    assert bench.told.notices == [], "its hook may be on its way"
+    await calls(bench, 2)
+    await bench.controller.on_synchronize([])
+    await calls(bench, 1)
+    assert bench.told.notices == [FAILED]
+    assert bench.controller.wanted() == Wanted(1, 0, 0, 1)
+    await getattr(bench.controller, named)(sandbox() if named == "on_run" else [sandbox()])
+    assert bench.controller.wanted().failed == 0
+    await calls(bench, 2)
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
+    assert bench.told.notices.count(FAILED) == 1
+    assert bench.controller.wanted() == Wanted(1, 1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"status": {}},
+        {"metadata": {**api_pod(ingress="100M")["metadata"], "labels": {}}},
+        {"metadata": api_pod()["metadata"]},
+        {"spec": {"hostNetwork": True}},
+    ],
+    ids=["it does not run", "it was not admitted", "it asks for nothing", "it is on the host's network"],
+)
+async def test_a_pod_that_is_to_have_no_limit_is_not_missed(bench, other):
+    bench.on_pods([{**api_pod(ingress="100M", status=STARTED), **other}])
+    await calls(bench, 3)
+    assert bench.told.notices == []
+    assert bench.controller.wanted() == Wanted(0, 0, 0, 0)
+
+
+async def test_a_pod_that_was_named_once_is_not_missed_when_it_has_ended_and_the_api_server_is_away(bench):
+    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await bench.controller.on_run(sandbox())
+    await bench.controller.on_stop(sandbox())
+    await calls(bench, 3)
+    assert FAILED not in bench.told.notices
+
+
+async def test_nobody_is_missed_while_the_runtime_has_told_of_no_pods():
+    bench = Bench()
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.prepare()
+    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await calls(bench, 3)
+    assert bench.told.notices == []
+    await bench.controller.on_synchronize([])
+    await calls(bench, 2)
+    assert bench.told.notices == [FAILED]
+    run.cancel()
+
+
+async def test_one_that_is_missed_is_no_more_when_it_ends_and_is_told_anew_if_it_is_missed_again(bench):
+    for _ in range(2):
+        bench.on_pod_event("ADDED", api_pod(ingress="100M", status=STARTED))
+        await calls(bench, 2)
+        assert bench.controller.wanted() == Wanted(1, 0, 0, 1)
+        bench.on_pod_event("MODIFIED", api_pod(ingress="100M"))
+        assert bench.controller.wanted() == Wanted(0, 0, 0, 0)
+        bench.on_pod_event("DELETED", api_pod(ingress="100M"))
+        await calls(bench, 1)
+    assert bench.told.notices.count(FAILED) == 2
+
+
+async def test_the_roll_is_called_now_and_then(bench):
+    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
+    roll_calls = asyncio.create_task(bench.controller.upkeep.run_roll_calls())
+    await bench.settle()
+    assert set(bench.slept) == {ROLL_CALL_S}
+    assert bench.told.notices == [FAILED]
+    roll_calls.cancel()
