@@ -74,8 +74,6 @@ class Controller:
             errors=metrics.errors,
             sleep=sleep,
         )
-        self._called_s = 0.0
-        """When the runtime called last, in seconds since the epoch: of what is older, it has told."""
         self._starting: asyncio.Task[None] | None = None
         self._waiting: asyncio.Task[None] | None = None
         self._awaiting_next: asyncio.Task[None] | None = None
@@ -131,8 +129,7 @@ class Controller:
 
     async def on_synchronize(self, sandboxes: Sequence[PodSandbox]) -> None:
         """The runtime tells all its Pods, after every connect. All NRI calls of the node wait meanwhile: be quick."""
-        since_s, self._called_s = self._called_s, self._now()
-        self._known.replayed(map(Sandbox.told, sandboxes), since_s=since_s)
+        self._known.replayed(map(Sandbox.told, sandboxes))
         log.info("synchronized with the container runtime", extra={"sandboxes": len(list(self._sandboxes))})
         if self._waiting is None and any(map(self._known.waits, self._sandboxes)):
             self._waiting = self._background.spawn(self._wait_for_list())
@@ -149,13 +146,13 @@ class Controller:
 
     async def on_run(self, pod: PodSandbox) -> None:
         """A sandbox has its network, and no container of it runs yet: limit it now."""
-        began, self._called_s = self._monotonic(), self._now()
+        began = self._monotonic()
         sandbox = Sandbox.told(pod)
         self._known.began(sandbox)
         if not sandbox.netns_path:
             self.look_at(sandbox.pod.uid)
             return
-        if not await self._looking.look(sandbox):
+        if not await self._looking.look(sandbox) and sandbox.key not in self._known.latecomers:
             self._known.latecomers.found([sandbox.key], since_s=self._now())
         if self._known.intent(sandbox).limits:
             self._metrics.hook_seconds.observe(self._monotonic() - began)
@@ -167,7 +164,6 @@ class Controller:
 
     async def on_stop(self, pod: PodSandbox) -> None:
         """The containers of a sandbox have ended; its network goes next."""
-        self._called_s = self._now()
         self._sandboxes.stopped(pod.id)
         await self.forget(pod.id)
 
@@ -183,7 +179,6 @@ class Controller:
 
     async def on_remove(self, pod: PodSandbox) -> None:
         """A sandbox is gone; usually told by `on_stop` before."""
-        self._called_s = self._now()
         self._sandboxes.removed(pod.id)
         await self.forget(pod.id)
 

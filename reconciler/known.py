@@ -78,8 +78,8 @@ class Known:
         self._begun.discard(key)
         self.latecomers.found([key], since_s=now_s)
 
-    def replayed(self, sandboxes: Iterable[Sandbox], *, since_s: float = 0.0) -> None:
-        """The runtime's full list. Who is new in it has not begun before `since_s`, in seconds since the epoch."""
+    def replayed(self, sandboxes: Iterable[Sandbox]) -> None:
+        """The runtime's full list."""
         told, before = list(sandboxes), {sandbox.key for sandbox in self.sandboxes}
         self.sandboxes.replay(told)
         self._roll.replayed(each.pod.uid for each in told)
@@ -89,7 +89,7 @@ class Known:
         # A list may leave one out that a later one has: containerd does whose state it cannot tell at the moment.
         self._claim(self._unclaimed)
         new = [sandbox for sandbox in self.sandboxes if sandbox.key not in before]
-        self.latecomers.found((each.key for each in new if self.began_unlimited(each)), since_s=since_s)
+        self.latecomers.found(each.key for each in new if self.began_unlimited(each))
         lost = {sandbox.key for sandbox in (*self.sandboxes.nowhere(), *self.sandboxes.unplaced(), *self._missing())}
         self._failures = {key: held for key, held in self._failures.items() if key[1] or key in lost}
         never_seen = (not self._seen.get(sandbox.key) for sandbox in self.sandboxes)

@@ -28,7 +28,7 @@ class PodView:
 
     `ingress` and `egress` hold the annotations' text as written; None where there is no annotation. `started_s` is
     when its first container started, in seconds since the epoch, or a time before that. `running`: one of its
-    containers runs, by the API server's word; `ended`: all of them have ended. `static`: kubelet runs it from a
+    containers runs, by the API server's word; `ended`: all of them have ended, and none is started again. `static`: kubelet runs it from a
     manifest of the node's own; the API server has only an image of it (a mirror Pod), of another uid.
     """
 
@@ -84,7 +84,7 @@ def from_api(pod: Any) -> PodView | None:
         host_network=_mapping(pod.get("spec")).get("hostNetwork") is True,
         started_s=_started(_mapping(pod.get("status"))),
         running=_runs(_mapping(pod.get("status"))),
-        ended=_has_ended(_mapping(pod.get("status"))),
+        ended=metadata.get("deletionTimestamp") is not None and _have_ended(_mapping(pod.get("status"))),
     )
 
 
@@ -143,7 +143,7 @@ def _runs(status: Mapping[str, Any]) -> bool:
     return any(isinstance(state.get("running"), Mapping) for state in _states(status))
 
 
-def _has_ended(status: Mapping[str, Any]) -> bool:
+def _have_ended(status: Mapping[str, Any]) -> bool:
     states = _states(status)
     return bool(states) and all(isinstance(state.get("terminated"), Mapping) for state in states)
 

@@ -98,7 +98,7 @@ struct state {
   u32 flood_had;    // likewise of those that heed none, of the one that came last
   u64 flood_leaves;
   u64 rate;         // what the limit was at the last packet, in bits per second
-  u64 mean;         // length of packets while the queue is longer than the target, in bytes, times 2^MEAN_SHIFT
+  u64 mean;         // length of packets while the queue is twice the target, in bytes, times 2^MEAN_SHIFT
   // Another layout has another size, as an upgrade copies what has the same (handover.py).
   u64 cells[CELLS];
 };
@@ -265,7 +265,8 @@ static __always_inline int over_allowance(u32 had, u32 allowance, u32 chance) {
 // by how long they do and by their mean length.
 static __always_inline int too_many(const struct limit *limit, struct state *state, u64 wait, u64 bytes, int is_sparse,
                                     u64 noise) {
-  u64 sum = state->mean ? state->mean + bytes - (state->mean >> MEAN_SHIFT) : bytes << MEAN_SHIFT;
+  u64 sum = *(volatile u64 *)&state->mean;
+  sum = sum ? sum + bytes - (sum >> MEAN_SHIFT) : bytes << MEAN_SHIFT;
   state->mean = sum;
   return wait >> (MOST_PACKETS_SHIFT + is_sparse) > wire_time_ns(limit, sum >> MEAN_SHIFT, noise);
 }
@@ -320,7 +321,7 @@ static __always_inline void begin_generation(struct state *state, const struct l
   state->bytes = state->packets = state->drops = state->marks = 0;
   state->next = state->express_next = state->borrowed = 0;
   state->first_above = state->signal_next = state->signals = state->owed = state->owed_since = 0;
-  state->adapt_next = state->fattest_leaves = 0;
+  state->adapt_next = state->fattest_leaves = state->mean = 0;
   state->fattest = state->fattest_had = state->flood_had = 0;
   state->half_life = MINIMUM_HALF_LIFE;
   state->generation = limit->generation; // the flows need no reset: what they had decays by itself
@@ -445,7 +446,7 @@ int SHAPER_NAME(struct __sk_buff *skb) {
       strike(limit, held, held->fattest, now);
     return drop(held, skb);
   }
-  if (wait > limit->target_ns && too_many(limit, held, wait, bytes, is_sparse, noise))
+  if (wait > 2 * limit->target_ns && too_many(limit, held, wait, bytes, is_sparse, noise))
     return drop(held, skb);
   if (is_stubborn) {
     // Not all that another has, as others need some room to grow into; but while little waits whatever they leave, so

@@ -181,19 +181,36 @@ async def test_a_pod_that_was_limited_until_its_end_did_not_run_unlimited_as_its
 
 async def test_a_pod_whose_containers_have_ended_when_the_reconciler_starts_is_not_counted(starting):
     starting.now_s += 30 * 86400
-    starting.on_pods([api_pod(ingress="100M", status=ENDED)])
+    ended = api_pod(ingress="100M", status=ENDED)
+    ended["metadata"]["deletionTimestamp"] = "2001-10-09T01:46:40Z"
+    starting.on_pods([ended])
     await starting.controller.on_synchronize([sandbox()])
     await starting.settle()
     assert "RanUnlimited" not in [reason for _, reason in starting.told.notices]
     assert unshaped_seconds(starting) == 0
 
 
-async def test_who_is_new_in_a_later_replay_ran_unlimited_since_the_runtime_called_last_at_most(bench):
+async def test_a_pod_that_a_list_leaves_out_ran_unlimited_all_the_while(bench):
+    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await bench.controller.on_synchronize([])
     bench.now_s += 86400
     await bench.controller.on_stop(sandbox("s2", uid="u2", path=B))
     bench.now_s += 7
-    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
     await bench.controller.on_synchronize([sandbox()])
     await bench.settle()
     assert ("shop/web-0", "RanUnlimited") in bench.told.notices
-    assert unshaped_seconds(bench) == 7
+    assert unshaped_seconds(bench) == 30 + 86400 + 7
+
+
+async def test_a_pod_that_fails_long_after_the_runtime_waited_for_it_ran_unlimited_since_then(bench):
+    bench.kernel.failing[A] = [ShapingError("no such module")]
+    async with bench.controller._work.turn:
+        hook = asyncio.create_task(bench.controller.on_run(sandbox()))
+        await bench.settle()
+        bench.now_s += 2
+        bench.controller.on_late(sandbox())
+        bench.now_s += 60
+    await hook
+    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await bench.settle()
+    assert unshaped_seconds(bench) == 60

@@ -172,7 +172,8 @@ def test_a_pod_runs_while_one_of_its_containers_does(status, running):
     ("states", "ended"),
     [([], False), (["terminated"], True), (["terminated"] * 2, True), (["terminated", "waiting"], False)],
 )
-def test_a_pod_has_ended_when_all_of_its_containers_have(states, ended):
-    view = from_api({**pod(), "status": {"containerStatuses": [{"state": {state: {}}} for state in states]}})
-    assert view
-    assert view.ended is ended
+def test_a_pod_has_ended_when_it_is_deleted_and_all_of_its_containers_have(states, ended):
+    status = {"containerStatuses": [{"state": {state: {}}} for state in states]}
+    view, deleted = ({**pod(), "status": status} for _ in range(2))
+    deleted["metadata"] = {**deleted["metadata"], "deletionTimestamp": "2001-09-09T01:46:40Z"}
+    assert [from_api(each).ended for each in (view, deleted)] == [False, ended]
