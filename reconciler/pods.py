@@ -28,8 +28,9 @@ class PodView:
 
     `ingress` and `egress` hold the annotations' text as written; None where there is no annotation. `started_s` is
     when its first container started, in seconds since the epoch, or a time before that. `running`: one of its
-    containers runs, by the API server's word; `ended`: all of them have ended, and none is started again. `static`: kubelet runs it from a
-    manifest of the node's own; the API server has only an image of it (a mirror Pod), of another uid.
+    containers runs, by the API server's word; `ended`: all of them have ended, and none is started again. `static`:
+    kubelet runs it from a manifest of the node's own; the API server has only an image of it (a mirror Pod), of
+    another uid.
     """
 
     uid: str
