@@ -40,7 +40,7 @@ def _set_back(lab: Lab, annotation: str) -> Iterator[None]:
         scenario.annotate(lab.cluster, SENDER, annotation)
 
 
-def _catches_up(lab: Lab) -> float:
+def catches_up(lab: Lab) -> float:
     """Seconds until a limit changed now is in force; it is set back after that."""
     with _set_back(lab, f"{EGRESS}={LIMIT}M"):
         scenario.annotate(lab.cluster, SENDER, f"{EGRESS}=10M")
@@ -57,7 +57,7 @@ def _frozen(lab: Lab, seconds: float) -> Outcome:
         finally:
             lab.cluster.disturb("thaw", API)
         _until_answers(lab)
-    took = _catches_up(lab)
+    took = catches_up(lab)
     return Outcome(f"{meter}; a limit changed afterwards was in force {took:.1f} s later", meter.lost, meter.low)
 
 
@@ -96,7 +96,7 @@ def killed(lab: Lab) -> Outcome:
                 lab.cluster.disturb("start", API)
             _until_answers(lab)
         lab.reconciler_ready()
-    took = _catches_up(lab)
+    took = catches_up(lab)
     undone = () if kept == changed else (f"a limit that had changed: {kept} instead of {changed}",)
     seen = (
         f"{meter}; limits changed before were {told(kept)} meanwhile, of {told(changed)}; a limit changed "

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tests.cluster import scenario, traffic
+from tests.cluster.chaos.control_plane import SENDER, catches_up
 from tests.cluster.chaos.lab import LIMIT, SPACE, Lab
 from tests.cluster.chaos.meter import is_held_to
 from tests.cluster.chaos.registry import Outcome, registered
@@ -30,6 +31,43 @@ def killed(lab: Lab) -> Outcome:
     logs = lab.kubectl("-n", OWN, "logs", lab.reconciler())
     adopted = () if '"adopted": true' in logs else ("the restarted reconciler did not adopt the program in force",)
     return Outcome(str(meter), (*meter.lost, *adopted), meter.low)
+
+
+@registered(
+    "runtime-silent",
+    "the reconciler killed while a Pod takes long to terminate, so that containerd tells it of no Pods "
+    "(containerd#14083); a limit changed meanwhile",
+    seconds=30,
+    quick=True,
+)
+def silent(lab: Lab) -> Outcome:
+    connected, before = "ipvlan_bandwidth_runtime_connected", scenario.reconciler_restarts(lab.cluster, 1)
+    told = _ran_unlimited(lab)
+    with lab.pod("stubborn", command=["sh", "-c", "trap '' TERM; while true; do sleep 1; : stubborn; done"]):
+        lab.kubectl("-n", SPACE, "delete", "pod", "stubborn", "--grace-period=300", "--wait=false")
+        try:
+            time.sleep(5)  # until kubelet has asked for its end
+            lab.node().run("pkill", "-9", "-f", "reconciler run")
+            scenario.wait_for_restart(lab.cluster, 1, before)
+            took = catches_up(lab)
+            heard = lab.metrics().get(connected)
+        finally:
+            lab.node().run("pkill", "-9", "-f", ": stubborn", check=False)
+        wait_for("the Pods' list", lambda: lab.metrics().get(connected) == 1, 60)
+        scenario.gone(lab.cluster, SPACE, "stubborn")
+    limits, lost = lab.limits_of(SENDER), []
+    if heard != 0:
+        lost.append(f"inconclusive: {connected} was {heard} meanwhile")
+    if limits != {"egress": LIMIT * 1_000_000}:
+        lost.append(f"the sender is limited to {limits} afterwards")
+    if news := _ran_unlimited(lab) - told:
+        lost.append(f"the sender was told {news}")
+    return Outcome(f"a limit changed meanwhile was in force {took:.1f} s later", tuple(lost))
+
+
+def _ran_unlimited(lab: Lab) -> set[str]:
+    """What the sender was told of times without limits: there were none."""
+    return {message for reason, message in scenario.events_of(lab.cluster, SENDER) if reason == "RanUnlimited"}
 
 
 @registered("reconciler-rolled", "the reconciler's DaemonSet rolled under traffic", seconds=60)
