@@ -57,6 +57,8 @@ def _frozen(lab: Lab, seconds: float) -> Outcome:
         finally:
             lab.cluster.disturb("thaw", API)
         _until_answers(lab)
+    # Nodes that could not report count as lost, and with them what runs there, until they have reported again.
+    lab.rolled_out("deployment/webhook")
     took = catches_up(lab)
     return Outcome(f"{meter}; a limit changed afterwards was in force {took:.1f} s later", meter.lost, meter.low)
 

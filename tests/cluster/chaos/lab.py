@@ -90,8 +90,12 @@ class Lab:
         finally:
             self.kubectl("-n", SPACE, "delete", "pod", name, "--wait=false", "--ignore-not-found", check=False)
 
-    def rolled_out(self, workload: str, timeout: int = 150) -> None:
-        """Wait until a workload of the installation is there in its newest version."""
+    def rolled_out(self, workload: str, timeout: int = 300) -> None:
+        """Wait until a workload of the installation is there in its newest version.
+
+        Where containerd does not come to clean up a container within 10 s, as on a busy node, kubelet asks it again two
+        minutes later.
+        """
         self.kubectl("-n", OWN, "rollout", "status", workload, f"--timeout={timeout}s", timeout=timeout + 10)
 
     def limits_of(self, pod: str) -> dict[str, int] | None:
