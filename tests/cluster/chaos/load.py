@@ -17,6 +17,8 @@ from tests.cluster.scenario import limits
 # What a node of 3 GiB and one emulated CPU carries in ten minutes: a Pod of two containers takes nine seconds of it.
 AT_ONCE = int(os.environ.get("CHAOS_PODS", "50"))
 IN_TURN, WAVES = 10, 5
+# Where containerd does not come to clean up a container within 10 s, kubelet asks it again two minutes later.
+REMOVED_S = 300
 # What the probed Pod's flows carry at least. The other one's acknowledgements, one for nearly each packet at so low a
 # rate, and the probes have their part of the limit too: 93 and 92 % were measured.
 USED_UP = 0.80
@@ -103,7 +105,7 @@ def many_in_turn(lab: Lab) -> Outcome:
 
 def _wave(lab: Lab, wave: int) -> list[str]:
     """Those of its Pods that ran without their limits."""
-    with _removed(lab, 120):
+    with _removed(lab, REMOVED_S):
         _many(lab, [f"wave-{wave}-{number}" for number in range(IN_TURN)])
         wait_for(f"wave {wave}", lambda: _running(lab) == IN_TURN, 120, every=1)
         return _unlimited(lab)
