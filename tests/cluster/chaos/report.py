@@ -16,15 +16,13 @@ as lost. What a second lacks may come in the next, a tenth of it at most, as the
 
 The last column says by which rule a row's slow seconds, the first apart, were judged:
 
-1. One with less than 90 % counts as lost, but none in or beside which the machine had no CPU left, and none of
-   `many-at-once`.
-2. One that has less than 90 % with the better of its neighbours too counts as lost; one in or beside which the machine
-   had no CPU left, with less than 50 %. Where nothing but slow seconds was lost, all was done once more, and the row
-   says so.
-3. As by 2, but one that has less than 10 % by itself counts as lost too, however much its neighbours have, and so do
-   seconds that were not measured, from a fifth of them on. Since then `many-in-turn` looks at the limits of each Pod,
-   and `probes` at what the flows carried; so do others that measure a flow afterwards, which had only not to have too
-   much; and outages and certificates' rows are lost without the load or the rotations that they tell of.
+- 2: one that has less than 90 % with the better of its neighbours too counts as lost; one in or beside which the
+  machine had no CPU left, with less than 50 %. Where nothing but slow seconds was lost, all was done once more, and
+  the row says so.
+- 3: as by 2, but one that has less than 10 % by itself counts as lost too, however much its neighbours have, and so do
+  seconds that were not measured, from a fifth of them on. Since then `many-in-turn` looks at the limits of each Pod,
+  and `probes` at what the flows carried; so do others that measure a flow afterwards, which had only not to have too
+  much; and what did not happen (a load, a rotation, a replica's end) is told as inconclusive, and counts as lost.
 
 [As JSON](chaos.json).
 
