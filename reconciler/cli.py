@@ -81,12 +81,8 @@ def _parser() -> argparse.ArgumentParser:
         help="the runtime's NRI socket (default: %(default)s)",
     )
     run.add_argument("--listen", default="", metavar="ADDRESS", help="address for metrics (default: all)")
-    for name, default, what in (
-        ("--port", 9745, "port for metrics"),
-        ("--probe-port", 9746, "port of 127.0.0.1 for kubelet's probes"),
-    ):
-        help_text = f"{what} (default: %(default)s)"
-        run.add_argument(name, type=arguments.port, default=default, metavar="PORT", help=help_text)
+    arguments.add_port(run, "--port", 9745, "port for metrics")
+    arguments.add_port(run, "--probe-port", 9746, "port of 127.0.0.1 for kubelet's probes")
     run.add_argument(
         "--slots",
         type=_slots,

@@ -23,6 +23,11 @@ def port(text: str) -> int:
     return whole(text, 1, _HIGHEST_PORT, "port")
 
 
+def add_port(parser: argparse.ArgumentParser, name: str, default: int, what: str) -> None:
+    """Add a flag for a port."""
+    parser.add_argument(name, type=port, default=default, metavar="PORT", help=f"{what} (default: %(default)s)")
+
+
 def seconds(text: str) -> float:
     """A time in seconds, with a fraction or without; ArgumentTypeError otherwise."""
     try:

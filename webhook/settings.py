@@ -57,12 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The settings of `serve`; their defaults are those of the manifests."""
     parser.epilog = _CERTIFICATES
     parser.add_argument("--listen", metavar="ADDRESS", help="address to listen on (default: all)")
-    for name, default, what in (
-        ("--port", 8443, "HTTPS port for API servers"),
-        ("--health-port", 8080, "HTTP port for health and metrics"),
-    ):
-        help_text = f"{what} (default: %(default)s)"
-        parser.add_argument(name, type=arguments.port, default=default, metavar="PORT", help=help_text)
+    arguments.add_port(parser, "--port", 8443, "HTTPS port for API servers")
+    arguments.add_port(parser, "--health-port", 8080, "HTTP port for health and metrics")
     for name, called, what in (
         ("--namespace", "ipvlan-bandwidth", "where it is installed"),
         ("--service", "webhook", "its Service there"),
