@@ -76,9 +76,14 @@ class Node:
         """The runtime stops a Pod, and waits for the hook."""
         self._do(self.controller.on_stop(_sandbox(pod, {})))
 
+    def remove(self, pod: Pod) -> None:
+        """The runtime removes a Pod, after it has taken its network down."""
+        self._do(self.controller.on_remove(_sandbox(pod, {})))
+
     def collect(self) -> None:
         """What is done now and then for Pods that nobody told the end of."""
         self._do(self.controller.upkeep.collect())
+        self._loop.call_soon_threadsafe(self.controller.upkeep.call_the_roll)
 
     @property
     def watched(self) -> set[str]:
