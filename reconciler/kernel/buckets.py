@@ -129,11 +129,12 @@ def decode_counters(value: bytes) -> Counters:
 def queue_ns(value: bytes, bits_per_second: int, now_ns: int) -> int:
     """How long a packet of a bulk flow would wait that came now, by an entry of the state map and the limit.
 
-    As the shaper decides when it comes: of a timeline that another limit took far ahead, which may be minutes after a
-    very low one, nothing is left.
+    As the shaper decides when it comes (`change_rate`): a long queue of a lower limit counts for as long as it takes
+    now, and of a timeline that another limit took far ahead, which may be minutes, nothing is left.
     """
     (free_at_ns,), (rate,) = _WORD.unpack_from(value, _NEXT_OFFSET), _WORD.unpack_from(value, _RATE_OFFSET)
-    wait_ns = max(0, int(free_at_ns) - now_ns)
-    if rate != bits_per_second and wait_ns > max(MOST_WAIT_NS, timing(bits_per_second).cap_ns):
-        return 0
-    return wait_ns
+    wait_ns, cap_ns = max(0, int(free_at_ns) - now_ns), timing(bits_per_second).cap_ns
+    if rate == bits_per_second or wait_ns <= cap_ns:
+        return wait_ns
+    wait_ns //= max(1, bits_per_second // int(rate)) if rate else 1
+    return wait_ns if wait_ns <= max(MOST_WAIT_NS, cap_ns) else 0

@@ -31,6 +31,7 @@
 #define MANY_BYTES (64 * 1024)     // and shrinks when it had more than this
 #define SPARSE_SHARE 4             // a flow is sparse when it had at most 1/4 of what the fattest had
 #define ALWAYS_SPARSE_BYTES 1024   // a flow of so little is sparse in any case, and may overtake a packet of its own
+#define MOST_LONGEST 4             // so many CPUs may charge a longest packet at once: see where it is used
 #define SMALL_BYTES 512            // of what may go ahead of packets that have their stamps, half is kept for such ones;
 #define FULL_BYTES 1514            // larger ones go one after the other
 #define STUBBORN_SIGNALS 16        // so many signals, and the queue is still long: who gets the next has a strike;
@@ -44,7 +45,9 @@
 // Of one packet, segments and all their headers: GRO_MAX_SIZE, 8 * 65535, is just below 2^19. What says that it has more
 // is made up (a packet socket's virtio header names its segments' size, down to a byte).
 #define MOST_BYTES_SHIFT 20
-#define MOST_SEGMENTED 4 // times its own length: what a received packet is charged at most; an MSS of 48 makes it 2.4
+// A received packet whose segments would be longer than it by more than this many times is made up too: an MSS of 48
+// makes it 2.4. Behind the shaper it is cut into tens of thousands of packets, which the node's memory holds.
+#define MOST_SEGMENTED 4
 // Four full packets of each flow: 4 * 1514 bytes, times the time over which `had` sums up (a half-life / ln 2), in ns
 // for a half-life of one unit. TCP keeps no fewer in flight without running into retransmission timeouts.
 #define ENTITLED (4 * 1514 * 1477ULL)
@@ -327,6 +330,22 @@ static __always_inline void begin_generation(struct state *state, const struct l
   state->generation = limit->generation; // the flows need no reset: what they had decays by itself
 }
 
+// What waits keeps its stamps. At a higher rate, what comes would be dropped for the length of that queue, for up to a
+// second: so it counts for as long as its bytes take at the new rate. New packets go between the old ones then, and both
+// together are what the new rate allows. After a very low rate, times that may be minutes ahead mean nothing.
+static __always_inline void change_rate(const struct limit *limit, struct state *state, u64 now, u64 most_wait) {
+  u64 times = state->rate ? limit->bits_per_second / state->rate : 0;
+  state->rate = limit->bits_per_second;
+  state->borrowed = state->first_above = state->signal_next = 0;
+  if (state->next <= now + limit->cap_ns)
+    return;
+  u64 wait = times > 1 ? (state->next - now) / times : state->next - now;
+  if (times > 1 || wait > most_wait) {
+    state->next = wait > most_wait ? now : now + wait;
+    state->express_next = now;
+  }
+}
+
 int SHAPER_NAME(struct __sk_buff *skb) {
   u32 bucket = skb->tc_classid;
   struct limit *limit = limits.lookup(&bucket);
@@ -344,27 +363,20 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   u64 now = bpf_ktime_get_ns();
   u64 noise = now * 0x9E3779B97F4A7C15ULL;
   u64 bytes = skb->wire_len;
-  if (is_ingress && bytes > MOST_SEGMENTED * skb->len)
-    bytes = MOST_SEGMENTED * skb->len;
-  if (bytes >> MOST_BYTES_SHIFT)
+  if (bytes >> MOST_BYTES_SHIFT || (is_ingress && bytes > MOST_SEGMENTED * skb->len))
     return drop(held, skb);
   u64 duration = wire_time_ns(limit, bytes, noise);
-  // Further ahead than this rate could bring it, with the longest packet as the last of the longest queue: the timeline
-  // is that of a much lower rate, which was raised since.
   u64 most_wait = limit->cap_ns > MOST_WAIT ? limit->cap_ns : MOST_WAIT;
+  if (held->rate != limit->bits_per_second)
+    change_rate(limit, held, now, most_wait);
+  // Further ahead than this rate could bring it, with the longest packets, of several CPUs at once, as the last of the
+  // longest queue: the timeline is that of a much lower rate, whose figures were read while they were replaced.
   if (held->next > now + most_wait) {
     u64 longest = (limit->multiplier << MOST_BYTES_SHIFT) >> limit->shift;
-    if (held->next > now + most_wait + 2 * limit->interval_ns + longest) {
+    if (held->next > now + most_wait + 2 * limit->interval_ns + MOST_LONGEST * longest) {
       held->next = held->express_next = now;
       held->borrowed = 0;
     }
-  }
-  if (held->rate != limit->bits_per_second) {
-    // At another rate these times, which may be minutes ahead after a very low one, mean nothing.
-    held->rate = limit->bits_per_second;
-    held->borrowed = held->first_above = held->signal_next = 0;
-    if (held->next > now + most_wait)
-      held->next = held->express_next = now;
   }
   u64 start = held->next > now ? held->next : now;
   u64 wait = start - now;
@@ -426,7 +438,7 @@ int SHAPER_NAME(struct __sk_buff *skb) {
       charge(&held->next, now, duration);
       if (waits)
         stamp(skb, is_ingress, ahead, now);
-      else if (!is_ingress)
+      else
         skb->tstamp = 0;
       return pass(held, bytes, skb);
     }
@@ -446,8 +458,6 @@ int SHAPER_NAME(struct __sk_buff *skb) {
       strike(limit, held, held->fattest, now);
     return drop(held, skb);
   }
-  if (wait > 2 * limit->target_ns && too_many(limit, held, wait, bytes, is_sparse, noise))
-    return drop(held, skb);
   if (is_stubborn) {
     // Not all that another has, as others need some room to grow into; but while little waits whatever they leave, so
     // the link is never idle for it. Little is less when there is one that could fill the rest of the queue.
@@ -466,6 +476,8 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   } else if (strikes && had < fattest_had - (fattest_had >> 3)) {
     strikes = 0;
   }
+  if (wait > 2 * limit->target_ns && too_many(limit, held, wait, bytes, is_sparse, noise))
+    return drop(held, skb);
   // Slow start doubles the queue within one round trip: CoDel, which waits for an interval, comes too late. Beside a flood
   // the queue may be its last packet, merged from many, of which others cannot make it shorter.
   u32 early = 0;
@@ -494,7 +506,7 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   charge(&held->next, now, duration);
   if (waits)
     stamp(skb, is_ingress, start, now);
-  else if (!is_ingress)
+  else
     skb->tstamp = 0; // nor does ARP wait for what its sender stamped
   return pass(held, bytes, skb);
 }

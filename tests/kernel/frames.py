@@ -5,19 +5,23 @@ HOW, of which CAP_NET_RAW is enough for all: `plain` says that they are IPv4; `b
 header_ops.parse_protocol), so that filters see no IP; `control` has the priority of a node's own control traffic,
 which fq lets go first and never holds back (net/sched/sch_fq.c, fq_classify), and which any kind of socket may have;
 `forged` are 64 KiB of TCP each that say they are to be cut into segments of 4 bytes (packet(7), PACKET_VNET_HDR;
-linux/virtio_net.h).
+linux/virtio_net.h); `neighbour` are such frames, 16 ms apart, to a Pod of the same node: ipvlan hands over what is
+from and to its master's address, uncut.
 """
 
 import socket
 import struct
 import sys
+import time
 
 ETH_P_IP = 0x0800
 SOL_PACKET, PACKET_VNET_HDR, PACKET_QDISC_BYPASS = 263, 15, 20
 VIRTIO_NEEDS_CHECKSUM, VIRTIO_TCP_IPV4 = 1, 1
 FORGED_SEGMENT = 4
+NEIGHBOURS_PAUSE_S = 0.016
 TC_PRIO_CONTROL = 7
 PAYLOAD = bytes(1472)
+NOBODY = "00:00:00:00:00:00"
 
 
 def frame(mac: str, source: bytes, address: str) -> bytes:
@@ -26,22 +30,21 @@ def frame(mac: str, source: bytes, address: str) -> bytes:
     return packet(mac, source, address, socket.IPPROTO_UDP, udp + PAYLOAD)
 
 
-def forged(mac: str, source: bytes, address: str) -> bytes:
+def forged(mac: str, source: bytes, address: str, *, own: str = NOBODY) -> bytes:
     """As HOW says: the virtio header, and the longest packet there can be."""
     virtio = struct.pack("=BBHHHH", VIRTIO_NEEDS_CHECKSUM, VIRTIO_TCP_IPV4, 54, FORGED_SEGMENT, 34, 16)
     tcp = struct.pack("!HHIIBBHHH", 5401, 5401, 1, 1, 5 << 4, 0x10, 1024, 0, 0)
-    return virtio + packet(mac, source, address, socket.IPPROTO_TCP, tcp + bytes(65_000))
+    return virtio + packet(mac, source, address, socket.IPPROTO_TCP, tcp + bytes(65_000), own=own)
 
 
-def packet(mac: str, source: bytes, address: str, protocol: int, content: bytes) -> bytes:
-    """Ethernet, IPv4 with its checksum, and what is in it."""
+def packet(mac: str, source: bytes, address: str, protocol: int, content: bytes, *, own: str = NOBODY) -> bytes:
+    """Ethernet, IPv4 with its checksum, and what is in it. On the wire, ipvlan sends with its master's address."""
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(content), 0, 0, 64, protocol, 0)
     head += source + socket.inet_aton(address)
     total = sum(struct.unpack("!10H", head))
     total = (total & 0xFFFF) + (total >> 16)
     head = head[:10] + struct.pack("!H", ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF) + head[12:]
-    own = bytes(6)  # ipvlan sends with its master's address, whatever stands here
-    return bytes.fromhex(mac.replace(":", "")) + own + struct.pack("!H", ETH_P_IP) + head + content
+    return bytes.fromhex((mac + own).replace(":", "")) + struct.pack("!H", ETH_P_IP) + head + content
 
 
 def main() -> None:
@@ -52,15 +55,19 @@ def main() -> None:
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
         if how == "bypass":
             sender.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
-        if how == "forged":
+        if how in {"forged", "neighbour"}:
             sender.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
         if how == "control":
             sender.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, TC_PRIO_CONTROL)
         sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 24)
         sender.settimeout(1)
         sender.bind(("eth0", 0 if how == "unnamed" else ETH_P_IP))
-        whole = (forged if how == "forged" else frame)(mac, source, address)
+        if how == "neighbour":
+            whole = forged(mac, source, address, own=mac)
+        else:
+            whole = (forged if how == "forged" else frame)(mac, source, address)
         for _ in range(int(count)):
+            time.sleep(NEIGHBOURS_PAUSE_S if how == "neighbour" else 0)
             try:
                 sender.send(whole)
             except OSError:

@@ -13,9 +13,9 @@ from webhook.contract import Direction
 FRAMES = 1000
 
 
-def send(pod: Pod, to: Pod, how: str) -> None:
+def send(pod: Pod, to: Pod, how: str, *, frames: int = FRAMES) -> None:
     (link,) = json.loads(to.run("ip", "-json", "link", "show", "eth0"))
-    pod.run(sys.executable, "-m", "tests.kernel.frames", to.address, link["address"], str(FRAMES), how)
+    pod.run(sys.executable, "-m", "tests.kernel.frames", to.address, link["address"], str(frames), how)
 
 
 def counted(pod: Pod, interface: str, what: str) -> int:
@@ -55,6 +55,22 @@ def test_packets_that_claim_many_segments_are_charged_all_of_them(shaper: Shaper
     assert 14 * 65_000 < passed < 5 * 14 * 65_000
     assert dropped >= FRAMES - 5
     assert counted(peer, "eth0", "rx_bytes") - arrived < 1_000_000
+
+
+def test_nor_do_they_fill_the_queue_of_a_neighbour_whose_ingress_is_limited(shaper: Shaper, peer: Pod) -> None:
+    """Behind the shaper each would be cut into 16,250, which wait there: a million after some seconds."""
+    shaper.shape(peer.uid, peer.netns, limits(ingress="50M"))
+    before = seen(shaper, peer, Direction.INGRESS)
+    with lab.pod("neighbour", "eB", "172.51.0.103") as neighbour:
+        neighbour.run("ping", "-c1", peer.address)
+        send(neighbour, peer, "neighbour", frames=250)
+        qdiscs = json.loads(peer.run("tc", "-json", "-s", "qdisc", "show", "dev", "vethbw0"))
+        neighbour.run("ping", "-c1", "-W1", peer.address)
+    dropped = seen(shaper, peer, Direction.INGRESS).drops - before.drops
+    print(f"NEIGHBOUR {dropped} dropped, {qdiscs[0]['qlen']} packets wait")
+    assert dropped >= 250
+    assert qdiscs[0]["qlen"] < 250
+    shaper.shape(peer.uid, peer.netns, limits())
 
 
 def test_with_net_raw_it_can_pass_by_the_egress_limit_of_its_own_pod(shaper: Shaper, limited: Pod, peer: Pod) -> None:

@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import math
 import random
 
 import pytest
@@ -75,9 +76,9 @@ def test_packets_that_claim_a_great_many_segments_do_not_void_the_limit(limit: s
     shaper = Native(limit, direction)
     passed = 0
     for _ in every(shaper, MILLISECOND, 10):
-        wire = LONGEST if direction is Direction.EGRESS else 64 * LONGEST
+        wire = LONGEST if direction is Direction.EGRESS else 4 * 65_054
         if shaper.send(65_054, wire=wire).wait_ns is not None:
-            passed += min(wire, 4 * 65_054) if direction is Direction.INGRESS else wire
+            passed += wire
     most = RATES[limit] * (10 + 1.2) / 8 + 2 * LONGEST
     assert passed <= most
 
@@ -88,10 +89,15 @@ def test_a_packet_longer_than_any_real_one_is_dropped_and_charged_to_nobody() ->
     assert (shaper.queue_ns, shaper.counters().drops) == (0, 1)
 
 
-def test_what_a_received_packet_claims_costs_its_receiver_four_times_its_length_at_most() -> None:
+@pytest.mark.parametrize(("wire", "passes"), [(4 * 1418, True), (4 * 1418 + 1, False), (125_780, False)])
+def test_a_received_packet_that_claims_more_than_four_times_its_length_is_made_up_and_costs_its_receiver_nothing(
+    wire: int, passes: bool
+) -> None:
+    """It is cut behind the shaper, by a neighbour's choice into tens of thousands of packets that wait there."""
     shaper = Native("10M", Direction.INGRESS)
-    shaper.send(1418, wire=125_780)
-    assert shaper.queue_ns == pytest.approx(4 * 1418 * 800, abs=1)
+    assert (shaper.send(1418, wire=wire).wait_ns is not None) == passes
+    assert shaper.queue_ns == pytest.approx(passes * wire * 800, abs=1)
+    assert shaper.counters().drops == (not passes)
 
 
 @pytest.mark.parametrize("merged", [16_000, 32_000, 65_000])
@@ -171,6 +177,20 @@ def test_what_other_cpus_queue_while_a_packet_is_on_its_way_is_kept() -> None:
     assert shaper.queue_ns == pytest.approx(charged * 1514 * 80, abs=200)
 
 
+def test_what_two_cpus_charge_at_once_is_not_taken_for_times_of_a_lower_limit() -> None:
+    """At 1M each of these takes 8.4 s, and neither sees the other's."""
+    shaper = Native("1M")
+
+    def other() -> None:
+        shaper.send(65_054, 0, wire=LONGEST)
+
+    shaper.meanwhile(other)
+    shaper.send(65_054, 0, wire=LONGEST)
+    shaper.now += MILLISECOND
+    assert shaper.send(flow=2).wait_ns is None
+    assert shaper.queue_ns > 16 * SECOND
+
+
 @pytest.mark.parametrize("higher", ["2k", "10k", "100k", "1G"])
 @pytest.mark.parametrize("direction", Direction)
 def test_a_limit_that_is_raised_lets_packets_pass_though_one_has_taken_the_timeline_far_ahead(
@@ -201,18 +221,44 @@ def test_what_is_dropped_or_marked_is_counted_in_the_same_packets_as_what_passes
     assert counters.packets + counters.drops == len(fates) * each
 
 
-@pytest.mark.parametrize(("low", "higher", "stays"), [("1k", "1G", False), ("10k", "20k", False), ("100M", "1G", True)])
+@pytest.mark.parametrize(
+    ("low", "higher", "shorter"),
+    [
+        *(("1k", "1G", 1e6), ("1M", "100M", 100), ("10M", "100M", 10), ("100M", "1G", 1), ("100M", "10M", 1)),
+        *(("1k", "2k", math.inf), ("1k", "1900", math.inf), ("1M", "1900k", math.inf)),
+    ],
+)
 @pytest.mark.parametrize("direction", Direction)
 def test_the_queue_that_the_metrics_show_after_a_limit_was_raised_is_what_the_next_packet_waits(
-    low: str, higher: str, stays: bool, direction: Direction
+    low: str, higher: str, shorter: float, direction: Direction
 ) -> None:
     shaper = Native(low, direction)
     for _ in range(8):
         shaper.send(64_000, FLOOD)
+    before = shaper.queue_ns
     shaper.limit(higher)
     shown = shaper.queue_ns
-    assert (shown > 0) == stays
-    assert shaper.send(64_000, FLOOD).wait_ns == shown
+    assert shown == int(before / shorter)
+    assert shaper.send(64_000, FLOOD).wait_ns in {shown, None}
+
+
+@pytest.mark.parametrize("higher", ["2M", "5M", "10M", "100M", "1G"])
+@pytest.mark.parametrize("direction", Direction)
+def test_a_raised_limit_is_kept_from_the_first_moment_and_used_up_at_once(higher: str, direction: Direction) -> None:
+    """What waits keeps its stamps, of up to a second: what comes goes between."""
+    shaper = Native("1M", direction)
+    left = [shaper.queue_ns for number in range(80) if shaper.send(flow=number % 20).wait_ns is not None]
+    assert max(left) > 600 * MILLISECOND
+    shaper.limit(higher)
+    each = 1514 * 8 * SECOND / shaper.bits_per_second
+    for passed in every(shaper, int(each / 1.02), 1.5):
+        fate = shaper.send(flow=int(passed / each) % 20)
+        if fate.wait_ns is not None:
+            left.append(passed + fate.wait_ns)
+    for after in (0.1 * SECOND, 0.25 * SECOND, 0.5 * SECOND, SECOND, 1.5 * SECOND):
+        used = sum(at <= after for at in left) * each
+        assert used <= 1.01 * after + 2 * each
+        assert used >= 0.75 * after or after < SECOND // 2
 
 
 @pytest.mark.parametrize("low", ["1k", "10k", "100k"])
