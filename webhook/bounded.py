@@ -23,7 +23,10 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from aiohttp import web, web_protocol
-from aiohttp.http import HttpProcessingError
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpProcessingError, HttpRequestParser, RawRequestMessage
+from aiohttp.http_exceptions import BadHttpMessage
+from aiohttp.streams import StreamReader
 
 from webhook.connections import Connections
 from webhook.logs import Sparing
@@ -46,6 +49,28 @@ MOST_HEADERS: Final = 24
 # Of answers that a client does not read, of which asyncio keeps 512 KiB with TLS: with more than these its next request
 # waits until it has read. There are another 64 KiB below TLS, for which there is no parameter.
 UNREAD_BYTES: Final = 16 * 1024
+
+
+class _Parser(HttpRequestParser):
+    """As aiohttp's, but whatever it fails at is no HTTP.
+
+    yarl raises IndexError of `http://[]@/`, which nothing would catch: no answer, and as the second of two requests
+    that come together it would leave the connection open for good.
+    """
+
+    __slots__ = ()
+
+    def feed_data(self, data: bytes, *rest: Any) -> Any:
+        """Read what has come. Raises HttpProcessingError."""
+        try:
+            return super().feed_data(data, *rest)
+        except HttpProcessingError:
+            raise
+        except Exception as error:
+            raise BadHttpMessage(f"Cannot be read: {error!r}") from error
+
+
+web_protocol.HttpRequestParser = _Parser  # type: ignore[attr-defined] # each connection makes one
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +112,7 @@ class BoundedServer:
         self._handler = handler
         self._server = web.Server(
             self._handle,
+            request_factory=_request,
             access_log=None,
             logger=_HttpLog(),
             keepalive_timeout=self._bounds.idle_s,
@@ -203,6 +229,23 @@ class BoundedServer:
                 # Nobody who calls us sends chunks, and reading tiny ones takes long: no linger. The answer is out by
                 # the loop's next round.
                 asyncio.get_running_loop().call_soon(request.protocol.force_close)
+
+
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: web.RequestHandler,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> web.BaseRequest:
+    """A request for the path alone, whatever scheme and host it names beside.
+
+    aiohttp decodes a host where nothing catches what that raises (`http://xn--a/`): there would be no answer, and the
+    connection would stay.
+    """
+    if message.url.absolute:
+        message = message._replace(url=message.url.relative())
+    return web.BaseRequest(message, payload, protocol, writer, task, asyncio.get_running_loop())
 
 
 class _HttpLog(logging.LoggerAdapter[logging.Logger]):

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import re
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,8 +26,10 @@ async def serving() -> AsyncIterator[int]:
 
     here, number = BoundedServer(handler), free_port()
     await here.listen("127.0.0.1", number)
-    yield number
-    await here.close()
+    try:
+        yield number
+    finally:
+        await here.close()
 
 
 @pytest.fixture
@@ -61,6 +64,56 @@ async def test_a_head_larger_than_any_client_s_is_a_client_error(port: int, head
     writer.write(head + b"\r\n")
     assert int((await reader.readline()).split()[1]) == status
     writer.close()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET http://xn--a/",
+        b"GET http://xn--a",
+        b"GET http://xn--a?xn--a",
+        b"GET http://xn--a:443/mutate",
+        b"GET http://user:secret@xn--a/",
+        b"GET http://w/",
+        b"GET http://w:0/",
+        b"GET http://w:99999/",
+        b"GET http://w:port/",
+        b"GET http://@/",
+        b"GET http://[::1]:443/",
+        b"GET http://[]@/",
+        b"GET http://\xff/",
+        b"GET http:///",
+        b"GET ftp://xn--a/",
+        b"GET //xn--a/",
+        b"GET xn--a:443",
+        b"GET *",
+        b"OPTIONS *",
+        b"OPTIONS http://xn--a/",
+        b"CONNECT xn--a:443",
+        b"CONNECT user@xn--a:443",
+        b"CONNECT [::1]:443",
+        b"CONNECT w:99999",
+        b"CONNECT :443",
+        b"CONNECT http://xn--a/",
+        b"CONNECT /",
+    ],
+    ids=lambda line: line.decode(errors="replace"),
+)
+@pytest.mark.parametrize("before", [b"", REQUEST + b"Host: w\r\n\r\n"], ids=["first", "at once with another"])
+async def test_whatever_a_request_is_for_it_has_its_answer_and_no_traceback(
+    caplog: pytest.LogCaptureFixture, line: bytes, before: bytes
+) -> None:
+    async with serving() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(before + line + b" HTTP/1.1\r\nHost: xn--a\r\n\r\n")
+        async with asyncio.timeout(5):
+            if before:
+                await reader.readuntil(b"\r\n\r\n1")
+            assert re.match(rb"HTTP/1\.[01] [24]00 ", await reader.readline())
+        writer.close()
+        await writer.wait_closed()
+    gc.collect()
+    assert not [each for each in caplog.records if each.name == "asyncio" or each.exc_info]
 
 
 async def test_of_requests_that_are_no_http_some_are_in_the_log(
