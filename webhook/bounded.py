@@ -128,8 +128,11 @@ class BoundedServer:
         self._accepting: list[asyncio.Task[None]] = []
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def listen(self, host: str | None, port: int, context: ssl.SSLContext | None = None) -> None:
-        """Serve on an address, or on all, from now on, by TLS if there is a context for it. Raises OSError."""
+    async def listen(self, host: str | None, port: int, context: Callable[[], ssl.SSLContext] | None = None) -> None:
+        """Serve on an address, or on all, from now on. Raises OSError.
+
+        By TLS if there is a `context`: each new connection asks it for one.
+        """
         loop = asyncio.get_running_loop()
         # asyncio knows how to bind; accepting is done here, as it would take whatever comes.
         bound = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)
@@ -184,7 +187,7 @@ class BoundedServer:
         elif (error := task.exception()) is not None:
             self._ended.set_exception(error)
 
-    async def _accept(self, listening: socket.socket, context: ssl.SSLContext | None) -> None:
+    async def _accept(self, listening: socket.socket, context: Callable[[], ssl.SSLContext] | None) -> None:
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -198,7 +201,7 @@ class BoundedServer:
             except BaseException:
                 connection.close()
                 raise
-            self._connections.handshake(connection, self._greet(connection, context))
+            self._connections.handshake(connection, self._greet(connection, context() if context else None))
 
     async def _greet(self, connection: socket.socket, context: ssl.SSLContext | None) -> None:
         """The handshake, after which aiohttp has the connection."""

@@ -18,7 +18,7 @@ class UnusableCertificateError(Exception):
 
 
 class Listener:
-    """Listens once there is a certificate; later ones are for handshakes from then on, and no connection ends."""
+    """Listens once there is a certificate; later ones are for connections from then on, and no open one ends."""
 
     def __init__(self, server: BoundedServer, address: str | None, port: int, metrics: Metrics) -> None:
         self._server = server
@@ -26,7 +26,8 @@ class Listener:
         self._port = port
         self._metrics = metrics
         self._serving: bytes | None = None
-        self._current = server_context()
+        # From the first certificate on.
+        self._current: ssl.SSLContext
 
     @property
     def listens(self) -> bool:
@@ -53,13 +54,8 @@ class Listener:
         self._metrics.serves_with(expires.timestamp())
         logger.info("serving with a certificate that expires on %s", moment(expires))
         if first:
-            listening = server_context()
-            listening.sni_callback = self._choose
-            await self._server.listen(self._address, self._port, listening)
-
-    def _choose(self, connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        """Each handshake is with the certificate of that moment, also where the client names no server."""
-        connection.context = self._current
+            # Not by `sni_callback`: of a name that is not ASCII, Python writes a traceback to standard error each time.
+            await self._server.listen(self._address, self._port, lambda: self._current)
 
 
 def server_context() -> ssl.SSLContext:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -163,8 +164,8 @@ def point(curve: ec.EllipticCurve) -> bytes:
     return public.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
 
 
-def hello(group: int, share: bytes) -> bytes:
-    """A client's first record of TLS 1.3, which offers a single group, and brings its share."""
+def hello(group: int, share: bytes, name: bytes = b"webhook") -> bytes:
+    """A client's first record of TLS 1.3, to a server of a name. It offers a single group, and brings its share."""
 
     def sized(width: int, *parts: bytes) -> bytes:
         return sum(map(len, parts)).to_bytes(width) + b"".join(parts)
@@ -174,6 +175,7 @@ def hello(group: int, share: bytes) -> bytes:
 
     named = group.to_bytes(2)
     extensions = (
+        extension(0, sized(2, b"\0" + sized(2, name))),  # server_name
         extension(10, sized(2, named)),  # supported_groups
         extension(13, sized(2, b"\x04\x03\x08\x04")),  # signature_algorithms, of ECDSA and RSA
         extension(43, sized(1, b"\x03\x04")),  # supported_versions: TLS 1.3
@@ -197,9 +199,28 @@ def hello(group: int, share: bytes) -> bytes:
 async def test_keys_are_agreed_on_by_one_cheap_curve_alone(group: int, share: bytes, agrees: bool) -> None:
     async with listening() as here:
         await here.use(pair())
-        # The contexts of later certificates are those of later handshakes.
+        # The contexts of later certificates are those of later connections.
         await here.use(pair())
         reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
         writer.write(hello(group, share))
         assert (await reader.read(1) == b"\x16") is agrees  # a record of the handshake
         writer.close()
+
+
+@pytest.mark.parametrize(
+    "name", [b"webhook", b"\xff" * 255, b"xn--a", b"a..b"], ids=["ours", "no text", "idna", "empty"]
+)
+async def test_whatever_server_a_client_names_it_is_ours_and_nothing_is_written_of_it(
+    monkeypatch: pytest.MonkeyPatch, name: bytes
+) -> None:
+    written: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: written.append(told.exc_value))
+    async with listening() as here:
+        await here.use(pair())
+        reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+        writer.write(hello(0x0017, point(ec.SECP256R1()), name))
+        async with asyncio.timeout(5):
+            answer = await reader.read(6)
+        writer.close()
+    assert written == []
+    assert (answer[0], answer[5]) == (0x16, 2)  # a record of the handshake, and in it the server's hello
