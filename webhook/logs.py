@@ -1,6 +1,8 @@
 """Structured logs: the webhook's on standard output, the reconciler's on standard error."""
 
 import logging
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Final, TextIO
 
@@ -24,6 +26,7 @@ def configure_logging(stream: TextIO, packages: Iterable[str], level: str) -> No
             timestamp=True,
         )
     )
+    handler.addFilter(_Spared(time.monotonic).passes)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for package in packages:
         logging.getLogger(package).setLevel(level.upper())
@@ -43,3 +46,20 @@ class Sparing:
             return None
         suppressed, self._suppressed = self._suppressed, 0
         return {"suppressed": suppressed} if suppressed else {}
+
+
+class _Spared:
+    """Of what asyncio itself logs, such as an exception that nobody awaits, some of a kind: strangers may cause it."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._kinds: defaultdict[object, Sparing] = defaultdict(lambda: Sparing(clock))
+
+    def passes(self, record: logging.LogRecord) -> bool:
+        """A filter, as `logging` has them."""
+        if record.name != "asyncio":
+            return True
+        # Not by the message, which may be another each time. So a stranger's kind keeps no other from the log.
+        kind = record.exc_info[0] if record.exc_info else None
+        more = self._kinds[kind].extra()
+        vars(record).update(more or {})
+        return more is not None
