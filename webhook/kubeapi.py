@@ -174,7 +174,11 @@ class KubeApi:
                 answer = await response.read()
         except (aiohttp.ClientError, OSError) as error:
             raise self._unreachable(method, path, error) from error
-        return _object(answer, f"{method} {path}")
+        try:
+            return _object(answer, f"{method} {path}")
+        except RecursionError as error:
+            message = f"the API server's answer to {method} {path} is nested too deep: {answer[:200]!r}"
+            raise ApiError(0, "NotJSON", message) from error
 
     async def _send(
         self,
@@ -269,7 +273,7 @@ def _error_of(status: int, text: bytes) -> ApiError:
     """The error in a Status object, or in whatever a proxy in between said instead."""
     try:
         body = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
         return ApiError(status, "Unknown", text[:200].decode(errors="replace").strip() or "no message")

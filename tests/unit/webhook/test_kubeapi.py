@@ -115,7 +115,13 @@ async def test_a_status_tells_its_causes_whatever_else_is_in_their_place(
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("<html>Bad Gateway", "<html>Bad Gateway"), ("", "no message"), ("[]", "[]"), ("{}", "no message")],
+    [
+        ("<html>Bad Gateway", "<html>Bad Gateway"),
+        ("", "no message"),
+        ("[]", "[]"),
+        ("{}", "no message"),
+        ("[" * 3000 + "]" * 3000, "[" * 200),
+    ],
 )
 async def test_a_proxy_that_answers_instead_is_quoted(start: Start, text: str, message: str) -> None:
     async def proxy(_: web.Request) -> web.Response:
@@ -133,6 +139,15 @@ async def test_an_answer_that_is_no_json_object_is_an_error(start: Start, text: 
 
     with pytest.raises(ApiError, match="is no JSON"):
         await (await start(odd)).get("/api/v1/pods")
+
+
+async def test_an_answer_that_is_nested_too_deep_is_an_error_and_quoted(start: Start) -> None:
+    async def deep(_: web.Request) -> web.Response:
+        return web.Response(text='{"n":' + "[" * 3000 + "]" * 3000 + "}")
+
+    with pytest.raises(ApiError, match=r"answer to GET /api/v1/pods/x is nested too deep: .*\[\[\[") as caught:
+        await (await start(deep)).get("/api/v1/pods/x")
+    assert (caught.value.status, caught.value.reason) == (0, "NotJSON")
 
 
 async def test_a_server_that_is_not_there_is_status_0_and_named() -> None:
