@@ -40,6 +40,9 @@ AT_ONCE_AGAIN = 4
 # At the end, while Pods are limited still.
 FINISH_S = 2.0
 
+# So answers an API server that has just started, until it has read who there is, and who may do what.
+_PERHAPS_TOO_EARLY = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+
 # Of 403: the rights are there, and the namespace takes no event.
 _OF_THE_NAMESPACE = ("being terminated", "exceeded quota")
 
@@ -155,6 +158,8 @@ class Events:
     async def _post(self, unposted: _Unposted) -> None:
         while (failure := await self._try(unposted)) is not None:
             if unposted.tries >= self._tries:
+                if failure.status:
+                    self._log_refusal(unposted, failure)
                 self._drop(unposted)
                 return
             delay_s = 2.0 ** (unposted.tries - 1)
@@ -177,21 +182,31 @@ class Events:
         try:
             await self._api.create(f"/api/v1/namespaces/{body['metadata']['namespace']}/events", body)
         except ApiError as error:
-            # Refused for good: the namespace is going, or the event is not to the API server's liking.
-            is_ours = HTTPStatus.BAD_REQUEST <= error.status < HTTPStatus.INTERNAL_SERVER_ERROR
-            if not is_ours or error.status == HTTPStatus.TOO_MANY_REQUESTS:
+            if not _is_final(error):
                 return error
             if error.status != HTTPStatus.CONFLICT:  # else it was posted by a try whose answer was lost
-                self._log_refusal(body["involvedObject"]["name"], error)
+                self._log_refusal(unposted, error)
                 self._drop(unposted)
                 return None
         del self._unposted[unposted]
         return None
 
-    def _log_refusal(self, about: str, error: ApiError) -> None:
-        of_the_namespace = any(sign in error.message for sign in _OF_THE_NAMESPACE)
-        forbidden = None if of_the_namespace else refusal("create events", error)
+    def _log_refusal(self, unposted: _Unposted, error: ApiError) -> None:
+        about = unposted.body["involvedObject"]["name"]
+        forbidden = None if _is_of_the_namespace(error) else refusal("create events", error)
         if forbidden and self._forbidden.take():
             log.warning(forbidden, extra={"about": about})
         else:
             log.info("event refused by the API server", extra={"about": about, "error": str(error)})
+
+
+def _is_final(error: ApiError) -> bool:
+    """Whether trying again is of no use: the namespace is going, or the event is not to the API server's liking."""
+    if error.status in _PERHAPS_TOO_EARLY:
+        return _is_of_the_namespace(error)
+    is_ours = HTTPStatus.BAD_REQUEST <= error.status < HTTPStatus.INTERNAL_SERVER_ERROR
+    return is_ours and error.status != HTTPStatus.TOO_MANY_REQUESTS
+
+
+def _is_of_the_namespace(error: ApiError) -> bool:
+    return any(sign in error.message for sign in _OF_THE_NAMESPACE)

@@ -94,11 +94,22 @@ async def test_a_refusal_is_final():
     assert (api.posted, slept, len(dropped)) == ([], [], 1)
 
 
+async def test_an_api_server_that_has_just_started_and_refuses_everybody_costs_no_event(caplog):
+    early = ApiError(403, "Forbidden", 'events is forbidden: User "reconciler" cannot create resource "events"')
+    api = Api(*[early] * 5, *[ApiError(401, "Unauthorized", "Unauthorized")] * 5)
+    events, dropped, _ = make(api)
+    for number in range(5):
+        events.tell(PodView(f"u{number}", "shop", f"web-{number}"), NOTICE)
+    await drain(events)
+    assert (len(api.posted), dropped) == (5, [])
+    assert not [record for record in caplog.records if record.levelname == "WARNING"], "the rights are there"
+
+
 @pytest.mark.parametrize(("status", "remedy"), [(401, "delete this Pod"), (403, "ClusterRole")])
-async def test_that_events_are_forbidden_is_a_warning_but_not_for_each_of_them(status, remedy, caplog):
+async def test_that_events_are_forbidden_for_good_is_a_warning_but_not_for_each_of_them(status, remedy, caplog):
     refusal = ApiError(status, "Forbidden", "events is forbidden")
     now = [0.0]
-    events, dropped, _ = make(Api(*[refusal] * 4), clock=lambda: now[0])
+    events, dropped, slept = make(Api(*[refusal] * 24), clock=lambda: now[0])
     for seconds in (0.0, 1.0, 1.0, 3600.0):
         now[0] += seconds
         events.tell_node(NOTICE)
@@ -108,6 +119,7 @@ async def test_that_events_are_forbidden_is_a_warning_but_not_for_each_of_them(s
     assert f"may not create events: HTTP {status} (events is forbidden)" in warnings[0].message
     assert remedy in warnings[0].message
     assert len(dropped) == 4
+    assert slept == [1.0, 2.0, 4.0, 8.0, 16.0] * 4
 
 
 async def test_a_namespace_that_is_going_is_no_warning(caplog):
