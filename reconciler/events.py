@@ -163,7 +163,7 @@ class Events:
                 self._drop(unposted)
                 return
             delay_s = 2.0 ** (unposted.tries - 1)
-            if failure.status:
+            if failure.status or failure.reason == "Timeout":  # that may be the namespace's doing, too
                 task = asyncio.get_running_loop().create_task(self._post_later(unposted, delay_s))
                 self._aside.add(task)
                 task.add_done_callback(self._aside.discard)
@@ -172,7 +172,7 @@ class Events:
 
     async def _post_later(self, unposted: _Unposted, delay_s: float) -> None:
         await self._sleep(delay_s)
-        async with self._again:  # not in the queue: a namespace's webhook that hangs takes 10 s to be refused for
+        async with self._again:  # not in the queue: a namespace's webhook that hangs takes up to half a minute
             await self._post(unposted)
 
     async def _try(self, unposted: _Unposted) -> ApiError | None:

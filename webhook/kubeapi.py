@@ -43,8 +43,9 @@ class ApiError(Exception):
     """The API server said no, or could not be reached.
 
     `status` is the HTTP status, or the `code` of a Status object within a watch, and 0 when there was no answer.
-    `reason` is the machine's word for it (`NotFound`, `Conflict`, `Expired`, `Unreachable`, and of a watch without a
-    word for too long `Silent`), `message` the people's. `causes` are the machine's words for why, where there are any.
+    `reason` is the machine's word for it (`NotFound`, `Conflict`, `Expired`, `Unreachable`, `Timeout` of a call that
+    is not answered, as a rule by a server that can be reached, and of a watch without a word for too long `Silent`),
+    `message` the people's. `causes` are the machine's words for why, where there are any.
     """
 
     def __init__(self, status: int, reason: str, message: str, causes: Collection[str] = ()) -> None:
@@ -173,6 +174,9 @@ class KubeApi:
             async with await self._send(method, path, params, data=data, content_type=content_type) as response:
                 answer = await response.read()
         except (aiohttp.ClientError, OSError) as error:
+            if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
+                what = f"to {method} {path} within {_CALL_TIMEOUT_S:g} s"
+                raise ApiError(0, "Timeout", f"no answer from the API server {self._endpoint.url} {what}") from error
             raise self._unreachable(method, path, error) from error
         try:
             return _object(answer, f"{method} {path}")

@@ -140,8 +140,9 @@ async def test_a_quota_that_is_used_up_is_not_told_as_a_right_that_is_missing(ca
     assert len(dropped) == 1
 
 
-async def test_an_outage_of_half_a_minute_costs_no_event():
-    events, dropped, slept = make(Api(*[ApiError(0, "", "connection refused")] * 5))
+@pytest.mark.parametrize("reason", ["Unreachable", "Timeout"])
+async def test_an_outage_of_half_a_minute_costs_no_event(reason):
+    events, dropped, slept = make(Api(*[ApiError(0, reason, "no answer")] * 5))
     events.tell(POD, NOTICE)
     await drain(events)
     assert (sum(slept), dropped) == (31.0, [])
@@ -201,6 +202,33 @@ async def test_what_one_namespace_refuses_for_a_while_holds_up_no_others_event()
     assert len(api.posted) == 3
     assert len(dropped) == 6
     run.cancel()
+
+
+class Unanswered(Api):
+    """Takes events of any namespace but one, of which it answers nothing; every call ends, as time does not pass."""
+
+    async def create(self, path, body):
+        if "/shop/" in path:
+            raise ApiError(0, "Timeout", "not answered within 30 s")
+        return await super().create(path, body)
+
+
+async def test_what_one_namespace_leaves_unanswered_holds_up_no_others_event():
+    api = Unanswered()
+    events, dropped, _ = make(api, gate=asyncio.Event())
+    events.tell(POD, NOTICE)
+    events.tell(PodView("u9", "other", "web-9"), NOTICE)
+    run = asyncio.create_task(events.run())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert [event["involvedObject"]["name"] for _, event in api.posted] == ["web-9"]
+    events.tell_node(NOTICE)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert [event["involvedObject"]["kind"] for _, event in api.posted] == ["Pod", "Node"]
+    assert not dropped
+    run.cancel()
+    await asyncio.wait([run])
 
 
 class Hanging(Refusing):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 import ssl
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -160,6 +161,42 @@ async def test_a_server_that_is_not_there_is_status_0_and_named() -> None:
             await call
         assert (caught.value.status, caught.value.reason) == (0, "Unreachable")
     await api.close()
+
+
+async def test_a_call_that_is_not_answered_says_so(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubeapi, "_CALL_TIMEOUT_S", 0.2)
+    over = asyncio.Event()
+
+    async def hang(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        if request.method == "PUT":
+            await response.prepare(request)
+        await over.wait()
+        return response
+
+    api = await start(hang)
+    for call in (api.create("/api/v1/x", {}), api.replace("/api/v1/x", {})):
+        with pytest.raises(ApiError, match="no answer from .* to P[A-Z]+ /api/v1/x within 0.2 s") as caught:
+            await call
+        assert (caught.value.status, caught.value.reason) == (0, "Timeout")
+    over.set()
+
+
+async def test_a_server_that_is_connected_to_and_never_says_who_it_is_is_unreachable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kubeapi, "_CONNECT_TIMEOUT_S", 0.2)
+
+    async def nobody() -> None:
+        return None
+
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        url = f"https://127.0.0.1:{frozen.getsockname()[1]}"
+        api = KubeApi(Endpoint(url, ssl.create_default_context, nobody), user_agent="t/1")
+        with pytest.raises(ApiError) as caught:
+            await api.create("/api/v1/x", {})
+        await api.close()
+    assert (caught.value.status, caught.value.reason) == (0, "Unreachable")
 
 
 async def listed(api: KubeApi) -> tuple[list[object], dict[str, object]]:
