@@ -37,6 +37,9 @@ ROOM_FOR_NODE = 50
 # Of those that were refused before.
 AT_ONCE_AGAIN = 4
 
+# Before the second try; before each further one twice as long as before the last.
+FIRST_DELAY_S = 1.0
+
 # At the end, while Pods are limited still.
 FINISH_S = 2.0
 
@@ -65,6 +68,11 @@ class _Unposted:
     rank: int
     tries: int = 0
 
+    @property
+    def namespace(self) -> str:
+        """Where it is posted."""
+        return str(self.body["metadata"]["namespace"])
+
 
 class Events:
     """Posts events in the background."""
@@ -88,7 +96,7 @@ class Events:
         self._unposted: dict[_Unposted, None] = {}
         self._queue: asyncio.PriorityQueue[tuple[int, int, _Unposted]] = asyncio.PriorityQueue()
         self._turn = itertools.count()
-        self._aside: set[asyncio.Task[None]] = set()
+        self._aside: dict[asyncio.Task[None], str] = {}  # with the namespaces that leave them unanswered
         self._again = asyncio.Semaphore(AT_ONCE_AGAIN)
         self._finished = False
         self._budgets: dict[str, dict[str, Budget]] = {}
@@ -120,7 +128,11 @@ class Events:
         try:
             while True:
                 _, _, unposted = await self._queue.get()
-                await self._post(unposted)
+                if unposted.rank and unposted.namespace in self._aside.values():
+                    # To find out again that it hangs would cost everybody half a minute.
+                    self._set_aside(unposted, FIRST_DELAY_S, hangs=True)
+                else:
+                    await self._post(unposted)
         finally:
             for task in self._aside:
                 task.cancel()
@@ -162,13 +174,16 @@ class Events:
                     self._log_refusal(unposted, failure)
                 self._drop(unposted)
                 return
-            delay_s = 2.0 ** (unposted.tries - 1)
+            delay_s = FIRST_DELAY_S * 2 ** (unposted.tries - 1)
             if failure.status or failure.reason == "Timeout":  # that may be the namespace's doing, too
-                task = asyncio.get_running_loop().create_task(self._post_later(unposted, delay_s))
-                self._aside.add(task)
-                task.add_done_callback(self._aside.discard)
+                self._set_aside(unposted, delay_s, hangs=not failure.status)
                 return
             await self._sleep(delay_s)  # nobody answers: the others would have no better luck
+
+    def _set_aside(self, unposted: _Unposted, delay_s: float, *, hangs: bool) -> None:
+        task = asyncio.get_running_loop().create_task(self._post_later(unposted, delay_s))
+        self._aside[task] = unposted.namespace if hangs else ""
+        task.add_done_callback(self._aside.pop)
 
     async def _post_later(self, unposted: _Unposted, delay_s: float) -> None:
         await self._sleep(delay_s)
@@ -177,10 +192,9 @@ class Events:
 
     async def _try(self, unposted: _Unposted) -> ApiError | None:
         """Post it or, where it is refused for good, drop it. Gives the error where trying again may help."""
-        body = unposted.body
         unposted.tries += 1
         try:
-            await self._api.create(f"/api/v1/namespaces/{body['metadata']['namespace']}/events", body)
+            await self._api.create(f"/api/v1/namespaces/{unposted.namespace}/events", unposted.body)
         except ApiError as error:
             if not _is_final(error):
                 return error
