@@ -28,9 +28,11 @@ class Tenants:
         return self._slots.taken
 
     def of(self, pod_uid: str, netns_path: str) -> list[Tenant]:
-        """Those of a Pod that are there, or may be."""
+        """Those of a Pod that are there, or may be. Raises ShapingError when that cannot be told."""
         held = [tenant for tenant in self.taken if tenant.pod_uid == pod_uid]
-        return [tenant for tenant in held if self._paths.get(tenant, netns_path) == netns_path]
+        placed = [tenant for tenant in held if self._paths.get(tenant) == netns_path]
+        unplaced = [tenant for tenant in held if tenant not in self._paths]
+        return placed + (_perhaps_at(netns_path, unplaced) if unplaced else [])
 
     def is_anothers(self, pod_uid: str, netns_path: str) -> bool:
         """Whether a later Pod has got a netns at the same path."""
@@ -111,3 +113,9 @@ class Tenants:
         with read_back("the counters"):
             seen = self._program.read_counters(class_id(assignment.slot, Direction.EGRESS))
         return Traffic(seen.bytes, seen.packets) if seen.generation == assignment.generation else Traffic()
+
+
+def _perhaps_at(netns_path: str, tenants: Iterable[Tenant]) -> list[Tenant]:
+    """Of those whose paths are not known, the one that is there, and those that are nowhere else."""
+    there, present = netns.inode(netns_path), netns.mounted()
+    return [each for each in tenants if each.netns_inode == there or each.netns_inode not in present]

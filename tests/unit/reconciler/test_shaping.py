@@ -89,6 +89,47 @@ def test_maps_that_cannot_be_read_are_told_in_words_by_whatever_reads_them(shape
         shaper.sample("u1", netns, ["eth0"])
 
 
+def raising(error):
+    def call(*_):
+        raise error
+
+    return call
+
+
+@pytest.fixture
+def unplaced(monkeypatch):
+    """One that limits the Pod u1 in the netns with inode 7, of which it could not tell where it is mounted."""
+    monkeypatch.setattr("reconciler.shaping.netns.mounted", lambda: {7: "/run/netns/b"})
+    monkeypatch.setattr("reconciler.shaping.netns.inode", {"/run/netns/b": 7, "/run/netns/c": 8}.get)
+    slots, _ = SlotTable(1).assign(Tenant("u1", 7))
+    return Shaper(Working(), slots, Survey(), adopted=True)
+
+
+def test_an_earlier_sandbox_that_goes_takes_no_slot_from_one_that_is_elsewhere(unplaced):
+    for elsewhere in ("/run/netns/gone", "/run/netns/c"):
+        unplaced.release("u1", elsewhere)
+    assert unplaced.tenants() == [Tenant("u1", 7)]
+
+
+def test_a_sandbox_that_goes_leaves_its_slot_though_nobody_knew_where_it_was(unplaced, monkeypatch):
+    monkeypatch.setattr("reconciler.shaping.netns.opened", raising(ShapingError("too many open files")))
+    unplaced.release("u1", "/run/netns/b")
+    assert unplaced.tenants() == []
+
+
+def test_one_that_is_mounted_nowhere_has_gone_with_whatever_sandbox_of_its_pod_goes(unplaced, monkeypatch):
+    monkeypatch.setattr("reconciler.shaping.netns.mounted", dict)
+    unplaced.release("u1", "/run/netns/gone")
+    assert unplaced.tenants() == []
+
+
+def test_no_slot_is_taken_where_it_cannot_be_told_which_network_namespaces_there_are(unplaced, monkeypatch):
+    monkeypatch.setattr("reconciler.shaping.netns.mounted", raising(ShapingError("forbidden")))
+    with pytest.raises(ShapingError, match="forbidden"):
+        unplaced.release("u1", "/run/netns/gone")
+    assert unplaced.tenants() == [Tenant("u1", 7)]
+
+
 class Adopted(Program):
     """Has two sandboxes of one Pod, the later one in the lower slot, as it was free again by then."""
 
