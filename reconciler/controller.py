@@ -164,8 +164,9 @@ class Controller:
 
     async def on_stop(self, pod: PodSandbox) -> None:
         """The containers of a sandbox have ended; its network goes next."""
-        self._sandboxes.stopped(pod.id)
-        await self.forget(pod.id)
+        told = Sandbox.told(pod)
+        self._sandboxes.stopped(told)
+        await self.forget(self._sandboxes.known_as(told))
 
     async def forget(self, sandbox_id: str) -> None:
         """Let go of a sandbox, if it is known."""
@@ -180,7 +181,7 @@ class Controller:
     async def on_remove(self, pod: PodSandbox) -> None:
         """A sandbox is gone; usually told by `on_stop` before."""
         self._sandboxes.removed(pod.id)
-        await self.forget(pod.id)
+        await self.forget(self._sandboxes.known_as(Sandbox.told(pod)))
 
     # -- the API server ----------------------------------------------------------------------------------------------
 

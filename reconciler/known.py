@@ -180,6 +180,8 @@ class Known:
             if there.key in self._begun:  # nothing is ours in a netns that has just been made
                 return
             key = there.key
+        if self.sandboxes.has_stopped(key):
+            return
         if self.sandboxes.place(key, self._views.get(key[0])):
             self.latecomers.found([key])  # unless it turns out to have been limited all along
         if not any(sandbox.key == key for sandbox in self.sandboxes.of(key[0])):

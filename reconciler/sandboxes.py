@@ -62,25 +62,34 @@ class Sandboxes:
     """Those that began without a netns."""
     _listed_nowhere: dict[str, Sandbox] = field(default_factory=dict)
     """Those that the last full list has without one; stopped ones too, whose netns is gone."""
-    _stopped: set[str] = field(default_factory=set)
-    """The ids of those whose end was told, and which may be listed still."""
+    _stopped: dict[str, Key] = field(default_factory=dict)
+    """Those whose end was told, and which may be listed still, by id."""
 
     def add(self, sandbox: Sandbox) -> None:
         """Learn of a sandbox, or learn it anew."""
-        self._stopped.discard(sandbox.id)
+        self._stopped.pop(sandbox.id, None)
         self._by_id.pop(sandbox.netns_path, None)  # one that was placed there
         (self._by_id if sandbox.netns_path else self._nowhere)[sandbox.id] = sandbox
 
-    def stopped(self, sandbox_id: str) -> None:
-        """The containers of a sandbox have ended, and none starts in it any more, whatever a list says.
+    def stopped(self, sandbox: Sandbox) -> None:
+        """The containers of a sandbox have ended, and none starts in it any more, whatever a list or the kernel says.
 
         containerd tells of this before it takes the network down. Where that fails, it keeps sandbox and netns.
         """
-        self._stopped.add(sandbox_id)
+        self._stopped[sandbox.id] = sandbox.key
 
     def removed(self, sandbox_id: str) -> None:
         """A sandbox is gone: no list has it any more."""
-        self._stopped.discard(sandbox_id)
+        self._stopped.pop(sandbox_id, None)
+
+    def has_stopped(self, key: Key) -> bool:
+        """Whether it is the netns of one whose end was told."""
+        return key in self._stopped.values()
+
+    def known_as(self, told: Sandbox) -> str:
+        """The id of a sandbox that the runtime tells of: the netns stands for it where the Pod was placed there."""
+        placed = None if told.id in self._by_id else self._by_id.get(told.netns_path)
+        return told.netns_path if placed is not None and placed.pod.uid == told.pod.uid else told.id
 
     def remove(self, sandbox_id: str) -> Sandbox | None:
         """Forget a sandbox; gives what was known of it.
@@ -103,7 +112,7 @@ class Sandboxes:
         is gone is seen by its netns alone.
         """
         listed = list(sandboxes)
-        self._stopped &= {sandbox.id for sandbox in listed}
+        self._stopped = {each.id: self._stopped[each.id] for each in listed if each.id in self._stopped}
         told = [sandbox for sandbox in listed if sandbox.id not in self._stopped]
         for sandbox in told:
             if sandbox.netns_path and sandbox.id not in self._by_id:

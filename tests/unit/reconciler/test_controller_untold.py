@@ -84,6 +84,47 @@ async def test_a_pod_that_goes_before_the_runtime_tells_of_it_is_let_go(untold):
     assert list(untold.controller._sandboxes) == []
 
 
+@pytest.mark.parametrize("end", ["on_stop", "on_remove"])
+async def test_a_pod_that_the_runtimes_list_leaves_out_is_let_go_when_the_runtime_tells_of_its_end(untold, end):
+    untold.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await untold.settle()
+    await untold.controller.on_synchronize([])
+    await untold.settle()
+    assert untold.kernel.held == {("u1", A): Limits(ingress=M100)}
+    await getattr(untold.controller, end)(sandbox())
+    assert untold.kernel.held == {}
+    assert list(untold.controller._sandboxes) == []
+    untold.on_pod_event("MODIFIED", api_pod(ingress="20M", status=STARTED))
+    await untold.settle()
+    assert untold.kernel.held == {}
+    assert "BandwidthRemoved" not in [reason for _, reason in untold.told.notices]
+
+
+@pytest.mark.parametrize("listed_first", [True, False])
+async def test_a_pod_that_ends_while_the_kernel_is_looked_into_is_not_taken_up_again(untold, listed_first):
+    stops = []
+
+    def counters(_tenants=None):
+        stops.append(asyncio.create_task(untold.controller.on_stop(sandbox())))
+        return []
+
+    untold.kernel.counters = counters
+    pods = [api_pod(ingress="100M", status=STARTED)]
+    if listed_first:
+        untold.on_pods(pods)
+    await untold.controller.on_synchronize([sandbox()])
+    await untold.settle()
+    untold.on_pods(pods)
+    await untold.settle()
+    assert [stop.done() for stop in stops] == [True]
+    assert list(untold.controller._sandboxes) == []
+    assert untold.controller.wanted() == Wanted(0, 0, 0, 0)
+    assert untold.kernel.calls == []
+    untold.kernel.gone.add(A)
+    await untold.controller.upkeep.collect()
+    assert untold.kernel.held == {}
+
+
 async def test_another_pod_that_the_runtime_tells_of_then_is_limited_and_ran_unlimited(untold):
     untold.on_pods([api_pod(uid, ingress="100M", status=STARTED) for uid in ("u1", "u2")])
     await untold.settle()

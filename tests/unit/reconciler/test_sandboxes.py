@@ -96,6 +96,17 @@ def test_a_sandbox_that_begins_takes_the_place_of_one_that_was_placed_there():
     assert list(table) == [begun]
 
 
+def test_a_sandbox_that_ends_is_known_by_the_netns_where_its_pod_was_placed():
+    table = Sandboxes()
+    table.place(("u1", "/run/netns/a"), PodView("u1", "shop", "web-0"))
+    table.add(sandbox("s2", uid="u2", path="/run/netns/b"))
+    assert table.known_as(sandbox("s1")) == "/run/netns/a"
+    assert table.known_as(sandbox("s1", path="")) == "s1"
+    assert table.known_as(sandbox("s1", path="/run/netns/c")) == "s1"
+    assert table.known_as(sandbox("s9", uid="u9")) == "s9", "the path is another's"
+    assert table.known_as(sandbox("s2", uid="u2", path="/run/netns/b")) == "s2"
+
+
 def test_a_netns_has_one_path_however_the_runtime_names_it():
     for path in ("/run/netns/a", "/var/run/netns/a"):
         assert Sandbox.told(PodSandbox("s1", "web-0", "u1", "shop", netns_path=path)).key == ("u1", "/run/netns/a")
@@ -118,10 +129,10 @@ def test_what_was_learnt_of_a_pod_stays_whatever_the_runtime_tells_again():
 def test_one_whose_end_was_told_is_listed_in_vain_until_it_is_gone_or_begins():
     table = Sandboxes()
     one = sandbox("s1")
-    table.stopped("s1")
+    table.stopped(one)
     table.replay([one, sandbox("s2", uid="u2", path="")])
     assert list(table) == []
-    table.stopped("s2")
+    table.stopped(sandbox("s2", uid="u2", path=""))
     table.replay([one, sandbox("s2", uid="u2", path="")])
     assert table.unplaced() == ()
     table.replay([])
@@ -129,7 +140,7 @@ def test_one_whose_end_was_told_is_listed_in_vain_until_it_is_gone_or_begins():
     assert list(table) == [one], "that was another one"
     for end in (lambda: table.removed("s1"), lambda: table.add(one)):
         table.remove("s1")
-        table.stopped("s1")
+        table.stopped(one)
         end()
         table.replay([one])
         assert list(table) == [one]
