@@ -165,7 +165,7 @@ class Controller:
     async def on_stop(self, pod: PodSandbox) -> None:
         """The containers of a sandbox have ended; its network goes next."""
         told = Sandbox.told(pod)
-        self._sandboxes.stopped(told)
+        self._known.stopped(told)
         await self.forget(self._sandboxes.known_as(told))
 
     async def forget(self, sandbox_id: str) -> None:

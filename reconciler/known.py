@@ -73,6 +73,11 @@ class Known:
         for key in (sandbox.key, ("", sandbox.netns_path)):
             self._unclaimed.pop(key, None)
 
+    def stopped(self, sandbox: Sandbox) -> None:
+        """The runtime tells of the end of a sandbox."""
+        self.sandboxes.stopped(sandbox)
+        self._roll.named(sandbox.pod.uid)
+
     def late(self, key: Key, now_s: float) -> None:
         """The runtime no longer waits for what is to be done as a sandbox begins, which it may be about to tell of."""
         self._begun.discard(key)

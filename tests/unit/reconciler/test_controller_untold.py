@@ -100,6 +100,18 @@ async def test_a_pod_that_the_runtimes_list_leaves_out_is_let_go_when_the_runtim
     assert "BandwidthRemoved" not in [reason for _, reason in untold.told.notices]
 
 
+async def test_a_pod_whose_end_the_runtime_told_is_not_missing_though_it_told_nothing_else_of_it(untold):
+    untold.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await untold.controller.on_synchronize([])
+    await untold.settle()
+    await untold.controller.on_stop(sandbox())
+    for _ in range(2):  # the API server, which is away, would say that it has ended
+        untold.controller.upkeep.call_the_roll()
+        await untold.settle()
+    assert "BandwidthFailed" not in [reason for _, reason in untold.told.notices]
+    assert untold.controller.wanted() == Wanted(0, 0, 0, 0)
+
+
 @pytest.mark.parametrize("listed_first", [True, False])
 async def test_a_pod_that_ends_while_the_kernel_is_looked_into_is_not_taken_up_again(untold, listed_first):
     stops = []
