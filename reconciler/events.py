@@ -1,8 +1,8 @@
 """Events on Pods and on the node: handed over at once, posted in the background, never waited for.
 
 Shaping must not depend on the API server, so a queue of bounded length stands between, and what does not fit, or
-cannot be posted in a few tries, is dropped and counted. What one namespace refuses for a while (an admission webhook
-that is away, say) waits aside: neither the Node's events, which go first, nor others' wait for it.
+cannot be posted in a few tries, is dropped and counted. What one namespace refuses for a while, or leaves unanswered,
+waits aside (its admission webhook is away, say): neither the Node's events, which go first, nor others' wait for it.
 """
 
 from __future__ import annotations

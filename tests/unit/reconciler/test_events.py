@@ -148,12 +148,15 @@ async def test_an_outage_of_half_a_minute_costs_no_event(reason):
     assert (sum(slept), dropped) == (31.0, [])
 
 
-async def test_after_a_few_tries_an_event_is_dropped_and_counted():
-    api = Api(*[ApiError(500, "", "broken")] * 3)
+@pytest.mark.parametrize(("status", "told"), [(500, True), (0, False)])
+async def test_after_a_few_tries_an_event_is_dropped_and_counted_and_told_if_it_was_refused(status, told, caplog):
+    caplog.set_level("INFO", "reconciler.events")
+    api = Api(*[ApiError(status, "", "broken")] * 3)
     events, dropped, _ = make(api, tries=3)
     events.tell(POD, NOTICE)
     await drain(events)
     assert len(dropped) == 1
+    assert ("event refused" in caplog.text) is told
 
 
 async def test_a_full_queue_drops_and_never_waits_and_has_room_for_the_nodes():

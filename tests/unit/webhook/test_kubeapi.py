@@ -176,7 +176,7 @@ async def test_a_call_that_is_not_answered_says_so(start: Start, monkeypatch: py
 
     api = await start(hang)
     for call in (api.create("/api/v1/x", {}), api.replace("/api/v1/x", {})):
-        with pytest.raises(ApiError, match="no answer from .* to P[A-Z]+ /api/v1/x within 0.2 s") as caught:
+        with pytest.raises(ApiError, match=r"no answer from .* to P[A-Z]+ /api/v1/x within 0\.2 s") as caught:
             await call
         assert (caught.value.status, caught.value.reason) == (0, "Timeout")
     over.set()
