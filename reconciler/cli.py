@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from reconciler import paths
 from webhook import arguments, version
 from webhook.logs import configure_logging
 
-NETNS_FOLDER = Path("/run/netns")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--nri-socket",
         type=Path,
-        default=Path("/var/run/nri/nri.sock"),
+        default=Path(paths.NRI_SOCKET),
         metavar="PATH",
         help="the runtime's NRI socket (default: %(default)s)",
     )
@@ -120,7 +120,7 @@ def _folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--netns-folder",
         type=Path,
-        default=NETNS_FOLDER,
+        default=Path(paths.NETNS_FOLDER),
         metavar="FOLDER",
         help="where the runtime keeps Pods' network namespaces (default: %(default)s)",
     )

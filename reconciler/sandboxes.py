@@ -11,16 +11,12 @@ from typing import Self
 
 from reconciler import pods
 from reconciler.nri.messages import PodSandbox
+from reconciler.paths import canonical
 from reconciler.pods import PodView
 from webhook.contract import Limits
 
 Key = tuple[str, str]
 """A Pod's uid and the path of its netns."""
-
-
-def canonical(netns_path: str) -> str:
-    """The path as the reconciler's container sees it: /run is mounted there, /var/run is not always a link to it."""
-    return "/run" + netns_path.removeprefix("/var/run") if netns_path.startswith("/var/run/") else netns_path
 
 
 @dataclass(frozen=True, slots=True)

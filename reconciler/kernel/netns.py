@@ -17,12 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from reconciler import paths
 from reconciler.kernel.errors import HostNetnsError, NetnsGoneError, ShapingError
-from reconciler.sandboxes import canonical
 
 CLONE_NEWNET: Final = 0x40000000
-NETNS_FOLDER: Final = Path("/run/netns")
-"""Where container runtimes mount the Pods' network namespaces (CNI's convention, that of ip-netns(8))."""
+NETNS_FOLDER: Final = Path(paths.NETNS_FOLDER)
 NS_GET_NSTYPE: Final = 0xB703
 """ioctl_nsfs(2): the kind of namespace that a descriptor is of."""
 
@@ -35,7 +34,7 @@ def opened(path: str) -> Iterator[int]:
     cannot be told.
     """
     try:
-        descriptor = os.open(canonical(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(paths.canonical(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise _not_opened(path, error) from error
     try:
@@ -60,7 +59,7 @@ def inode(path: str) -> int | None:
     """
     own = _own()
     try:
-        found = os.stat(canonical(path))  # noqa: PTH116 - 2 us, a Path's is 6
+        found = os.stat(paths.canonical(path))  # noqa: PTH116 - 2 us, a Path's is 6
     except OSError as error:
         failure = _not_opened(path, error)
         if isinstance(failure, NetnsGoneError):
@@ -78,7 +77,7 @@ def there_since_s(path: str) -> float:
     """
     booted_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     try:
-        return max(booted_s, os.stat(canonical(path)).st_mtime)  # noqa: PTH116 - as above
+        return max(booted_s, os.stat(paths.canonical(path)).st_mtime)  # noqa: PTH116 - as above
     except OSError:
         return booted_s
 
@@ -97,8 +96,8 @@ def mounted(folder: Path = NETNS_FOLDER) -> dict[int, str]:
         names = []
     except OSError as error:
         raise ShapingError(f"cannot look into {folder}: {error.strerror}") from error
-    paths = [f"{folder}/{name}" for name in names]
-    return {found: path for path in paths if (found := inode(path)) is not None}
+    there = [f"{folder}/{name}" for name in names]
+    return {found: path for path in there if (found := inode(path)) is not None}
 
 
 def _not_opened(path: str, error: OSError) -> ShapingError:
