@@ -81,6 +81,7 @@ class _Parts:
         for state, count in self.controller.wanted()._asdict().items():
             self.metrics.wanted.labels(state=state).set(count)
         self.metrics.connected.set(self.runtime.connected)
+        self.metrics.registered.set(self.runtime.registered)
 
     def on_changes(self, heard: Changes) -> None:
         """Something of Pods' networks is another."""
@@ -140,6 +141,7 @@ async def run(settings: Settings) -> None:
 
 def _built(settings: Settings, api: KubeApi) -> _Parts:
     metrics = Metrics()
+    metrics.slots.set(settings.slots)
     events = Events(
         api,
         node=settings.node,
@@ -188,6 +190,7 @@ def _built(settings: Settings, api: KubeApi) -> _Parts:
         runtime=runtime,
         runtime_check=RuntimeCheck(
             lambda: runtime.connected,
+            is_registered=lambda: runtime.registered,
             trouble=lambda: runtime.trouble,
             socket_path=str(settings.nri_socket),
             tell_node=tell_node,

@@ -27,6 +27,7 @@ class Metrics:
         self.pods = PodMetrics()
         self.registry.register(self.pods)
         self.wanted = Gauge(PREFIX + "pods", "Pods of this node by state.", ["state"], registry=self.registry)
+        self.slots = Gauge(PREFIX + "slots", "The most Pods that can be limited at once.", registry=self.registry)
         self.hook_seconds = Histogram(
             PREFIX + "sandbox_seconds",
             "Seconds that a starting Pod waited for its limits.",
@@ -61,8 +62,13 @@ class Metrics:
         self.watch_connected = Gauge(
             PREFIX + "watch_connected", "1 while the API server tells of Pods.", registry=self.registry
         )
+        self.registered = Gauge(
+            PREFIX + "runtime_registered", "1 while the container runtime has the plugin.", registry=self.registry
+        )
         self.connected = Gauge(
-            PREFIX + "runtime_connected", "1 while connected to the container runtime.", registry=self.registry
+            PREFIX + "runtime_connected",
+            "1 while the container runtime has the plugin, and has told of its Pods.",
+            registry=self.registry,
         )
 
 

@@ -1,4 +1,4 @@
-"""Says on the Node that the container runtime cannot be reached: without it no starting Pod is limited in time."""
+"""Says on the Node that the container runtime does not tell of Pods, and what that means for those that start."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Awaitable, Callable
 
 from reconciler.lasting import tell_what_lasts
 from reconciler.report import Notice, Reason
+
+HELD_UP = "Until then containerd starts and stops nothing else on this node; limits in force are kept and followed"
+AWAY = "Pods that start before it is run without their limits"
 
 
 class RuntimeCheck:
@@ -15,27 +18,29 @@ class RuntimeCheck:
         self,
         is_connected: Callable[[], bool],
         *,
+        is_registered: Callable[[], bool],
         trouble: Callable[[], str],
         socket_path: str,
         tell_node: Callable[[Notice], None],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._is_connected, self._trouble, self._socket_path = is_connected, trouble, socket_path
+        """Who is registered and not connected waits for the runtime to tell of its Pods."""
+        self._is_connected, self._is_registered = is_connected, is_registered
+        self._trouble, self._socket_path = trouble, socket_path
         self._tell_node, self._sleep = tell_node, sleep
 
     def why_not_ready(self) -> str | None:
         """What is in the way, and what to look at; None while connected."""
         if self._is_connected():
             return None
-        return f"not connected to the container runtime's NRI socket {self._socket_path}: {self._trouble()}"
+        so_far = "registered at" if self._is_registered() else "not connected to"
+        return f"{so_far} the container runtime's NRI socket {self._socket_path}: {self._trouble()}"
 
     async def run(self) -> None:
         """Look for ever."""
         await tell_what_lasts(
             self.why_not_ready,
-            begun=lambda why: Notice(
-                Reason.RUNTIME_AWAY, f"{why}. Pods that start before it is run without their limits"
-            ),
+            begun=lambda why: Notice(Reason.RUNTIME_AWAY, f"{why}. {HELD_UP if self._is_registered() else AWAY}"),
             over=Notice(Reason.RUNTIME_BACK, "connected to the container runtime again"),
             tell_node=self._tell_node,
             sleep=self._sleep,

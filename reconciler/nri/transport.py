@@ -22,18 +22,18 @@ from reconciler.nri.plugin import (
     RegistrationRefused,
     Synchronized,
 )
+from reconciler.paths import NRI_SOCKET
 
 logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-DEFAULT_SOCKET: Final = "/var/run/nri/nri.sock"
 PLUGIN_NAME: Final = "ipvlan-bandwidth"
 PLUGIN_INDEX: Final = "10"
 
 _READ_BYTES: Final = 65_536
 _REPLAY_AWAITED: Final = (
     "it has taken the plugin, but not told of its Pods yet; a container that is being stopped can hold that up for its "
-    "whole grace period, in which containerd starts nothing on this node (containerd#14083)"
+    "whole grace period (containerd#14083)"
 )
 
 
@@ -117,7 +117,7 @@ class NriPlugin:
         self,
         handler: Handler,
         *,
-        socket_path: str = DEFAULT_SOCKET,
+        socket_path: str = NRI_SOCKET,
         name: str = PLUGIN_NAME,
         index: str = PLUGIN_INDEX,
         timing: Timing = Timing(),
@@ -126,6 +126,8 @@ class NriPlugin:
     ) -> None:
         """`sleep` and `fraction` (0 to 1) make the wait between connections."""
         self.connected = False
+        self.registered = False
+        """Whether the runtime has taken the plugin; until it is connected too, the runtime has not told of its Pods."""
         self.trouble = "it has not been tried yet: first the shaper's program is loaded"
         """Why it is not connected, as far as a try has shown."""
         self._handler = handler
@@ -156,10 +158,10 @@ class NriPlugin:
                 if self.connected or reason != told:
                     logger.warning("NRI at %s: %s; connecting again", self._socket_path, reason)
                     told = reason
-                self.connected = False
+                self.connected = self.registered = False
                 await self._sleep(self._timing.delay_seconds(failures, self._fraction()))
         finally:
-            self.connected = False
+            self.connected = self.registered = False
             running = list(self._tasks)
             for task in running:
                 task.cancel()
@@ -213,7 +215,7 @@ class NriPlugin:
                 raise _RefusedError(f"the runtime refuses the plugin: {message} (code {code})")
             case Configured(configure):
                 logger.info("NRI: %s %s", configure.runtime_name, configure.runtime_version)
-                connection.keep()
+                self.registered = connection.keep()
                 self.trouble = _REPLAY_AWAITED
             case Registered():
                 logger.debug("NRI: registered as %s-%s", self._index, self._name)

@@ -13,6 +13,7 @@ import reconciler.metrics
 import webhook.metrics
 from reconciler.known import Wanted
 from reconciler.requirements import REQUIREMENTS
+from tests.unit.manifests.overlays import blocks
 from tests.unit.manifests.test_manifests import INSTALLED, MANIFESTS, ROOT, Object, objects, one, rendered
 
 FOLDER = MANIFESTS / "monitoring"
@@ -20,13 +21,14 @@ FOLDER = MANIFESTS / "monitoring"
 (GROUP,) = RULES["spec"]["groups"]
 MONITORS = objects(FOLDER / "podmonitors.yaml")
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
-_SERIES = re.compile(r"\b((?:ipvlan_bandwidth|apiserver|kube_node)_[a-z_]+)(?:\{([^}]*)\})?")
+_SERIES = re.compile(r"\b((?:ipvlan_bandwidth|apiserver|kube_node|kube_daemonset)_[a-z_]+)(?:\{([^}]*)\})?")
 # Kubernetes', with its labels (k8s.io/apiserver, pkg/admission/metrics/metrics.go).
 REJECTIONS = "apiserver_admission_webhook_rejection_count"
-# That of kube-state-metrics (docs/metrics/cluster/node-metrics.md).
+# Those of kube-state-metrics (docs/metrics/cluster/node-metrics.md, workload/daemonset-metrics.md).
 FOREIGN = {
     REJECTIONS: {"name", "type", "operation", "error_type", "rejection_code"},
     "kube_node_created": {"node"},
+    "kube_daemonset_status_number_unavailable": {"namespace", "daemonset"},
 }
 
 each_rule = pytest.mark.parametrize("rule", GROUP["rules"], ids=lambda rule: rule["alert"])
@@ -36,7 +38,7 @@ def samples(registry: CollectorRegistry) -> Iterator[tuple[str, tuple[str, ...]]
     """All series that a program can have, by name, with the labels that are its own."""
     for collector in registry._collector_to_names:
         for family in collector.collect():
-            names = getattr(collector, "_labelnames", ())
+            names = getattr(collector, "_labelnames", ()) or getattr(family, "_labelnames", ())
             for suffix in {"counter": ("_total",), "histogram": ("_count", "_sum", "_bucket")}.get(family.type, ("",)):
                 yield family.name + suffix, names
 
@@ -74,9 +76,17 @@ def test_a_rule_is_about_metrics_and_labels_that_there_are(rule: Object) -> None
         )
 
 
-def test_a_rule_is_about_states_that_there_are() -> None:
-    (states,) = re.findall(r'state=~"(.*?)"', rule_of("IpvlanBandwidthPodsNotLimited")["expr"])
+@pytest.mark.parametrize("alert", ["IpvlanBandwidthPodsNotLimited", "IpvlanBandwidthSlotsRunOut"])
+def test_a_rule_is_about_states_that_there_are(alert: str) -> None:
+    (states,) = re.findall(r'state=~"(.*?)"', rule_of(alert)["expr"])
     assert set(states.split("|")) < set(Wanted._fields)
+
+
+def test_the_reconciler_that_is_away_is_the_one_that_is_installed() -> None:
+    daemon_set = one("DaemonSet", "reconciler")["metadata"]
+    ((_, matchers),) = _SERIES.findall(rule_of("IpvlanBandwidthReconcilerAway")["expr"])
+    labels = dict(re.findall(r'(\w+)="([^"]*)"', matchers))
+    assert labels == {"namespace": daemon_set["namespace"], "daemonset": daemon_set["name"]}
 
 
 @each_rule
@@ -88,6 +98,20 @@ def test_a_rule_says_how_urgent_it_is_and_what_is_lost_and_operations_what_to_do
 
 def test_operations_knows_no_other_alert() -> None:
     assert set(re.findall(r"^\| `(Ipvlan\w+)` \|", OPERATIONS, re.MULTILINE)) == {r["alert"] for r in GROUP["rules"]}
+
+
+def queries() -> list[str]:
+    """Those that the reference gives, one a line."""
+    (found,) = blocks("docs/reference.md", "Queries")
+    return found.splitlines()
+
+
+@pytest.mark.parametrize("query", queries())
+def test_a_query_of_the_reference_is_about_metrics_and_labels_that_there_are(query: str) -> None:
+    series = _SERIES.findall(query)
+    assert series
+    for name, matchers in series:
+        assert set(re.findall(r"(\w+)\s*[=!]", matchers)) <= known()[name]
 
 
 def rule_of(alert: str) -> Object:

@@ -10,7 +10,9 @@ class DoneError(Exception):
     """The looks are over."""
 
 
-async def told(*connected: bool) -> list[tuple[str, str, str]]:
+async def told(
+    *connected: bool, registered: bool = False, trouble: str = "permission denied"
+) -> list[tuple[str, str, str]]:
     """The notices told when the looks find this in turn."""
     reasons, looks = [], list(connected)
     state = [True]
@@ -23,7 +25,8 @@ async def told(*connected: bool) -> list[tuple[str, str, str]]:
 
     check = RuntimeCheck(
         lambda: state[0],
-        trouble=lambda: "permission denied",
+        is_registered=lambda: registered,
+        trouble=lambda: trouble,
         socket_path="/var/run/nri/nri.sock",
         tell_node=lambda notice: reasons.append((notice.type, notice.reason, notice.message)),
         sleep=sleep,
@@ -40,5 +43,14 @@ async def test_a_runtime_that_is_started_again_is_no_news():
 async def test_a_runtime_that_stays_away_is_told_once_and_so_is_its_return():
     (away, back) = await told(*[False] * 9, True, True)
     assert away[:2] == ("Warning", "RuntimeUnreachable")
-    assert "/var/run/nri/nri.sock: permission denied. Pods that" in away[2]
+    assert "not connected to the container runtime's NRI socket /var/run/nri/nri.sock: permission denied" in away[2]
+    assert away[2].endswith("Pods that start before it is run without their limits")
     assert back[:2] == ("Normal", "RuntimeConnected")
+
+
+async def test_where_the_runtime_is_held_up_nothing_starts_so_nobody_is_told_that_pods_start_without_their_limits():
+    (held_up,) = await told(*[False] * 9, registered=True, trouble="not told of its Pods yet")
+    assert held_up[1] == "RuntimeUnreachable"
+    assert "registered at the container runtime's NRI socket /var/run/nri/nri.sock: not told of its Pods" in held_up[2]
+    assert "containerd starts and stops nothing else on this node" in held_up[2]
+    assert "without their limits" not in held_up[2]
