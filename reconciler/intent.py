@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from reconciler.pods import PodView
 from reconciler.report import Notice, Reason
 from webhook.contract import (
+    DEFAULT_NETWORK_ANNOTATION,
     MANAGED_LABEL,
     NETWORK_LABEL,
     NEVER_OPTED_IN,
@@ -57,7 +58,8 @@ def _not_managed(view: PodView) -> Notice:
         remedy = "Pods of this namespace are never admitted: take the annotations away or run it in another namespace"
     else:
         remedy = (
-            f"Label its namespace with {NETWORK_LABEL}=NAMESPACE.NAME if it is not, "
+            f"Label its namespace with {NETWORK_LABEL}=NAMESPACE.NAME if it is not (new Pods there then get that "
+            f"network as eth0, unless they name another in {DEFAULT_NETWORK_ANNOTATION}), "
             "then create the Pod again, or take its annotations away and set them anew"
         )
     return Notice(
