@@ -10,10 +10,10 @@ import yaml
 
 from reconciler.cli import _parser
 from tests.unit.manifests.overlays import block, patched
-from tests.unit.manifests.test_manifests import CERT_MANAGER, INSTALLED, MANIFESTS, ROOT, Object, one
+from tests.unit.manifests.test_manifests import CERT_MANAGER, INSTALLED, MANIFESTS, ROOT, Object, one, rendered
 from webhook.settings import add_arguments, settings_of
 
-OPERATIONS, REFERENCE = "docs/operations.md", "docs/reference.md"
+OPERATIONS, REFERENCE, SECURITY = "docs/operations.md", "docs/reference.md", "docs/security.md"
 AWAY = "Where the API server does not reach the webhook"
 
 each_installation = pytest.mark.parametrize("folder", [MANIFESTS, CERT_MANAGER], ids=["manifests", "cert-manager"])
@@ -123,6 +123,22 @@ def test_a_large_cluster_is_updated_node_by_node_or_when_it_is_told(tmp_path: Pa
     deletes = block(OPERATIONS, "Upgrade", "delete pod")
     (selector,) = one("DaemonSet", "reconciler")["spec"]["selector"]["matchLabels"].items()
     assert f"-l {'='.join(selector)} " in deletes
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [(MANIFESTS, "reconciler"), (CERT_MANAGER, "reconciler"), (MANIFESTS / "clean", "clean")],
+    ids=["manifests", "cert-manager", "clean"],
+)
+def test_where_selinux_enforces_what_needs_the_node_has_another_type_and_all_else_is_as_it_was(
+    folder: Path, name: str, tmp_path: Path
+) -> None:
+    before, after = rendered(folder), patched(block(SECURITY, "SELinux", "seLinuxOptions"), folder, tmp_path)
+    pod = one("DaemonSet", name, after)["spec"]["template"]["spec"]
+    assert pod["securityContext"].pop("seLinuxOptions") == {"type": "spc_t"}
+    for each in (*pod.get("initContainers", []), *pod["containers"]):
+        assert "seLinuxOptions" not in each["securityContext"]  # its own would stand before the Pod's
+    assert after == before
 
 
 @each_installation
