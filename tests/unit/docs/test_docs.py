@@ -52,6 +52,18 @@ def test_every_link_leads_to_a_file_and_a_heading_that_are_there(page: Path) -> 
             assert anchor in anchors(there), target
 
 
+@each_page
+def test_every_source_file_that_is_named_is_there(page: Path) -> None:
+    named = set(re.findall(r"`((?:certs|reconciler|webhook)/[\w/]+\.(?:py|c))`", prose(page)))
+    assert {path for path in named if not (ROOT / path).is_file()} == set()
+
+
+def test_a_tag_for_the_images_says_whether_the_checkout_was_changed() -> None:
+    """What was built of a changed one would else pass for the commit."""
+    pages = "".join(file.read_text() for file in (*PAGES, ROOT / "manifests/images/Containerfile"))
+    assert set(re.findall(r"git describe[^`)]*", pages)) == {"git describe --always --dirty"}
+
+
 def test_every_page_of_docs_is_in_the_readmes_table() -> None:
     assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= set(_LINK.findall(README))
 

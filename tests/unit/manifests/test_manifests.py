@@ -321,7 +321,7 @@ def test_an_overlay_names_registry_and_tag_of_every_image(folder: Path, tmp_path
 
 @pytest.mark.parametrize("page", ["README.md", "docs/operations.md", "manifests/kustomization.yaml"])
 def test_a_tag_that_is_all_digits_is_still_a_text(page: str) -> None:
-    """`git describe --always` says a commit's short hash, in which some commits have no letter, or an "e" alone."""
+    """`git describe` says a commit's short hash, in which some commits have no letter, or an "e" alone."""
     images = re.findall(r"^[# ]*- (\{name: .*newTag: .*?\})", (ROOT / page).read_text(), re.MULTILINE)
     assert images
     for image in images:
