@@ -97,7 +97,7 @@ class Events:
         self._queue: asyncio.PriorityQueue[tuple[int, int, _Unposted]] = asyncio.PriorityQueue()
         self._turn = itertools.count()
         self._aside: dict[asyncio.Task[None], str] = {}  # with the namespaces that leave them unanswered
-        self._again = asyncio.Semaphore(AT_ONCE_AGAIN)
+        self._again = {hangs: asyncio.Semaphore(AT_ONCE_AGAIN) for hangs in (False, True)}
         self._finished = False
         self._budgets: dict[str, dict[str, Budget]] = {}
         self._forbidden = Budget(1, FORBIDDEN_TOLD_EVERY_S, monotonic)
@@ -181,13 +181,14 @@ class Events:
             await self._sleep(delay_s)  # nobody answers: the others would have no better luck
 
     def _set_aside(self, unposted: _Unposted, delay_s: float, *, hangs: bool) -> None:
-        task = asyncio.get_running_loop().create_task(self._post_later(unposted, delay_s))
+        task = asyncio.get_running_loop().create_task(self._post_later(unposted, delay_s, hangs=hangs))
         self._aside[task] = unposted.namespace if hangs else ""
         task.add_done_callback(self._aside.pop)
 
-    async def _post_later(self, unposted: _Unposted, delay_s: float) -> None:
+    async def _post_later(self, unposted: _Unposted, delay_s: float, *, hangs: bool) -> None:
         await self._sleep(delay_s)
-        async with self._again:  # not in the queue: a namespace's webhook that hangs takes up to half a minute
+        # Not in the queue, nor before what was refused: a namespace's webhook that hangs takes up to half a minute.
+        async with self._again[hangs]:
             await self._post(unposted)
 
     async def _try(self, unposted: _Unposted) -> ApiError | None:

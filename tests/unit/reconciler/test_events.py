@@ -239,6 +239,39 @@ async def test_what_one_namespace_leaves_unanswered_holds_up_no_others_event():
     await asyncio.wait([run])
 
 
+class Hangs(Api):
+    """What is of one namespace takes for ever when it is tried again; the first of all others is refused once."""
+
+    tries = refused = 0
+
+    async def create(self, path, body):
+        if "/shop/" in path:
+            self.tries += 1
+            if self.tries > 1:
+                await asyncio.sleep(3600)
+            raise ApiError(0, "Timeout", "not answered within 30 s")
+        self.refused += 1
+        if self.refused == 1:
+            raise ApiError(500, "InternalError", "later")
+        return await super().create(path, body)
+
+
+async def test_what_one_namespace_leaves_unanswered_holds_up_no_event_that_was_refused_once():
+    events, dropped, _ = make(Hangs())
+    for number in range(10):
+        events.tell(PodView(f"u{number}", "shop", f"web-{number}"), NOTICE)
+    run = asyncio.create_task(events.run())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    events.tell_node(NOTICE)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert [event["involvedObject"]["kind"] for _, event in events._api.posted] == ["Node"]
+    assert not dropped
+    run.cancel()
+    await asyncio.wait([run])
+
+
 class Hanging(Refusing):
     """From the second time on it is long refused, as by an admission webhook that does not answer."""
 
