@@ -55,19 +55,19 @@ def main() -> None:
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
         if how == "bypass":
             sender.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
-        if how in {"forged", "neighbour"}:
+        is_forged, is_neighbours = how in {"forged", "neighbour"}, how == "neighbour"
+        if is_forged:
             sender.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
         if how == "control":
             sender.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, TC_PRIO_CONTROL)
         sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 24)
         sender.settimeout(1)
         sender.bind(("eth0", 0 if how == "unnamed" else ETH_P_IP))
-        if how == "neighbour":
-            whole = forged(mac, source, address, own=mac)
-        else:
-            whole = (forged if how == "forged" else frame)(mac, source, address)
+        own = mac if is_neighbours else NOBODY
+        whole = forged(mac, source, address, own=own) if is_forged else frame(mac, source, address)
         for _ in range(int(count)):
-            time.sleep(NEIGHBOURS_PAUSE_S if how == "neighbour" else 0)
+            if is_neighbours:
+                time.sleep(NEIGHBOURS_PAUSE_S)
             try:
                 sender.send(whole)
             except OSError:

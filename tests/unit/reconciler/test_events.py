@@ -50,10 +50,20 @@ def make(api, *, clock=lambda: 0.0, gate=None, **kwargs):
     return events, dropped, slept
 
 
+async def turns(count=20):
+    """So often the others have their turn."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def tell_of_many(events, count):
+    for number in range(count):
+        events.tell(PodView(f"u{number}", "shop", f"web-{number}"), NOTICE)
+
+
 async def drain(events):
     task = asyncio.create_task(events.run())
-    for _ in range(50):
-        await asyncio.sleep(0)
+    await turns(50)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -98,8 +108,7 @@ async def test_an_api_server_that_has_just_started_and_refuses_everybody_costs_n
     early = ApiError(403, "Forbidden", 'events is forbidden: User "reconciler" cannot create resource "events"')
     api = Api(*[early] * 5, *[ApiError(401, "Unauthorized", "Unauthorized")] * 5)
     events, dropped, _ = make(api)
-    for number in range(5):
-        events.tell(PodView(f"u{number}", "shop", f"web-{number}"), NOTICE)
+    tell_of_many(events, 5)
     await drain(events)
     assert (len(api.posted), dropped) == (5, [])
     assert not [record for record in caplog.records if record.levelname == "WARNING"], "the rights are there"
@@ -174,139 +183,6 @@ async def test_a_full_queue_drops_and_never_waits_and_has_room_for_the_nodes():
     assert len(api.posted) == 1 + ROOM_FOR_NODE
     events.tell(POD, NOTICE)
     assert len(dropped) == 2, "there is room again"
-
-
-class Refusing(Api):
-    """Posts to any namespace but one take no time; that one's admission webhook is away."""
-
-    async def create(self, path, body):
-        if "/shop/" in path:
-            raise ApiError(500, "InternalError", 'failed calling webhook "policy"')
-        return await super().create(path, body)
-
-
-async def test_what_one_namespace_refuses_for_a_while_holds_up_no_others_event():
-    gate, api = asyncio.Event(), Refusing()
-    events, dropped, _ = make(api, gate=gate, capacity=6)
-    for number in range(5):
-        events.tell(PodView(f"u{number}", "shop", f"web-{number}"), NOTICE)
-    events.tell(PodView("u9", "other", "web-9"), NOTICE)
-    run = asyncio.create_task(events.run())
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert [event["involvedObject"]["name"] for _, event in api.posted] == ["web-9"]
-    events.tell(PodView("u9", "other", "web-9"), NOTICE)
-    events.tell(PodView("u9", "other", "web-9"), NOTICE)
-    events.tell_node(NOTICE)
-    assert len(dropped) == 1, "those that wait aside take room"
-    gate.set()
-    for _ in range(200):
-        await asyncio.sleep(0)
-    assert len(api.posted) == 3
-    assert len(dropped) == 6
-    run.cancel()
-
-
-class Unanswered(Api):
-    """Answers nothing to what is of one namespace."""
-
-    tries = 0
-
-    async def create(self, path, body):
-        if "/shop/" in path:
-            self.tries += 1
-            raise ApiError(0, "Timeout", "not answered within 30 s")
-        return await super().create(path, body)
-
-
-async def test_what_one_namespace_leaves_unanswered_holds_up_no_others_event():
-    api = Unanswered()
-    events, dropped, _ = make(api, gate=asyncio.Event())
-    for number in range(5):
-        events.tell(PodView(f"u{number}", "shop", f"web-{number}"), NOTICE)
-    events.tell(PodView("u9", "other", "web-9"), NOTICE)
-    run = asyncio.create_task(events.run())
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert [event["involvedObject"]["name"] for _, event in api.posted] == ["web-9"]
-    assert api.tries == 1, "it takes half a minute, while others wait"
-    events.tell_node(NOTICE)
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert [event["involvedObject"]["kind"] for _, event in api.posted] == ["Pod", "Node"]
-    assert not dropped
-    run.cancel()
-    await asyncio.wait([run])
-
-
-class Hangs(Api):
-    """What is of one namespace takes for ever when it is tried again; the first of all others is refused once."""
-
-    tries = refused = 0
-
-    async def create(self, path, body):
-        if "/shop/" in path:
-            self.tries += 1
-            if self.tries > 1:
-                await asyncio.sleep(3600)
-            raise ApiError(0, "Timeout", "not answered within 30 s")
-        self.refused += 1
-        if self.refused == 1:
-            raise ApiError(500, "InternalError", "later")
-        return await super().create(path, body)
-
-
-async def test_what_one_namespace_leaves_unanswered_holds_up_no_event_that_was_refused_once():
-    events, dropped, _ = make(Hangs())
-    for number in range(10):
-        events.tell(PodView(f"u{number}", "shop", f"web-{number}"), NOTICE)
-    run = asyncio.create_task(events.run())
-    for _ in range(20):
-        await asyncio.sleep(0)
-    events.tell_node(NOTICE)
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert [event["involvedObject"]["kind"] for _, event in events._api.posted] == ["Node"]
-    assert not dropped
-    run.cancel()
-    await asyncio.wait([run])
-
-
-class Hanging(Refusing):
-    """From the second time on it is long refused, as by an admission webhook that does not answer."""
-
-    tries = 0
-
-    async def create(self, path, body):
-        self.tries += "/shop/" in path
-        if self.tries > 1 and "/shop/" in path:
-            await asyncio.sleep(3600)
-        return await super().create(path, body)
-
-
-async def test_what_hangs_when_it_is_tried_again_holds_up_no_others_event():
-    api = Hanging()
-    events, _, _ = make(api)
-    events.tell(POD, NOTICE)
-    run = asyncio.create_task(events.run())
-    for _ in range(20):
-        await asyncio.sleep(0)
-    events.tell(PodView("u9", "other", "web-9"), NOTICE)
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert api.tries == 2
-    assert [event["involvedObject"]["name"] for _, event in api.posted] == ["web-9"]
-    run.cancel()
-    await asyncio.wait([run])
-
-
-async def test_what_waits_aside_ends_with_the_work():
-    events, dropped, _ = make(Api(ApiError(500, "", "broken")), gate=asyncio.Event())
-    events.tell(POD, NOTICE)
-    await drain(events)
-    await asyncio.sleep(0)
-    assert not events._aside
-    assert not dropped
 
 
 async def test_what_is_left_at_the_end_is_posted_the_nodes_first_and_later_events_count_as_dropped():

@@ -16,6 +16,7 @@ from reconciler.shaping import KernelLacksError, Shaper, ShapingError
 from reconciler.slots import SlotTable, Tenant
 from reconciler.steps import AttachRedirect, CreateIfb, SetRoot
 from reconciler.survey import Survey
+from tests.unit.reconciler.controller_bench import raised
 from tests.unit.reconciler.plans import SLAVE
 from tests.unit.reconciler.simulated_kernel import FILTER_NAME, PROGRAM_ID, simulate
 from webhook.contract import Direction, Limits, Quantity
@@ -89,13 +90,6 @@ def test_maps_that_cannot_be_read_are_told_in_words_by_whatever_reads_them(shape
         shaper.sample("u1", netns, ["eth0"])
 
 
-def raising(error):
-    def call(*_):
-        raise error
-
-    return call
-
-
 @pytest.fixture
 def unplaced(monkeypatch):
     """One that limits the Pod u1 in the netns with inode 7, of which it could not tell where it is mounted."""
@@ -112,7 +106,7 @@ def test_an_earlier_sandbox_that_goes_takes_no_slot_from_one_that_is_elsewhere(u
 
 
 def test_a_sandbox_that_goes_leaves_its_slot_though_nobody_knew_where_it_was(unplaced, monkeypatch):
-    monkeypatch.setattr("reconciler.shaping.netns.opened", raising(ShapingError("too many open files")))
+    monkeypatch.setattr("reconciler.shaping.netns.opened", lambda _: raised(ShapingError("too many open files")))
     unplaced.release("u1", "/run/netns/b")
     assert unplaced.tenants() == []
 
@@ -124,7 +118,7 @@ def test_one_that_is_mounted_nowhere_has_gone_with_whatever_sandbox_of_its_pod_g
 
 
 def test_no_slot_is_taken_where_it_cannot_be_told_which_network_namespaces_there_are(unplaced, monkeypatch):
-    monkeypatch.setattr("reconciler.shaping.netns.mounted", raising(ShapingError("forbidden")))
+    monkeypatch.setattr("reconciler.shaping.netns.mounted", lambda: raised(ShapingError("forbidden")))
     with pytest.raises(ShapingError, match="forbidden"):
         unplaced.release("u1", "/run/netns/gone")
     assert unplaced.tenants() == [Tenant("u1", 7)]
