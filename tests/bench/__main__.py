@@ -37,20 +37,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wanted", nargs="*", metavar="SECTION|PATTERN")
     parser.add_argument("--quick", action="store_true", help="a few cells, for seconds: whether it works")
+    parser.add_argument(
+        "--disturbed", type=float, metavar="PERCENT", help="only cells of whose time the hypervisor took more than this"
+    )
     parser.add_argument("--list", action="store_true", help="name the cells")
     parser.add_argument("--results", type=Path, help="the folder of the results; of --quick, build/bench")
     parser.add_argument("--lock", type=Path, help="a file to hold locked while measuring, where others measure too")
     options = parser.parse_args()
     chosen = cells.select(options.wanted)
     chosen = cells.quick(chosen) if options.quick else chosen
+    folder: Path = options.results or (QUICK_RESULTS if options.quick else RESULTS)
+    store = Store(folder / "results.json")
+    if options.disturbed is not None:
+        chosen = cells.disturbed(chosen, store.content, options.disturbed)
     if options.list:
         print("\n".join(cell.name for cell in chosen))
         return 0
-    folder: Path = options.results or (QUICK_RESULTS if options.quick else RESULTS)
     folder.mkdir(parents=True, exist_ok=True)
-    store = Store(folder / "results.json")
     failed = _measure_cells(chosen, store, quick=options.quick, lock=options.lock)
-    if not options.wanted or "cost" in options.wanted:
+    if options.disturbed is None and (not options.wanted or "cost" in options.wanted):
         with locked(options.lock):
             print("cost: the programs alone, on this machine's kernel", flush=True)
             store.add("cost", cost.measure(quick=options.quick))
@@ -119,7 +124,7 @@ def _place(cell: Cell) -> int:
 
 
 class Store:
-    """The results' file: a cell's result replaces the one before."""
+    """The results: a cell's replaces the one before, and tells how many times this version was measured."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -129,7 +134,9 @@ class Store:
     def add(self, name: str, result: dict[str, Any]) -> None:
         """Keep it, with when and of which version it is."""
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        self.content[name] = {**result, "at": now, "revision": self._revision}
+        before = self.content.get(name, {})
+        times = before.get("times", 1) + 1 if before.get("revision") == self._revision else 1
+        self.content[name] = {**result, "at": now, "revision": self._revision, "times": times}
         fresh = self._path.with_suffix(".new")
         fresh.write_text(json.dumps(self.content, indent=1, sort_keys=True) + "\n")
         fresh.rename(self._path)

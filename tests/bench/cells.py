@@ -7,6 +7,7 @@ import dataclasses
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from webhook.contract import Quantity
 
@@ -201,6 +202,11 @@ def select(wanted: Sequence[str], catalogue: Iterable[Cell] = CATALOGUE) -> list
     """The cells that a section's name or a pattern names, in the catalogue's order. Nothing wanted: all."""
     patterns = [f"{each}/*" if each in SECTIONS else each for each in wanted] or ["*"]
     return [cell for cell in catalogue if any(fnmatch.fnmatchcase(cell.name, pattern) for pattern in patterns)]
+
+
+def disturbed(chosen: Iterable[Cell], results: Mapping[str, Mapping[str, Any]], percent: float) -> list[Cell]:
+    """Those of whose time the hypervisor took more than that, whatever their shaper, and those that have no result."""
+    return [cell for cell in chosen if 100 * results.get(cell.name, {}).get("stolen", 100) > percent]
 
 
 def quick(chosen: Iterable[Cell]) -> list[Cell]:

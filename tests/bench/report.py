@@ -160,11 +160,14 @@ def _preface(results: Results) -> str:
     measured = [each for name, each in results.items() if name != "cost" and not name.startswith("cpu/")]
     kernels = sorted({str(each["kernel"]) for each in measured if "kernel" in each})
     most_stolen = 100 * max((each["stolen"] for each in results.values() if "stolen" in each), default=0)
+    again = sum(each.get("times", 1) > 1 for each in measured)
     failed = sorted(name for name, result in results.items() if "error" in result)
     said = f"""Measured by `make bench`, each section on the day and of the version that it names: real ipvlan L2 on
 Linux {", ".join(kernels) or "?"} in user-mode-linux (one CPU, no BPF JIT), all shapers in the same way, on the slave
 for egress and on an ifb in the Pod for ingress. The hypervisor stole at most {most_stolen:.1f} % of a cell's time.
 """
+    if again:
+        said += f"Of {len(measured)} cells, {again} were measured again, as it had taken more of their time before.\n"
     return said + "".join(f"\nNot measured, as it failed: {name}\n" for name in failed)
 
 

@@ -30,6 +30,12 @@ def test_a_section_or_a_pattern_selects() -> None:
     assert cells.select(["cost"]) == []
 
 
+def test_what_was_disturbed_is_measured_again_whatever_its_shaper() -> None:
+    ours, cake, fresh = cells.select(["latency/100M 8 flows/ingress/*"])[:3]
+    results = {ours.name: {"stolen": 0.0101}, cake.name: {"stolen": 0.0099}}
+    assert cells.disturbed([ours, cake, fresh], results, 1.0) == [ours, fresh]
+
+
 def test_batches_keep_the_order_and_are_of_one_section_and_short() -> None:
     made = cells.batches(cells.CATALOGUE)
     assert [cell for batch in made for cell in batch] == list(cells.CATALOGUE)

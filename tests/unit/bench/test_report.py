@@ -207,3 +207,10 @@ def test_two_figures_are_told_with_the_digits_that_tell_them_apart() -> None:
     assert made["8 flows, 100M: 1 - Jain's index"].measured == "0.00014 against 0.00006"
     equal = made["64 flows, 10M: 1 - Jain's index"]
     assert (equal.measured, equal.reached) == ("0.000 against as much", False)
+
+
+def test_the_page_says_how_many_cells_were_measured_again() -> None:
+    measured = results()
+    assert "again" not in report.files(measured)["README.md"].split("\n## ")[0]
+    measured["latency/100M 8 flows/ingress/ours"]["times"] = 2
+    assert "1 were measured again" in report.files(measured)["README.md"].split("\n## ")[0]
