@@ -97,5 +97,6 @@ def _message(feature: Feature, cause: str) -> str:
     what = f"this node's kernel has no {wanted.name} ({wanted.option}), so {wanted.loss}"
     why = f" [{cause}]" if cause else ""
     if wanted.modules:
-        return f"{what}: load {wanted.modules} (modprobe -a), or install the package of the kernel that has it{why}"
+        advice = f"load {wanted.modules} (modprobe -a; where a node loads no modules on demand, by its configuration)"
+        return f"{what}: {advice}, or install the package of the kernel that has it{why}"
     return what + why

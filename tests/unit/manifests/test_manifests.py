@@ -238,11 +238,13 @@ def test_selectors_and_probes_name_what_the_pods_have(kind: str, name: str) -> N
         assert container[probe]["httpGet"]["port"] in ports
 
 
+@pytest.mark.parametrize("probe", ["startupProbe", "livenessProbe"])
 @pytest.mark.parametrize(("kind", "name"), [("Deployment", "webhook"), ("DaemonSet", "reconciler")])
-def test_kubelet_has_patience_with_what_is_slow_on_a_busy_node(kind: str, name: str) -> None:
+def test_kubelet_has_patience_with_what_is_slow_on_a_busy_node(kind: str, name: str, probe: str) -> None:
     (container,) = one(kind, name)["spec"]["template"]["spec"]["containers"]
-    probe = container["livenessProbe"]
-    assert probe["failureThreshold"] * probe["periodSeconds"] >= 300
+    asked = container[probe]
+    assert asked["failureThreshold"] * asked["periodSeconds"] >= 300
+    assert asked["timeoutSeconds"] >= 5
 
 
 def test_kubelet_asks_the_reconciler_on_loopback_where_no_stranger_comes() -> None:

@@ -17,7 +17,8 @@ def test_a_missing_module_is_named_with_its_option_and_what_is_lost():
     assert lack.is_vital
     assert lack.message == (
         "this node's kernel has no ifb interfaces (CONFIG_IFB), so no ingress limit can be kept: load ifb "
-        "(modprobe -a), or install the package of the kernel that has it [Operation not supported]"
+        "(modprobe -a; where a node loads no modules on demand, by its configuration), or install the package of the "
+        "kernel that has it [Operation not supported]"
     )
 
 
