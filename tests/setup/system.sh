@@ -7,12 +7,13 @@ set -eu
 # user-mode-linux, kmod: the kernels of the tests; runc, iptables, e2fsprogs, busybox-static, apparmor: the cluster's nodes.
 # iperf3, iproute2, iputils-ping, ethtool: what tests measure with, and people.
 # buildah, mmdebstrap: the images.
+# jq: what the documentation has people run, in its tests.
 # gcc, libc6-dev: the shaper as a program of the machine, for its unit tests.
 packages="python3 python3-venv python3-bpfcc libbpf1 linux-libc-dev
     user-mode-linux kmod runc iptables e2fsprogs busybox-static apparmor util-linux procps
     iperf3 iproute2 iputils-ping ethtool
     buildah mmdebstrap
-    gcc libc6-dev ca-certificates make $*"
+    gcc libc6-dev ca-certificates make jq $*"
 # Debian 12's Go only fetches a newer one.
 command -v go > /dev/null || [ -x /usr/local/go/bin/go ] || packages="$packages golang-go"
 

@@ -19,6 +19,8 @@ from reconciler.model import ProblemKind
 from reconciler.report import Reason
 from reconciler.requirements import REQUIREMENTS, Feature
 from webhook import admission, notices, review_command, settings
+from webhook.contract import NETWORK_LABEL
+from webhook.policy import Policy
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "tests").glob("*/results/*.md")])
@@ -76,7 +78,14 @@ def test_prose_has_lines_that_fit(page: Path) -> None:
 
 
 def test_the_readme_stays_short() -> None:
-    assert len(README.splitlines()) <= 250
+    assert len(README.splitlines()) <= 210
+
+
+@each_page
+def test_no_rollout_is_waited_for_without_an_end(page: Path) -> None:
+    """It never ends while a node is down."""
+    commands = re.findall(r"kubectl .*rollout status.*", page.read_text())
+    assert [command for command in commands if "--timeout=" not in command] == []
 
 
 def test_no_registry_is_named() -> None:
@@ -97,6 +106,20 @@ def test_the_readmes_check_of_the_webhook_has_a_limit_that_is_refused_as_it_says
     printed, refused = review_command.review_text(json.dumps(pod).encode(), network=None)
     assert refused
     assert printed.endswith(f"{said}\n")
+
+
+def test_the_readmes_check_is_made_in_a_namespace_that_is_labelled_before_and_deleted_afterwards() -> None:
+    install = README.split("must be refused", 1)[1].split("\n## ")[0]
+    (shown,) = re.findall(r"(?:^    kubectl .*\n)+", install, re.MULTILINE)
+    create, label, tried, delete = (line.split() for line in shown.splitlines())
+    namespace = create[-1]
+    assert create == ["kubectl", "create", "namespace", namespace]
+    assert label[:4] == ["kubectl", "label", "namespace", namespace]
+    key, _, network = label[4].partition("=")
+    assert key == NETWORK_LABEL
+    assert Policy.from_label(namespace, network).problem is None
+    assert tried[1:4] == ["-n", namespace, "run"]
+    assert delete == ["kubectl", "delete", "namespace", namespace]
 
 
 def test_every_target_of_make_that_the_readme_names_is_there_and_says_the_same_of_test() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests import pages
 
-README = Path(__file__).parents[3] / "README.md"
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("what", pages.RENDERED)
@@ -18,11 +18,16 @@ def test_the_pages_that_are_kept_are_of_the_results_that_are_kept(what: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("cells", "link"), [("cpu/20M ", "#cpu-time-of-a-transfer"), ("latency/", "bench/results/README.md), of version")]
+    ("page", "cells", "link"),
+    [
+        ("README.md", "latency/", "bench/results/README.md), of version"),
+        ("docs/limits.md", "latency/", "bench/results/README.md), of version"),
+        ("docs/limits.md", "cpu/20M ", "#cpu-time-of-a-transfer"),
+    ],
 )
-def test_the_readme_names_the_version_of_its_figures(cells: str, link: str) -> None:
+def test_a_page_names_the_version_of_its_figures(page: str, cells: str, link: str) -> None:
     """They take half an hour or more, so they are not measured at every change of the program."""
     results = json.loads((pages.BENCH / "results.json").read_text())
     versions = {result["revision"].removesuffix("-dirty") for name, result in results.items() if name.startswith(cells)}
-    (told,) = (part for part in re.split(r"\n(?:\n|- )", README.read_text()) if link in part)
+    (told,) = (part for part in re.split(r"\n(?:\n|- )", (ROOT / page).read_text()) if link in part)
     assert {version for version in versions if version not in told} == set()

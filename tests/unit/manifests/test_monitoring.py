@@ -5,6 +5,7 @@ What the alerts say, and when, is in tests/prometheus.
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -13,7 +14,7 @@ import reconciler.metrics
 import webhook.metrics
 from reconciler.known import Wanted
 from reconciler.requirements import REQUIREMENTS
-from tests.unit.manifests.overlays import blocks
+from tests.unit.manifests.overlays import block, blocks, patched
 from tests.unit.manifests.test_manifests import INSTALLED, MANIFESTS, ROOT, Object, objects, one, rendered
 
 FOLDER = MANIFESTS / "monitoring"
@@ -170,3 +171,30 @@ def test_kubectl_renders_it_without_a_warning() -> None:
         ("PrometheusRule", "ipvlan-bandwidth"),
     }
     assert one("PrometheusRule", "ipvlan-bandwidth", manifests)["spec"] == RULES["spec"]
+
+
+def test_an_overlay_gives_all_of_it_the_label_that_a_prometheus_selects_by(tmp_path: Path) -> None:
+    overlay = block("docs/operations.md", "Alerts", "release:")
+    manifests = patched(overlay, FOLDER, tmp_path)
+    assert len(manifests) == 3
+    for each in manifests:
+        assert each["metadata"]["labels"] == {
+            "app.kubernetes.io/part-of": "ipvlan-bandwidth",
+            "release": "kube-prometheus-stack",
+        }
+    assert one("PrometheusRule", "ipvlan-bandwidth", manifests)["spec"] == RULES["spec"]
+
+
+def test_the_check_of_the_monitoring_is_of_our_namespace_and_has_as_many_rules_as_there_are() -> None:
+    scraped, taken = block("docs/operations.md", "Alerts", "rule_group").splitlines()
+    assert f'namespace="{one("PodMonitor", "webhook", MONITORS)["metadata"]["namespace"]}"' in scraped
+    # A group's label is its file and its name, with a semicolon between (prometheus, rules/group.go).
+    assert taken == f'prometheus_rule_group_rules{{rule_group=~".*;{GROUP["name"]}"}}'
+    (rules,) = re.findall(r"of (\d+)\s+rules", OPERATIONS)
+    assert int(rules) == len(GROUP["rules"])
+
+
+def test_operations_names_no_metric_that_there_is_not() -> None:
+    names = set(re.findall(r"`(ipvlan_bandwidth_\w+)", OPERATIONS))
+    assert names
+    assert names <= known().keys()
