@@ -7,11 +7,11 @@ from prometheus_client import generate_latest
 
 from reconciler import http
 from reconciler.bypass import Traffic
+from reconciler.counters import DirectionCounters, PodCounters
 from reconciler.kernel import buckets
 from reconciler.known import Wanted
 from reconciler.metrics import Metrics
 from reconciler.pods import PodView
-from reconciler.counters import DirectionCounters, PodCounters
 from tests.unit.manifests.test_manifests import ROOT, one
 from webhook.contract import Direction
 
@@ -68,7 +68,9 @@ def test_a_limited_pod_has_as_many_series_as_it_says(directions: list[Direction]
     metrics = Metrics()
     before = series(metrics)
     pod = PodView(uid="uid", namespace="shop", name="a")
-    metrics.pods.show([(pod, PodCounters("uid", "/run/netns/a", dict.fromkeys(directions, FIGURES)))], [(pod, Traffic())])
+    metrics.pods.show(
+        [(pod, PodCounters("uid", "/run/netns/a", dict.fromkeys(directions, FIGURES)))], [(pod, Traffic())]
+    )
     assert series(metrics) - before == said(words)
 
 

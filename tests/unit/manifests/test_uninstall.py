@@ -1,4 +1,4 @@
-"""The uninstall in docs/operations.md: which Pods would not start again without the reconciler, and what cleans nodes."""
+"""The uninstall in docs/operations.md: it finds Pods that would not start again, and cleans nodes."""
 
 import json
 import shlex
