@@ -18,7 +18,7 @@ from reconciler import pods
 from reconciler.controller import Controller
 from reconciler.events import Events
 from reconciler.http import Pages, listen
-from reconciler.kernel.monitor import Changes, Monitor
+from reconciler.kernel.monitor import Monitor
 from reconciler.kernel.netns import NETNS_FOLDER
 from reconciler.kernel.probe import probe
 from reconciler.kernel_check import KernelCheck
@@ -83,12 +83,6 @@ class _Parts:
         self.metrics.connected.set(self.runtime.connected)
         self.metrics.registered.set(self.runtime.registered)
 
-    def on_changes(self, heard: Changes) -> None:
-        """Something of Pods' networks is another."""
-        self.controller.on_netns_changed(heard.netns_paths)
-        if heard.overrun:
-            self.controller.on_overrun()
-
     def work(self) -> Iterable[Coroutine[Any, Any, None]]:
         """All that goes on for ever, but for posting events."""
         return (
@@ -115,7 +109,7 @@ async def run(settings: Settings) -> None:
         return
     # The turn ends with the process: the thread that works on the kernel may outlast this function.
     parts = _built(settings, await KubeApi.connect(user_agent="ipvlan-bandwidth-reconciler"))
-    listener = Listener(parts.monitor, parts.on_changes)
+    listener = Listener(parts.monitor, parts.controller)
     pages = Pages(why_not_ready=parts.why_not_ready, before_scrape=parts.before_scrape, registry=parts.metrics.registry)
     servers = await listen(pages.handle, settings.host, settings.port, settings.probe_port)
     log.info(

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Iterable
+from typing import Protocol
 
-from reconciler.kernel.monitor import Changes, Monitor
+from reconciler.kernel.monitor import Monitor
 
 # A Pod with NET_ADMIN can make notifications faster than they can be read: those of this time are read in one go.
 PAUSE_S = 0.1
 
 
-class Listener:
-    """Hands what a Monitor hears to a function, on the running loop, from construction until `close`."""
+class Hears(Protocol):
+    """What notifications are for: the controller."""
 
-    def __init__(self, monitor: Monitor, on_changes: Callable[[Changes], None]) -> None:
-        self._monitor, self._on_changes = monitor, on_changes
+    def on_netns_changed(self, netns_paths: Iterable[str]) -> None:
+        """Something of these Pods' networks is another."""
+        ...
+
+    def on_overrun(self) -> None:
+        """Notifications were lost: anything may be another."""
+        ...
+
+
+class Listener:
+    """Hands what a Monitor hears to the controller, on the running loop, from construction until `close`."""
+
+    def __init__(self, monitor: Monitor, controller: Hears) -> None:
+        self._monitor, self._controller = monitor, controller
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
         self._listen()
@@ -32,4 +45,7 @@ class Listener:
     def _read(self) -> None:
         self._loop.remove_reader(self._monitor.fileno())
         self._pause = self._loop.call_later(PAUSE_S, self._listen)
-        self._on_changes(self._monitor.read())
+        changes = self._monitor.read()
+        self._controller.on_netns_changed(changes.netns_paths)
+        if changes.overrun:
+            self._controller.on_overrun()

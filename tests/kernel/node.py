@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from reconciler.controller import Controller
-from reconciler.kernel.monitor import Changes, Monitor
+from reconciler.kernel.monitor import Monitor
 from reconciler.listener import Listener
 from reconciler.metrics import Metrics
 from reconciler.nri.messages import PodSandbox
@@ -122,7 +122,7 @@ class Node:
             monotonic=time.monotonic,
         )
         self.patrol = Patrol(self.controller, events=self, sleep=_in_a_hurry)
-        self._listener = Listener(self._monitor, self._on_changes)
+        self._listener = Listener(self._monitor, self.controller)
         forever: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
             self.controller.run,
             self.patrol.run,
@@ -130,11 +130,6 @@ class Node:
         )
         self._work = [asyncio.create_task(each()) for each in forever]
         await self.controller.on_synchronize([])
-
-    def _on_changes(self, changes: Changes) -> None:
-        self.controller.on_netns_changed(changes.netns_paths)
-        if changes.overrun:
-            self.controller.on_overrun()
 
     async def _end(self) -> None:
         self._listener.close()

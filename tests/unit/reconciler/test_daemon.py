@@ -1,0 +1,251 @@
+"""How the daemon is put together: what runs, who hears of what, what is said of it, and what is done at its end."""
+
+import asyncio
+import inspect
+import os
+import signal
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import aiohttp
+import pytest
+
+from reconciler import daemon
+from reconciler.controller import Controller
+from reconciler.daemon import Settings
+from reconciler.http import MADE_AGAIN_S
+from reconciler.kernel.monitor import Changes
+from reconciler.kernel_work import HANGS_S
+from reconciler.pods import PodView
+from reconciler.report import Notice, Reason
+from reconciler.requirements import Feature, lacks
+from tests.ports import free_ports
+from tests.unit.nri.runtime_socket import PATIENCE_SECONDS, Runtime
+from tests.unit.reconciler.controller_bench import Kernel, sandbox
+from webhook.kubeapi import ApiError
+
+FORBIDDEN = ApiError(403, "Forbidden", "pods is forbidden")
+NOTICE = Notice(Reason.STARTED, "a last word")
+
+
+class Api:
+    """An API server without Pods, which takes a moment for each event."""
+
+    def __init__(self):
+        self.refusal, self.created, self.closed = None, [], False
+
+    async def create(self, _path, body):
+        await asyncio.sleep(0.01)
+        self.created.append(body["message"])
+
+    async def read_list(self, _path, params, _take):
+        assert params["fieldSelector"].startswith("spec.nodeName=node1,")
+        if self.refusal:
+            raise self.refusal
+        return {"metadata": {"resourceVersion": "1"}, "items": []}
+
+    async def watch(self, _path, _params, on_open):
+        on_open()
+        await asyncio.Event().wait()
+        yield
+
+    async def close(self):
+        self.closed = True
+
+
+class Monitor:
+    """Hears what a test says."""
+
+    def __init__(self):
+        self._ends, self._said = os.pipe(), []
+
+    def fileno(self):
+        return self._ends[0]
+
+    def says(self, changes):
+        self._said.append(changes)
+        os.write(self._ends[1], b".")
+
+    def read(self):
+        os.read(self._ends[0], 1)
+        return self._said.pop(0)
+
+    def watch(self, netns_path):
+        pass
+
+    def unwatch(self, netns_path):
+        pass
+
+    def close(self):
+        for end in self._ends:
+            os.close(end)
+
+
+@pytest.fixture
+def settings(monkeypatch, tmp_path):
+    """Of a node whose kernel is only remembered."""
+    kernel = Kernel()
+    starting = SimpleNamespace(prepare=lambda: None, start=lambda _: kernel)
+    monkeypatch.setattr(daemon, "Monitor", Monitor)
+    monkeypatch.setattr(daemon, "Starting", lambda _slots, _folder: starting)
+    monkeypatch.setattr(daemon, "probe", dict)
+    port, probe_port = free_ports(2)
+    return Settings("node1", tmp_path / "nri.sock", "127.0.0.1", port, probe_port, slots=7)
+
+
+@pytest.fixture
+async def parts(settings):
+    made = daemon._built(settings, Api())
+    yield made
+    made.executor.shutdown()
+    made.monitor.close()
+
+
+def sample(parts, name, **labels):
+    return parts.metrics.registry.get_sample_value("ipvlan_bandwidth_" + name, labels)
+
+
+async def until(happened):
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not happened():
+            await asyncio.sleep(0.01)
+
+
+def runs(part):
+    """The functions of a part that go on for ever, by its class."""
+    found = inspect.getmembers(type(part), inspect.iscoroutinefunction)
+    return {function.__qualname__ for name, function in found if name == "run" or name.startswith("run_")}
+
+
+async def test_whatever_goes_on_for_ever_is_begun(parts):
+    work = [*parts.work()]
+    begun = [each.__qualname__ for each in work]
+    for each in work:
+        each.close()
+    named = [getattr(parts, name) for name in parts.__slots__]
+    of_controller = [each for name, each in vars(parts.controller).items() if not name.startswith("_")]
+    wanted = {name for part in (*named, *of_controller) for name in runs(part)}
+    assert {"Controller.run", "Reflector.run", "NriPlugin.run", "KernelCheck.run"} < wanted
+    assert sorted(begun) == sorted(wanted - {"Events.run"}), "events are posted until the end"
+
+
+def fine(parts):
+    """Nothing is in the way."""
+    parts.runtime.connected = True
+    parts.controller._loading.finish(Kernel())
+
+
+def hangs(parts):
+    work = parts.controller._work
+    work._at_work = work._monotonic() - HANGS_S - 1, HANGS_S
+
+
+def is_not_loaded(parts):
+    parts.controller._loading._loaded = asyncio.get_running_loop().create_future()
+
+
+TROUBLES = {
+    "may not list and watch Pods": lambda parts: setattr(parts.reflector, "refused", FORBIDDEN),
+    "not connected to the container runtime's NRI socket": lambda parts: setattr(parts.runtime, "connected", False),
+    "this node's kernel has no": lambda parts: setattr(parts.kernel_check, "_lacks", lacks({Feature.FQ: "no"})),
+    "cannot be loaded": lambda parts: setattr(parts.controller._loading, "trouble", "cannot be loaded"),
+    "the kernel has not answered": hangs,
+}
+"""What is said of each, the most urgent last."""
+
+
+@pytest.mark.parametrize("said", TROUBLES)
+async def test_each_trouble_makes_it_unready_by_itself(parts, said):
+    fine(parts)
+    assert parts.why_not_ready() is None
+    TROUBLES[said](parts)
+    assert parts.why_not_ready().startswith(said)
+
+
+async def test_of_several_troubles_the_most_urgent_is_told(parts):
+    fine(parts)
+    is_not_loaded(parts)
+    assert parts.why_not_ready() == "the BPF program is not loaded yet"
+    for said, begins in TROUBLES.items():
+        begins(parts)
+        assert parts.why_not_ready().startswith(said)
+
+
+async def test_what_is_dropped_or_begun_again_is_counted(parts):
+    pod = PodView("u1", "shop", "web-0")
+    while not sample(parts, "events_dropped_total"):
+        parts.events.tell(pod, NOTICE)
+    parts.api.refusal = FORBIDDEN
+    watching = asyncio.create_task(parts.reflector.run())
+    await until(lambda: sample(parts, "watch_restarts_total"))
+    watching.cancel()
+    assert (sample(parts, "watch_restarts_total"), sample(parts, "watch_connected")) == (1, 0)
+    assert sample(parts, "slots") == 7
+
+
+@asynccontextmanager
+async def running(monkeypatch, settings):
+    """The daemon until it is told to stop; gives what it is made of."""
+    api, made = Api(), []
+
+    async def connect(**_):
+        return api
+
+    def built(*arguments):
+        made.append(make(*arguments))
+        return made[0]
+
+    make = daemon._built
+    monkeypatch.setattr(daemon, "KubeApi", SimpleNamespace(connect=connect))
+    monkeypatch.setattr(daemon, "_built", built)
+    task = asyncio.create_task(daemon.run(settings))
+    await until(lambda: made or task.done())
+    try:
+        yield made[0]
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await task
+    finally:
+        task.cancel()
+
+
+async def test_the_controller_hears_of_changes_and_that_some_were_lost(monkeypatch, settings):
+    heard = []
+    monkeypatch.setattr(Controller, "on_netns_changed", lambda _, paths: heard.append(paths))
+    monkeypatch.setattr(Controller, "on_overrun", lambda _: heard.append("overrun"))
+    async with running(monkeypatch, settings) as parts:
+        parts.monitor.says(Changes(frozenset({"/run/netns/a"})))
+        await until(lambda: heard == [{"/run/netns/a"}])
+        parts.monitor.says(Changes(frozenset({"/run/netns/b"}), overrun=True))
+        await until(lambda: heard[1:] == [{"/run/netns/b"}, "overrun"])
+
+
+async def test_it_is_ready_once_the_runtime_tells_of_its_pods_and_shows_what_it_has(monkeypatch, settings):
+    async with running(monkeypatch, settings) as parts, aiohttp.ClientSession() as client:
+
+        async def page(port, name):
+            async with client.get(f"http://127.0.0.1:{port}/{name}") as answer:
+                return await answer.text()
+
+        runtime = Runtime(settings.nri_socket)
+        assert "not connected to the container runtime" in await page(settings.probe_port, "readyz")
+        assert "ipvlan_bandwidth_runtime_registered 0.0" in await page(settings.port, "metrics")
+        await runtime.listen()
+        connection = await runtime.accept()
+        await connection.start(sandbox())
+        await until(lambda: parts.why_not_ready() is None)
+        assert await page(settings.probe_port, "readyz") == "ok\n"
+        await until(lambda: parts.controller.wanted().shaped == 1)
+        await asyncio.sleep(MADE_AGAIN_S)
+        metrics = await page(settings.port, "metrics")
+        for line in ("runtime_registered 1.0", "runtime_connected 1.0", 'pods{state="shaped"} 1.0', "slots 7.0"):
+            assert f"ipvlan_bandwidth_{line}" in metrics
+        await runtime.close()
+
+
+async def test_what_was_told_last_is_posted_before_it_ends(monkeypatch, settings):
+    async with running(monkeypatch, settings) as parts:
+        parts.events.tell_node(NOTICE)
+    assert parts.api.created == [NOTICE.message]
+    assert parts.api.closed
+    assert parts.executor._shutdown
