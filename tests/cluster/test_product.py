@@ -273,6 +273,16 @@ def test_a_recreated_sandbox_is_limited_again_before_its_containers_run(installe
     best(installed, pod, unlimited[2], lowest=18.9, highest=19.2, limit=20, seconds=4)
 
 
+def test_a_clsact_that_somebody_deletes_is_put_back_and_the_owner_is_told(installed, run, unlimited):
+    pod = run("undone", node=1, annotations=limits("20M", "20M"))
+    scenario.wait_for_event(installed, pod, "BandwidthLimited")
+    installed.enter(pod, "tc", "qdisc", "del", "dev", "eth0", "clsact")
+    assert "eth0" in scenario.wait_for_event(installed, pod, "BandwidthRepaired")
+    metrics = scenario.metrics(installed, scenario.reconciler_on(installed, 1))
+    assert metrics["ipvlan_bandwidth_drift_repairs_total"] >= 1
+    best(installed, pod, unlimited[2], lowest=18.9, highest=19.2, limit=20, seconds=4)
+
+
 def test_a_pod_that_was_never_admitted_is_told_of(installed):
     scenario.namespace(installed, "unadmitted", network=None)
     pod = scenario.pod("old", namespace="unadmitted", node=1, annotations=limits(egress="20M"))

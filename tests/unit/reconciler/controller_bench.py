@@ -217,5 +217,9 @@ class Bench:
             await asyncio.sleep(0)
 
 
+def metric(bench, name):
+    return bench.metrics.registry.get_sample_value(f"ipvlan_bandwidth_{name}")
+
+
 def unshaped_seconds(bench):
-    return bench.metrics.registry.get_sample_value("ipvlan_bandwidth_unshaped_seconds_total")
+    return metric(bench, "unshaped_seconds_total")

@@ -9,15 +9,19 @@ from tests.unit.reconciler.controller_bench import (
     A,
     B,
     api_pod,
+    metric,
     sandbox,
 )
 from webhook.contract import Limits
 
 
 async def test_a_starting_pod_is_limited_when_the_hook_returns(bench):
+    moments = iter((1.0, 1.5))
+    bench.controller._monotonic = lambda: next(moments)
     await bench.controller.on_run(sandbox())
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
     assert bench.told.notices == [("shop/web-0", "BandwidthLimited")]
+    assert (metric(bench, "sandbox_seconds_count"), metric(bench, "sandbox_seconds_sum")) == (1, 0.5)
 
 
 async def test_a_pod_on_the_hosts_network_is_left_alone(bench):
@@ -28,6 +32,7 @@ async def test_a_pod_on_the_hosts_network_is_left_alone(bench):
 async def test_an_unlimited_pod_costs_nothing(bench):
     await bench.controller.on_run(sandbox(ingress=None))
     assert bench.kernel.calls == []
+    assert metric(bench, "sandbox_seconds_count") == 0
 
 
 async def test_the_kernel_follows_the_annotation_while_the_pod_runs(bench):

@@ -2,9 +2,9 @@
 
 import asyncio
 
+from reconciler import upkeep
 from reconciler.model import Problem, ProblemKind
 from reconciler.shaping import DirectionCounters, KernelLacksError, NetnsGoneError, PodCounters, ShapingError
-from reconciler.upkeep import AUDIT_S
 from tests.unit.reconciler.controller_bench import (
     M20,
     M100,
@@ -53,7 +53,7 @@ async def test_a_pod_whose_limits_somebody_wrote_into_the_map_is_looked_at(bench
     task = asyncio.create_task(bench.controller.upkeep.run_audits())
     await bench.settle()
     task.cancel()
-    assert set(bench.slept) == {AUDIT_S}
+    assert set(bench.slept) == {upkeep.AUDIT_S}
     assert [call[0] for call in bench.kernel.calls[calls:]] == ["u2"]
 
 
@@ -313,3 +313,13 @@ async def test_pods_that_cannot_be_counted_are_left_out_and_the_others_are_count
     bench.kernel.counters = lambda _: answer if isinstance(answer := answers.pop(0), list) else raised(answer)
     assert [counted.pod_uid for _, counted in await bench.controller.upkeep.counters()] == ["u39"]
     assert "some Pods were not counted" in caplog.text
+
+
+async def test_a_kernel_that_does_not_answer_costs_a_scrape_its_counters_and_nothing_else(bench, monkeypatch):
+    monkeypatch.setattr(upkeep, "COUNTED_WITHIN_S", 0.01)
+    await bench.controller.on_run(sandbox())
+    bench.kernel.tenants = lambda: [("u1", A)]
+    bench.kernel.counters = lambda _: [PodCounters("u1", A, {})]
+    async with asyncio.timeout(10), bench.controller._work.turn:
+        assert await bench.controller.upkeep.counters() == []
+    assert len(await bench.controller.upkeep.counters()) == 1

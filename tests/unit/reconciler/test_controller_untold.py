@@ -15,6 +15,7 @@ from tests.unit.reconciler.controller_bench import (
     B,
     Bench,
     api_pod,
+    metric,
     sandbox,
     unshaped_seconds,
 )
@@ -48,6 +49,7 @@ async def test_a_limit_that_is_in_force_is_followed_and_the_runtime_tells_nothin
     await untold.settle()
     assert untold.kernel.held == {("u1", A): Limits(ingress=M20)}
     told = ["BandwidthChanged", "BandwidthRepaired"]
+    assert metric(untold, "drift_repairs_total") == 1
     for _ in range(2):
         await untold.controller.on_synchronize([sandbox()])  # as it began: with 100M
         await untold.settle()
