@@ -10,8 +10,9 @@ export PATH := $(PATH):/usr/sbin:/sbin
 # Of both targets of the fuzzer together.
 FUZZ_SECONDS ?= 60
 # Guests and clusters whose CPU is emulated have bad moments, not a bad hour: what fails is done once more and told in
-# full at the end, and a fourth failure of a run is final.
+# full at the end, and a fourth failure of a run is final. What the tests of the cluster say was lost is final at once.
 SECOND_CHANCE := --reruns 1 --max-suite-reruns 3 --rerun-show-tracebacks
+UNLESS_LOST := --rerun-except ^LostError:
 # Of Debian's releases: bullseye, bookworm, trixie, and sid's.
 KERNELS ?= 5.10 6.1 6.12 newest
 # What depends on the kernel's version; the others are about our own steps, and take half an hour more for each kernel.
@@ -81,7 +82,7 @@ test-kernels: setup ## the shaper tests on Debian's kernels 5.10 to the newest, 
 
 # The manifests' tests once more: without kubectl, as on a machine where test-unit comes first, they render nothing.
 test-cluster: setup-cluster ## a real two-node cluster
-	$(BIN)/pytest tests/unit/manifests tests/cluster $(SECOND_CHANCE)
+	$(BIN)/pytest tests/unit/manifests tests/cluster $(SECOND_CHANCE) $(UNLESS_LOST)
 
 chaos: setup-cluster ## bad days on the two-node cluster and what is lost by them; CHAOS="NAME ..." for some, CHAOS=--list names them
 	$(PYTHON) -m tests.cluster.chaos $(CHAOS)

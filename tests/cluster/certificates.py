@@ -27,6 +27,7 @@ from tests.cluster.api import Api
 from tests.cluster.cluster import Cluster, ClusterError, TimedOut, wait_for
 from tests.cluster.creations import Creating, Creations
 from tests.cluster.layout import HERE, PROJECT
+from tests.cluster.losses import Doubt
 from tests.cluster.scenario import OWN
 
 SECRET = f"/api/v1/namespaces/{OWN}/secrets/webhook-certs"
@@ -68,7 +69,7 @@ def rotate(cluster: Cluster, *, seconds: float = 90) -> Outcome:
         lost.append(f"replicas changed or restarted: {before} before, {after} after")
     least = {"authorities": 1 + int(seconds / ROTATION_S * 0.8), "Pods": seconds, "handshakes": seconds}
     done = {"authorities": len(watched.authorities), "Pods": creations.made, "handshakes": watched.handshakes}
-    lost += [f"only {done[what]} {what} in {seconds:.0f} s" for what in least if done[what] < least[what]]
+    lost += [Doubt(f"only {done[what]} {what} in {seconds:.0f} s") for what in least if done[what] < least[what]]
     seen: dict[str, float | int | str] = {
         **_figures(creations),
         "authorities": len(watched.authorities),
@@ -250,7 +251,7 @@ def _damaged_bundle(cluster: Cluster, what: str, damage: Callable[[], None]) -> 
         creations, seen, late = _mended(cluster, api, what, damage, restored)
     lost = [*late, *(creations.unmade if what == DELETED else creations.lost)]
     if creations.longest_s > MENDED_S:
-        lost.append(f"a creation waited for {creations.longest_s:.1f} s")
+        lost.append(Doubt(f"a creation waited for {creations.longest_s:.1f} s"))
     return Outcome(what, seen, tuple(lost))
 
 
@@ -270,10 +271,10 @@ def _mended(
             took = time.monotonic() - began
             said = wait_for(f"{what}: an event", lambda: _events(api)[len(told) :], 20)
         except TimedOut as error:
-            late.append(str(error))
+            late.append(Doubt(error))
         time.sleep(2)
     if creations.made < LEAST_MADE:
-        late.append(f"only {creations.made} Pods were made meanwhile")
+        late.append(Doubt(f"only {creations.made} Pods were made meanwhile"))
     return creations, {**_figures(creations), "mended after s": round(took, 2), "events": ", ".join(said)}, late
 
 

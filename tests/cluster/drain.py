@@ -1,7 +1,7 @@
 """Replaces both replicas of the webhook, one by one, under 50 Pod creations a second at a real API server.
 
-It prints JSON: how many Pods were created, and what failed. Pods are created with `dryRun=All`: admission is the same,
-and nothing piles up. tests/cluster/test_drain.py runs it.
+It prints JSON: how many Pods were created, what failed, and how long after SIGTERM the slower endpoint was gone. Pods
+are created with `dryRun=All`: admission is the same, and nothing piles up. tests/cluster/test_drain.py runs it.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import signal
 import ssl
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ SERVICE = "webhook"
 # In bursts, so that the API server has connections that lie idle between them.
 BURST = 10
 EVERY_S = 0.2
-DRAIN = ("--drain-seconds=1.5",)
+DRAIN_S = 1.5
+DRAIN = (f"--drain-seconds={DRAIN_S}",)
 # How long after SIGTERM an endpoint is still in the API server's cache.
 ENDPOINT_LAG_S = 0.5
 
@@ -40,6 +42,7 @@ class Creations:
     def __init__(self, folder: Path) -> None:
         self.admitted = 0
         self.failures: list[str] = []
+        self.slowest_leave_s = 0.0
         self._context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
         self._context.load_cert_chain(folder / "admin.crt", folder / "admin.key")
 
@@ -82,9 +85,11 @@ async def _replaced(control_plane: ControlPlane) -> Creations:
         await asyncio.to_thread(control_plane.wait_until_ready, fresh)
         control_plane.add_endpoint(SERVICE, fresh)
         await asyncio.sleep(0.5)
+        told = time.monotonic()
         control_plane.signal(leaving, signal.SIGTERM)
         await asyncio.sleep(ENDPOINT_LAG_S)
         control_plane.remove_endpoint(SERVICE, port)
+        creations.slowest_leave_s = max(creations.slowest_leave_s, time.monotonic() - told)
         await asyncio.sleep(3.0)
     running.cancel()
     await asyncio.wait([running])
@@ -101,7 +106,8 @@ def main() -> int:
         control_plane.add_service(SERVICE)
         control_plane.add_configuration()
         creations = asyncio.run(_replaced(control_plane))
-    print(json.dumps({"admitted": creations.admitted, "failures": creations.failures}))
+    figures = {"admitted": creations.admitted, "slowest leave s": creations.slowest_leave_s}
+    print(json.dumps({**figures, "failures": creations.failures}))
     return 0
 
 

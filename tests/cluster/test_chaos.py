@@ -4,6 +4,7 @@ import pytest
 
 from tests.cluster.chaos import registry
 from tests.cluster.chaos.lab import Lab
+from tests.cluster.losses import nothing_lost
 
 
 @pytest.fixture(scope="module")
@@ -21,4 +22,4 @@ QUICK = [each for each in registry.scenarios() if each.quick]
 def test_nothing_is_lost_by(lab, chosen):
     outcome = registry.attempt(lab, chosen)
     print(outcome.seen)
-    assert outcome.lost == ()
+    nothing_lost(outcome.lost)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from tests.cluster import scenario
 from tests.cluster.api import Api
 from tests.cluster.cluster import Cluster, ClusterError
+from tests.cluster.losses import Doubt
 from tests.cluster.scenario import DEFAULT_NETWORK, MANAGED
 
 WORKERS = 16
@@ -79,11 +80,11 @@ class Creations:
         first = min(those, key=lambda failure: failure.at_s)
         return (f"{len(those)} of {self.tried} creations, the first {first}",)
 
-    def too_few(self, rate: float) -> tuple[str, ...]:
+    def too_few(self, rate: float) -> tuple[Doubt, ...]:
         """A sentence when less than half of what was to be tried was tried: what was done met no load then."""
         if self.tried >= self.seconds * rate / 2:
             return ()
-        return (f"only {self.tried} creations were tried in {self.seconds:.0f} s at {rate:g} a second",)
+        return (Doubt(f"only {self.tried} creations were tried in {self.seconds:.0f} s at {rate:g} a second"),)
 
     def __str__(self) -> str:
         rate = self.tried / self.seconds if self.seconds else 0.0

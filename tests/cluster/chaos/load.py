@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 from tests.cluster import scenario, traffic
 from tests.cluster.chaos.lab import SPACE, Lab
-from tests.cluster.chaos.meter import is_held_to
+from tests.cluster.chaos.meter import is_above, is_held_to
 from tests.cluster.chaos.node import wait_for_no_leak
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import wait_for
+from tests.cluster.losses import Doubt
 from tests.cluster.scenario import limits
 
 # What a node of 3 GiB and one emulated CPU carries in ten minutes: a Pod of two containers takes nine seconds of it.
@@ -136,14 +137,16 @@ def probes(lab: Lab) -> Outcome:
         status = lab.cluster.pod(pod)["status"]["containerStatuses"][0]
         carried = [flow.end() for flow in flows]
     passed, failed = (after[result] - before[result] for result in ("successful", "failed"))
-    lost = [f"{failed:.0f} probes failed"] if failed else []
+    # A probe has a second, which a node whose one CPU is busy may need for itself.
+    lost = [Doubt(f"{failed:.0f} probes failed")] if failed else []
     if passed < 40:
-        lost.append(f"only {passed:.0f} probes were made in 30 s")
+        lost.append(Doubt(f"only {passed:.0f} probes were made in 30 s"))
     if status["restartCount"]:
-        lost.append("kubelet restarted the container")
+        lost.append(Doubt("kubelet restarted the container"))
     means = " and ".join(f"{flow.mean * 1000:.0f}" for flow in carried)
     if not all(is_held_to(flow, 0.1, USED_UP) for flow in carried):
-        lost.append(f"its limits were not used up, or not kept to: {means} kbit/s of 100k were carried")
+        said = f"its limits were not used up, or not kept to: {means} kbit/s of 100k were carried"
+        lost.append(said if any(is_above(flow, 0.1) for flow in carried) else Doubt(said))
     return Outcome(
         f"{passed:.0f} probes passed, {failed:.0f} failed, while {means} kbit/s were sent and received", tuple(lost)
     )

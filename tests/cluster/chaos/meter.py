@@ -107,6 +107,11 @@ def is_held_to(flow: Flow, limit: float, least: float = BUSY_BELOW) -> bool:
     return least <= flow.mean * WIRE / limit <= ABOVE
 
 
+def is_above(flow: Flow, limit: float) -> bool:
+    """Whether a flow had, as a whole, more than its limit in Mbit/s on the link: no slowness brings that about."""
+    return flow.mean * WIRE / limit > ABOVE
+
+
 def above_limit(flow: Flow, limit: float) -> tuple[str, ...]:
     """A sentence on the seconds of a flow above its limit in Mbit/s on the link, and none without any."""
     return Measured(Line("the flow", "", "", limit), flow).lost

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from tests.cluster.chaos.lab import Lab
+from tests.cluster.losses import Doubt
 
 MODULES = ("webhook", "certificates", "reconciler", "control_plane", "node", "load", "authors")
 
@@ -66,7 +67,7 @@ def attempt(lab: Lab, chosen: Scenario) -> Outcome:
     """
     first = chosen.run(lab)
     if not first.slow or first.lost:
-        return replace(first, lost=(*first.lost, *first.slow), slow=())
+        return replace(first, lost=(*first.lost, *map(Doubt, first.slow)), slow=())
     second = chosen.run(lab)
     return Outcome(f"{second.seen}; once before: {'; '.join(first.slow)}", (*second.lost, *second.slow))
 

@@ -7,6 +7,7 @@ from tests.cluster import scenario
 from tests.cluster.chaos.lab import SPACE, Lab, told
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import wait_for
+from tests.cluster.losses import Doubt
 from tests.cluster.scenario import OWN, WEBHOOK
 
 RATE, BARE_RATE = 50, 5
@@ -57,10 +58,10 @@ def deleted(lab: Lab) -> Outcome:
             lab.kubectl("-n", SPACE, "delete", "deployment", name, "--wait=false", check=False)
     refused = [failure.at_s for failure in here.failures]
     span = f"{max(refused) - min(refused):.1f} s" if refused else "no time"
-    outside = (*elsewhere.lost, *elsewhere.too_few(BARE_RATE))
-    lost = [*here.bypassed, *here.too_few(BARE_RATE), *(f"in another namespace: {sentence}" for sentence in outside)]
+    lost = [*here.bypassed, *here.too_few(BARE_RATE), *(f"in another namespace: {each}" for each in elsewhere.lost)]
+    lost += [Doubt(f"in another namespace: {each}") for each in elsewhere.too_few(BARE_RATE)]
     if kept:
-        lost.append(f"inconclusive: of the replicas, {len(kept)} of {len(before)} lived on")
+        lost.append(Doubt(f"inconclusive: of the replicas, {len(kept)} of {len(before)} lived on"))
     if limits != [{"ingress": 10_000_000, "egress": 10_000_000}] * 2:
         lost.append(f"the Deployment's Pods are limited to {limits}")
     seen = (
