@@ -17,6 +17,7 @@ from pathlib import Path
 import aiohttp
 
 from tests.bench.reconciler.calibrate import calibrate
+from tests.bench.reconciler.family import watching
 from tests.bench.reconciler.world import PODS, SLOTS, SOCKET, Api, Limits, Pod, namespaces, serve
 from tests.unit.nri.runtime_side import pod_request
 from tests.unit.nri.runtime_socket import Connection, Runtime
@@ -87,7 +88,9 @@ async def measure(pods: list[Pod]) -> dict[str, object]:
     await api.put(*names, value="100M")
 
     say("the first start")
-    first, first_s = await started(runtime, environment, pods, "100M")
+    # Its only child is the daemon, which starts the compiler.
+    async with watching(os.getpid()) as first_peak:
+        first, first_s = await started(runtime, environment, pods, "100M")
     first_usage = first.usage
     limits = Limits(pods[0])
     await first.kill()
@@ -117,6 +120,7 @@ async def measure(pods: list[Pod]) -> dict[str, object]:
         "first_start_s": first_s,
         "first_start_cpu_s": first_usage.cpu_s,
         "first_start_children_cpu_s": first_usage.children_cpu_s,
+        "first_start_most_resident_mib": first_peak.mib,
         "restart_s": restart_s,
         "restart_until_connected_s": connected_s,
         "restart_cpu_s": restart.cpu_s,

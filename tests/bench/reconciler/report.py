@@ -7,6 +7,7 @@ from typing import Any
 from tests.bench.stats import percentile
 
 RESTART_S, IDLE_PERCENT, RESIDENT_MIB, CHANGE_MS = 2.0, 0.1, 80.0, 50.0
+FIRST_START_MEMORY = "memory of a first start at its most, with the compiler"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ def rows(guest: Mapping[str, Any], native: Mapping[str, Any]) -> Sequence[Row]:
         _row("imports + looking into all + a look at each", machine, parts, None, "s"),
         _row("idle CPU, with the kubelet's probes", inside, guest["idle_cpu_percent"], IDLE_PERCENT, "%"),
         _row("resident memory", inside, guest["resident_mib"], RESIDENT_MIB, "MiB"),
-        _row("resident memory at its most", inside, guest["most_resident_mib"], RESIDENT_MIB, "MiB"),
+        _row("resident memory at its most, from a restart on", inside, guest["most_resident_mib"], RESIDENT_MIB, "MiB"),
+        _row(FIRST_START_MEMORY, inside, guest.get("first_start_most_resident_mib"), None, "MiB"),
         _row("a change, p99", inside, p99, CHANGE_MS, "ms"),
         _row("a change, p50", inside, median, None, "ms"),
         _row("CPU of a change", inside, guest["change_cpu_ms"], None, "ms"),
@@ -49,7 +51,9 @@ def rows(guest: Mapping[str, Any], native: Mapping[str, Any]) -> Sequence[Row]:
     )
 
 
-def _row(what: str, where: str, figure: float, target: float | None, unit: str) -> Row:
+def _row(what: str, where: str, figure: float | None, target: float | None, unit: str) -> Row:
+    if figure is None:
+        return Row(what, where, "not measured", "", "")
     verdict = "" if target is None else "yes" if figure <= target else "no"
     return Row(what, where, f"{figure:.3g} {unit}", f"at most {target:g} {unit}" if target else "", verdict)
 
@@ -71,6 +75,10 @@ directions limited; the real daemon over real sockets (NRI, the API server's HTT
 - *Machine*: Linux {measured["kernel"]}, which has no ipvlan and no fq. By the same code, with macvlan in ipvlan's
   place, the parts that it can do: interpreter and imports (CPU), looking into all network namespaces, a look at each
   Pod. What is missing of a restart are the two connections, the Pods' list, and the writes to the map.
+
+The compiler of the BPF program runs only at a first start on a node, for seconds, as a process of its own. Its memory
+has no target: it is summed with the reconciler's, what both share counted twice, and what the kernel holds for the
+program left out, and has to fit into the container's limit (manifests/base/reconciler.yaml).
 
 So the guest's figures are of the whole and too high by those factors, the machine's are of its parts and as on a node.
 """

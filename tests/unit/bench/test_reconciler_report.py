@@ -1,4 +1,4 @@
-from tests.bench.reconciler.report import rows, slowness, text
+from tests.bench.reconciler.report import FIRST_START_MEMORY, rows, slowness, text
 
 GUEST = {
     "pods": 250,
@@ -28,7 +28,7 @@ def test_each_figure_with_a_target_has_a_verdict_and_says_where_it_was_measured(
     assert verdicts["restart to converged, all limits other ones", "guest, the whole"] == "no"
     assert verdicts["imports + looking into all + a look at each", "machine, in parts"] == ""
     assert verdicts["idle CPU, with the kubelet's probes", "guest, the whole"] == "yes"
-    assert verdicts["resident memory at its most", "guest, the whole"] == "no"
+    assert verdicts["resident memory at its most, from a restart on", "guest, the whole"] == "no"
     assert verdicts["a change, p99", "guest, the whole"] == "no"
     assert verdicts["a change, p50", "guest, the whole"] == ""
 
@@ -41,3 +41,12 @@ def test_the_page_says_how_slow_the_guest_is():
     page = text({"guest": GUEST, "native": NATIVE, "date": "2026-11-25", "version": "abc", "kernel": "6.18"})
     assert "python loop 2.0, stat 20.0" in page
     assert "| idle CPU, with the kubelet's probes | guest, the whole | 0.05 % | at most 0.1 % | yes |" in page
+
+
+def test_the_memory_of_a_first_start_is_told_with_its_compiler_where_it_was_measured():
+    def told(**more):
+        return next(row for row in rows({**GUEST, **more}, NATIVE) if row.what == FIRST_START_MEMORY)
+
+    assert (told().figure, told().verdict) == ("not measured", "")
+    measured = told(first_start_most_resident_mib=181.25)
+    assert (measured.figure, measured.target, measured.verdict) == ("181 MiB", "", "")
