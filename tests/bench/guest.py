@@ -208,8 +208,10 @@ def _changed(cell: Cell, made: Pods, shapers: Shapers) -> dict[str, Any]:
         held = series[-(-(at - begin) // stats.BIN_NS) : (until - begin) // stats.BIN_NS]
         wanted = cells.bits(limit) * stats.TCP_SHARE
         lowered = cells.bits(limit) < cells.bits(before)
+        captured: dict[str, int] = {}
         if sniffer:
             wire = stats.binned(sniffer.result(), (at - to_monotonic, until - to_monotonic))
+            captured["captured"] = sum(wire)
             judged, rate, window = wire, float(cells.bits(limit)), stats.BINS_A_SECOND
         else:
             judged, rate, window = held, wanted, stats.BINS_A_SECOND // 2
@@ -222,6 +224,7 @@ def _changed(cell: Cell, made: Pods, shapers: Shapers) -> dict[str, Any]:
                 "half_after": _finite(stats.carried_again(judged, rate, window=window)),
                 "carried": sum(held) * 8e9 / (len(held) * stats.BIN_NS) / wanted,
                 "silence": stats.longest_silence(answered, at, until),
+                **captured,
             }
         )
         before = limit

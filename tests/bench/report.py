@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tests.bench import cells
+from tests.bench import cells, verdict
 from tests.bench.cells import CATALOGUE, NAMES, Cell
 from tests.bench.plots import plots
 from tests.bench.pooled import pooled, slowest_fetch, unloaded
@@ -32,7 +32,7 @@ def line(result: Mapping[str, Any]) -> str:
     if "error" in result:
         return "failed: " + str(result["error"])
     if "changes" in result:
-        return ", ".join(f"{each['from']}->{each['to']} {_seconds(each['held_after'])}" for each in result["changes"])
+        return ", ".join(f"{each['from']}->{each['to']} {_held(each)}" for each in result["changes"])
     groups = result["groups"]
     said = " + ".join(f"{group['goodput']:.3f}" for group in groups) + " Mbit/s"
     if any(group["jain"] is not None and group["flows"] > 1 for group in groups):
@@ -76,16 +76,19 @@ _CHANGES = """Seconds until each window of half a second is within 10 % of what 
 lowered limit: does not exceed it by 10 %, which who lets nothing pass does not either; at 1M each second of what passes
 on the wire, as a merged packet lasts half a second there, and a receiver gets what waited behind a gap at once); of a
 lowered limit, the seconds until each of these windows has half of it; the share of it that was carried in the 5 s
-watched; and the longest silence of a ping, in seconds. "never": not within these 5 s. The guest's CPU may not carry 1G
-with some shapers.
+watched; and the longest silence of a ping, in seconds. "never": not within these 5 s; "not measured": nothing passed,
+or nothing of it was captured. The guest's CPU may not carry 1G with some shapers.
+"""
+
+_COMPARED = """Each comparison with cake is of one run of each. Two p99 of pings that differ by less than {:.2f} ms, as far as
+the cells are apart in it without load, are undecided, which does not count as reached.
 """
 
 
 def markdown(results: Results) -> str:
     """The whole report."""
-    without_load = _unloaded(results)
+    without_load, made, spread = _unloaded(results), verdicts(results), verdict.spread_ms(results)
     results = pooled(results)
-    made = verdicts(results)
     judged = ([each.what, each.wanted, each.measured, _word(each)] for each in made)
     parts = [
         "# Benchmarks\n",
@@ -117,14 +120,16 @@ def markdown(results: Results) -> str:
         _measured(results, "cost"),
         _cost(results),
         "## Verdicts\n",
+        _COMPARED.format(spread),
         table(("figure", "wanted", "measured", "reached"), judged),
         f"{count(made)}.\n",
     ]
     return "\n".join(parts)
 
 
-def _word(verdict: Verdict) -> str:
-    return {True: "yes", False: "**no**", None: "not measured"}[verdict.reached]
+def _word(made: Verdict) -> str:
+    unknown = "undecided" if made.undecided else verdict.NOT_MEASURED
+    return {True: "yes", False: "**no**", None: unknown}[made.reached]
 
 
 def _measured(results: Results, section: str) -> str:
@@ -250,6 +255,10 @@ def _seconds(value: float | None) -> str:
     return "never" if value is None else f"{value:.2f}"
 
 
+def _held(change: Mapping[str, Any]) -> str:
+    return _seconds(change["held_after"]) if verdict.is_seen(change) else verdict.NOT_MEASURED
+
+
 def _half(change: Mapping[str, Any]) -> str:
     lowered = cells.bits(change["to"]) < cells.bits(change["from"])
     return f"half {_seconds(change['half_after'])}, " if lowered else ""
@@ -263,7 +272,7 @@ def _changes(results: Results) -> str:
     rows = []
     for cell, result in found:
         changes = [
-            f"{_seconds(change['held_after'])}, {_half(change)}{100 * change['carried']:.0f} %, {change['silence']:.2f}"
+            f"{_held(change)}, {_half(change)}{100 * change['carried']:.0f} %, {change['silence']:.2f}"
             for change in result["changes"]
         ]
         rows.append([_name(cell.shaper), cell.direction, *changes])
