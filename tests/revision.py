@@ -1,5 +1,6 @@
 """Which version of the program a result is of."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,7 +11,9 @@ RESULTS = ("tests/bench/results", "tests/cluster/results")
 
 
 def revision() -> str:
-    """The commit that is checked out, and `-dirty` when files differ from it, but for results."""
+    """The commit that is checked out, and `-dirty` when files differ from it, but for results; unknown without git."""
+    if shutil.which("git") is None:
+        return "unknown"
     commit = _git("describe", "--always", "--exclude=*").stdout.strip()
     if not commit:
         return "unknown"

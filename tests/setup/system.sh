@@ -9,11 +9,12 @@ set -eu
 # buildah, mmdebstrap: the images.
 # jq: what the documentation has people run, in its tests.
 # gcc, libc6-dev: the shaper as a program of the machine, for its unit tests.
+# git: the version that results are of.
 packages="python3 python3-venv python3-bpfcc libbpf1 linux-libc-dev
     user-mode-linux kmod runc iptables e2fsprogs busybox-static apparmor util-linux procps
     iperf3 iproute2 iputils-ping ethtool
     buildah mmdebstrap
-    gcc libc6-dev ca-certificates make jq $*"
+    gcc libc6-dev ca-certificates git make jq $*"
 # Debian 12's Go only fetches a newer one.
 command -v go > /dev/null || [ -x /usr/local/go/bin/go ] || packages="$packages golang-go"
 

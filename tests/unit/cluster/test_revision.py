@@ -31,3 +31,9 @@ def test_a_program_that_differs_from_its_commit_is_dirty_and_results_are_no_part
 def test_outside_of_a_repository_nobody_knows(tmp_path, monkeypatch):
     monkeypatch.setattr(revision, "PROJECT", tmp_path)
     assert revision.revision() == "unknown"
+
+
+def test_without_git_nobody_knows(checkout, monkeypatch):
+    assert revision.revision() != "unknown"
+    monkeypatch.setenv("PATH", str(checkout))
+    assert revision.revision() == "unknown"
