@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from tests import seconds
 from tests.cluster import traffic
+from tests.cluster.chaos import own_cpu
 from tests.cluster.cluster import Cluster
 from tests.cluster.traffic import Flow
 from tests.steal import machine
@@ -122,6 +123,8 @@ class Meter:
     """The flows of a block; filled when it ends."""
 
     measured: list[Measured] = field(default_factory=list)
+    own_cpu_s: float | None = None
+    """What the reconciler of the first line's client's node took of the CPU, so far as it lived to the end."""
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -134,7 +137,10 @@ class Meter:
         return tuple(sentence for each in self.measured for sentence in each.below())
 
     def __str__(self) -> str:
-        return "; ".join(map(str, self.measured))
+        said = [*map(str, self.measured)]
+        if self.own_cpu_s is not None:
+            said.append(f"the node's reconciler took {self.own_cpu_s:.1f} s of CPU time")
+        return "; ".join(said)
 
 
 class _Idle(threading.Thread):
@@ -174,6 +180,8 @@ def metering(cluster: Cluster, lines: Sequence[Line]) -> Iterator[Meter]:
     """Keep these flows going as long as the block lasts."""
     meter = Meter()
     transfers, began, ended, flows, idle = [], [], [], [], _Idle()
+    node = cluster.node_of(lines[0].client)
+    took_before = own_cpu.read(node)
     idle.start()
     try:
         for line in lines:
@@ -185,6 +193,7 @@ def metering(cluster: Cluster, lines: Sequence[Line]) -> Iterator[Meter]:
         for transfer in transfers:
             ended.append(time.monotonic())
             flows.append(transfer.end())
+        meter.own_cpu_s = own_cpu.seconds(took_before, own_cpu.read(node))
     finally:
         idle.stop()
         for transfer in transfers:
