@@ -249,7 +249,7 @@ def _cost(results: Results) -> Iterator[Verdict]:
 
 
 def is_seen(change: Mapping[str, Any]) -> bool:
-    """Whether anything passed after a change, so that what passed says something; of a capture, whether it has some of it."""
+    """Whether anything passed after a change, so that it says something; of a capture, whether it has some of it."""
     return bool(change.get("captured", change["carried"]))
 
 
@@ -262,7 +262,8 @@ def _change(results: Results) -> Iterator[Verdict]:
 
 
 def _cut(what: str, change: Mapping[str, Any] | None) -> Iterator[Verdict]:
-    rate, half = f"{what}: new rate is not exceeded by more than 10 %", f"{what}: half of the new rate is carried again"
+    rate = f"{what}: new rate is not exceeded by more than 10 %"
+    half = f"{what}: half of the new rate is carried again"
     if change is None or not is_seen(change):
         yield Verdict(rate, WITHIN)
     else:

@@ -84,7 +84,11 @@ def test_figures_that_are_all_good_are_all_reached() -> None:
         ("latency/1G 64 flows/ingress/ours", {"wait": 0.2}, "1G 64 flows, ingress: ping, added p99"),
         ("latency/1G 64 flows/ingress/ours", {"share": 0.8}, "1G 64 flows, ingress: goodput"),
         ("fairness/64 flows, 10M/ingress/ours", {"wait": 0.1}, "64 flows, 10M: Jain's index"),
-        ("change/1M 100M 1G/egress/ours", {"wait": 1.5}, "egress lowered from 1G to 1M: new rate is not exceeded by more than 10 %"),
+        (
+            "change/1M 100M 1G/egress/ours",
+            {"wait": 1.5},
+            "egress lowered from 1G to 1M: new rate is not exceeded by more than 10 %",
+        ),
     ],
 )
 def test_a_figure_that_is_missed_is_told(name: str, worse: dict[str, float], missed: str) -> None:
@@ -263,7 +267,8 @@ def compared(ours, cake):
     """A verdict on two p99, where the cells are 1.5 ms apart without load."""
     found = results()
     for shaper, p99 in (("ours", ours), ("cake", cake)):
-        found[f"latency/100M 8 flows/ingress/{shaper}"]["probes"]["ping"] = {**PROBE, "p50": 0, "p99": p99, "largest": 9}
+        ping = {**PROBE, "p50": 0, "p99": p99, "largest": 9}
+        found[f"latency/100M 8 flows/ingress/{shaper}"]["probes"]["ping"] = ping
     found["latency/100M 1 flow/ingress/ours"]["probes"]["ping"] |= {"unloaded_p99": 11.8}
     key = "100M 8 flows, ingress: ping, added p99", "below cake's"
     made = verdicts(found)
