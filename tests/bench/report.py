@@ -80,8 +80,8 @@ watched; and the longest silence of a ping, in seconds. "never": not within thes
 or nothing of it was captured. The guest's CPU may not carry 1G with some shapers.
 """
 
-_COMPARED = """Each comparison with cake is of one run of each. Two p99 of pings that differ by less than {:.2f} ms, as far
-as the cells are apart in it without load, are undecided, which does not count as reached.
+_COMPARED = """Each comparison with cake is of one run of each. Two p99 of pings that differ by less than {:.2f} ms, as
+far as the cells are apart in it without load, are undecided, which does not count as reached.
 """
 
 

@@ -115,7 +115,7 @@ def _few_flows(results: Results, spread: float) -> Iterator[Verdict]:
                 continue
             value = ours["probes"]["ping"][percent]
             yield Verdict(what, f"at most {most} ms", f"{value:.3f} ms", value <= most)
-        yield _below(f"{where}: ping, added p99", ours, cake, _ping_p99, "ms", spread)
+        yield _below(f"{where}: ping, added p99", ours, cake, _ping_p99, "ms", spread=spread)
         wanted = "at least 94.8 Mbit/s"
         if ours is None:
             yield Verdict(f"{where}: goodput", wanted)
@@ -138,7 +138,7 @@ def _many_flows(results: Results, spread: float) -> Iterator[Verdict]:
             else:
                 value = _ping_p99(ours)
                 yield Verdict(what, wanted, f"{value:.3f} ms", value <= most)
-            yield _below(what, ours, cake, _ping_p99, "ms", spread)
+            yield _below(what, ours, cake, _ping_p99, "ms", spread=spread)
             yield _above(f"{where}: goodput", ours, cake, 0.99)
 
 
@@ -147,7 +147,7 @@ def _ping_p99(result: Mapping[str, Any]) -> float:
 
 
 def _below(
-    what: str, ours: Any, cake: Any, figure: Callable[[Any], float], unit: str = "", spread: float = 0.0
+    what: str, ours: Any, cake: Any, figure: Callable[[Any], float], unit: str = "", *, spread: float = 0.0
 ) -> Verdict:
     """`spread`: two figures that differ by less are not told apart, as one run is compared with one."""
     wanted = "below cake's"
@@ -275,9 +275,7 @@ def _cut(what: str, change: Mapping[str, Any] | None) -> Iterator[Verdict]:
     if change is None:
         yield Verdict(f"{what}: ping answers", WITHIN)
     else:
-        yield Verdict(
-            f"{what}: ping answers", WITHIN, f"{change['silence']:.2f} s of silence", change["silence"] <= 1
-        )
+        yield Verdict(f"{what}: ping answers", WITHIN, f"{change['silence']:.2f} s of silence", change["silence"] <= 1)
 
 
 def _within(what: str, seconds: float | None) -> Verdict:

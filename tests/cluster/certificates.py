@@ -257,10 +257,10 @@ def _damaged_bundle(cluster: Cluster, what: str, damage: Callable[[], None]) -> 
 
 def _mended(
     cluster: Cluster, api: Api, what: str, damage: Callable[[], None], restored: Callable[[], bool]
-) -> tuple[Creations, dict[str, float | int | str], list[str]]:
+) -> tuple[Creations, dict[str, float | int | str], list[Doubt]]:
     """Do the damage while Pods are created, until it is mended and told: the Pods, figures, and what was late."""
     told = _events(api)
-    late = []
+    late: list[Doubt] = []
     took, said = math.inf, []
     with Creating(cluster, SPACE) as creations:
         time.sleep(1)

@@ -44,9 +44,9 @@ def test_what_is_lost_is_not_tried_again_and_what_may_have_been_slow_is(tmp_path
 
 def test_a_doubt_is_told_as_a_loss_is():
     nothing_lost([])
-    with pytest.raises(LostError, match="^slow; a Pod$"):
+    with pytest.raises(LostError, match=r"^slow; a Pod$"):
         nothing_lost(iter([Doubt("slow"), "a Pod"]))
-    with pytest.raises(AssertionError, match="^slow") as raised:
+    with pytest.raises(AssertionError, match=r"^slow") as raised:
         nothing_lost([Doubt("slow")])
     assert raised.type is AssertionError
 

@@ -22,6 +22,7 @@ from reconciler.requirements import Feature, lacks
 from tests.ports import free_ports
 from tests.unit.nri.runtime_socket import PATIENCE_SECONDS, Runtime
 from tests.unit.reconciler.controller_bench import Kernel, sandbox
+from tests.unit.webhook.running_server import until
 from webhook.kubeapi import ApiError
 
 FORBIDDEN = ApiError(403, "Forbidden", "pods is forbidden")
@@ -103,12 +104,6 @@ async def parts(settings):
 
 def sample(parts, name, **labels):
     return parts.metrics.registry.get_sample_value("ipvlan_bandwidth_" + name, labels)
-
-
-async def until(happened):
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not happened():
-            await asyncio.sleep(0.01)
 
 
 def runs(part):
@@ -199,7 +194,7 @@ async def running(monkeypatch, settings):
     monkeypatch.setattr(daemon, "KubeApi", SimpleNamespace(connect=connect))
     monkeypatch.setattr(daemon, "_built", built)
     task = asyncio.create_task(daemon.run(settings))
-    await until(lambda: made or task.done())
+    await until(lambda: bool(made) or task.done())
     try:
         yield made[0]
         os.kill(os.getpid(), signal.SIGTERM)
