@@ -308,7 +308,7 @@ class Controller:
     async def _release(self, sandbox: Sandbox) -> None:
         if self._loading.done:
             shaper = await self._loading.shaper()
-            async with self._work.turn:
+            async with self._work.turn():
                 self._ears.ignore(sandbox.netns_path)
                 try:
                     await self._work.within(shaper.release, *sandbox.key)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import Executor
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, Future
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar, TypeVarTuple
+
+from reconciler.kernel.errors import defects_told
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 HANGS_S = 30.0
 """A call takes milliseconds, and seconds where a Pod has made thousands of links or filters."""
@@ -16,12 +20,17 @@ LOAD_HANGS_S = 180.0
 
 
 class KernelWork:
-    """What is looked at in the kernel and then done there is one turn: nothing of ours comes in between."""
+    """What is looked at in the kernel and then done there is one turn: nothing of ours comes in between.
+
+    Whatever goes wrong in a call is a ShapingError, also what nobody foresaw; of `load` it is what it is.
+    """
 
     def __init__(self, executor: Executor, monotonic: Callable[[], float]) -> None:
         self._executor, self._monotonic = executor, monotonic
         self._at_work: tuple[float, float] | None = None
-        self.turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
+        self._running: Future[Any] | None = None
+        """The call that the thread is at, or was at when its caller gave up."""
 
     @property
     def trouble(self) -> str | None:
@@ -35,26 +44,55 @@ class KernelWork:
             "too, and the kernel's log may tell of blocked tasks)? Limits in force stay; nothing is limited anew"
         )
 
-    async def do(self, call: Callable[..., T], *args: Any) -> T:
-        """Call it on the thread, in a turn of its own."""
-        async with self.turn:
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """One turn. Whoever gives up on a call leaves it on the thread: the turn ends only when that does too."""
+        await self._lock.acquire()
+        try:
+            yield
+        finally:
+            if self._running is None or self._running.done():
+                self._lock.release()
+            else:
+                loop = asyncio.get_running_loop()
+                self._running.add_done_callback(lambda _: _soon(loop, self._lock.release))
+            self._running = None
+
+    async def do(self, call: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Call it on the thread, in a turn of its own. Raises ShapingError."""
+        async with self.turn():
             return await self.within(call, *args)
 
-    async def load(self, call: Callable[..., T], *args: Any) -> T:
-        """As `do`, for what compiles."""
-        async with self.turn:
+    async def load(self, call: Callable[[*Ts], T], *args: *Ts) -> T:
+        """As `do`, for what compiles. Raises whatever it raises."""
+        async with self.turn():
             return await self._on_thread(LOAD_HANGS_S, call, *args)
 
-    async def within(self, call: Callable[..., T], *args: Any) -> T:
-        """Call it on the thread, in the caller's turn."""
-        return await self._on_thread(HANGS_S, call, *args)
+    async def within(self, call: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Call it on the thread, in the caller's turn. Raises ShapingError."""
+        with defects_told():
+            return await self._on_thread(HANGS_S, call, *args)
 
-    async def _on_thread(self, hangs_s: float, call: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._timed, hangs_s, call, *args)
+    async def here(self, call: Callable[[], T]) -> T:
+        """Call it on the caller's thread, in a turn of its own: what is too short to be handed over."""
+        async with self.turn():
+            with defects_told():
+                return call()
 
-    def _timed(self, hangs_s: float, call: Callable[..., T], *args: Any) -> T:
+    async def _on_thread(self, hangs_s: float, call: Callable[[*Ts], T], *args: *Ts) -> T:
+        running = self._executor.submit(lambda: self._timed(hangs_s, call, *args))
+        self._running = running
+        return await asyncio.wrap_future(running)
+
+    def _timed(self, hangs_s: float, call: Callable[[*Ts], T], *args: *Ts) -> T:
         self._at_work = self._monotonic(), hangs_s
         try:
             return call(*args)
         finally:
             self._at_work = None
+
+
+def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    """Have a loop call it, from another thread."""
+    with suppress(RuntimeError):  # the loop is closed, as the process ends
+        loop.call_soon_threadsafe(call)

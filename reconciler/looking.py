@@ -66,7 +66,7 @@ class Looking:
         return await self._make_so(await self._loading.shaper(), sandbox)
 
     async def _make_so(self, shaper: Shaper, sandbox: Sandbox) -> bool:
-        async with self._work.turn:
+        async with self._work.turn():
             if sandbox not in self._known.sandboxes:  # let go while this waited
                 return True
             view, wanted, before = self._known.view(sandbox), self._known.intent(sandbox), self._known.applied(sandbox)

@@ -26,6 +26,7 @@ from reconciler.kernel.errors import (
     NoSlotLeftError,
     ShapingError,
     StepFailedError,
+    defects_told,
 )
 from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import observe_netns
@@ -136,15 +137,10 @@ class Shaper:
         """Make the Pod's netns hold exactly these limits; without limits, nothing of ours. Idempotent.
 
         Raises NetnsGoneError, HostNetnsError, NoSlotLeftError, KernelLacksError or StepFailedError; ShapingError also
-        for what nobody foresaw, as what a Pod does to its netns must cost no other Pod anything.
+        for what nobody foresaw.
         """
-        try:
+        with defects_told():
             return self._shape_netns(pod_uid, netns_path, limits)
-        except ShapingError:
-            raise
-        except Exception as error:
-            _LOG.exception("a defect: %s cannot be shaped", netns_path)
-            raise ShapingError(f"a defect of the reconciler, please report it: {error!r}") from error
 
     def _shape_netns(self, pod_uid: str, netns_path: str, limits: Limits) -> Outcome:
         with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:

@@ -69,7 +69,7 @@ class Upkeep:
         shaper = await self._loading.shaper()
         live = {sandbox.key for sandbox in self._sandboxes}
         try:
-            vanished = set(await self._work.within(shaper.vanished, live))
+            vanished = set(await self._work.do(shaper.vanished, live))
             for sandbox in self._sandboxes:
                 if sandbox.key in live:
                     self._known.looked_for(sandbox, is_there=sandbox.key not in vanished)
@@ -92,8 +92,7 @@ class Upkeep:
         """See that the limits map holds what was written, and have the Pods looked at where it does not."""
         shaper = await self._loading.shaper()
         try:
-            async with self._work.turn:
-                altered = shaper.audit()  # a tenth of a millisecond: to hand it to the other thread costs more
+            altered = await self._work.here(shaper.audit)  # a tenth of a millisecond: to hand it over costs more
         except ShapingError as error:
             log.warning("the limits were not checked", extra={"error": str(error)})
             return

@@ -1,9 +1,13 @@
 """What can go wrong between the reconciler and the kernel, in words for the person who must act."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from reconciler.steps import Step
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 class ShapingError(Exception):
@@ -23,7 +27,7 @@ class NoSlotLeftError(ShapingError):
 
 
 class KernelLacksError(ShapingError):
-    """The kernel has not what shaping needs. `option` is the kernel's configuration option or module."""
+    """The kernel has not what shaping needs: a configuration option or module, which the message names."""
 
     def __init__(self, option: str, message: str) -> None:
         super().__init__(f"{message}; the node's kernel needs {option}")
@@ -33,8 +37,6 @@ class StepFailedError(ShapingError):
     """The kernel refused a step."""
 
     def __init__(self, step: Step, cause: str) -> None:
-        self.step = step
-        self.cause = cause
         super().__init__(f"{step}: {cause}")
 
 
@@ -54,3 +56,15 @@ def read_back(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise ShapingError(f"cannot read {what} back from the kernel: {error.strerror or error}") from error
+
+
+@contextmanager
+def defects_told() -> Iterator[None]:
+    """What nobody foresaw is a ShapingError too: what a Pod does to its netns must cost no other Pod anything."""
+    try:
+        yield
+    except ShapingError:
+        raise
+    except Exception as error:
+        _LOG.exception("a defect in what works on the kernel")
+        raise ShapingError(f"a defect of the reconciler, please report it: {error!r}") from error

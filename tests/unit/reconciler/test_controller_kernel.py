@@ -276,7 +276,7 @@ async def test_a_collector_that_cannot_tell_what_is_gone_frees_nothing_and_goes_
 
 async def test_a_sandbox_let_go_while_its_look_waited_is_not_shaped_again(bench):
     await bench.controller.on_run(sandbox())
-    async with bench.controller._work.turn:
+    async with bench.controller._work.turn():
         bench.controller.look_at("u1")
         await bench.settle()
         stopping = asyncio.create_task(bench.controller.on_stop(sandbox()))
@@ -323,3 +323,21 @@ async def test_a_kernel_that_does_not_answer_costs_a_scrape_its_counters_and_not
     async with asyncio.timeout(10), bench.controller._work.turn:
         assert await bench.controller.upkeep.counters() == []
     assert len(await bench.controller.upkeep.counters()) == 1
+
+
+async def test_no_defect_that_one_pod_brings_out_ends_what_is_done_for_all(bench, caplog):
+    await bench.controller.on_run(sandbox(egress="20M"))
+    await bench.settle()
+    (held,) = bench.controller.limited()
+    defect = ValueError("odd")
+    for call in ("sample", "collect", "vanished", "counters", "audit", "release"):
+        setattr(bench.kernel, call, lambda *_: raised(defect))
+    bench.kernel.tenants = lambda: [("u1", A)]
+    assert await bench.controller.visit(held, thorough=False) is None
+    await bench.controller.upkeep.collect()
+    await bench.controller.upkeep.audit()
+    assert await bench.controller.upkeep.counters() == []
+    bench.kernel.vanished = lambda _: []
+    await bench.controller.upkeep.collect()
+    await bench.controller.on_stop(sandbox())
+    assert caplog.text.count("ValueError: odd") >= 6

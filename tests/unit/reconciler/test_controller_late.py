@@ -134,7 +134,7 @@ async def test_a_pod_whose_hook_failed_or_took_too_long_ran_unlimited(bench):
     bench.now_s = STARTED_S + 1000  # its containers are those of a sandbox before this one
     bench.kernel.failing[A] = [ShapingError("no such module")] * 2
     await bench.controller.on_run(sandbox())
-    async with bench.controller._work.turn:
+    async with bench.controller._work.turn():
         hook = asyncio.create_task(bench.controller.on_run(sandbox("s2", uid="u2", path=B)))
         await bench.settle()
         bench.controller.on_late(sandbox("s2", uid="u2", path=B))
@@ -204,7 +204,7 @@ async def test_a_pod_that_a_list_leaves_out_ran_unlimited_all_the_while(bench):
 
 async def test_a_pod_that_fails_long_after_the_runtime_waited_for_it_ran_unlimited_since_then(bench):
     bench.kernel.failing[A] = [ShapingError("no such module")]
-    async with bench.controller._work.turn:
+    async with bench.controller._work.turn():
         hook = asyncio.create_task(bench.controller.on_run(sandbox()))
         await bench.settle()
         bench.now_s += 2

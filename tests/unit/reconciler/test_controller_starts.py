@@ -16,7 +16,6 @@ from tests.unit.reconciler.controller_bench import (
     B,
     Bench,
     api_pod,
-    raised,
     sandbox,
     unshaped_seconds,
 )
@@ -244,12 +243,14 @@ async def test_a_program_whose_limits_cannot_be_read_is_let_go_and_what_keeps_it
 
 
 async def test_work_in_the_background_that_fails_ends_the_reconciler_as_nobody_else_would_notice():
+    async def fails():
+        raise RuntimeError("a defect")
+
     bench = Bench()
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([sandbox()])
     await bench.settle()
-    bench.kernel.gone.add(A)
-    bench.kernel.release = lambda *_: raised(RuntimeError("a defect"))
+    bench.controller.upkeep.collect = fails
     await bench.controller.on_synchronize([])
     await bench.settle()
     with pytest.raises(RuntimeError, match="a defect"):

@@ -72,7 +72,7 @@ async def test_a_pod_that_is_not_seen_and_is_annotated_later_is_told(bench):
 
 async def test_a_pod_that_may_have_ended_while_its_hook_waited_is_told_only_if_it_runs(bench):
     out_of_sight(bench, A)
-    async with bench.controller._work.turn:
+    async with bench.controller._work.turn():
         bench.controller.on_late(sandbox())  # also where the hook waits behind another
         hook = asyncio.create_task(bench.controller.on_run(sandbox()))
         await bench.settle()
