@@ -52,11 +52,11 @@ class PodCounters:
 def in_force(rates: Mapping[Direction, int]) -> Limits:
     """Of what the limits map holds, in bits per second: what can be no rate, as somebody else wrote it, is no limit."""
     possible = {
-        direction.value: Quantity(rate)
+        direction: Quantity(rate)
         for direction, rate in rates.items()
         if MINIMUM_BITS_PER_SECOND <= rate <= MAXIMUM_BITS_PER_SECOND
     }
-    return Limits(**possible)
+    return Limits.of(possible)
 
 
 def limits_of(program: Program, slot: int) -> dict[Direction, LimitEntry]:

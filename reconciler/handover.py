@@ -12,7 +12,7 @@ from typing import Final
 
 from reconciler.kernel.buckets import decode_counters
 from reconciler.kernel.program import Program
-from reconciler.model import Filter, ObservedLink, class_id
+from reconciler.model import Filter, ObservedLink, bucket_of, class_id
 from reconciler.slots import Assignment, Tenant
 from webhook.contract import Direction
 
@@ -25,7 +25,7 @@ def hand_over(links: Sequence[ObservedLink], ours: Program, tenant: Tenant, assi
     shapers = [held for link in links if (held := link.ours(Direction.EGRESS)) and held.class_id is not None]
     moved = {held.class_id for held in shapers if held.program_id == ours.program_id}
     for held in shapers:
-        direction = Direction.INGRESS if held.class_id and held.class_id % 2 else Direction.EGRESS
+        _, direction = bucket_of(held.class_id or 0)
         target = class_id(assignment.slot, direction)
         if target not in moved and held.program_id != ours.program_id:
             state = _state(held, tenant)

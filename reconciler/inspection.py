@@ -10,7 +10,7 @@ from reconciler.kernel.errors import read_back
 from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.program import Program
-from reconciler.model import DesiredShaping
+from reconciler.model import DesiredShaping, bucket_of
 from reconciler.plan import plan
 from reconciler.slots import Tenant
 from reconciler.steps import Plan, Step
@@ -34,8 +34,9 @@ def inspect(netns_path: str) -> Inspection:
         shaper = held.ours(Direction.EGRESS)
         if shaper is None or shaper.program_id is None or shaper.class_id is None:
             continue
+        slot, _ = bucket_of(shaper.class_id)
         with read_back("what the shaper counts"):
-            counters = _counters(shaper.program_id, shaper.class_id // 2, netns_path)
+            counters = _counters(shaper.program_id, slot, netns_path)
         if counters is not None:
             return Inspection(touched, counters)
     return Inspection(touched, None)

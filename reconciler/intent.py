@@ -36,16 +36,16 @@ def intent(view: PodView, last_good: Limits) -> Intent:
         return Intent(Limits())
     if not view.managed and not last_good:
         return Intent(Limits(), (_not_managed(view),))
-    limits: dict[str, Quantity | None] = {}
+    limits: dict[Direction, Quantity | None] = {}
     notices: list[Notice] = []
     for direction in Direction:
         text, last = view.asked(direction), last_good.get(direction)
         try:
-            limits[direction.value] = None if text is None else Quantity.parse(text)
+            limits[direction] = None if text is None else Quantity.parse(text)
         except InvalidQuantity as error:
-            limits[direction.value] = last
+            limits[direction] = last
             notices.append(_invalid(direction, error, last))
-    return Intent(Limits(**limits), tuple(notices))
+    return Intent(Limits.of(limits), tuple(notices))
 
 
 def _not_managed(view: PodView) -> Notice:

@@ -245,6 +245,12 @@ def class_id(slot: int, direction: Direction) -> int:
     return 2 * slot + (direction is Direction.INGRESS)
 
 
+def bucket_of(class_id: int) -> tuple[int, Direction]:
+    """The slot and the direction that a class id stands for."""
+    slot, is_ingress = divmod(class_id, 2)
+    return slot, Direction.INGRESS if is_ingress else Direction.EGRESS
+
+
 def covered(links: tuple[ObservedLink, ...]) -> tuple[ObservedLink, ...]:
     """The links that share the Pod's limits: all its ipvlan slaves, and the coordinator's veth0 beside them."""
     if not any(observed.link.kind == "ipvlan" for observed in links):

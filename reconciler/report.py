@@ -97,10 +97,10 @@ def applied(
     """
     if not interfaces:
         return Applied(notices=notices)
-    kept = {each.value: asked.get(each) for each in Direction if each not in missing}
-    withheld = {each.value: asked.get(each) for each in missing}
+    kept = {each: asked.get(each) for each in Direction if each not in missing}
+    withheld = {each: asked.get(each) for each in missing}
     in_part = any(len(links) < len(interfaces) for links in missing.values())
-    return Applied(Limits(**kept), interfaces, notices, Limits(**withheld), in_part)
+    return Applied(Limits.of(kept), interfaces, notices, Limits.of(withheld), in_part)
 
 
 NOTHING = Applied()

@@ -18,7 +18,7 @@ from reconciler.kernel.errors import NetnsGoneError, ShapingError
 from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.program import Program
-from reconciler.model import LimitEntry, ObservedLink
+from reconciler.model import LimitEntry, ObservedLink, bucket_of
 from reconciler.sandboxes import Key
 from reconciler.slots import Tenant
 from webhook.contract import Direction, Limits
@@ -113,7 +113,8 @@ class _Surveyor:
             if program is None:
                 are_all = False
             elif (entry := program.read_limit(held.class_id)) is not None:
-                found[Direction.INGRESS if held.class_id % 2 else Direction.EGRESS] = entry
+                _, direction = bucket_of(held.class_id)
+                found[direction] = entry
         return found, are_all
 
     def _program(self, program_id: int) -> Program | None:

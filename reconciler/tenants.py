@@ -9,7 +9,7 @@ from reconciler.counters import PodCounters, limits_of, pod_counters
 from reconciler.kernel import netns
 from reconciler.kernel.errors import NoSlotLeftError, StepFailedError, read_back
 from reconciler.kernel.program import Program
-from reconciler.model import LimitEntry, class_id
+from reconciler.model import LimitEntry, bucket_of, class_id
 from reconciler.slots import Assignment, NoFreeSlotError, SlotTable, Tenant
 from reconciler.steps import ClearLimit, WriteLimit
 from webhook.contract import Direction
@@ -77,7 +77,7 @@ class Tenants:
         What somebody wrote into a slot that is nobody's is cleared here. Raises ShapingError.
         """
         with read_back("the limits"):
-            altered = {class_id // 2 for class_id in self._program.altered()}
+            altered = {slot for slot, _ in map(bucket_of, self._program.altered())}
         tenants = {assignment.slot: tenant for tenant, assignment in self.taken.items()}
         for slot in altered - tenants.keys():
             for direction in Direction:

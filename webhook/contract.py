@@ -117,6 +117,11 @@ class Limits:
     ingress: Quantity | None = None
     egress: Quantity | None = None
 
+    @classmethod
+    def of(cls, limits: Mapping[Direction, Quantity | None]) -> Self:
+        """Those of these directions."""
+        return cls(limits.get(Direction.INGRESS), limits.get(Direction.EGRESS))
+
     def get(self, direction: Direction) -> Quantity | None:
         """The limit of one direction, if it has one."""
         return self.ingress if direction is Direction.INGRESS else self.egress

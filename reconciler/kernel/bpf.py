@@ -67,20 +67,13 @@ class MapInfo:
     entries: int
 
 
-def _library() -> ctypes.CDLL:
-    try:
-        return ctypes.CDLL("libbpf.so.1", use_errno=True)
-    except OSError:
-        return ctypes.CDLL("libbpf.so.0", use_errno=True)
-
-
 class Bpf:
     """libbpf, loaded. All methods raise OSError with the kernel's errno; descriptors returned are the caller's."""
 
     def __init__(self) -> None:
         """Raises ShapingError when the library is not there."""
         try:
-            self._library = _library()
+            self._library = ctypes.CDLL("libbpf.so.1", use_errno=True)
         except OSError as error:
             raise ShapingError(f"cannot load libbpf: {error}; install Debian's libbpf1") from error
 

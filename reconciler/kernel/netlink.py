@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from reconciler.kernel import netns
 from reconciler.kernel.errors import NetlinkError, ShapingError
+from reconciler.kernel.raw import raw_attributes
 
 NLM_F_REQUEST: Final = 0x1
 NLM_F_ACK: Final = 0x4
@@ -231,11 +232,4 @@ def _extended_reason(body: bytes, flags: int) -> str:
     offset = 4 + _HEADER.size
     if not flags & _NLM_F_CAPPED and len(body) >= offset:
         offset = 4 + int.from_bytes(body[4:8], "little")
-    while offset + 4 <= len(body):
-        length, kind = struct.unpack_from("=HH", body, offset)
-        if length < 4:  # noqa: PLR2004 - the header of an attribute
-            break
-        if kind & 0x3FFF == _NLMSGERR_ATTR_MSG:
-            return body[offset + 4 : offset + length].rstrip(b"\0").decode(errors="replace")
-        offset += (length + 3) & ~3
-    return ""
+    return raw_attributes(body, offset).get(_NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode(errors="replace")

@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -107,23 +107,23 @@ def _not_opened(path: str, error: OSError) -> ShapingError:
     return ShapingError(f"cannot look into the network namespace {path}: {error.strerror}")
 
 
-def open_netlink(descriptor: int, protocol: int = socket.NETLINK_ROUTE) -> socket.socket:
+def open_netlink(descriptor: int) -> socket.socket:
     """A netlink socket inside the network namespace of `descriptor`. Raises ShapingError."""
-    opening = _Opening(descriptor, protocol)
-    _run_to_end(threading.Thread(target=opening.run, name="setns", daemon=True))
-    if opening.result is None:
-        hint = "; give CAP_SYS_ADMIN" if opening.error == errno.EPERM else ""
-        raise ShapingError(f"cannot enter the network namespace: {os.strerror(opening.error)}{hint}")
-    return opening.result
+    return _opened_after("enter the network namespace", lambda libc: int(libc.setns(descriptor, CLONE_NEWNET)))
 
 
 def open_netlink_in_new() -> socket.socket:
     """A netlink socket inside a new network namespace, which nothing else holds. Raises ShapingError."""
+    return _opened_after("make a network namespace to try things in", lambda libc: int(libc.unshare(CLONE_NEWNET)))
+
+
+def _opened_after(what: str, move: Callable[[ctypes.CDLL], int]) -> socket.socket:
+    """A netlink socket that a thread of its own opened once it had moved: `move` gives 0, or sets errno."""
     result: list[socket.socket | int] = []
 
     def run() -> None:
         libc = ctypes.CDLL(None, use_errno=True)
-        if libc.unshare(CLONE_NEWNET) != 0:
+        if move(libc) != 0:
             result.append(ctypes.get_errno())
             return
         try:
@@ -131,40 +131,17 @@ def open_netlink_in_new() -> socket.socket:
         except OSError as error:
             result.append(error.errno or errno.EIO)
 
-    _run_to_end(threading.Thread(target=run, name="unshare", daemon=True))
+    thread = threading.Thread(target=run, name="netns", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise ShapingError(f"cannot {what}: {error}; is the limit of processes reached?") from error
+    thread.join()
     match result:
         case [socket.socket() as opened_there]:
             return opened_there
         case [int(code)]:
             hint = "; give CAP_SYS_ADMIN" if code == errno.EPERM else ""
-            raise ShapingError(f"cannot make a network namespace to try things in: {os.strerror(code)}{hint}")
+            raise ShapingError(f"cannot {what}: {os.strerror(code)}{hint}")
         case _:
-            raise ShapingError("cannot make a network namespace to try things in")
-
-
-def _run_to_end(thread: threading.Thread) -> None:
-    try:
-        thread.start()
-    except RuntimeError as error:
-        raise ShapingError(f"cannot enter a network namespace: {error}; is the limit of processes reached?") from error
-    thread.join()
-
-
-class _Opening:
-    """The work of the thread that enters the namespace, and what came of it."""
-
-    def __init__(self, descriptor: int, protocol: int) -> None:
-        self._descriptor = descriptor
-        self._protocol = protocol
-        self.result: socket.socket | None = None
-        self.error = errno.EIO
-
-    def run(self) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.setns(self._descriptor, CLONE_NEWNET) != 0:
-            self.error = ctypes.get_errno()
-            return
-        try:
-            self.result = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, self._protocol)
-        except OSError as error:
-            self.error = error.errno or errno.EIO
+            raise ShapingError(f"cannot {what}")

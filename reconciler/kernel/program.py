@@ -106,7 +106,7 @@ class Program:
                 if maps is None:
                     continue
                 found = bpf.map_info(maps["limits"]).entries // 2 - 1
-                written = bytearray(_read_all(bpf, maps["limits"], _entries(found)))
+                written = bytearray(bpf.lookup_all(maps["limits"], _entries(found), buckets.LIMIT_BYTES))
                 opened.pop_all()
                 return cls(bpf, found, program_id, descriptor, maps["limits"], maps.get("state"), written)
         return None
@@ -130,7 +130,7 @@ class Program:
 
     def altered(self) -> set[int]:
         """The buckets whose limit is not what we wrote last: somebody else did. Writes to maps notify nobody."""
-        held = _read_all(self.bpf, self.limits, _entries(self.slots))
+        held = self.bpf.lookup_all(self.limits, _entries(self.slots), buckets.LIMIT_BYTES)
         if held == self.written:
             return set()
         size = buckets.LIMIT_BYTES
@@ -172,13 +172,6 @@ class Program:
 def _entries(slots: int) -> int:
     """How many entries the maps have: two a slot, and slot 0 stays unused."""
     return 2 * (slots + 1)
-
-
-def _read_all(bpf: Bpf, limits: int, entries: int) -> bytes:
-    try:
-        return bpf.lookup_all(limits, entries, buckets.LIMIT_BYTES)
-    except OSError:  # before Linux 5.6
-        return b"".join(bpf.lookup(limits, class_id, buckets.LIMIT_BYTES) for class_id in range(entries))
 
 
 def _is_exact(entry: LimitEntry, value: bytes) -> bool:

@@ -106,10 +106,10 @@ def in_force(pod: Pod) -> Limits:
     redirect = slave.ours(Direction.INGRESS)
     met = {}
     if slave.ours(Direction.EGRESS) and slave.root.is_ours:
-        met["egress"] = found.egress
+        met[Direction.EGRESS] = found.egress
     if redirect and redirect.redirects_to == IFB_NAME and ifb and ifb.link.is_up and ifb.root.is_ours:
-        met["ingress"] = found.ingress
-    return Limits(**met)
+        met[Direction.INGRESS] = found.ingress
+    return Limits.of(met)
 
 
 def killed_after(steps: int, shaper: Shaper, work: Callable[[], object]) -> bool:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.kernel import buckets
-from reconciler.model import GSO_DEFAULT_BYTES, LimitEntry, class_id, gso_max_bytes
+from reconciler.model import GSO_DEFAULT_BYTES, LimitEntry, bucket_of, class_id, gso_max_bytes
 from webhook.contract import Direction
 
 rates = st.one_of(st.integers(1000, 10**15), st.sampled_from([10**power for power in range(3, 16)]))
@@ -79,6 +79,7 @@ def test_counters_are_the_head_of_the_state() -> None:
 def test_class_ids_of_all_slots_differ() -> None:
     ids = [class_id(slot, direction) for slot in range(1, 100) for direction in Direction]
     assert sorted(ids) == list(range(2, 200))
+    assert [bucket_of(each) for each in ids] == [(slot, each) for slot in range(1, 100) for each in Direction]
 
 
 @given(rates)
