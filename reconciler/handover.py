@@ -6,13 +6,13 @@ values have the same size: so a version that gives a field of them another meani
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import Final
+from typing import Final, NamedTuple
 
 from reconciler.kernel.buckets import decode_counters
 from reconciler.kernel.program import Program
-from reconciler.model import Filter, ObservedLink, bucket_of, class_id
+from reconciler.model import ObservedLink, bucket_of, class_id
 from reconciler.slots import Assignment, Tenant
 from webhook.contract import Direction
 
@@ -20,23 +20,54 @@ _GENERATION_BYTES: Final = 8
 """It stands first (`reconciler/kernel/shaper.c`)."""
 
 
+class Bucket(NamedTuple):
+    """Where a filter leads to."""
+
+    program_id: int
+    class_id: int
+
+
+def older_buckets(links: Sequence[ObservedLink], ours: Program) -> list[Bucket]:
+    """Those of other programs that filters lead to."""
+    return [bucket for bucket in dict.fromkeys(_buckets(links)) if bucket.program_id != ours.program_id]
+
+
 def hand_over(links: Sequence[ObservedLink], ours: Program, tenant: Tenant, assignment: Assignment) -> None:
     """Copy the state of each direction that only other programs shape. Raises OSError."""
-    shapers = [held for link in links if (held := link.ours(Direction.EGRESS)) and held.class_id is not None]
-    moved = {held.class_id for held in shapers if held.program_id == ours.program_id}
-    for held in shapers:
-        _, direction = bucket_of(held.class_id or 0)
+    moved = {held.class_id for held in _buckets(links) if held.program_id == ours.program_id}
+    for held in older_buckets(links, ours):
+        _, direction = bucket_of(held.class_id)
         target = class_id(assignment.slot, direction)
-        if target not in moved and held.program_id != ours.program_id:
-            state = _state(held, tenant)
-            if state:
-                ours.write_state(target, assignment.generation.to_bytes(_GENERATION_BYTES, sys.byteorder) + state)
+        state = _state(held, tenant) if target not in moved else b""
+        if state:
+            ours.write_state(target, assignment.generation.to_bytes(_GENERATION_BYTES, sys.byteorder) + state)
 
 
-def _state(held: Filter, tenant: Tenant) -> bytes:
+def clear_left(buckets: Iterable[Bucket], tenant: Tenant) -> None:
+    """Clear the limits of buckets that no filter of a tenant's leads to any more. Raises OSError.
+
+    Their program lasts for as long as it shapes another Pod. A reconciler of its version that took it over again would
+    find limits there that have been changed since, or taken away.
+    """
+    for bucket in buckets:
+        older = Program.adopt(None, [bucket.program_id])
+        if older is not None:
+            with closing(older):
+                entry = older.read_limit(bucket.class_id)
+                if entry is not None and (entry.pod_uid, entry.netns_inode) == (tenant.pod_uid, tenant.netns_inode):
+                    older.write_limit(bucket.class_id, None)
+
+
+def _buckets(links: Sequence[ObservedLink]) -> Iterator[Bucket]:
+    for held in (link.ours(Direction.EGRESS) for link in links):
+        if held is not None and held.program_id is not None and held.class_id is not None:
+            yield Bucket(held.program_id, held.class_id)
+
+
+def _state(held: Bucket, tenant: Tenant) -> bytes:
     """What its program keeps for a filter, without the generation; nothing where that cannot be read."""
-    older = None if held.program_id is None else Program.adopt(None, [held.program_id])
-    if older is None or held.class_id is None:
+    older = Program.adopt(None, [held.program_id])
+    if older is None:
         return b""
     with closing(older):
         if older.state is None:

@@ -14,7 +14,7 @@ from typing import Final, Self
 
 from reconciler.bypass import Sample, sample, total
 from reconciler.counters import DirectionCounters, PodCounters, slots_in
-from reconciler.handover import hand_over
+from reconciler.handover import Bucket, clear_left, hand_over, older_buckets
 from reconciler.inspection import Inspection, clean, inspect
 from reconciler.kernel import netns, traffic
 from reconciler.kernel.apply import apply
@@ -147,7 +147,11 @@ class Shaper:
             tenant = Tenant(pod_uid, fstat(descriptor).st_ino)
             if limits:
                 self._tenants.assign(tenant, netns_path)
-            outcome = self._shape(tenant, netlink, limits)
+            older = set[Bucket]()
+            try:
+                outcome = self._shape(tenant, netlink, limits, older)
+            finally:
+                self._clear_left(tenant, netlink, older)
         unused = any(problem.kind is ProblemKind.NO_IPVLAN for problem in outcome.problems)
         if not limits or unused:
             self._free(tenant)
@@ -228,14 +232,15 @@ class Shaper:
         self._changes.pop(tenant, None)
         self._lacks.pop(tenant, None)
 
-    def _shape(self, tenant: Tenant, netlink: Netlink, limits: Limits) -> Outcome:
+    def _shape(self, tenant: Tenant, netlink: Netlink, limits: Limits, older: set[Bucket]) -> Outcome:
+        """`older` gets the buckets of other programs that were seen in use."""
         done: list[Step] = []
         lack, failed = self._recent_lack(tenant) if limits.ingress else None, False
         desired = replace(self._desired(tenant, limits), may_redirect=lack is None)
         approached: tuple[ObservedShaping, Plan] | None = None
         while approached is None:
             try:
-                approached = self._approach(tenant, netlink, desired, done)
+                approached = self._approach(tenant, netlink, desired, done, older)
             # Both are tried anew at each look, as a module may be loaded meanwhile. The kernel check tells the node.
             except _CannotSplitError as error:
                 _LOG.info("limiting without splitting packets: %s", error)
@@ -266,10 +271,11 @@ class Shaper:
         return None
 
     def _approach(
-        self, tenant: Tenant, netlink: Netlink, desired: DesiredShaping, done: list[Step]
+        self, tenant: Tenant, netlink: Netlink, desired: DesiredShaping, done: list[Step], older: set[Bucket]
     ) -> tuple[ObservedShaping, Plan]:
         """Look, plan, do. The steps that succeed are added to `done`."""
         observed = self._observe(tenant, netlink)
+        older.update(older_buckets(observed.links, self._program))
         planned = plan(desired, observed)
         if desired.limits and planned.steps:
             self._hand_over(tenant, observed)
@@ -283,6 +289,13 @@ class Shaper:
             hand_over(observed.links, self._program, tenant, self._tenants.taken[tenant])
         except OSError as error:
             _LOG.warning("the queue of %s begins anew: %s", tenant.pod_uid, error)
+
+    def _clear_left(self, tenant: Tenant, netlink: Netlink, older: set[Bucket]) -> None:
+        try:
+            if older:
+                clear_left(older.difference(older_buckets(self._observe(tenant, netlink).links, self._program)), tenant)
+        except (OSError, ShapingError) as error:
+            _LOG.warning("an older program keeps limits of %s: %s", tenant.pod_uid, error)
 
     def _desired(self, tenant: Tenant, limits: Limits) -> DesiredShaping:
         assignment = self._tenants.taken.get(tenant, Assignment(0, 0))

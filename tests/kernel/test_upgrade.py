@@ -70,6 +70,20 @@ def test_a_start_finds_an_older_programs_limits_or_that_they_cannot_be_read(
     assert newer.found[limited.uid, limited.netns] == found
 
 
+@pytest.mark.parametrize("wanted", [limits(egress="50M"), limits()], ids=["changed", "taken away"])
+def test_a_pod_that_leaves_an_older_program_leaves_no_limit_there(
+    older: Shaper, shaper: Shaper, limited: Pod, wanted: Limits
+) -> None:
+    """A way back takes that program over again for as long as it shapes any other Pod."""
+    older.collect(())
+    older.shape(limited.uid, limited.netns, BOTH)
+    shaper.shape(limited.uid, limited.netns, wanted)
+    kept = [each.limits for each in older.counters() if each.pod_uid == limited.uid]
+    shaper.release(limited.uid, limited.netns)
+    older.release(limited.uid, limited.netns)
+    assert kept == [Limits()]
+
+
 def counters(shaper: Shaper, pod: Pod) -> DirectionCounters:
     (counted,) = [each for each in shaper.counters() if each.pod_uid == pod.uid]
     return counted.directions[Direction.EGRESS]

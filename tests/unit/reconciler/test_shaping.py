@@ -1,6 +1,7 @@
 """The program's maps may be out of reach for a moment; tests/kernel has all else of the shaper, on real ipvlan."""
 
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from errno import ENOMEM
 from pathlib import Path
 
@@ -10,11 +11,11 @@ from reconciler.counters import slots_in
 from reconciler.kernel.apply import AttachedProgram
 from reconciler.kernel.buckets import Counters
 from reconciler.loading import RETRY_S
-from reconciler.model import LimitEntry, ObservedShaping
+from reconciler.model import EGRESS_PRIORITY, HANDLE_CLSACT_OURS, Filter, LimitEntry, ObservedShaping
 from reconciler.patience import MOST_S
 from reconciler.shaping import KernelLacksError, Shaper, ShapingError
 from reconciler.slots import SlotTable, Tenant
-from reconciler.steps import AttachRedirect, CreateIfb, SetRoot
+from reconciler.steps import AttachRedirect, AttachShaper, CreateIfb, SetRoot
 from reconciler.survey import Survey
 from tests.unit.reconciler.controller_bench import raised
 from tests.unit.reconciler.plans import SLAVE
@@ -241,3 +242,45 @@ def test_what_no_limit_can_do_without_is_no_limit(netns, monkeypatch):
     shaper = Shaper(Working(), SlotTable(1), Survey(), adopted=False)
     with pytest.raises(KernelLacksError, match="CONFIG_X"):
         shaper.shape("u1", netns, SLOW)
+
+
+class Older(Working):
+    """Of another version, which keeps something else of a Pod's packets."""
+
+    program_id = 3
+    state = None
+
+
+@pytest.fixture
+def older(netns, monkeypatch):
+    """A program that shapes the Pod u1, and the kernel where it does."""
+    program = Older()
+    program.written[6] = LimitEntry(20_000_000, 1, "u1", Path(netns).stat().st_ino)
+    monkeypatch.setattr("reconciler.handover.Program.adopt", lambda _, ids: program if ids == [3] else None)
+    held = Filter(Direction.EGRESS, "bpf", EGRESS_PRIORITY, HANDLE_CLSACT_OURS, FILTER_NAME, 3, 6)
+    simulated = Simulated(monkeypatch)
+    simulated.kernel = ObservedShaping((replace(SLAVE, classifier="clsact", filters=(held,)),))
+    return program, simulated
+
+
+@pytest.mark.parametrize("wanted", [Limits(egress=Quantity(50_000_000)), Limits()], ids=["changed", "taken away"])
+def test_a_pod_that_leaves_an_older_program_leaves_no_limit_there_for_who_takes_that_over_again(older, netns, wanted):
+    program, _ = older
+    Shaper(Working(), SlotTable(1), Survey(), adopted=False).shape("u1", netns, wanted)
+    assert program.written == {6: None}
+
+
+def test_a_pod_that_cannot_leave_an_older_program_keeps_its_limit(older, netns):
+    program, simulated = older
+    simulated.lacks = (lambda step: isinstance(step, AttachShaper),)
+    with pytest.raises(KernelLacksError):
+        Shaper(Working(), SlotTable(1), Survey(), adopted=False).shape("u1", netns, Limits(egress=Quantity(50_000_000)))
+    assert program.written[6].bits_per_second == 20_000_000
+
+
+def test_limits_that_cannot_be_cleared_in_an_older_program_keep_no_pod_from_its_own(older, netns, caplog):
+    program, simulated = older
+    program.write_limit = lambda *_: raised(OSError(ENOMEM, "Cannot allocate memory"))
+    Shaper(Working(), SlotTable(1), Survey(), adopted=False).shape("u1", netns, Limits(egress=Quantity(50_000_000)))
+    assert simulated.kernel.links[0].ours(Direction.EGRESS).program_id == PROGRAM_ID
+    assert "an older program keeps limits of u1: [Errno 12] Cannot allocate memory" in caplog.text

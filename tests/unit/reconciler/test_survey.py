@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reconciler import inspection, survey
-from reconciler.handover import hand_over
+from reconciler.handover import clear_left, hand_over, older_buckets
 from reconciler.inspection import Inspection, inspect
 from reconciler.kernel import buckets, program
 from reconciler.kernel.bpf import MapInfo, ProgramInfo
@@ -32,6 +32,7 @@ class Bpf:
 
     def __init__(self, limit=LIMIT, state=STATE):
         self.values = {1: ("limits", limit), 2: ("state", state)}
+        self.updated = []
 
     def program_by_id(self, ident):
         return os.memfd_create(str(ident))
@@ -52,6 +53,9 @@ class Bpf:
 
     def lookup_all(self, descriptor, entries, value_bytes):
         return self.lookup(descriptor, 0, value_bytes) * entries
+
+    def update(self, _descriptor, index, value):
+        self.updated.append((index, value))
 
 
 def _ident(descriptor):
@@ -147,3 +151,18 @@ def test_what_an_older_program_keeps_of_packets_is_handed_over_where_an_entry_ha
     newer = Newer()
     hand_over([shaped()], newer, TENANT, Assignment(4, 11))
     assert newer.states == {}
+
+
+def test_only_the_limits_of_the_one_who_left_an_older_program_are_cleared_there(looking):
+    bpf = Bpf()
+    looking(bpf, shaped())
+    for links, tenant in (
+        ([shaped()], Tenant("u2", TENANT.netns_inode)),
+        ([shaped()], Tenant(TENANT.pod_uid, 6)),
+        ([shaped(by=ANOTHERS)], TENANT),
+        ([shaped(by=Newer.program_id)], TENANT),
+    ):
+        clear_left(older_buckets(links, Newer()), tenant)
+    assert bpf.updated == []
+    clear_left(older_buckets([shaped(), shaped()], Newer()), TENANT)
+    assert bpf.updated == [(2, buckets.EMPTY_LIMIT)]
