@@ -53,7 +53,7 @@ class Link:
     """A network interface. `kind` is the kernel's (`ipvlan`, `veth`, `ifb`, ...), `mode` that of an ipvlan slave.
 
     `gso_max_bytes` is the largest packet that TCP hands to it, to be cut into segments later, and `tso_max_bytes` the
-    most that its driver lets that be; `mtu` is without the link's header.
+    most that its driver lets that be, None where that is not known; `mtu` is without the link's header.
     """
 
     name: str
@@ -61,8 +61,13 @@ class Link:
     mode: str | None = None
     is_up: bool = True
     gso_max_bytes: int = GSO_DEFAULT_BYTES
-    tso_max_bytes: int = GSO_DEFAULT_BYTES
+    tso_max_bytes: int | None = GSO_DEFAULT_BYTES
     mtu: int = 1500
+
+    @property
+    def most_gso_bytes(self) -> int:
+        """The most that `gso_max_bytes` may be: what is not known to be allowed is not tried, as nothing refuses it."""
+        return self.gso_max_bytes if self.tso_max_bytes is None else self.tso_max_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -262,7 +262,7 @@ def _link_steps(desired: DesiredShaping, target: ObservedLink, want: _Wants) -> 
 
 def _losses(target: ObservedLink, want: _Wants) -> Iterator[Step]:
     name = target.link.name
-    unbound = min(GSO_DEFAULT_BYTES, target.link.tso_max_bytes)
+    unbound = min(GSO_DEFAULT_BYTES, target.link.most_gso_bytes)
     was_limited = target.ours(Direction.EGRESS) or target.root.is_ours
     if not want.egress and was_limited and target.link.gso_max_bytes != unbound:
         yield SetGsoMaxBytes(name, unbound)  # while the filter still tells that it was bound by us
@@ -284,7 +284,7 @@ def _gains(desired: DesiredShaping, target: ObservedLink, want: _Wants) -> Itera
         yield SetRoot(name)
     if want.egress:
         of_the_limit = gso_max_bytes(desired.limits[Direction.EGRESS].bits_per_second)
-        size_bytes = min(of_the_limit, target.link.tso_max_bytes)  # the kernel refuses more
+        size_bytes = min(of_the_limit, target.link.most_gso_bytes)
         yield from _shaper_step(desired, target, Direction.EGRESS)
         if target.link.gso_max_bytes != size_bytes:
             yield SetGsoMaxBytes(name, size_bytes)

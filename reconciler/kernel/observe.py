@@ -15,7 +15,7 @@ from reconciler.kernel.attributes import (
     paced_bounds,
     splitter_parameters,
 )
-from reconciler.kernel.errors import NetlinkError
+from reconciler.kernel.errors import NetlinkError, ShapingError
 from reconciler.kernel.filters import Filters
 from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.raw import (
@@ -49,6 +49,7 @@ BELOW_SPLITTER: Final = (SPLITTER_HANDLE | 1, 0x1BD4_0000)
 _IFF_UP: Final = 1
 _IFLA_IFNAME: Final = 3
 _IFLA_LINKINFO: Final = 18
+_IFLA_GSO_MAX_SIZE: Final = 41
 _IFLA_INFO_KIND: Final = 1
 _IFLA_INFO_DATA: Final = 2
 _IFLA_IPVLAN_MODE: Final = 1
@@ -183,9 +184,27 @@ def _link(raw: bytes, name: str, kind: str) -> Link:
         _mode(raw) if kind == _IPVLAN else None,
         is_up=bool(message["flags"] & _IFF_UP),
         gso_max_bytes=message.get_attr("IFLA_GSO_MAX_SIZE") or GSO_DEFAULT_BYTES,
-        tso_max_bytes=message.get_attr("IFLA_TSO_MAX_SIZE") or GSO_DEFAULT_BYTES,  # told since Linux 5.19
+        tso_max_bytes=message.get_attr("IFLA_TSO_MAX_SIZE") or _master_allows(message, name, kind),
         mtu=message.get_attr("IFLA_MTU") or 0,
     )
+
+
+def _master_allows(link: Any, name: str, kind: str) -> int | None:
+    """What a driver lets a packet be is told since Linux 5.19. Before, a link has it of its master, in the node's netns.
+
+    A veth has it of its peer. None where that cannot be read.
+    """
+    request = ifinfmsg()
+    request["index"] = link.get_attr("IFLA_LINK") or 0
+    if not request["index"] or (kind != _IPVLAN and name != COORDINATOR_VETH):
+        return None
+    try:
+        with Netlink.here() as node:
+            answer = node.ask(request, RTM_GETLINK) or b""
+    except ShapingError:  # it is not there, or elsewhere; or we are out of descriptors
+        return None
+    told = raw_attributes(answer, LINK_ATTRIBUTES).get(_IFLA_GSO_MAX_SIZE, b"")
+    return int.from_bytes(told, sys.byteorder) or None
 
 
 def _root(raw: bytes | None, raw_below: bytes | None) -> Qdisc:

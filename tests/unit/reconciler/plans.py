@@ -102,7 +102,8 @@ def observed_links(draw: st.DrawFn, link: Link) -> ObservedLink:
         # All filters of one priority are of one kind (net/sched/cls_api.c, tcf_chain_tp_find).
         kinds = {(each.hook, each.priority): each.kind for each in reversed(both)}
         filters = [each for each in both if each.kind == kinds[each.hook, each.priority]]
-    gso, tso = draw(st.sampled_from([(65536, 65536), (25000, 65536), (62780, 62780), (25000, 62780)]))
+    known = [(65536, 65536), (25000, 65536), (62780, 62780), (25000, 62780)]
+    gso, tso = draw(st.sampled_from([*known, (65536, None), (64000, None), (25000, None)]))
     mtu = draw(st.sampled_from([1500, 9000]))
     state = replace(link, is_up=draw(st.booleans()), gso_max_bytes=gso, tso_max_bytes=tso, mtu=mtu)
     return ObservedLink(state, draw(roots), classifier, tuple(filters))

@@ -53,7 +53,7 @@ def simulate(observed: ObservedShaping, step: Step) -> ObservedShaping:  # noqa:
         case steps.SetGsoMaxBytes(link=name, size_bytes=size):
 
             def with_gso(held: ObservedLink) -> ObservedLink:
-                assert size <= held.link.tso_max_bytes
+                assert size <= held.link.most_gso_bytes
                 return replace(held, link=replace(held.link, gso_max_bytes=size))
 
             return _changed(observed, name, with_gso)

@@ -139,3 +139,18 @@ def test_what_a_plan_made_is_known_as_touched_and_nothing_else(wanted: DesiredSh
     ingress = Direction.INGRESS in wanted.limits and wanted.may_redirect
     egress = Direction.EGRESS in wanted.limits
     assert touched == ({"eth0"} if ingress or egress else set()) | ({IFB_NAME} if ingress else set())
+
+
+def gso_max_bytes_of(kernel: ObservedShaping) -> int:
+    return kernel.links[0].link.gso_max_bytes
+
+
+@pytest.mark.parametrize(("allowed", "raised"), [(64_000, 64_000), (None, 25_000)])
+def test_no_packet_may_become_longer_than_its_driver_is_known_to_allow(allowed: int | None, raised: int) -> None:
+    clean = ObservedShaping((replace(SLAVE, link=replace(SLAVE.link, gso_max_bytes=64_000, tso_max_bytes=allowed)),))
+    fast = desired(Direction.EGRESS, bits_per_second=10**10)
+    assert after(fast, clean).links[0].link == clean.links[0].link
+    bound = after(desired(Direction.EGRESS), clean)
+    assert gso_max_bytes_of(bound) == 25_000
+    assert gso_max_bytes_of(after(fast, bound)) == raised
+    assert gso_max_bytes_of(after(NOTHING, bound)) == raised
