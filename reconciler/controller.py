@@ -106,6 +106,7 @@ class Controller:
             metrics=metrics,
             now=now,
             there_since_s=there_since_s,
+            look_at_all=self.on_any_changed,
         )
         self.upkeep = Upkeep(
             self._known,
@@ -210,9 +211,9 @@ class Controller:
             if sandbox is not None:
                 self._settling.changed(sandbox.pod.uid)
 
-    def on_overrun(self) -> None:
-        """Netlink notifications were lost: look at everything."""
-        self._settling.lost()
+    def on_any_changed(self) -> None:
+        """Something may have changed in any netns: look at everything."""
+        self._settling.changed_anywhere()
 
     def look_at(self, uid: str, urgency: Urgency = Urgency.ASKED) -> None:
         """Have a Pod looked at soon; asking twice costs one look."""

@@ -19,8 +19,8 @@ class Hears(Protocol):
         """Something of these Pods' networks is another."""
         ...
 
-    def on_overrun(self) -> None:
-        """Notifications were lost: anything may be another."""
+    def on_any_changed(self) -> None:
+        """Anything may be another: notifications were lost, or an interface of the node has another MTU."""
         ...
 
 
@@ -47,5 +47,5 @@ class Listener:
         self._pause = self._loop.call_later(PAUSE_S, self._listen)
         changes = self._monitor.read()
         self._controller.on_netns_changed(changes.netns_paths)
-        if changes.overrun:
-            self._controller.on_overrun()
+        if changes.may_be_anywhere:
+            self._controller.on_any_changed()

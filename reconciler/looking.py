@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from reconciler import latecomers
 from reconciler.ears import Ears
@@ -37,10 +38,12 @@ class Looking:
         metrics: Metrics,
         now: Callable[[], float],
         there_since_s: Callable[[str], float],
+        look_at_all: Callable[[], None],
     ) -> None:
+        """`look_at_all` has all Pods looked at soon, after whatever is asked for."""
         self._known, self._loading, self._work = known, loading, work
         self._failures, self._ears, self._events, self._metrics = failures, ears, events, metrics
-        self._now, self._there_since_s = now, there_since_s
+        self._now, self._there_since_s, self._look_at_all = now, there_since_s, look_at_all
 
     async def look(self, sandbox: Sandbox) -> bool:
         """Compare what one sandbox should have with what it has, and make it so. False if it has not what it should."""
@@ -81,7 +84,9 @@ class Looking:
         problems = tuple(Notice(problem.kind, problem.message) for problem in outcome.problems)
         # On another network than ipvlan nothing is in force, and a Pod that was never admitted is nobody's concern.
         notices = (*(wanted.notices if outcome.interfaces else ()), *problems)
-        after = applied(wanted.limits, outcome.interfaces, outcome.missing, notices)
+        after = replace(applied(wanted.limits, outcome.interfaces, outcome.missing, notices), modes=outcome.modes)
+        if after.has_other_modes(before):  # so have all Pods of the same NIC, and from l3 to l3s nothing tells of it
+            self._look_at_all()
         self._known.succeeded(
             sandbox,
             wanted.limits,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from reconciler.model import ProblemKind
@@ -65,7 +65,8 @@ class Notice:
 class Applied:
     """What is in force in one netns: the limits that hold on all its interfaces, these, and what could not be had.
 
-    `withheld` are limits that were asked for and do not hold on all of them; `in_part`, but one does on some.
+    `withheld` are limits that were asked for and do not hold on all of them; `in_part`, but one does on some. `modes`
+    are those of the ipvlan interfaces, by name.
     """
 
     limits: Limits = NO_LIMITS
@@ -73,11 +74,16 @@ class Applied:
     notices: tuple[Notice, ...] = ()
     withheld: Limits = NO_LIMITS
     in_part: bool = False
+    modes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def in_conflict(self) -> bool:
         """Whether something of somebody else is in the way."""
         return any(notice.reason == ProblemKind.CONFLICT for notice in self.notices)
+
+    def has_other_modes(self, before: Applied) -> bool:
+        """Whether an interface is of another mode than before."""
+        return any(self.modes.get(name, mode) != mode for name, mode in before.modes.items())
 
     @property
     def asked(self) -> Limits:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 
 from reconciler.patience import Patience
 
-# Notifications that were lost may be anybody's: all Pods are looked at, and that takes longer.
+# What may be anybody's has all Pods looked at, and that takes longer.
 EVERYBODY_MOST_S = 5.0
 _EVERYBODY = ""
 
@@ -34,7 +34,7 @@ class Settling:
             self._waiting.add(uid)
             self._spawn(self._settle(uid, self._patience.delay_s(uid, self._monotonic())))
 
-    def lost(self) -> None:
+    def changed_anywhere(self) -> None:
         """Something may have changed in any."""
         if _EVERYBODY not in self._waiting:
             self._waiting.add(_EVERYBODY)

@@ -75,6 +75,8 @@ ever."""
 class Outcome:
     """What came of shaping one Pod. No steps: nothing had to change. `interfaces` are those that share its limits.
 
+    `modes` are those of the ipvlan interfaces among them, by name: each is its master's, and so that of other Pods too.
+
     `missing`: the directions that were asked for and do not hold on all of them, with those where they do not. `lack`:
     what the kernel has not, so that one of them had to be left out; trying again may find it there.
     """
@@ -84,6 +86,7 @@ class Outcome:
     interfaces: tuple[str, ...]
     missing: Mapping[Direction, tuple[str, ...]] = field(default_factory=dict)
     lack: KernelLacksError | None = None
+    modes: Mapping[str, str] = field(default_factory=dict)
 
 
 class _CannotSplitError(StepFailedError):
@@ -259,8 +262,10 @@ class Shaper:
         if lack is not None and limits.egress is None:
             raise lack
         observed, planned = approached
-        names = tuple(target.link.name for target in covered(observed.links))
-        return Outcome(tuple(done), planned.problems, names, planned.missing, lack)
+        shared = [target.link for target in covered(observed.links)]
+        modes = {link.name: link.mode for link in shared if link.mode is not None}
+        names = tuple(link.name for link in shared)
+        return Outcome(tuple(done), planned.problems, names, planned.missing, lack, modes)
 
     def _recent_lack(self, tenant: Tenant) -> KernelLacksError | None:
         """What the kernel had not a moment ago, when ingress was to be limited."""

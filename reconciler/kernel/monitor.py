@@ -6,8 +6,10 @@ Deleting a clsact sends RTM_DELQDISC and nothing for its filters; writes to maps
 """
 
 import errno
+import logging
 import socket
 import struct
+import sys
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -16,10 +18,16 @@ from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
 
 from reconciler.kernel import netns
 from reconciler.kernel.errors import NetlinkError, ShapingError
-from reconciler.kernel.netlink import Netlink
+from reconciler.kernel.netlink import Netlink, split
+from reconciler.kernel.observe import dump_links
+from reconciler.kernel.raw import LINK_ATTRIBUTES, link_index_of, raw_attributes
 
+_LOG: Final = logging.getLogger(__name__)
+RTM_NEWLINK: Final = 16
+RTM_DELLINK: Final = 17
 RTM_NEWNSID: Final = 88
 RTM_GETNSID: Final = 90
+_IFLA_MTU: Final = 4
 _SOL_NETLINK: Final = 270
 _NETLINK_LISTEN_ALL_NSID: Final = 8
 _SO_RCVBUFFORCE: Final = 33
@@ -33,10 +41,20 @@ _MOST_EVENTS: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Network namespaces in which a link, qdisc or filter changed. `overrun`: events were lost, look at all."""
+    """Network namespaces in which a link, qdisc or filter changed.
+
+    `overrun`: events were lost. `mtu_changed`: an interface of the node has another MTU, and so have all ipvlan
+    interfaces of it, which the kernel tells in none of their network namespaces (ipvlan_adjust_mtu).
+    """
 
     netns_paths: frozenset[str]
     overrun: bool = False
+    mtu_changed: bool = False
+
+    @property
+    def may_be_anywhere(self) -> bool:
+        """Whether all are to be looked at."""
+        return self.overrun or self.mtu_changed
 
 
 class Monitor:
@@ -45,6 +63,8 @@ class Monitor:
     def __init__(self) -> None:
         """Raises ShapingError when the kernel or the capabilities do not allow it."""
         self._paths: dict[int, str] = {}
+        self._mtus: dict[int, int | None] = {}
+        """Of the node's own interfaces, by index."""
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
         try:
@@ -55,6 +75,7 @@ class Monitor:
             self._socket.close()
             message = f"cannot listen to changes in all network namespaces: {error.strerror}; give CAP_NET_BROADCAST"
             raise ShapingError(message) from error
+        self._learn_mtus()
 
     def __enter__(self) -> Self:
         return self
@@ -88,10 +109,10 @@ class Monitor:
     def read(self) -> Changes:
         """What changed since the last call. Never waits."""
         changed: set[str] = set()
-        overrun = False
+        overrun = mtu_changed = False
         for _ in range(_MOST_EVENTS):
             try:
-                _, notes, _, _ = self._socket.recvmsg(_RECEIVE_BYTES, socket.CMSG_SPACE(4))
+                data, notes, _, _ = self._socket.recvmsg(_RECEIVE_BYTES, socket.CMSG_SPACE(4))
             except BlockingIOError:
                 break
             except OSError as error:
@@ -99,8 +120,35 @@ class Monitor:
                     raise
                 overrun = True
                 continue
-            changed |= {self._paths[nsid] for nsid in _nsids(notes) if nsid in self._paths}
-        return Changes(frozenset(changed), overrun)
+            nsids = _nsids(notes)
+            changed |= {self._paths[nsid] for nsid in nsids if nsid in self._paths}
+            for message_type, _, _, message in split(data) if not nsids else ():
+                mtu_changed |= self._tells_another_mtu(message_type, message)
+        return Changes(frozenset(changed), overrun, mtu_changed)
+
+    def _learn_mtus(self) -> None:
+        """Of those that are there. Of one that is not known, the first notification tells nothing."""
+        try:
+            with Netlink.here() as netlink:
+                self._mtus = {link_index_of(message): _mtu(message) for message in dump_links(netlink)}
+        except ShapingError as error:
+            _LOG.warning("another MTU of an interface of this node may be found late: %s", error)
+
+    def _tells_another_mtu(self, message_type: int, message: bytes) -> bool:
+        """Whether a notification of the node's own is of an interface whose MTU is not the last one that was told."""
+        index, mtu = link_index_of(message), _mtu(message)
+        if message_type == RTM_DELLINK:
+            self._mtus.pop(index, None)
+        if message_type != RTM_NEWLINK or mtu is None:
+            return False
+        before, self._mtus[index] = self._mtus.get(index), mtu
+        return before not in {None, mtu}
+
+
+def _mtu(message: bytes) -> int | None:
+    """Of a link. Not every notification has it, as one of a wireless link's own."""
+    told = raw_attributes(message, LINK_ATTRIBUTES).get(_IFLA_MTU)
+    return int.from_bytes(told, sys.byteorder) if told else None
 
 
 def _nsids(notes: list[tuple[int, int, bytes]]) -> list[int]:

@@ -28,7 +28,7 @@ async def test_a_link_that_appears_later_is_looked_at_and_a_flood_of_changes_onl
     await bench.settle()
     assert len(bench.kernel.calls) == calls + 1
     for _ in range(100):
-        bench.controller.on_overrun()
+        bench.controller.on_any_changed()
     await bench.settle()
     assert len(bench.kernel.calls) == calls + 2
     assert bench.slept == [0.1, 0.1]

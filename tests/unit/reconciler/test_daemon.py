@@ -207,12 +207,12 @@ async def running(monkeypatch, settings):
 async def test_the_controller_hears_of_changes_and_that_some_were_lost(monkeypatch, settings):
     heard = []
     monkeypatch.setattr(Controller, "on_netns_changed", lambda _, paths: heard.append(paths))
-    monkeypatch.setattr(Controller, "on_overrun", lambda _: heard.append("overrun"))
+    monkeypatch.setattr(Controller, "on_any_changed", lambda _: heard.append("any"))
     async with running(monkeypatch, settings) as parts:
         parts.monitor.says(Changes(frozenset({"/run/netns/a"})))
         await until(lambda: heard == [{"/run/netns/a"}])
         parts.monitor.says(Changes(frozenset({"/run/netns/b"}), overrun=True))
-        await until(lambda: heard[1:] == [{"/run/netns/b"}, "overrun"])
+        await until(lambda: heard[1:] == [{"/run/netns/b"}, "any"])
 
 
 async def test_it_is_ready_once_the_runtime_tells_of_its_pods_and_shows_what_it_has(monkeypatch, settings):
