@@ -202,16 +202,17 @@ class Shaper:
             charged = self._tenants.charged(assignment)
             try:
                 queued = traffic.queued(netlink)
-                sent, largest_mtu = traffic.sent(netlink, interfaces)
+                sent = traffic.sent(netlink, interfaces)
                 queued_after = traffic.queued(netlink)
             except NetlinkError as error:
                 raise ShapingError(f"cannot read what the Pod's links have sent: {error.text}") from error
         return sample(
             (assignment.generation, self._changes.get(tenant, 0)),
             charged=(charged, self._tenants.charged(assignment)),
-            queued=(total(queued, sent), total(queued_after, sent)),
-            sent=total(sent, sent),
-            largest_bytes=largest_mtu + LINK_HEADER_BYTES,
+            queued=(total(queued, sent.by_link), total(queued_after, sent.by_link)),
+            sent=total(sent.by_link, sent.by_link),
+            largest_bytes=sent.largest_mtu + LINK_HEADER_BYTES,
+            has_tunnel=sent.has_tunnel,
         )
 
     def vanished(self, keys: Collection[Key]) -> list[Key]:

@@ -190,9 +190,9 @@ def _link(raw: bytes, name: str, kind: str) -> Link:
 
 
 def _master_allows(link: Any, name: str, kind: str) -> int | None:
-    """What a driver lets a packet be is told since Linux 5.19. Before, a link has it of its master, in the node's netns.
+    """What its driver lets a packet of a link be, where the kernel does not tell it (before Linux 5.19).
 
-    A veth has it of its peer. None where that cannot be read.
+    An ipvlan link has it of its master, a veth of its peer, in the node's netns. None where that cannot be read.
     """
     request = ifinfmsg()
     request["index"] = link.get_attr("IFLA_LINK") or 0

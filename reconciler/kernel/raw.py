@@ -32,8 +32,9 @@ _ACT_KIND: Final = 1
 _ACT_OPTIONS: Final = 2
 _MIRRED_PARMS: Final = 2
 _ATTRIBUTE: Final = struct.Struct("=HH")
-_INDEX: Final = struct.Struct("=4xi")
-"""In struct ifinfomsg, after family and type."""
+_LINK: Final = struct.Struct("=4xiI")
+"""Index and flags in struct ifinfomsg, after family and type."""
+_IFF_UP: Final = 1
 _TCMSG: Final = struct.Struct("=4xiIII")
 _MIRRED: Final = struct.Struct("=IIiiiiI")
 """struct tc_mirred: index, capab, action, refcnt, bindcnt, eaction, ifindex."""
@@ -58,8 +59,14 @@ def traffic_control(message: bytes) -> TrafficControl:
 
 def link_index_of(message: bytes) -> int:
     """The index of a link, by its message."""
-    (index,) = _INDEX.unpack_from(message.ljust(LINK_ATTRIBUTES, b"\0"), 16)
+    index, _ = _LINK.unpack_from(message.ljust(LINK_ATTRIBUTES, b"\0"), 16)
     return int(index)
+
+
+def link_is_up(message: bytes) -> bool:
+    """Whether a link is up, by its message."""
+    _, flags = _LINK.unpack_from(message.ljust(LINK_ATTRIBUTES, b"\0"), 16)
+    return bool(flags & _IFF_UP)
 
 
 def raw_attributes(message: bytes, offset: int) -> dict[int, bytes]:

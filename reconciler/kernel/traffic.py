@@ -2,32 +2,53 @@
 
 import struct
 from collections.abc import Collection
-from typing import Final
+from typing import Final, NamedTuple
 
 from reconciler.bypass import Traffic
 from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import TC_H_ROOT, dump_links, dump_qdiscs, name_and_kind
-from reconciler.kernel.raw import LINK_ATTRIBUTES, TC_ATTRIBUTES, link_index_of, raw_attributes, traffic_control
+from reconciler.kernel.raw import (
+    LINK_ATTRIBUTES,
+    TC_ATTRIBUTES,
+    link_index_of,
+    link_is_up,
+    raw_attributes,
+    traffic_control,
+)
 
 _IFLA_MTU: Final = 4
 _IFLA_STATS64: Final = 23
 _STATS64: Final = struct.Struct("=QQQQ")
 """The head of struct rtnl_link_stats64 (uapi/linux/if_link.h): packets received and sent, bytes received and sent."""
+_TUNNELS: Final = frozenset(
+    {"erspan", "geneve", "gre", "gretap", "ip6erspan", "ip6gre", "ip6gretap", "ip6tnl", "ipip", "sit", "vxlan"}
+)
+"""Kinds of links that wrap what they send into packets of another link."""
 _TCA_STATS: Final = 3
 _TC_STATS: Final = struct.Struct("=QIIIIIII")
 """struct tc_stats (uapi/linux/gen_stats.h): bytes, packets, drops, overlimits, bps, pps, qlen, backlog."""
 
 
-def sent(netlink: Netlink, links: Collection[str]) -> tuple[dict[int, Traffic], int]:
-    """What the named links have sent, by index, and the largest of their MTUs. A GSO packet counts as one, as it is."""
-    found, largest_mtu = {}, 0
+class Sent(NamedTuple):
+    """What links have sent, by index, the largest of their MTUs, and whether a tunnel is up beside them."""
+
+    by_link: dict[int, Traffic]
+    largest_mtu: int
+    has_tunnel: bool
+
+
+def sent(netlink: Netlink, links: Collection[str]) -> Sent:
+    """What the named links have sent. A GSO packet counts as one, as it is."""
+    found, largest_mtu, has_tunnel = dict[int, Traffic](), 0, False
     for message in dump_links(netlink):
         held = raw_attributes(message, LINK_ATTRIBUTES)
-        if name_and_kind(message)[0] in links and _IFLA_STATS64 in held:
+        name, kind = name_and_kind(message)
+        has_tunnel |= kind in _TUNNELS and link_is_up(message)  # modules of some make one that is down, in each netns
+        if name in links and _IFLA_STATS64 in held:
             _, packets, _, size = _STATS64.unpack_from(held[_IFLA_STATS64])
             found[link_index_of(message)] = Traffic(size, packets)
             largest_mtu = max(largest_mtu, int.from_bytes(held.get(_IFLA_MTU, b""), "little"))
-    return found, largest_mtu
+    return Sent(found, largest_mtu, has_tunnel)
 
 
 def queued(netlink: Netlink) -> dict[int, Traffic]:

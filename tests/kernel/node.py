@@ -111,6 +111,10 @@ class Node:
             assert time.monotonic() < deadline, f"no {reason} of {pod.name} in {seconds} s: {self.told}"
             time.sleep(0.01)
 
+    def rest(self) -> None:
+        """The patrol visits nobody any more: what is found from now on, something told of."""
+        self.patrol.step = _nothing
+
     async def _begin(self) -> None:
         self.controller = Controller(
             lambda _: self._shaper,
@@ -139,6 +143,10 @@ class Node:
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
+
+
+async def _nothing() -> None:
+    pass
 
 
 async def _in_a_hurry(seconds: float) -> None:

@@ -88,3 +88,23 @@ def test_in_mode_l3s_what_is_told_as_in_force_is_egress_alone(node: Node, wire: 
         node.annotate(pod, ingress="100M")
         node.wait(pod, "BandwidthChanged", since=0)
         assert node.controller.wanted() == (1, 0, 0, 1)
+
+
+def test_a_pod_that_switches_its_nic_to_l3s_takes_ingress_limits_from_others_which_are_told(
+    node: Node,
+    wire: None,  # noqa: ARG001
+) -> None:
+    """From l3 to l3s the kernel tells of it in the netns of the one that did it, and in no other."""
+    with (
+        lab.pod("switching", "eA", "172.51.0.111", mode="l3") as switching,
+        lab.pod("neighbour", "eA", "172.51.0.112", mode="l3") as neighbour,
+    ):
+        for pod in (switching, neighbour):
+            node.start(pod, ingress="20M")
+        node.rest()
+        lab.sleep(2)  # what was told of their links so far has been looked at
+        began = time.monotonic()
+        switching.run("ip", "link", "set", "eth0", "type", "ipvlan", "mode", "l3s")
+        for pod in (switching, neighbour):
+            node.wait(pod, "L3sIngress", since=began, seconds=30)
+            node.stop(pod)

@@ -9,8 +9,9 @@ import pytest
 from reconciler.model import IFB_NAME, SPLIT_BELOW
 from reconciler.shaping import Shaper
 from reconciler.steps import SetRoot
-from tests.kernel import lab
+from tests.kernel import clock, lab
 from tests.kernel.lab import Pod, limits
+from tests.kernel.node import Node
 from webhook.contract import Direction
 
 MODPROBE = Path("/proc/sys/kernel/modprobe")
@@ -95,6 +96,23 @@ def test_large_packets_that_nobody_can_cut_pass_if_the_mtu_lets_them(shaper: Sha
     assert "1 received" in peer.run(*ping)
     limited.run("ip", "link", "set", "eth0", "mtu", "1500")  # packets of 9000 may be on their way
     assert shaper.shape(limited.uid, limited.netns, limits(ingress="10M")).steps == ()
+
+
+def test_a_larger_mtu_of_the_nics_which_nothing_tells_of_in_a_pods_netns_lets_large_packets_pass_at_once(
+    node: Node, limited: Pod, peer: Pod
+) -> None:
+    ping = ("ping", "-n", "-c", "1", "-W", "2", "-M", "do", "-s", "8000", limited.address)
+    node.start(limited, ingress="10M")
+    node.rest()
+    lab.sleep(2)  # what was told of the Pod's own links has been looked at
+    try:
+        for card in lab.NODES:
+            lab.run("ip", "link", "set", card, "mtu", "9000")
+        clock.until(lambda: "1 received" in peer.run(*ping, check=False), seconds=30)
+    finally:
+        for card in lab.NODES:
+            lab.run("ip", "link", "set", card, "mtu", "1500")
+    node.stop(limited)
 
 
 def test_without_sch_tbf_ingress_and_egress_are_limited_all_the_same(limited: Pod, peer: Pod) -> None:

@@ -37,6 +37,7 @@ class Kernel:
         self.held: dict[tuple[str, str], Limits] = {}
         self.failing: dict[str, list[Exception]] = {}
         self.interfaces = ("eth0",)
+        self.mode = "l3"
         self.calls = []
         self.altered = []
         self.problems = ()
@@ -59,6 +60,7 @@ class Kernel:
             interfaces=self.interfaces,
             missing={each: links for each, links in self.missing.items() if limits.get(each)},
             lack=self.lack if limits.ingress else None,
+            modes=dict.fromkeys(self.interfaces, self.mode),
         )
 
     def release(self, pod_uid, netns_path):

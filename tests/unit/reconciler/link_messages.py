@@ -9,7 +9,7 @@ from reconciler.kernel.observe import RTM_GETLINK
 from reconciler.kernel.raw import link_index_of
 
 IFNAME, LINKINFO = 3, 18
-NUMBERS = {"mtu": 4, "link": 5, "gso": 41, "tso": 59}
+NUMBERS = {"mtu": 4, "link": 5, "stats": 23, "gso": 41, "tso": 59}
 
 
 def attribute(kind, value):
@@ -17,9 +17,9 @@ def attribute(kind, value):
     return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
-def link(index, name, kind="", message_type=16, **attributes):
-    """The message of a link that is up; `attributes` are those of NUMBERS."""
-    body = struct.pack("=BxHiII", 0, 1, index, 1, 0) + attribute(IFNAME, name.encode() + b"\0")
+def link(index, name, kind="", *, message_type=16, is_up=True, **attributes):
+    """The message of a link; `attributes` are those of NUMBERS."""
+    body = struct.pack("=BxHiII", 0, 1, index, is_up, 0) + attribute(IFNAME, name.encode() + b"\0")
     body += attribute(LINKINFO, attribute(1, kind.encode() + b"\0"))
     body += b"".join(attribute(NUMBERS[each], value) for each, value in attributes.items())
     return struct.pack("=IHHII", 16 + len(body), message_type, 0, 1, 0) + body

@@ -8,8 +8,15 @@ from reconciler.bypass import Traffic, sample, total, unshaped
 NOTHING = Traffic()
 
 
-def taken(*, charged, sent, queued=NOTHING, epoch=(1, 0)):
-    return sample(epoch, charged=(charged, charged), queued=(queued, queued), sent=sent, largest_bytes=1514)
+def taken(*, charged, sent, queued=NOTHING, epoch=(1, 0), has_tunnel=False):
+    return sample(
+        epoch,
+        charged=(charged, charged),
+        queued=(queued, queued),
+        sent=sent,
+        largest_bytes=1514,
+        has_tunnel=has_tunnel,
+    )
 
 
 BEFORE = taken(charged=Traffic(10_000, 10), sent=Traffic(50_000, 50))
@@ -39,6 +46,12 @@ def test_nothing_is_said_without_a_sample_before_or_across_a_change_of_the_shapi
     after = taken(charged=Traffic(), sent=Traffic(90_000, 90), epoch=(1, 1))
     assert unshaped(None, after) == NOTHING
     assert unshaped(BEFORE, after) == NOTHING
+
+
+def test_beside_a_tunnel_a_little_more_on_the_link_may_be_headers_and_no_more_than_that():
+    for more, has_tunnel, told in ((5000, True, 0), (5000, False, 5000), (9000, True, 9000)):
+        after = taken(charged=Traffic(110_000, 110), sent=Traffic(150_000 + more, 150), has_tunnel=has_tunnel)
+        assert unshaped(BEFORE, after).bytes == told
 
 
 def test_the_traffic_of_some_links_is_summed_up():

@@ -341,3 +341,19 @@ async def test_no_defect_that_one_pod_brings_out_ends_what_is_done_for_all(bench
     await bench.controller.upkeep.collect()
     await bench.controller.on_stop(sandbox())
     assert caplog.text.count("ValueError: odd") >= 6
+
+
+async def test_another_mode_of_one_pods_interface_has_all_pods_looked_at_once_as_it_is_their_nics(bench):
+    await bench.controller.on_run(sandbox())
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
+    bench.controller.on_netns_changed([A, B])
+    await bench.settle()
+    bench.kernel.calls.clear()
+    bench.kernel.mode = "l3s"
+    bench.controller.on_netns_changed([A])
+    await bench.settle()
+    assert {path for _, path, _ in bench.kernel.calls} == {A, B}
+    bench.kernel.calls.clear()
+    bench.controller.on_netns_changed([A])
+    await bench.settle()
+    assert [path for _, path, _ in bench.kernel.calls] == [A]

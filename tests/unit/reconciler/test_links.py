@@ -1,10 +1,12 @@
 """What is read of a link's message; tests/kernel has the messages of real kernels."""
 
+import struct
 from contextlib import nullcontext
 
 import pytest
 
-from reconciler.kernel import observe
+from reconciler.bypass import Traffic
+from reconciler.kernel import observe, traffic
 from reconciler.kernel.observe import observe_netns
 from tests.unit.reconciler.link_messages import Kernel, link
 
@@ -28,3 +30,17 @@ def test_how_long_a_driver_lets_packets_be_is_its_masters_where_the_kernel_does_
     monkeypatch.setattr(observe.Netlink, "here", lambda: nullcontext(node))
     (held,) = observe_netns(Kernel(told)).links
     assert (held.link.gso_max_bytes, held.link.tso_max_bytes) == (25_000, allowed)
+
+
+@pytest.mark.parametrize(
+    ("other", "has_tunnel"),
+    [
+        (link(3, "vxlan0", "vxlan"), True),
+        (link(3, "tunl0", "ipip", is_up=False), False),
+        (link(3, "net1", "ipvlan", mtu=9000, stats=struct.pack("=QQQQ", 1, 2, 3, 4)), False),
+    ],
+    ids=["a tunnel", "what a module makes in each netns", "not among those that are limited"],
+)
+def test_what_links_have_sent_is_read_with_whether_a_tunnel_is_up_beside_them(other, has_tunnel):
+    eth0 = link(2, "eth0", "ipvlan", mtu=1500, stats=struct.pack("=QQQQ", 5, 6, 7, 8))
+    assert traffic.sent(Kernel(eth0, other), ["eth0"]) == ({2: Traffic(8, 6)}, 1500, has_tunnel)

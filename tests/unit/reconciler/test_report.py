@@ -137,3 +137,12 @@ def test_the_end_of_a_limit_that_held_on_some_interfaces_is_told():
     assert notice.message == "no longer limited (was in part, to ingress 100M, egress 100M bit/s)"
     (notice,) = report(EGRESS_ONLY, NOTHING, ["limits"])
     assert notice.message == "no longer limited (was egress 100M bit/s)"
+
+
+def test_an_interface_is_of_another_mode_only_if_it_was_there_before() -> None:
+    one = Applied(modes={"eth0": "l3"})
+    both = Applied(modes={"eth0": "l3", "net1": "l2"})
+    assert not both.has_other_modes(one)
+    assert not one.has_other_modes(both)
+    assert not one.has_other_modes(Applied())
+    assert Applied(modes={"eth0": "l3s"}).has_other_modes(both)
