@@ -357,3 +357,15 @@ async def test_another_mode_of_one_pods_interface_has_all_pods_looked_at_once_as
     bench.controller.on_netns_changed([A])
     await bench.settle()
     assert [path for _, path, _ in bench.kernel.calls] == [A]
+
+
+async def test_a_collector_asks_what_has_vanished_only_in_its_turn(bench):
+    await bench.controller.on_run(sandbox())
+    asked = []
+    bench.kernel.vanished = lambda keys: asked.append(keys) or []
+    async with bench.controller._work.turn():
+        collecting = asyncio.create_task(bench.controller.upkeep.collect())
+        await bench.settle()
+        assert asked == []
+    await collecting
+    assert len(asked) == 1

@@ -130,5 +130,5 @@ async def test_a_defect_is_told_as_one_in_whatever_has_its_turn_but_where_a_prog
     assert caplog.text.count("ZeroDivisionError") >= 3
     with pytest.raises(ZeroDivisionError):
         await work.load(divide)
-    with pytest.raises(ShapingError, match="^no$"):
+    with pytest.raises(ShapingError, match=r"^no$"):
         await work.do(raised, ShapingError("no"))

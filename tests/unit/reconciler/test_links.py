@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import pytest
 
 from reconciler.bypass import Traffic
-from reconciler.kernel import observe, traffic
+from reconciler.kernel import traffic
 from reconciler.kernel.observe import observe_netns
 from tests.unit.reconciler.link_messages import Kernel, link
 
@@ -27,7 +27,7 @@ MASTER, ALLOWED = 7, 62_780
 )
 def test_how_long_a_driver_lets_packets_be_is_its_masters_where_the_kernel_does_not_tell(monkeypatch, told, allowed):
     node = Kernel(link(MASTER, "eno1", gso=ALLOWED))
-    monkeypatch.setattr(observe.Netlink, "here", lambda: nullcontext(node))
+    monkeypatch.setattr("reconciler.kernel.observe.Netlink.here", lambda: nullcontext(node))
     (held,) = observe_netns(Kernel(told)).links
     assert (held.link.gso_max_bytes, held.link.tso_max_bytes) == (25_000, allowed)
 
