@@ -1,0 +1,68 @@
+"""What is done for all Pods together, and what one of them may do to it."""
+
+import asyncio
+
+from reconciler import upkeep
+from reconciler.shaping import PodCounters
+from tests.unit.reconciler.controller_bench import A, B, raised, sandbox
+
+
+async def test_no_defect_that_one_pod_brings_out_ends_what_is_done_for_all(bench, caplog):
+    await bench.controller.on_run(sandbox(egress="20M"))
+    await bench.settle()
+    (held,) = bench.controller.limited()
+    defect = ValueError("odd")
+    for call in ("sample", "collect", "vanished", "counters", "audit", "release"):
+        setattr(bench.kernel, call, lambda *_: raised(defect))
+    bench.kernel.tenants = lambda: [("u1", A)]
+    assert await bench.controller.visit(held, thorough=False) is None
+    await bench.controller.upkeep.collect()
+    await bench.controller.upkeep.audit()
+    assert await bench.controller.upkeep.counters() == []
+    bench.kernel.vanished = lambda _: []
+    await bench.controller.upkeep.collect()
+    await bench.controller.on_stop(sandbox())
+    assert caplog.text.count("ValueError: odd") >= 6
+
+
+async def test_another_mode_of_one_pods_interface_has_all_pods_looked_at_once_as_it_is_their_nics(bench):
+    await bench.controller.on_run(sandbox())
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
+    bench.controller.on_netns_changed([A, B])
+    await bench.settle()
+    bench.kernel.calls.clear()
+    bench.kernel.mode = "l3s"
+    bench.controller.on_netns_changed([A])
+    await bench.settle()
+    assert {path for _, path, _ in bench.kernel.calls} == {A, B}
+    bench.kernel.calls.clear()
+    bench.controller.on_netns_changed([A])
+    await bench.settle()
+    assert [path for _, path, _ in bench.kernel.calls] == [A]
+
+
+async def test_a_collector_asks_what_has_vanished_only_in_its_turn(bench):
+    await bench.controller.on_run(sandbox())
+    asked = []
+
+    def vanished(keys):
+        asked.append(keys)
+        return []
+
+    bench.kernel.vanished = vanished
+    async with bench.controller._work.turn():
+        collecting = asyncio.create_task(bench.controller.upkeep.collect())
+        await bench.settle()
+        assert asked == []
+    await collecting
+    assert len(asked) == 1
+
+
+async def test_a_kernel_that_does_not_answer_costs_a_scrape_its_counters_and_nothing_else(bench, monkeypatch):
+    monkeypatch.setattr(upkeep, "COUNTED_WITHIN_S", 0.01)
+    await bench.controller.on_run(sandbox())
+    bench.kernel.tenants = lambda: [("u1", A)]
+    bench.kernel.counters = lambda _: [PodCounters("u1", A, {})]
+    async with asyncio.timeout(10), bench.controller._work.turn():
+        assert await bench.controller.upkeep.counters() == []
+    assert len(await bench.controller.upkeep.counters()) == 1
