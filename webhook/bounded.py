@@ -8,7 +8,7 @@ On HTTP/1.1 a server cannot say that it is about to close an idle connection, an
 that met the end of one: the admission fails. API servers speak HTTP/1.1 to webhooks that are Services, always
 (k8s.io/apiserver, pkg/util/webhook/client.go), and themselves close what was idle for 90 s (k8s.io/apimachinery,
 SetTransportDefaults). So idle connections are left to them: the bound here is higher, and a drain goes on until the
-last one is gone.
+last one is gone, and takes new ones as long as some come.
 """
 
 import asyncio
@@ -126,6 +126,7 @@ class BoundedServer:
         self._connections = Connections(self._server, self._bounds.connections, self._bounds.patience_s)
         self._listening: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
+        self._accepted = 0  # so far
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def listen(self, host: str | None, port: int, context: Callable[[], ssl.SSLContext] | None = None) -> None:
@@ -151,18 +152,24 @@ class BoundedServer:
         """Wait until no connection is accepted any more, for whoever must not go on then. Raises what ended it."""
         await asyncio.shield(self._ended)
 
-    async def drain(self, longest_s: float) -> None:
-        """Take no new connection, and wait until clients have closed all; at most so many seconds.
+    async def drain(self, quiet_s: float, longest_s: float) -> None:
+        """Wait until no connection has come or been open for `quiet_s`, at most `longest_s`, and take no more then.
 
+        Until then whoever dials is answered: how long clients still take this for an endpoint is known to nobody here.
         Whoever calls this has its answers say `Connection: close` by now.
         """
-        await self._stop_accepting()
+        loop = asyncio.get_running_loop()
+        seen, seen_s = self._accepted, loop.time()
         try:
             async with asyncio.timeout(longest_s):
-                while self._connections.number:  # noqa: ASYNC110 - aiohttp tells of no connection's end
-                    await asyncio.sleep(0.05)
+                while (number := self._connections.number) or loop.time() - seen_s < quiet_s:
+                    await asyncio.sleep(0.05)  # aiohttp tells of no connection's end
+                    if number or seen != self._accepted:
+                        seen, seen_s = self._accepted, loop.time()
         except TimeoutError:
-            logger.warning("closing %d connections that clients left open", self._connections.number)
+            if self._connections.number:
+                logger.warning("closing %d connections that clients left open", self._connections.number)
+        await self._stop_accepting()
 
     async def close(self) -> None:
         """End at once, but for the answers in flight."""
@@ -196,6 +203,7 @@ class BoundedServer:
                 logger.warning("cannot accept a connection: %s", error)
                 await asyncio.sleep(0.1)
                 continue
+            self._accepted += 1
             try:
                 await self._connections.room()
             except BaseException:

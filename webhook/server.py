@@ -1,8 +1,8 @@
 """`python -m webhook serve`: credentials, the cache of Namespaces and the two HTTP servers, from start to drain.
 
 In order: health answers first; then the Namespaces are listed while replicas agree on credentials and have API servers
-trust them; then HTTPS listens; only then it is ready. On SIGTERM it is unready at once, goes on answering while the
-Service's endpoints change, then on the connections that are open, and stops once clients have closed these.
+trust them; then HTTPS listens; only then it is ready. On SIGTERM it is unready at once, and goes on answering while the
+Service's endpoints change; it stops once clients have closed their connections, and open no more.
 """
 
 import argparse
@@ -99,7 +99,7 @@ async def serve(
             # must not have it restored by one that is on its way out.
             certified.cancel()
             await sleep(settings.drain_s)
-            await admission.drain(settings.linger_s)
+            await admission.drain(settings.drain_s, settings.linger_s)
             for task in background:
                 task.cancel()
         logger.info("stopped")

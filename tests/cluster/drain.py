@@ -25,8 +25,8 @@ BURST = 10
 EVERY_S = 0.2
 DRAIN_S = 1.5
 DRAIN = (f"--drain-seconds={DRAIN_S}",)
-# How long after SIGTERM an endpoint is still in the API server's cache.
-ENDPOINT_LAG_S = 0.5
+# How long after SIGTERM an endpoint is still in the API server's cache: longer than that.
+ENDPOINT_LAG_S = 2.5
 
 POD = {
     "apiVersion": "v1",
