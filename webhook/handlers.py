@@ -1,8 +1,9 @@
 """The webhook's HTTP: `/mutate` for API servers, and `/healthz`, `/readyz`, `/metrics` on a port of their own.
 
-An answer other than 200 is what a person reads in `failed calling webhook ...: <text>`, so it is a sentence. API
-servers repeat a request that is answered by 503 and `Retry-After`, within the webhook's `timeoutSeconds`
-(k8s.io/client-go, rest/with_retry.go).
+Of an HTTP error people read the status alone, in `failed calling webhook`, but for 415 and 500, whose text is passed on
+(k8s.io/apimachinery, NewGenericServerResponse). So whatever becomes of a review that was read, it is answered by one;
+errors are for what no API server sends, for defects, and for bodies that had to give way: a request that is answered by
+503 and `Retry-After` is repeated within the webhook's `timeoutSeconds` (k8s.io/client-go, rest/with_retry.go).
 """
 
 import json
@@ -11,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
 from aiohttp import web
 
@@ -21,7 +23,7 @@ from webhook.logs import Sparing
 from webhook.metrics import CONTENT_TYPE, Metrics
 from webhook.namespaces import Namespaces
 from webhook.policy import Policy
-from webhook.review import InvalidReview, Outcome, Reviewed, asked, parsed, respond
+from webhook.review import InvalidReview, Outcome, Reviewed, asked, parsed, respond, undecided
 
 logger = logging.getLogger(__name__)
 
@@ -91,9 +93,6 @@ class Admission:
             return response
         except InvalidReview as error:
             return self._wrong(400, str(error))
-        except ApiError as error:
-            # Refusing for good would blame the author; after an error it is tried again.
-            return self._wrong(503, f"cannot read the Pod's Namespace just now, try again: {error}")
         except Exception:
             logger.exception("defect while answering an AdmissionReview")
             return self._wrong(500, "a defect in the webhook, please report it: its log has the details")
@@ -104,18 +103,27 @@ class Admission:
         question = asked(parsed(body))
         # What it was read from may take megabytes: nothing of it is kept while the Namespace is asked for.
         del body
-        policy = await self._namespaces.policy_of(question.namespace) if question.needs_policy else Policy()
+        try:
+            policy = await self._namespaces.policy_of(question.namespace) if question.needs_policy else Policy()
+        except ApiError as error:
+            # A 503 does not blame the author, and controllers try again after any error.
+            why = f"cannot read the Pod's Namespace just now, try again: {error}"
+            self._failed(503, why)
+            return _json(undecided(question, why))
         reviewed = respond(question, policy)
         self._metrics.admitted(reviewed.operation, reviewed.outcome, reviewed.reasons, self._clock() - begun)
         self._log(reviewed)
-        return web.Response(body=json.dumps(reviewed.response).encode(), content_type="application/json")
+        return _json(reviewed.response)
 
     def _wrong(self, status: int, text: str) -> web.Response:
-        self._metrics.failed(str(status))
-        if (more := self._failures[status].extra()) is not None:
-            logger.warning("no answer to an AdmissionReview", extra={"status": status, "error": text, **more})
+        self._failed(status, text)
         headers = {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
         return web.Response(status=status, text=f"ipvlan-bandwidth: {text}", headers=headers)
+
+    def _failed(self, status: int, text: str) -> None:
+        self._metrics.failed(str(status))
+        if (more := self._failures[status].extra()) is not None:
+            logger.warning("no decision on an AdmissionReview", extra={"status": status, "error": text, **more})
 
     def _log(self, reviewed: Reviewed) -> None:
         """One line for a refusal, if there are not too many; what is admitted is in the Pod for all to see."""
@@ -165,6 +173,10 @@ class Health:
 
     def _scrape(self) -> web.Response:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+
+def _json(review: dict[str, Any]) -> web.Response:
+    return web.Response(body=json.dumps(review).encode(), content_type="application/json")
 
 
 def _elsewhere(request: web.BaseRequest, pages: str) -> web.Response:

@@ -156,7 +156,7 @@ def respond(question: Question, policy: Policy) -> Reviewed:
     """The answer to what an AdmissionReview asks; `policy` is its namespace's, and counts if `needs_policy`."""
     decision = admission.review(question.pod, question.old, policy) if question.pod is not None else Decision()
     return Reviewed(
-        response={"apiVersion": API_VERSION, "kind": KIND, "response": {"uid": question.uid, **answer(decision)}},
+        response=_sent(question, answer(decision)),
         outcome=_outcome(decision),
         operation=question.operation,
         namespace=question.namespace,
@@ -166,17 +166,33 @@ def respond(question: Question, policy: Policy) -> Reviewed:
     )
 
 
+def undecided(question: Question, why: str) -> dict[str, Any]:
+    """The AdmissionReview to send while the policy cannot be known: a refusal for now, of which people read why.
+
+    Of an HTTP error they read the status alone (k8s.io/apimachinery, NewGenericServerResponse).
+    """
+    return _sent(question, {"allowed": False, "status": _failure("ServiceUnavailable", 503, why)})
+
+
 def answer(decision: Decision) -> dict[str, Any]:
     """A decision as the fields of an AdmissionResponse, but for its uid."""
     fields: dict[str, Any] = {"allowed": decision.allowed}
     if not decision.allowed:
-        fields["status"] = {"status": "Failure", "reason": "Invalid", "code": 422, "message": decision.message}
+        fields["status"] = _failure("Invalid", 422, decision.message)
     if decision.patch:
         fields["patchType"] = "JSONPatch"
         fields["patch"] = base64.b64encode(json.dumps(decision.patch).encode()).decode()
     if decision.warnings:
         fields["warnings"] = list(decision.warnings)
     return fields
+
+
+def _sent(question: Question, fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": API_VERSION, "kind": KIND, "response": {"uid": question.uid, **fields}}
+
+
+def _failure(reason: str, code: int, message: str) -> dict[str, Any]:
+    return {"status": "Failure", "reason": reason, "code": code, "message": message}
 
 
 def pod_of(document: Mapping[str, Any], where: str) -> Pod:

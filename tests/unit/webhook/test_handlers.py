@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.webhook.fake_api import FakeApi, namespace
 from tests.unit.webhook.running_server import GOOD, REFUSED, Running, review, running
-from webhook import bodies, handlers
+from webhook import bodies, handlers, namespaces
 from webhook.logs import LINE_EVERY_S, LINES_AT_ONCE
 from webhook.metrics import Metrics
 from webhook.policy import Policy
@@ -121,11 +121,34 @@ async def test_the_health_side_says_what_it_has(up: Running) -> None:
             assert (response.status, says in await response.text()) == (status, True)
 
 
-async def test_a_namespace_that_cannot_be_read_is_an_error_that_controllers_try_again(up: Running) -> None:
+async def test_a_namespace_that_cannot_be_read_is_a_refusal_for_now_whose_author_reads_why(
+    up: Running, caplog: pytest.LogCaptureFixture
+) -> None:
     up.api.down = True
-    response = await up.post(review(GOOD, where="unknown"))
-    assert response.status == 503
-    assert "try again" in await response.text()
+    answer = await up.answer(review(GOOD, where="unknown"))
+    assert (answer["uid"], answer["allowed"], answer["status"]) == (
+        "u-1",
+        False,
+        {
+            "status": "Failure",
+            "reason": "ServiceUnavailable",
+            "code": 503,
+            "message": "cannot read the Pod's Namespace just now, try again: no answer (Unreachable)",
+        },
+    )
+    (record,) = (each for each in caplog.records if each.name == "webhook.handlers")
+    assert vars(record)["error"] == answer["status"]["message"]
+    errors = 'ipvlan_bandwidth_admissions_total{operation="",outcome="error",reason="503"}'
+    assert f"{errors} 1.0" in (await up.get("/metrics"))[1]
+
+
+async def test_too_many_unknown_namespaces_at_once_are_refused_for_now_with_the_reason(
+    up: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(namespaces, "MOST_WAITING", 0)
+    answer = await up.answer(review(GOOD, where="unknown"))
+    assert (answer["allowed"], answer["status"]["code"]) == (False, 503)
+    assert "too many Namespaces" in answer["status"]["message"]
 
 
 async def test_a_defect_is_told_without_a_traceback_and_the_server_goes_on(
