@@ -13,6 +13,7 @@ last one is gone, and takes new ones as long as some come.
 
 import asyncio
 import asyncio.constants
+import asyncio.selector_events
 import asyncio.sslproto
 import logging
 import socket
@@ -41,33 +42,53 @@ web_protocol.MAX_MSG_QUEUE_SIZE = 1
 asyncio.sslproto.SSLProtocol.max_size = 16 * 1024
 # Of whoever asks on while aiohttp reads nothing, it keeps 256 KiB more.
 asyncio.constants.FLOW_CONTROL_HIGH_WATER_SSL_READ = 16  # type: ignore[misc] # in KiB, read at each connection
-# Of a request's head. API servers, kubelet and Prometheus send ten headers or less, what stands between some more; a
-# line is at most as long as that of a service account's token, some 1.5 kB. aiohttp keeps a header as it came and as
-# text, of which a single emoji makes each character four bytes wide: 0.3 MB for a head, and by its own bounds 5 MB.
-LONGEST_LINE_BYTES: Final = 2048
+# Of what comes without TLS it reads as much into one piece, which aiohttp keeps while a request before it is answered.
+asyncio.selector_events._SelectorTransport.max_size = 16 * 1024  # type: ignore[attr-defined] # noqa: SLF001 - as above
+# Of a request's head. API servers, kubelet and Prometheus send ten headers or less, what stands between some more. A
+# line is at most W3C's baggage of an instrumented client, 8 KiB beside its name, which API servers pass on to webhooks.
+# aiohttp keeps a header as it came and as text, of which a single emoji makes each character four bytes wide: with what
+# is not counted, as it came at once with the end of another request, 0.3 MB for a head, and by its own bounds 5 MB.
+LONGEST_LINE_BYTES: Final = 8 * 1024 + 64
 MOST_HEADERS: Final = 24
+MOST_HEAD_BYTES: Final = 16 * 1024
 # Of answers that a client does not read, of which asyncio keeps 512 KiB with TLS: with more than these its next request
 # waits until it has read. There are another 64 KiB below TLS, for which there is no parameter.
 UNREAD_BYTES: Final = 16 * 1024
 
 
 class _Parser(HttpRequestParser):
-    """As aiohttp's, but whatever it fails at is no HTTP.
+    """As aiohttp's, but a head is bounded as a whole, and whatever it fails at is no HTTP.
 
     yarl raises IndexError of `http://[]@/`, which nothing would catch: no answer, and as the second of two requests
     that come together it would leave the connection open for good.
     """
 
-    __slots__ = ()
+    __slots__ = ("_body", "_head_bytes")
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._body: StreamReader | None = None  # of the last request
+        self._head_bytes = 0  # of a head that is coming
 
     def feed_data(self, data: bytes, *rest: Any) -> Any:
         """Read what has come. Raises HttpProcessingError."""
+        is_head = self._body is None or self._body.is_eof()
         try:
-            return super().feed_data(data, *rest)
+            read = super().feed_data(data, *rest)
         except HttpProcessingError:
             raise
         except Exception as error:
             raise BadHttpMessage(f"Cannot be read: {error!r}") from error
+        head_bytes = 0
+        if read[0]:
+            message, self._body = read[0][-1]
+            self._head_bytes = 0
+            head_bytes = len(message.path) + sum(len(name) + len(value) for name, value in message.raw_headers)
+        elif is_head:
+            head_bytes = self._head_bytes = self._head_bytes + len(data)
+        if head_bytes > MOST_HEAD_BYTES:
+            raise BadHttpMessage(f"A head of more than {MOST_HEAD_BYTES} bytes.")
+        return read
 
 
 web_protocol.HttpRequestParser = _Parser  # type: ignore[attr-defined] # each connection makes one

@@ -80,16 +80,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=arguments.seconds,
         default=5.0,
         metavar="SECONDS",
-        help="how long to go on answering after SIGTERM at least, and after the last connection, as the Service's endpoints "
-        "change (default: %(default)g)",
+        help="how long to go on answering after SIGTERM at least, and after the last connection, as the Service's "
+        "endpoints change (default: %(default)g)",
     )
     parser.add_argument(
         "--linger-seconds",
         type=arguments.seconds,
         default=95.0,
         metavar="SECONDS",
-        help="how long after that to wait for the last connection at most; API servers close theirs after 90 s without use "
-        "(default: %(default)g)",
+        help="how long after that to wait for the last connection at most; API servers close theirs after 90 s without "
+        "use (default: %(default)g)",
     )
     parser.add_argument(
         "--log-level",
