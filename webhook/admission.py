@@ -117,8 +117,7 @@ def review(pod: Pod, old: Pod | None, policy: Policy) -> Decision:
     annotations = {
         direction.annotation: str(limit) for direction, limit in reading.limits.items() if direction in changed
     }
-    # An empty one, as templates leave it, names none: Multus would fail the Pod.
-    if old is None and not pod.host_network and policy.network and not pod.annotation(DEFAULT_NETWORK_ANNOTATION):
+    if old is None and not pod.host_network and policy.network and not _names_network(pod):
         annotations[DEFAULT_NETWORK_ANNOTATION] = policy.network
     if reading.limits and pod.windows:
         reading.warnings.append("nothing limits a Pod with spec.os.name: windows: there is no ipvlan on Windows")
@@ -130,6 +129,11 @@ def review(pod: Pod, old: Pod | None, policy: Policy) -> Decision:
         ),
         warnings=tuple(reading.warnings),
     )
+
+
+def _names_network(pod: Pod) -> bool:
+    """Whether its author chose a network. What templates leave when they have none is no choice: Multus would fail."""
+    return "".join((pod.annotation(DEFAULT_NETWORK_ANNOTATION) or "").split()) not in {"", "[]"}
 
 
 def _keeps_all(pod: Pod, old: Pod) -> bool:

@@ -261,7 +261,12 @@ def _essence(pod: Pod) -> Pod:
 
 
 def _kept(values: Mapping[str, str] | None, keys: Iterable[str]) -> Mapping[str, str] | None:
-    return None if values is None else {key: values[key][:_LONGEST_VALUE] for key in keys if key in values}
+    return None if values is None else {key: _cut(key, values[key]) for key in keys if key in values}
+
+
+def _cut(key: str, text: str) -> str:
+    # Blanks name no network, however many there are; beside a name they do not matter.
+    return ("".join(text.split()) if key == DEFAULT_NETWORK_ANNOTATION else text)[:_LONGEST_VALUE]
 
 
 def _outcome(decision: Decision) -> Outcome:

@@ -29,7 +29,7 @@ ANNOTATIONS = st.none() | st.fixed_dictionaries(
     optional={
         INGRESS_ANNOTATION: VALUES,
         EGRESS_ANNOTATION: VALUES,
-        DEFAULT_NETWORK_ANNOTATION: st.sampled_from(["default/mine", ""]),
+        DEFAULT_NETWORK_ANNOTATION: st.sampled_from(["default/mine", "", "[]"]),
         "example.com/other": st.just("kept"),
     },
 )
@@ -93,8 +93,9 @@ class TestCreate:
         pod = created(Pod(annotations={DEFAULT_NETWORK_ANNOTATION: written}))
         assert pod.annotation(DEFAULT_NETWORK_ANNOTATION) == written
 
-    def test_an_empty_default_network_names_none(self) -> None:
-        pod = Pod(annotations={DEFAULT_NETWORK_ANNOTATION: ""})
+    @pytest.mark.parametrize("left", ["", " ", "\n", " " * 200, "[]", " [ ]\n"])
+    def test_what_a_template_leaves_of_a_default_network_names_none(self, left: str) -> None:
+        pod = Pod(annotations={DEFAULT_NETWORK_ANNOTATION: left})
         assert created(pod).annotations == {DEFAULT_NETWORK_ANNOTATION: "kube-system/ipvlan"}
         assert review(pod, None, NO_NETWORK) == Decision()
 

@@ -270,3 +270,16 @@ def test_no_document_breaks_it(field: str, value: object, pod_field: str, pod_va
     for review in (value, request, {**request, field: value}):
         with contextlib.suppress(InvalidReview):
             json.dumps(answered(review).response)
+
+
+@pytest.mark.parametrize(
+    ("written", "named"),
+    [(" " * 200, False), ("[" + " " * 200 + "]", False), (" " * 200 + "mine", True), ('[{"name": "mine"}]', True)],
+    ids=["blanks", "an empty list", "a name behind blanks", "a list"],
+)
+def test_a_default_network_of_any_length_is_the_author_s_if_it_names_one(written: str, named: bool) -> None:
+    document = pod({DEFAULT_NETWORK_ANNOTATION: written})
+    reviewed = answered(review_of(document))
+    after = document if named else applied(patch_of(reviewed), document)
+    assert (reviewed.outcome is Outcome.ALLOWED) is named
+    assert after["metadata"]["annotations"] == {DEFAULT_NETWORK_ANNOTATION: written if named else "kube-system/ipvlan"}
