@@ -17,7 +17,10 @@ examples:
   kubectl get namespace/shop pod/cart -n shop -o yaml | python3 -m webhook review
   python3 -m webhook review --network kube-system.ipvlan < pod.yaml
 """
-_STATUS = "exit status: 0 all would be allowed, 1 something would be refused, 2 the input cannot be read, or has no Pod"
+_STATUS = (
+    "exit status: 0 all would be allowed, 1 something would be refused, 2 the input cannot be read, has no Pod,\n"
+    "or has Pods in namespaces without the label alone"
+)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -2,8 +2,8 @@
 
 For authors, CI pipelines and bug reports. An AdmissionReview is answered with the AdmissionReview that the webhook
 would send; a Pod, or the Pods of a workload's template, with what would be changed or refused, in words. The policy
-comes from the Namespaces in the input, or from `--network` for a namespace that is not there. What else a manifest has
-in it is passed over.
+comes from the Namespaces in the input, or from `--network` for a namespace that has no label there. What else a
+manifest has in it is passed over.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, Final
 
 from webhook import admission
@@ -42,28 +43,41 @@ _TEMPLATES: Final = (("spec", "template"), ("spec", "jobTemplate", "spec", "temp
 _FLOAT: Final = re.compile(r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9][0-9_]*)?$")
 
 
+class Verdict(Enum):
+    """What became of an object."""
+
+    ALLOWED = auto()
+    REFUSED = auto()
+    NEVER_ASKED = auto()
+    UNLABELLED = auto()
+
+
 class Unreadable(ValueError):  # noqa: N818 - it names the input
     """Input that holds nothing to review, or not in a form that can be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What is known of Namespaces' network labels: those in the input, and one value for the rest."""
+    """What is known of Namespaces' network labels: those in the input, and one value for all others."""
 
     by_namespace: Mapping[str, str | None]
     otherwise: str | None
 
     def policy(self, namespace: str) -> Policy:
         """The policy of a namespace."""
-        return Policy.from_label(namespace, self.by_namespace.get(namespace, self.otherwise))
+        return Policy.from_label(namespace, self._label(namespace))
 
     def skips(self, namespace: str) -> str | None:
         """Why the API server would not call the webhook for a Pod of this namespace; None if it would."""
         if namespace in NEVER_OPTED_IN:
             return f"namespace {namespace} is never opted in"
-        if namespace in self.by_namespace and self.by_namespace[namespace] is None:
+        if namespace in self.by_namespace and self._label(namespace) is None:
             return f"namespace {namespace} does not have the label {NETWORK_LABEL}"
         return None
+
+    def _label(self, namespace: str) -> str | None:
+        label = self.by_namespace.get(namespace)
+        return self.otherwise if label is None else label
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,12 +85,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--network",
         metavar="NAMESPACE.NAME",
-        help=f"the value of the label {NETWORK_LABEL} for namespaces that are not in the input (default: no label)",
+        help=f"the value of the label {NETWORK_LABEL} for namespaces that have none in the input (default: no label)",
     )
 
 
 def main(args: argparse.Namespace) -> int:
-    """Review standard input. The exit status: 0 all allowed, 1 something refused, 2 cannot be read, or has no Pod."""
+    """Review standard input. The exit status: 0 all allowed, 1 something refused, 2 nothing could be reviewed."""
     try:
         output, refused = review_text(sys.stdin.buffer.read(), network=args.network)
     except Unreadable as error:
@@ -93,7 +107,14 @@ def review_text(text: bytes, *, network: str | None) -> tuple[str, bool]:
     answers = [answer for document in documents if (answer := _answer(document, labels))]
     if not answers:
         raise Unreadable("found no Pod, no workload with a template of Pods, and no AdmissionReview in standard input")
-    return "".join(printed for printed, _ in answers), any(refused for _, refused in answers)
+    verdicts = {verdict for _, verdict in answers}
+    # Of namespaces that get their labels elsewhere: whoever checks manifests by this would take it for an approval.
+    if verdicts - {Verdict.NEVER_ASKED} == {Verdict.UNLABELLED}:
+        raise Unreadable(
+            f"reviewed nothing, as no Namespace in standard input that has Pods has the label {NETWORK_LABEL}: give "
+            "its value with --network if they get it elsewhere"
+        )
+    return "".join(printed for printed, _ in answers), Verdict.REFUSED in verdicts
 
 
 def _load(text: bytes) -> Sequence[Any]:
@@ -165,18 +186,18 @@ def _template(document: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _answer(document: dict[str, Any], labels: Labels) -> tuple[str, bool] | None:
-    """What to print for an object, and whether it is refused; None of what has no Pods.
+def _answer(document: dict[str, Any], labels: Labels) -> tuple[str, Verdict] | None:
+    """What to print for an object, and what became of it; None of what has no Pods.
 
     One of the wrong shape, as with a limit that is a number, the API server refuses by itself, and the others go on.
     """
     try:
         return _reviewed(document, labels)
     except InvalidReview as error:
-        return _lines(f"{_title(document)}: refused", [str(error)]), True
+        return _lines(f"{_title(document)}: refused", [str(error)]), Verdict.REFUSED
 
 
-def _reviewed(document: dict[str, Any], labels: Labels) -> tuple[str, bool] | None:
+def _reviewed(document: dict[str, Any], labels: Labels) -> tuple[str, Verdict] | None:
     """As `_answer`. Raises InvalidReview for an object of the wrong shape."""
     kind = document["kind"]
     if kind == "Namespace":
@@ -185,7 +206,8 @@ def _reviewed(document: dict[str, Any], labels: Labels) -> tuple[str, bool] | No
     if kind == KIND:
         question = asked(document)
         reviewed = respond(question, labels.policy(question.namespace))
-        return json.dumps(reviewed.response, indent=2) + "\n", reviewed.outcome is Outcome.REFUSED
+        verdict = Verdict.REFUSED if reviewed.outcome is Outcome.REFUSED else Verdict.ALLOWED
+        return json.dumps(reviewed.response, indent=2) + "\n", verdict
     if kind == "Pod":
         pod = pod_of(document, kind)
     elif template := _template(document):
@@ -194,13 +216,15 @@ def _reviewed(document: dict[str, Any], labels: Labels) -> tuple[str, bool] | No
         return None
     namespace, title = _namespace(document), _title(document)
     if reason := labels.skips(namespace):
-        return f"{title}: not reviewed, as {reason}\n", False
+        verdict = Verdict.NEVER_ASKED if namespace in NEVER_OPTED_IN else Verdict.UNLABELLED
+        return f"{title}: not reviewed, as {reason}\n", verdict
     decision = admission.review(pod, None, labels.policy(namespace))
     if not decision.allowed:
-        return _lines(f"{title}: refused", (problem.text for problem in decision.problems)), True
+        return _lines(f"{title}: refused", (problem.text for problem in decision.problems)), Verdict.REFUSED
     changes = [_change(operation) for operation in decision.patch if operation.get("value") != {}]
     warnings = [f"warning: {warning}" for warning in decision.warnings]
-    return _lines(f"{title}: allowed, {'with these changes' if changes else 'as it is'}", [*changes, *warnings]), False
+    title = f"{title}: allowed, {'with these changes' if changes else 'as it is'}"
+    return _lines(title, [*changes, *warnings]), Verdict.ALLOWED
 
 
 def _title(document: dict[str, Any]) -> str:

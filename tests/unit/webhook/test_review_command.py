@@ -22,6 +22,7 @@ metadata:
   name: shop
   labels: {ipvlan-bandwidth.io/network: kube-system.ipvlan}
 """
+UNLABELLED = "kind: Namespace\nmetadata: {name: shop}\n"
 CART = """
 apiVersion: v1
 kind: Pod
@@ -93,11 +94,28 @@ class TestPods:
         assert "Pod default/cart: allowed" in printed
 
     def test_a_namespace_that_did_not_opt_in_is_said_to_be_left_alone(self) -> None:
-        text = list_of(namespace("shop"), pod({INGRESS_ANNOTATION: "100m"}, namespace="shop"))
-        assert review_text(text.encode(), network="kube-system.ipvlan") == (
-            "Pod shop/cart: not reviewed, as namespace shop does not have the label ipvlan-bandwidth.io/network\n",
+        text = list_of(namespace("shop"), pod({INGRESS_ANNOTATION: "100m"}, namespace="shop"), pod())
+        assert review_text(text.encode(), network=None) == (
+            "Pod shop/cart: not reviewed, as namespace shop does not have the label ipvlan-bandwidth.io/network\n"
+            "Pod default/cart: allowed, as it is\n",
             False,
         )
+
+    def test_the_network_that_is_given_counts_for_a_namespace_without_the_label_too(self) -> None:
+        text = list_of(namespace("shop"), pod({INGRESS_ANNOTATION: "100m"}, namespace="shop"))
+        printed, refused = review_text(text.encode(), network="kube-system.ipvlan")
+        assert refused
+        assert printed.startswith("Pod shop/cart: refused\n")
+
+    def test_a_label_beside_the_pod_counts_more_than_the_network_that_is_given(self) -> None:
+        text = list_of(namespace("shop", "kube-system.ipvlan"), pod(namespace="shop"))
+        assert '"kube-system/ipvlan"' in said(text, network="kube-system.other")
+
+    @pytest.mark.parametrize("others", [[], [pod(namespace="kube-system")]], ids=["alone", "beside what never is"])
+    def test_where_all_is_left_alone_for_want_of_a_label_nothing_was_reviewed(self, others: list[Any]) -> None:
+        text = list_of(namespace("shop"), pod({INGRESS_ANNOTATION: "100m"}, namespace="shop"), *others)
+        with pytest.raises(Unreadable, match=r"reviewed nothing, .* has the label ipvlan-bandwidth.io/network: give"):
+            said(text)
 
     @pytest.mark.parametrize("name", ["kube-system", "ipvlan-bandwidth"])
     def test_namespaces_that_are_never_opted_in_are_left_alone_whatever_their_label(self, name: str) -> None:
@@ -293,6 +311,7 @@ class TestCommand:
             (CART, 0, ("Pod shop/cart: allowed", "")),
             (CART.replace("0.1G", "100m"), 1, ("Pod shop/cart: refused", "")),
             ("kind: Deployment", 2, ("", "webhook review: found no Pod, no workload with a template")),
+            (f"{UNLABELLED}---{CART}", 2, ("", "webhook review: reviewed nothing")),
             (CART.replace("0.1G", "100000000"), 1, ("Pod shop/cart: refused", "")),
         ],
     )
@@ -338,7 +357,7 @@ class TestCommand:
         ("arguments", "words"),
         [
             (["--help"], ["serve", "review", "COMMAND --help"]),
-            (["review", "--help"], ["--network", "exit status: 0", "or has no Pod", "< pod.yaml"]),
+            (["review", "--help"], ["--network", "exit status: 0", "has no Pod", "< pod.yaml"]),
             (["serve", "--help"], ["--port"]),
         ],
     )
