@@ -100,6 +100,7 @@ class Issuing:
             for watch in self._watches:
                 tasks.create_task(watch.run())
             tasks.create_task(self._keep())
+            tasks.create_task(self._notices.run())
 
     def _event(self, _kind: str, _item: dict[str, Any]) -> None:
         self._changed.set()
@@ -122,7 +123,7 @@ class Issuing:
                 self._ready(problem)
                 what = "cannot check certificate and caBundle" if held else "no trusted certificate yet"
                 logger.warning("%s, again in %.1f s: %s", what, delay, problem)
-                await self._tell()
+                self._tell()
                 await self._sleep(_FIRST_RETRY_S)
                 await self._wait(delay - _FIRST_RETRY_S)
                 delay = min(delay * 2, _LONGEST_RETRY_S)
@@ -131,7 +132,7 @@ class Issuing:
             self._metrics.trusts(authority_expires_s=held.authority.certificate.not_valid_after_utc.timestamp())
             self._ready("")
             too_often = bool(self._changes) and not self._budget.take()
-            await self._tell()
+            self._tell()
             await self._sleep(min(_PAUSE_S, self._settings.recheck_s) if too_often else _SETTLE_S)
             due = next_step(held, self._settings.lifetimes) - self._now()
             await self._wait(min(self._settings.recheck_s, max(due.total_seconds(), _FIRST_RETRY_S)))
@@ -150,10 +151,10 @@ class Issuing:
             )
         return problem
 
-    async def _tell(self) -> None:
+    def _tell(self) -> None:
         for change in self._changes:
             self._metrics.certificates_changed(change.kind.value)
-        await self._notices.post(self._changes)
+        self._notices.tell(self._changes)
 
     async def _wait(self, seconds: float) -> None:
         """Wait so long, or until one of the objects changes."""

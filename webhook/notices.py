@@ -4,6 +4,7 @@ Not on the Secret, whose description has no events, and not on the MutatingWebho
 to be in the namespace `default`: so the right to create events is one within the webhook's own namespace.
 """
 
+import asyncio
 import logging
 import secrets
 import time
@@ -19,6 +20,8 @@ from webhook.kubeapi import ApiError
 # Somebody who overwrites the caBundle for ever must not fill etcd: ten at once, then one a minute.
 BURST: Final = 10
 PERIOD_S: Final = 60.0
+# While the API server takes none.
+MOST_WAITING: Final = 50
 
 _EVENTS: Final = {
     Kind.MADE: ("Normal", "CertificatesMade"),
@@ -47,7 +50,10 @@ class EventApi(Protocol):
 
 
 class Notices:
-    """Posts what people should know; a change that cannot be posted, or is one too many, is in the log all the same."""
+    """Posts what people should know, by a task of its own: what an event is about has not to wait for it.
+
+    A change that cannot be posted, or is one too many, is in the log all the same.
+    """
 
     def __init__(
         self,
@@ -63,20 +69,31 @@ class Notices:
         self._deployment = deployment
         self._now = now
         self._budget = Budget(BURST, PERIOD_S, clock)
+        self._waiting: asyncio.Queue[Change] = asyncio.Queue(MOST_WAITING)
 
-    async def post(self, changes: Sequence[Change]) -> None:
-        """Post an event for each change that has one. Raises nothing for an API server that does not take it."""
-        told = [change for change in changes if change.kind in _EVENTS and self._budget.take()]
-        if not told:
-            return
-        try:
-            path = f"/apis/apps/v1/namespaces/{self._namespace}/deployments/{self._deployment}"
-            # `kubectl describe` finds events by the uid too.
-            uid = (await self._api.get(path))["metadata"]["uid"]
-            for change in told:
-                await self._api.create(f"/api/v1/namespaces/{self._namespace}/events", self._body(change, uid))
-        except ApiError as error:
-            logger.warning("cannot post an event: %s", error)
+    def tell(self, changes: Sequence[Change]) -> None:
+        """Have an event posted for each change that has one."""
+        for change in changes:
+            if change.kind in _EVENTS and self._budget.take():
+                try:
+                    self._waiting.put_nowait(change)
+                except asyncio.QueueFull:
+                    logger.warning("no event, as too many wait for the API server: %s", change.text)
+
+    async def run(self) -> None:
+        """Post what there is to tell, until cancelled."""
+        while True:
+            change = await self._waiting.get()
+            try:
+                await self._post(change)
+            except ApiError as error:
+                logger.warning("cannot post an event: %s", error)
+
+    async def _post(self, change: Change) -> None:
+        # `kubectl describe` finds events by the uid too.
+        path = f"/apis/apps/v1/namespaces/{self._namespace}/deployments/{self._deployment}"
+        uid = (await self._api.get(path))["metadata"]["uid"]
+        await self._api.create(f"/api/v1/namespaces/{self._namespace}/events", self._body(change, uid))
 
     def _body(self, change: Change, uid: str) -> dict[str, Any]:
         kind, reason = _EVENTS[change.kind]

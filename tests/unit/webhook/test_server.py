@@ -21,7 +21,7 @@ import pytest
 
 from certs.credentials import Lifetimes
 from tests.ports import free_ports
-from tests.unit.webhook.fake_api import CONFIGURATION, SECRET, FakeApi, namespace
+from tests.unit.webhook.fake_api import CONFIGURATION, EVENTS, SECRET, FakeApi, Json, namespace
 from tests.unit.webhook.running_server import GOOD, parsed, review, running, until
 from webhook import server
 
@@ -106,6 +106,28 @@ async def test_what_others_do_to_the_secret_or_the_bundle_is_mended_at_once_with
         scraped = (await server_.get("/metrics"))[1]
         assert 'ipvlan_bandwidth_certificate_changes_total{change="bundle_repaired"} 2.0' in scraped
         assert 'ipvlan_bandwidth_certificate_changes_total{change="restored"} 1.0' in scraped
+
+
+async def test_an_event_that_the_api_server_does_not_take_keeps_nothing_from_being_mended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    create, posting = api.create, asyncio.Event()
+
+    async def never(path: str, body: Json) -> Json:
+        if path == EVENTS:
+            posting.set()
+            await asyncio.Event().wait()
+        return await create(path, body)
+
+    monkeypatch.setattr(api, "create", never)
+    async with running(api, recheck_s=3600) as server_:
+        await server_.ready()
+        await until(posting.is_set)
+        client = api.objects[CONFIGURATION]["webhooks"][0]["clientConfig"]
+        bundle = client.pop("caBundle")
+        api.changed(CONFIGURATION)
+        await until(lambda: client.get("caBundle") == bundle)
 
 
 async def test_what_no_watch_tells_is_mended_at_the_next_look() -> None:
