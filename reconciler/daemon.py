@@ -17,7 +17,7 @@ from typing import Any
 from reconciler import pods
 from reconciler.controller import Controller
 from reconciler.events import Events
-from reconciler.http import Pages, listen
+from reconciler.http import listen
 from reconciler.kernel.monitor import Monitor
 from reconciler.kernel.netns import NETNS_FOLDER
 from reconciler.kernel.probe import probe
@@ -32,6 +32,7 @@ from reconciler.turn import take_turn
 from reconciler.watch_check import WatchCheck
 from webhook.bounded import BoundedServer
 from webhook.kubeapi import KubeApi
+from webhook.pages import Pages
 from webhook.reflector import Reflector
 from webhook.version import REVISION, VERSION
 
@@ -110,7 +111,7 @@ async def run(settings: Settings) -> None:
     # The turn ends with the process: the thread that works on the kernel may outlast this function.
     parts = _built(settings, await KubeApi.connect(user_agent="ipvlan-bandwidth-reconciler"))
     listener = Listener(parts.monitor, parts.controller)
-    pages = Pages(why_not_ready=parts.why_not_ready, before_scrape=parts.before_scrape, registry=parts.metrics.registry)
+    pages = Pages(parts.why_not_ready, parts.metrics.registry, parts.before_scrape)
     servers = await listen(pages.handle, settings.host, settings.port, settings.probe_port)
     log.info(
         "started",

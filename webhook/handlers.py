@@ -1,4 +1,4 @@
-"""The webhook's HTTP: `/mutate` for API servers, and `/healthz`, `/readyz`, `/metrics` on a port of their own.
+"""The webhook's HTTPS, which is `/mutate` for API servers, and whether it should be asked.
 
 Of an HTTP error people read the status alone, in `failed calling webhook`, but for 415 and 500, whose text is passed on
 (k8s.io/apimachinery, NewGenericServerResponse). So whatever becomes of a review that was read, it is answered by one;
@@ -17,11 +17,11 @@ from typing import Any
 from aiohttp import web
 
 from webhook.bodies import Bodies, NoReview
-from webhook.contract import quoted
 from webhook.kubeapi import ApiError
 from webhook.logs import Sparing
-from webhook.metrics import CONTENT_TYPE, Metrics
+from webhook.metrics import Metrics
 from webhook.namespaces import Namespaces
+from webhook.pages import another_method, elsewhere
 from webhook.policy import Policy
 from webhook.review import InvalidReview, Outcome, Reviewed, asked, parsed, respond, undecided
 
@@ -74,9 +74,9 @@ class Admission:
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """The HTTPS side."""
         if request.path != "/mutate":
-            return _elsewhere(request, "/mutate")
+            return elsewhere(request, "/mutate")
         if request.method != "POST":
-            return _another_method("POST")
+            return another_method("POST")
         response = await self._mutate(request)
         if self._readiness.draining:
             # API servers keep connections open: this sends them to another replica before this one is gone.
@@ -149,39 +149,5 @@ class Admission:
         )
 
 
-class Health:
-    """The plain HTTP side, for kubelet and Prometheus."""
-
-    def __init__(self, readiness: Readiness, metrics: Metrics) -> None:
-        self._readiness = readiness
-        self._metrics = metrics
-        self._pages = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._scrape}
-
-    async def handle(self, request: web.BaseRequest) -> web.Response:
-        """All of its pages."""
-        page = self._pages.get(request.path)
-        if page is None:
-            return _elsewhere(request, ", ".join(self._pages))
-        return page() if request.method in {"GET", "HEAD"} else _another_method("GET, HEAD")
-
-    def _healthz(self) -> web.Response:
-        return web.Response(text="ok\n")
-
-    def _readyz(self) -> web.Response:
-        problem = self._readiness.problem
-        return web.Response(status=503 if problem else 200, text=f"{problem or 'ok'}\n")
-
-    def _scrape(self) -> web.Response:
-        return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
-
-
 def _json(review: dict[str, Any]) -> web.Response:
     return web.Response(body=json.dumps(review).encode(), content_type="application/json")
-
-
-def _elsewhere(request: web.BaseRequest, pages: str) -> web.Response:
-    return web.Response(status=404, text=f"ipvlan-bandwidth: there is no {quoted(request.path)} here, only {pages}\n")
-
-
-def _another_method(methods: str) -> web.Response:
-    return web.Response(status=405, text=f"ipvlan-bandwidth: only {methods}\n", headers={"Allow": methods})

@@ -3,12 +3,9 @@
 import math
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from webhook.version import REVISION, VERSION
-
-CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 # An admission takes well under a millisecond, or else it waits for a GET of the Namespace.
 _BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -18,56 +15,56 @@ class Metrics:
     """The webhook's counters and gauges."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         Gauge(
-            "ipvlan_bandwidth_build_info", "1 for what runs.", ["version", "revision"], registry=self._registry
+            "ipvlan_bandwidth_build_info", "1 for what runs.", ["version", "revision"], registry=self.registry
         ).labels(VERSION, REVISION).set(1)
         self._admissions = Counter(
             "ipvlan_bandwidth_admissions",
             "Admission requests by operation, outcome (allowed, mutated, refused, error) and reason. A Pod refused "
             "for several reasons counts under each.",
             ["operation", "outcome", "reason"],
-            registry=self._registry,
+            registry=self.registry,
         )
         self._seconds = Histogram(
             "ipvlan_bandwidth_admission_duration_seconds",
             "Time from a whole admission request to its answer.",
             buckets=_BUCKETS_S,
-            registry=self._registry,
+            registry=self.registry,
         )
         self._expiry = Gauge(
             "ipvlan_bandwidth_certificate_expiry_timestamp_seconds",
             "When the certificate that is served expires, in seconds since 1970.",
-            registry=self._registry,
+            registry=self.registry,
         )
         self._authority_expiry = Gauge(
             "ipvlan_bandwidth_ca_expiry_timestamp_seconds",
             "When the CA that signs expires, in seconds since 1970; NaN where others issue the certificate.",
-            registry=self._registry,
+            registry=self.registry,
         )
         for unknown in (self._expiry, self._authority_expiry):
             unknown.set(math.nan)  # 0 would be a certificate that has expired
         self._loads = Counter(
             "ipvlan_bandwidth_certificate_loads",
             "How often this replica began to serve with another certificate.",
-            registry=self._registry,
+            registry=self.registry,
         )
         self._changes = Counter(
             "ipvlan_bandwidth_certificate_changes",
             "What this replica did to the certificates that all replicas share, and to the caBundle, by change.",
             ["change"],
-            registry=self._registry,
+            registry=self.registry,
         )
         self.watch_restarts = Counter(
             "ipvlan_bandwidth_namespace_watch_restarts",
             "Times that the watch on Namespaces was started again, also after nothing happened for long.",
-            registry=self._registry,
+            registry=self.registry,
         )
         self.watch_connected = Gauge(
             "ipvlan_bandwidth_watch_connected",
             "1 while the API server tells of Namespaces.",
-            registry=self._registry,
+            registry=self.registry,
         )
 
     def admitted(self, operation: str, outcome: str, reasons: tuple[str, ...], seconds: float) -> None:
@@ -92,7 +89,3 @@ class Metrics:
     def certificates_changed(self, change: str) -> None:
         """Count one change that this replica made to what all share."""
         self._changes.labels(change).inc()
-
-    def render(self) -> bytes:
-        """All of it, in Prometheus' text format."""
-        return generate_latest(self._registry)

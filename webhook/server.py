@@ -17,13 +17,14 @@ from typing import Final
 from webhook.bounded import PLAIN_HTTP, BoundedServer
 from webhook.endpoint import ConfigurationError
 from webhook.given import Given
-from webhook.handlers import Admission, Health, Readiness
+from webhook.handlers import Admission, Readiness
 from webhook.issuing import Api, Issuing
 from webhook.kubeapi import KubeApi
 from webhook.listener import Listener
 from webhook.logs import configure_logging
 from webhook.metrics import Metrics
 from webhook.namespaces import Namespaces
+from webhook.pages import Pages
 from webhook.settings import Settings, settings_of
 from webhook.version import REVISION, VERSION
 
@@ -80,7 +81,8 @@ async def serve(
     metrics.watch_connected.set_function(lambda: namespaces.connected)
     readiness = Readiness((_NAMESPACES, _CERTIFICATE))
     admission = BoundedServer(Admission(namespaces, metrics, readiness).handle)
-    health = BoundedServer(Health(readiness, metrics).handle, bounds=HEALTH_BOUNDS)
+    pages = Pages(lambda: readiness.problem, metrics.registry)
+    health = BoundedServer(pages.handle, bounds=HEALTH_BOUNDS)
     try:
         await health.listen(settings.listen, settings.health_port)
         async with asyncio.TaskGroup() as tasks:

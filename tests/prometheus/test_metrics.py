@@ -30,7 +30,7 @@ def with_all_series(registry: CollectorRegistry) -> bytes:
 
 
 def test_the_webhooks_are_as_they_should_be() -> None:
-    assert promtool("check", "metrics", given=with_all_series(webhook.metrics.Metrics()._registry)) == (0, "")
+    assert promtool("check", "metrics", given=with_all_series(webhook.metrics.Metrics().registry)) == (0, "")
 
 
 def test_the_reconcilers_are_as_they_should_be_but_for_the_unit_of_a_limit() -> None:

@@ -193,7 +193,7 @@ def test_the_reference_has_every_metric() -> None:
     for line in (line for line in section.splitlines() if line.startswith("| `ipvlan_")):
         first, *further = re.findall(r"`(\w+)`", line.split("|")[1])
         named |= {first, *(re.sub(r"_[a-z]+_total$", "", first) + name for name in further)}
-    ours = [reconciler.metrics.Metrics().registry, webhook.metrics.Metrics()._registry]
+    ours = [reconciler.metrics.Metrics().registry, webhook.metrics.Metrics().registry]
     assert named == {name for registry in ours for name in families(registry)}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 
 import reconciler.metrics
 import webhook.metrics
@@ -46,7 +46,7 @@ def samples(registry: CollectorRegistry) -> Iterator[tuple[str, tuple[str, ...]]
 
 def programs() -> dict[str, dict[str, set[str]]]:
     """The metrics of each, with their own labels."""
-    registries = {"reconciler": reconciler.metrics.Metrics().registry, "webhook": webhook.metrics.Metrics()._registry}
+    registries = {"reconciler": reconciler.metrics.Metrics().registry, "webhook": webhook.metrics.Metrics().registry}
     return {program: {name: set(labels) for name, labels in samples(each)} for program, each in registries.items()}
 
 
@@ -125,7 +125,8 @@ def test_a_replica_that_is_not_ready_is_as_good_as_none() -> None:
     expression = rule_of("IpvlanBandwidthWebhookAway")["expr"]
     (series,) = _SERIES.findall(expression)
     assert expression == f"absent({series[0]} > time())"
-    (line,) = [line for line in webhook.metrics.Metrics().render().decode().splitlines() if line.startswith(series[0])]
+    lines = generate_latest(webhook.metrics.Metrics().registry).decode().splitlines()
+    (line,) = [line for line in lines if line.startswith(series[0])]
     assert line.split()[1] == "NaN"
 
 

@@ -8,11 +8,11 @@ from aiohttp.test_utils import RawTestServer, TestClient
 from prometheus_client import generate_latest
 
 from reconciler.bypass import Traffic
-from reconciler.http import Pages
 from reconciler.metrics import Metrics
 from reconciler.pods import PodView
 from reconciler.shaping import DirectionCounters, PodCounters
 from webhook.contract import Direction
+from webhook.pages import Pages
 
 COUNTED = PodCounters(
     "u1",
@@ -48,12 +48,7 @@ def node():
 
 @pytest.fixture
 async def client(node):
-    pages = Pages(
-        why_not_ready=lambda: node.reason,
-        before_scrape=node.scrape,
-        registry=node.metrics.registry,
-        monotonic=lambda: node.now_s,
-    )
+    pages = Pages(lambda: node.reason, node.metrics.registry, node.scrape, monotonic=lambda: node.now_s)
     async with TestClient(RawTestServer(pages.handle)) as client:
         yield client
 

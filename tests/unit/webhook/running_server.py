@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
+from unittest.mock import patch
 
 import aiohttp
 
 from tests.ports import free_ports
 from tests.unit.webhook.fake_api import CONFIGURATION, FakeApi, Json
+from webhook import pages
 from webhook.server import serve
 from webhook.settings import Settings, add_arguments, settings_of
 
@@ -146,8 +148,10 @@ async def running(api: FakeApi, *, drains: bool = False, **changes: Any) -> Asyn
         await (drained.wait() if drains else asyncio.sleep(seconds))
 
     task = asyncio.create_task(serve(settings, api, stop, sleep))
-    async with aiohttp.ClientSession() as session:
-        yield Running(api, settings, stop, task, session, drained)
+    # What is scraped is as it is now.
+    with patch.object(pages, "MADE_AGAIN_S", 0.0):
+        async with aiohttp.ClientSession() as session:
+            yield Running(api, settings, stop, task, session, drained)
     stop.set()
     drained.set()
     await task

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import AsyncIterator
 
 import pytest
+from prometheus_client import generate_latest
 
 from tests.unit.webhook.fake_api import FakeApi, namespace
 from tests.unit.webhook.running_server import GOOD, REFUSED, Running, review, running
@@ -178,7 +179,7 @@ def test_of_requests_that_are_wrong_some_are_in_the_log_with_the_number_of_the_o
     assert not any("suppressed" in vars(each) for each in first)
     assert vars(last)["suppressed"] == 100 - LINES_AT_ONCE
     assert vars(other)["error"] == "no Namespace"
-    assert b'outcome="error",reason="400"} 110.0' in metrics.render()
+    assert b'outcome="error",reason="400"} 110.0' in generate_latest(metrics.registry)
 
 
 async def test_tls_older_than_1_2_is_refused(up: Running) -> None:

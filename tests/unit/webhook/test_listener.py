@@ -15,6 +15,7 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from prometheus_client import generate_latest
 
 from certs.authority import KeyPair, issue, make_authority, pem_of
 from tests.ports import free_port
@@ -124,7 +125,7 @@ async def test_the_same_certificate_again_is_loaded_once_and_told_in_metrics() -
         made = pair()
         for _ in range(3):
             await here.use(made)
-        scraped = here.metrics.render().decode()
+        scraped = generate_latest(here.metrics.registry).decode()
         assert "ipvlan_bandwidth_certificate_loads_total 1.0" in scraped
         (told,) = re.findall(r"^ipvlan_bandwidth_certificate_expiry_timestamp_seconds (.*)$", scraped, re.MULTILINE)
         assert float(told) == made.certificate.not_valid_after_utc.timestamp()

@@ -32,5 +32,5 @@ def test_a_program_prints_its_version_and_in_an_image_the_commit_of_that(program
 
 def test_both_have_their_version_in_a_metric() -> None:
     sample = f'ipvlan_bandwidth_build_info{{revision="unknown",version="{VERSION}"}} 1.0'
-    for text in (generate_latest(reconciler.metrics.Metrics().registry), webhook.metrics.Metrics().render()):
-        assert sample in text.decode().splitlines()
+    for metrics in (reconciler.metrics.Metrics(), webhook.metrics.Metrics()):
+        assert sample in generate_latest(metrics.registry).decode().splitlines()
