@@ -7,11 +7,13 @@ import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiohttp import web
 
 from tests.ports import free_port
+from webhook import bounded
 from webhook.bounded import LONGEST_LINE_BYTES, MOST_HEAD_BYTES, MOST_HEADERS, BoundedServer
 from webhook.logs import LINE_EVERY_S, LINES_AT_ONCE
 
@@ -174,6 +176,24 @@ async def test_a_head_that_comes_in_pieces_is_bounded_too(port: int, before: byt
         writer.write(header(number, LONGEST_LINE_BYTES))
     async with asyncio.timeout(5):
         assert b" 400 " in await reader.readline()
+    writer.close()
+
+
+async def test_without_tls_no_more_is_read_at_once_than_a_head_may_have(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    feed = bounded._Parser.feed_data
+
+    def fed(parser: bounded._Parser, data: bytes) -> Any:
+        sizes.append(len(data))
+        return feed(parser, data)
+
+    monkeypatch.setattr(bounded._Parser, "feed_data", fed)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(REQUEST + b"Host: w\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000)
+    assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+    assert max(sizes) <= MOST_HEAD_BYTES
     writer.close()
 
 
