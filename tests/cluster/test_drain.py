@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 from tests.cluster.control_plane import ALONE
-from tests.cluster.drain import DRAIN_S
 from tests.cluster.losses import nothing_lost
 
 
@@ -19,7 +18,5 @@ def test_no_admission_fails_while_both_replicas_are_replaced_under_50_creations_
     )
     assert ran.returncode == 0, ran.stderr
     result = json.loads(ran.stdout)
-    # A machine that takes so long leaves nothing of the drain for the API server to hear that the endpoint is gone.
-    assert result["slowest leave s"] < DRAIN_S - 0.5, result
     nothing_lost(result["failures"])
     assert result["admitted"] > 300

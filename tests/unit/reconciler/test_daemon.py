@@ -13,7 +13,6 @@ import pytest
 from reconciler import daemon
 from reconciler.controller import Controller
 from reconciler.daemon import Settings
-from reconciler.http import MADE_AGAIN_S
 from reconciler.kernel.monitor import Changes
 from reconciler.kernel_work import HANGS_S
 from reconciler.pods import PodView
@@ -24,6 +23,7 @@ from tests.unit.nri.runtime_socket import PATIENCE_SECONDS, Runtime
 from tests.unit.reconciler.controller_bench import Kernel, sandbox
 from tests.unit.webhook.running_server import until
 from webhook.kubeapi import ApiError
+from webhook.pages import MADE_AGAIN_S
 
 FORBIDDEN = ApiError(403, "Forbidden", "pods is forbidden")
 NOTICE = Notice(Reason.STARTED, "a last word")
