@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from reconciler.kernel.buckets import Counters
+from reconciler.kernel.buckets import Counters, is_rate
 from reconciler.kernel.program import Program
 from reconciler.model import LimitEntry, class_id
 from reconciler.slots import Assignment, SlotTable, Tenant
-from webhook.contract import MAXIMUM_BITS_PER_SECOND, MINIMUM_BITS_PER_SECOND, Direction, Limits, Quantity
+from webhook.contract import Direction, Limits, Quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,7 @@ class PodCounters:
 
 def in_force(rates: Mapping[Direction, int]) -> Limits:
     """Of what the limits map holds, in bits per second: what can be no rate, as somebody else wrote it, is no limit."""
-    possible = {
-        direction: Quantity(rate)
-        for direction, rate in rates.items()
-        if MINIMUM_BITS_PER_SECOND <= rate <= MAXIMUM_BITS_PER_SECOND
-    }
-    return Limits.of(possible)
+    return Limits.of({direction: Quantity(rate) for direction, rate in rates.items() if is_rate(rate)})
 
 
 def limits_of(program: Program, slot: int) -> dict[Direction, LimitEntry]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from reconciler.model import LimitEntry
+from webhook.contract import MAXIMUM_BITS_PER_SECOND, MINIMUM_BITS_PER_SECOND
 
 _LIMIT: Final = struct.Struct("=QQQQQQQIIII40s")
 _COUNTERS: Final = struct.Struct("=QQQQQ")
@@ -94,6 +95,11 @@ def timing(bits_per_second: int) -> Timing:
     )
 
 
+def is_rate(bits_per_second: int) -> bool:
+    """Whether a limit may be so: what somebody else wrote into a map may be no rate at all, such as 0."""
+    return MINIMUM_BITS_PER_SECOND <= bits_per_second <= MAXIMUM_BITS_PER_SECOND
+
+
 def encode_limit(entry: LimitEntry) -> bytes:
     """An entry of the limits map."""
     figures = timing(entry.bits_per_second)
@@ -130,8 +136,11 @@ def queue_ns(value: bytes, bits_per_second: int, now_ns: int) -> int:
     """How long a packet of a bulk flow would wait that came now, by an entry of the state map and the limit.
 
     As the shaper decides when it comes (`change_rate`): a long queue of a lower limit counts for as long as it takes
-    now, and of a timeline that another limit took far ahead, which may be minutes, nothing is left.
+    now, and of a timeline that another limit took far ahead, which may be minutes, nothing is left. What is no rate
+    tells of no wait.
     """
+    if not is_rate(bits_per_second):
+        return 0
     (free_at_ns,), (rate,) = _WORD.unpack_from(value, _NEXT_OFFSET), _WORD.unpack_from(value, _RATE_OFFSET)
     wait_ns, cap_ns = max(0, int(free_at_ns) - now_ns), timing(bits_per_second).cap_ns
     if rate == bits_per_second or wait_ns <= cap_ns:

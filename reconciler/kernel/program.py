@@ -26,7 +26,6 @@ from reconciler.kernel.bpf import Bpf
 from reconciler.kernel.compile import HEADERS_PREFIX, MAPS, PLAIN_WRITE, source
 from reconciler.kernel.errors import KernelLacksError, ShapingError
 from reconciler.model import FILTER_NAME_PREFIX, LimitEntry
-from webhook.contract import MAXIMUM_BITS_PER_SECOND, MINIMUM_BITS_PER_SECOND
 
 _LOG: Final = logging.getLogger(__name__)
 COMPILE_TIMEOUT_SECONDS: Final = 120
@@ -176,8 +175,7 @@ def _entries(slots: int) -> int:
 
 def _is_exact(entry: LimitEntry, value: bytes) -> bool:
     """Whether an entry is what we would write for its rate. Another's bytes may hold a rate that is none."""
-    in_bounds = MINIMUM_BITS_PER_SECOND <= entry.bits_per_second <= MAXIMUM_BITS_PER_SECOND
-    return in_bounds and buckets.encode_limit(entry) == value
+    return buckets.is_rate(entry.bits_per_second) and buckets.encode_limit(entry) == value
 
 
 def _function_name(slots: int) -> str:

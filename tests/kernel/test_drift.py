@@ -21,6 +21,7 @@ from webhook.contract import Direction
 SECOND = 5.0 if "EMULATED" in os.environ else 1.0
 BOTH = {"ingress": "100M", "egress": "100M"}
 FASTER = buckets.encode_limit(LimitEntry(10**12, 99, "somebody", 1))
+NO_RATE = bytes(8) + FASTER[8:]
 
 
 def state(pod: Pod) -> set[str]:
@@ -108,7 +109,9 @@ def test_eth0_renamed_and_back_stays_limited(node: Node, limited: Pod) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [buckets.EMPTY_LIMIT, b"\1" * buckets.LIMIT_BYTES, FASTER], ids=["emptied", "garbage", "another rate"]
+    "value",
+    [buckets.EMPTY_LIMIT, b"\1" * buckets.LIMIT_BYTES, FASTER, NO_RATE],
+    ids=["emptied", "garbage", "another rate", "no rate"],
 )
 def test_limits_that_somebody_wrote_into_the_map_are_written_back_within_two_seconds(
     shaper: Shaper, node: Node, limited: Pod, value: bytes

@@ -1,8 +1,10 @@
 """The maps' entries: exact at every rate, and read back as written."""
 
+import sys
 from fractions import Fraction
 from math import log
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,3 +89,11 @@ def test_a_packet_takes_two_milliseconds_at_most_or_is_two_full_packets(rate: in
     size = gso_max_bytes(rate)
     assert 2 * 1514 <= size <= GSO_DEFAULT_BYTES
     assert size == 2 * 1514 or size * 8 / rate <= 0.002
+
+
+@pytest.mark.parametrize("rate", [0, 999, 10**15 + 1, (1 << 64) - 1])
+def test_what_somebody_wrote_into_the_map_that_is_no_rate_tells_of_no_wait(rate: int) -> None:
+    """A rate of 0 kept a restarted reconciler from taking over what it found, for ever."""
+    value = (2 * 10**9).to_bytes(8, sys.byteorder) * (buckets.STATE_BYTES // 8)
+    assert buckets.queue_ns(value, rate, 10**9) == 0
+    assert buckets.queue_ns(value, 2 * 10**9, 10**9) == 10**9
