@@ -8,13 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import Final
+
+UNHEARD_CALLS: Final = 4
+"""The first call that counts where the runtime tells of no Pods; the next, after five minutes, finds who is missing."""
 
 
 @dataclass(slots=True)
 class RollCall:
     """The uids of Pods. Those are missing that two calls in a row found absent: a hook may be on its way at one."""
 
-    _begun: bool = False
+    _waits: int = UNHEARD_CALLS
+    """So many calls are still without effect, as the runtime may be about to tell of all."""
     _named: set[str] = field(default_factory=set)
     """Also those that have ended since, which the API server may not have told while it is away."""
     _absent: AbstractSet[str] = frozenset()
@@ -25,14 +30,15 @@ class RollCall:
         self._named.add(uid)
 
     def replayed(self, uids: Iterable[str]) -> None:
-        """The runtime tells of all. Until it has, nobody is missing: that is the node's trouble."""
+        """The runtime tells of all. Until it has, nobody is missing for a while: that is the node's trouble."""
         self._named.update(uids)
-        self._begun = True
+        self._waits = 0
 
     def call(self, running: AbstractSet[str], *, known: AbstractSet[str], there: AbstractSet[str]) -> None:
         """Of those that run, who is absent? `known`: to the API server. `there`: there is something of theirs."""
         self._named &= known | there
-        self._missing, self._absent = self._absent, running - self._named - there if self._begun else frozenset()
+        self._waits = max(0, self._waits - 1)
+        self._missing, self._absent = self._absent, frozenset() if self._waits else running - self._named - there
 
     @property
     def missing(self) -> AbstractSet[str]:

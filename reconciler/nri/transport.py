@@ -35,6 +35,12 @@ _REPLAY_AWAITED: Final = (
     "it has taken the plugin, but not told of its Pods yet; a container that is being stopped can hold that up for its "
     "whole grace period (containerd#14083)"
 )
+_CUT_SHORT: Final = (
+    "it took the plugin and closed the connection before it told of its Pods; its log says why ('failed to "
+    "synchronize': of a list that it cannot split, as of containers with megabytes of environment)"
+)
+_CHANCE: Final = 1
+"""So often in a row that may be as a runtime is stopped, and tells of nothing that lasts."""
 
 
 class Handler(Protocol):
@@ -127,7 +133,10 @@ class NriPlugin:
         """`sleep` and `fraction` (0 to 1) make the wait between connections."""
         self.connected = False
         self.registered = False
-        """Whether the runtime has taken the plugin; until it is connected too, the runtime has not told of its Pods."""
+        """Whether the runtime has taken the plugin; until it is connected too, the runtime has not told of its Pods.
+
+        Not while it is one that keeps closing the connection in between: it is not waited for.
+        """
         self.trouble = "it has not been tried yet: first the shaper's program is loaded"
         """Why it is not connected, as far as a try has shown."""
         self._handler = handler
@@ -140,6 +149,8 @@ class NriPlugin:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._latest: dict[str, _Handling] = {}
         self._replay: _Handling | None = None
+        self._taken = False
+        self._cut_short = 0
 
     async def run(self, *, after: Callable[[], Awaitable[None]] | None = None) -> None:
         """Serve the runtime until cancelled, then close the connection and cancel what the handler still does.
@@ -169,7 +180,7 @@ class NriPlugin:
 
     async def _connect_and_serve(self) -> str:
         """Serves one connection. Returns why it ended, in words."""
-        plugin = Plugin(self._name, self._index, Hook)
+        plugin, self._taken = Plugin(self._name, self._index, Hook), False
         try:
             reader, writer = await asyncio.open_unix_connection(self._socket_path)
         except FileNotFoundError:
@@ -187,14 +198,19 @@ class NriPlugin:
         except TimeoutError:
             return f"not registered within {self._timing.register_within_seconds:g} s"
         except OSError as error:
-            return f"connection lost: {error.strerror or error}"
+            ended = f"connection lost: {error.strerror or error}"
         except (ProtocolError, _RefusedError) as error:
             return str(error)
+        else:
+            ended = "the runtime closed the connection"
         finally:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
-        return "the runtime closed the connection"
+        if self.connected or not self._taken:
+            return ended
+        self._cut_short += 1
+        return _CUT_SHORT
 
     async def _serve(self, reader: asyncio.StreamReader, connection: _Connection) -> None:
         connection.plugin.register()
@@ -215,8 +231,9 @@ class NriPlugin:
                 raise _RefusedError(f"the runtime refuses the plugin: {message} (code {code})")
             case Configured(configure):
                 logger.info("NRI: %s %s", configure.runtime_name, configure.runtime_version)
-                self.registered = connection.keep()
-                self.trouble = _REPLAY_AWAITED
+                self._taken = connection.keep()
+                self.registered = self._taken and self._cut_short <= _CHANCE
+                self.trouble = _REPLAY_AWAITED if self._cut_short <= _CHANCE else _CUT_SHORT
             case Registered():
                 logger.debug("NRI: registered as %s-%s", self._index, self._name)
             case _:
@@ -270,7 +287,8 @@ class NriPlugin:
         connection.plugin.accept(event.stream)
         connection.send()
         if isinstance(event, Synchronized) and connection.keep():
-            self.connected = True
+            self.connected = self.registered = True
+            self._cut_short = 0
 
 
 async def _decoded(event: Synchronized) -> list[PodSandbox]:

@@ -136,6 +136,34 @@ async def test_a_replay_that_a_stopping_container_holds_up_is_waited_for_and_who
         await until(lambda: not plugin.registered and not plugin.connected)
 
 
+async def test_a_runtime_that_takes_the_plugin_and_tells_of_no_pods_is_not_taken_for_one_that_is_held_up(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    """NRI splits a list that is too large for one message, but not below eight objects: then it closes."""
+    cut_short = "it took the plugin and closed the connection before it told of its Pods"
+    plugin = NriPlugin(Recorder(), socket_path=runtime.path, sleep=Waits().sleep)
+    async with running(plugin):
+        said = []
+        for _ in range(3):
+            connection = await runtime.accept()
+            await connection.call("Configure", configure_request())
+            said.append((plugin.registered, plugin.trouble))
+            await connection.call("Synchronize", synchronize_request(POD, more=True))
+            connection.writer.close()
+            await connection.writer.wait_closed()
+            await until(lambda: not plugin.registered and plugin.trouble.startswith(cut_short))
+        first, second, third = said
+        assert first == second
+        assert first[0]
+        assert "a container that is being stopped" in first[1]
+        assert not third[0], "nobody waits for it"
+        assert third[1].startswith(cut_short)
+        assert "megabytes of environment" in third[1]
+        assert caplog.text.count("connecting again") == 1
+        await (await runtime.accept()).start()
+        assert (plugin.registered, plugin.connected) == (True, True)
+
+
 async def test_it_connects_when_what_is_to_be_done_first_is_done(runtime: Runtime) -> None:
     done = asyncio.Event()
     plugin = NriPlugin(Recorder(), socket_path=runtime.path)

@@ -69,10 +69,25 @@ async def test_nobody_is_missed_while_the_runtime_has_told_of_no_pods():
     await bench.controller.prepare()
     bench.on_pods([api_pod(ingress="100M", status=STARTED)])
     await calls(bench, 3)
-    assert bench.told.notices == []
     await bench.controller.on_synchronize([])
-    await calls(bench, 2)
+    await calls(bench, 1)
+    assert bench.told.notices == []
+    await calls(bench, 1)
     assert bench.told.notices == [FAILED]
+    run.cancel()
+
+
+async def test_a_runtime_that_never_tells_of_its_pods_keeps_nobody_from_being_missed_for_more_than_five_minutes():
+    bench = Bench()
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.prepare()
+    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
+    before = 300 / ROLL_CALL_S - 1
+    await calls(bench, int(before))
+    assert bench.told.notices == []
+    await calls(bench, 1)
+    assert bench.told.notices == [FAILED]
+    assert bench.controller.wanted() == Wanted(1, 0, 0, 1)
     run.cancel()
 
 
