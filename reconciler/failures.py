@@ -20,8 +20,8 @@ _NO_NETNS = (
 )
 _NOT_NAMED = (
     "the container runtime has not told the reconciler of it: it may be out of reach (the Node's events tell: "
-    "RuntimeUnreachable), or its list may have left this Pod out; if so, delete the reconciler's Pod of this node, which "
-    "has the list made anew, and if that does not help, create this Pod anew"
+    "RuntimeUnreachable), or its list may have left this Pod out; if so, delete the reconciler's Pod of this node, as "
+    "that has the list made anew, and if it does not help, create this Pod anew"
 )
 
 
