@@ -114,6 +114,7 @@ class Controller:
             work=self._work,
             forget=self.forget,
             look_at=self.look_at,
+            tell_again=self._tell_again,
             sleep=sleep,
         )
 
@@ -305,6 +306,10 @@ class Controller:
     def _tell_node_and_pods(self, notice: Notice) -> None:
         self._events.tell_node(notice)
         self._look_at_all()  # each is told what comes of it for itself
+
+    def _tell_again(self) -> None:
+        self._loading.tell_again()
+        self._failures.tell_again()
 
     async def _release(self, sandbox: Sandbox) -> None:
         if self._loading.done:

@@ -46,9 +46,14 @@ class Failures:
         """Tell a Pod that it is not limited, once for each reason; gives how often it failed before."""
         count, is_news = self._known.failed(sandbox, why)
         if is_news:
-            notice = Notice(Reason.FAILED, f"this Pod is not limited as asked: {why}")
-            self._events.tell(self._known.view(sandbox), notice)
+            self._events.tell(self._known.view(sandbox), _notice(why))
         return count
+
+    def tell_again(self) -> None:
+        """Tell what still stands of what was told."""
+        for sandbox, notices, why in self._known.standing():
+            for notice in (*notices, *([_notice(why)] if why else [])):
+                self._events.tell(self._known.view(sandbox), notice)
 
     def tell_lost(self, uid: str, trouble: str | None) -> None:
         """Tell a Pod that asks for a limit, and whose netns nobody names; `trouble`: no Pod can be limited at all."""
@@ -71,3 +76,7 @@ class Failures:
         await self._sleep(delay_s)
         self._retrying.discard(sandbox.key)
         self._look_at(sandbox.pod.uid)
+
+
+def _notice(why: str) -> Notice:
+    return Notice(Reason.FAILED, f"this Pod is not limited as asked: {why}")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from reconciler.intent import Intent, intent
 from reconciler.latecomers import Latecomers
 from reconciler.pods import PodView
-from reconciler.report import NOTHING, Applied
+from reconciler.report import NOTHING, Applied, Notice
 from reconciler.roll_call import RollCall
 from reconciler.sandboxes import Key, Sandbox, Sandboxes
 from webhook.contract import Limits
@@ -290,6 +290,12 @@ class Known:
         self._applied[sandbox.key] = after
         # An interface may be gone for a moment only: the last good limits are those that were wanted last.
         self._last_good[sandbox.pod.uid] = wanted
+
+    def standing(self) -> Iterator[tuple[Sandbox, tuple[Notice, ...], str]]:
+        """What stands of what Pods were told: notices, and why one is not limited as asked, if it is not."""
+        there = [each for each in self.sandboxes if self._may_be_there(each) and not self.view(each).ended]
+        for sandbox in (*there, *self.lost()):
+            yield sandbox, self.applied(sandbox).notices, self._failures.get(sandbox.key, (0, ""))[1]
 
     def forget(self, sandbox: Sandbox) -> None:
         """A sandbox was let go."""

@@ -74,6 +74,11 @@ class Loading:
         self._loaded.set_result(shaper)
         self._tried.set()
 
+    def tell_again(self) -> None:
+        """Tell the node what is in the way, if it still is."""
+        if self.trouble is not None:
+            self._tell_node(_cannot_start(self.trouble))
+
     async def prepare(self, call: Callable[[], None]) -> None:
         """Try, once, what takes long of a start and needs no sandboxes."""
         await self._try(self._work.load(call))
@@ -98,7 +103,7 @@ class Loading:
                 log.exception("a defect: cannot start shaping on this node")
             if self.trouble != str(error):
                 self.trouble = str(error)
-                self._tell_node(Notice(Reason.CANNOT_START, f"no Pod of this node can be limited: {error}"))
+                self._tell_node(_cannot_start(self.trouble))
             self._tried.set()
             self._errors.labels(kind=type(error).__name__).inc()
             return None
@@ -118,3 +123,7 @@ class Loading:
             in_force = in_map.get(key) if limits is None else limits
             found[key] = Found(in_map.get(key, in_force or Limits()), in_force)
         return shaper, found
+
+
+def _cannot_start(why: str) -> Notice:
+    return Notice(Reason.CANNOT_START, f"no Pod of this node can be limited: {why}")

@@ -12,7 +12,7 @@ AWAY = "Pods that start before it is run without their limits"
 
 
 class RuntimeCheck:
-    """Looks at the connection now and then; tells once when it is gone for long, and once when it is back."""
+    """Looks at the connection now and then; tells when it is gone for long, and once when it is back."""
 
     def __init__(
         self,

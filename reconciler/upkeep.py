@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -17,6 +18,8 @@ AUDIT_S = 1.5
 COLLECT_S = 30.0
 ROLL_CALL_S = 60.0
 """Who is missing is told after one to two of these: by then the API server has heard of a Pod that has ended."""
+TELL_AGAIN_CALLS = 50
+"""At one call in so many what still stands is told again: the API server forgets events after an hour (--event-ttl)."""
 COUNTED_AT_ONCE = 32
 COUNTED_WITHIN_S = 5.0
 """Half of the time that Prometheus waits for a scrape."""
@@ -27,7 +30,7 @@ log = logging.getLogger(__name__)
 class Upkeep:
     """Works on what the controller holds.
 
-    `forget` lets go of a sandbox by its id, `look_at` has a Pod looked at.
+    `forget` lets go of a sandbox by its id, `look_at` has a Pod looked at, `tell_again` tells what still stands.
     """
 
     def __init__(
@@ -38,10 +41,11 @@ class Upkeep:
         work: KernelWork,
         forget: Callable[[str], Awaitable[None]],
         look_at: Callable[[str, Urgency], None],
+        tell_again: Callable[[], None],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._known, self._sandboxes, self._loading, self._work = known, known.sandboxes, loading, work
-        self._forget, self._look_at, self._sleep = forget, look_at, sleep
+        self._forget, self._look_at, self._tell_again, self._sleep = forget, look_at, tell_again, sleep
 
     async def run_collector(self) -> None:
         """Free, now and then, what Pods that vanished without a word have left.
@@ -53,10 +57,12 @@ class Upkeep:
             await self.collect()
 
     async def run_roll_calls(self) -> None:
-        """Look, now and then, for Pods that run and that the runtime has not named."""
-        while True:
+        """Look, now and then, for Pods that run and that the runtime has not named; tell again what still stands."""
+        for calls in itertools.count(1):
             await self._sleep(ROLL_CALL_S)
             self.call_the_roll()
+            if calls % TELL_AGAIN_CALLS == 0:
+                self._tell_again()
 
     async def run_audits(self) -> None:
         """Read the limits back for ever: one system call for all Pods."""

@@ -54,3 +54,12 @@ async def test_where_the_runtime_is_held_up_nothing_starts_so_nobody_is_told_tha
     assert "registered at the container runtime's NRI socket /var/run/nri/nri.sock: not told of its Pods" in held_up[2]
     assert "containerd starts and stops nothing else on this node" in held_up[2]
     assert "without their limits" not in held_up[2]
+
+
+async def test_a_runtime_that_stays_away_is_told_again_before_the_api_server_has_forgotten_it():
+    an_hour = int(3600 / LOOK_S)
+    assert [reason for _, reason, _ in await told(*[False] * an_hour, True)] == [
+        "RuntimeUnreachable",
+        "RuntimeUnreachable",
+        "RuntimeConnected",
+    ]

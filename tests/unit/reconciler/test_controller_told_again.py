@@ -1,0 +1,93 @@
+"""The API server forgets an event after an hour: what still stands is told again by then, and no oftener than needed."""
+
+import asyncio
+
+import pytest
+
+from reconciler.model import Problem, ProblemKind
+from reconciler.shaping import ShapingError
+from reconciler.upkeep import ROLL_CALL_S, TELL_AGAIN_CALLS
+from tests.unit.reconciler.controller_bench import STARTED, A, Bench, api_pod, sandbox
+
+HOUR_S = 3600
+
+
+async def pass_an_hour(bench):
+    """Each minute the Pods are looked at, as what failed is."""
+    minutes, done = 0, asyncio.Event()
+    bench.gate = asyncio.Event()  # nobody else's wait is over
+
+    async def minute(seconds):
+        nonlocal minutes
+        assert seconds == ROLL_CALL_S
+        bench.controller.look_at("u1")
+        await bench.settle()
+        minutes += 1
+        if minutes * ROLL_CALL_S > HOUR_S:
+            done.set()
+            await asyncio.Event().wait()
+
+    bench.controller.upkeep._sleep = minute
+    calls = asyncio.create_task(bench.controller.upkeep.run_roll_calls())
+    await done.wait()
+    calls.cancel()
+
+
+def fails(bench):
+    bench.kernel.failing[A] = [ShapingError("no")] * 100
+
+
+def is_in_conflict(bench):
+    bench.kernel.problems = (Problem(ProblemKind.CONFLICT, "a tbf"),)
+
+
+def is_on_another_network(bench):
+    bench.kernel.interfaces, bench.kernel.problems = (), (Problem(ProblemKind.NO_IPVLAN, "no ipvlan"),)
+
+
+@pytest.mark.parametrize(
+    ("stands", "pod", "reason"),
+    [
+        (fails, {}, "BandwidthFailed"),
+        (is_in_conflict, {}, "Conflict"),
+        (is_on_another_network, {}, "NoIpvlan"),
+        (lambda _: None, {"ingress": "many"}, "InvalidBandwidth"),
+        (lambda _: None, {"managed": False}, "NotManaged"),
+    ],
+    ids=["failed", "conflict", "another network", "invalid", "never admitted"],
+)
+async def test_what_stands_for_an_hour_is_told_twice_and_is_not_told_when_it_is_over(bench, stands, pod, reason):
+    stands(bench)
+    await bench.controller.on_run(sandbox(**pod))
+    await pass_an_hour(bench)
+    assert bench.told.notices.count(("shop/web-0", reason)) == 2
+    await bench.controller.on_stop(sandbox(**pod))
+    await pass_an_hour(bench)
+    assert bench.told.notices.count(("shop/web-0", reason)) == 2
+    assert TELL_AGAIN_CALLS * ROLL_CALL_S < HOUR_S
+
+
+async def test_a_pod_that_is_missing_for_an_hour_is_told_so_twice(bench):
+    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await pass_an_hour(bench)
+    assert bench.told.notices == [("shop/web-0", "BandwidthFailed")] * 2
+
+
+async def test_that_no_pod_can_be_limited_is_told_on_the_node_twice_in_an_hour_and_each_pod_is_told_too():
+    bench = Bench(start_failures=[ShapingError("no sch_fq")])
+    bench.gate = asyncio.Event()
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.on_synchronize([sandbox()])
+    await bench.settle()
+    await pass_an_hour(bench)
+    assert bench.told.notices.count(("the node", "CannotShape")) == 2
+    assert bench.told.notices.count(("shop/web-0", "BandwidthFailed")) == 2
+    run.cancel()
+
+
+async def test_of_what_is_as_it_should_be_nothing_is_told_again(bench):
+    await bench.controller.on_run(sandbox())
+    await bench.settle()
+    before = list(bench.told.notices)
+    await pass_an_hour(bench)
+    assert bench.told.notices == before
