@@ -17,8 +17,10 @@ from reconciler.background import Background
 from reconciler.bypass import Sample
 from reconciler.due import Due, Urgency
 from reconciler.ears import Ears
+from reconciler.events import Events
 from reconciler.failures import Failures
 from reconciler.kernel import netns
+from reconciler.kernel.monitor import Monitor
 from reconciler.kernel_work import KernelWork
 from reconciler.known import Known, Wanted
 from reconciler.loading import Loading
@@ -26,11 +28,10 @@ from reconciler.looking import Looking
 from reconciler.metrics import Metrics
 from reconciler.nri.messages import PodSandbox
 from reconciler.pods import PodView
-from reconciler.ports import Monitor, Shaper, Tell
 from reconciler.report import Notice
 from reconciler.sandboxes import Key, Sandbox
 from reconciler.settling import Settling
-from reconciler.shaping import ShapingError
+from reconciler.shaping import Shaper, ShapingError
 from reconciler.upkeep import Upkeep
 
 REPLAY_PATIENCE_S = 5.0
@@ -53,7 +54,7 @@ class Controller:
         *,
         prepare: Callable[[], None] = lambda: None,
         monitor: Monitor,
-        events: Tell,
+        events: Events,
         metrics: Metrics,
         executor: Executor,
         sleep: Callable[[float], Awaitable[None]],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
-from reconciler.ports import Monitor
+from reconciler.kernel.monitor import Monitor
 from reconciler.shaping import ShapingError
 
 log = logging.getLogger(__name__)

@@ -15,14 +15,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any
 
 from reconciler.pods import PodView
 from reconciler.report import Notice
 from reconciler.rights import refusal
 from webhook.budget import Budget
 from webhook.event import Told, event
-from webhook.kubeapi import ApiError
+from webhook.kubeapi import ApiError, KubeApi
 
 # Of one reason and Pod, so that no Pod floods the API server, and one that has its shaping repaired all the time still
 # hears that its limit changed.
@@ -52,14 +52,6 @@ _OF_THE_NAMESPACE = ("being terminated", "exceeded quota")
 log = logging.getLogger(__name__)
 
 
-class EventApi(Protocol):
-    """The one call of the API server that posting needs."""
-
-    async def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """POST a new object."""
-        ...
-
-
 @dataclass(slots=True, eq=False)
 class _Unposted:
     """An event that is neither posted nor dropped. `rank`: 0 of what goes first."""
@@ -79,7 +71,7 @@ class Events:
 
     def __init__(
         self,
-        api: EventApi,
+        api: KubeApi,
         *,
         node: str,
         clock: Callable[[], datetime],

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 
 from prometheus_client import Counter
 
+from reconciler.events import Events
 from reconciler.known import Known
 from reconciler.loading import RETRY_S
-from reconciler.ports import Tell
 from reconciler.report import Notice, Reason
 from reconciler.sandboxes import Key, Sandbox
 from reconciler.shaping import ShapingError
@@ -32,7 +32,7 @@ class Failures:
         self,
         known: Known,
         *,
-        events: Tell,
+        events: Events,
         errors: Counter,
         look_at: Callable[[str], None],
         spawn: Callable[[Coroutine[None, None, None]], object],

@@ -11,10 +11,9 @@ from typing import TypeVar
 from prometheus_client import Counter
 
 from reconciler.kernel_work import KernelWork
-from reconciler.ports import Shaper
 from reconciler.report import Notice, Reason
 from reconciler.sandboxes import Key
-from reconciler.shaping import ShapingError
+from reconciler.shaping import Shaper, ShapingError
 from webhook.contract import Limits
 
 RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from reconciler import latecomers
 from reconciler.ears import Ears
+from reconciler.events import Events
 from reconciler.failures import Failures
 from reconciler.intent import Intent
 from reconciler.kernel_work import KernelWork
@@ -15,10 +16,9 @@ from reconciler.known import Known
 from reconciler.loading import Loading
 from reconciler.metrics import Metrics
 from reconciler.pods import PodView
-from reconciler.ports import Shaper, Tell
 from reconciler.report import Notice, Reason, applied, report
 from reconciler.sandboxes import Sandbox
-from reconciler.shaping import NetnsGoneError, ShapingError
+from reconciler.shaping import NetnsGoneError, Shaper, ShapingError
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Looking:
         work: KernelWork,
         failures: Failures,
         ears: Ears,
-        events: Tell,
+        events: Events,
         metrics: Metrics,
         now: Callable[[], float],
         there_since_s: Callable[[str], float],

@@ -8,11 +8,11 @@ in `PERIOD_S` is cheap whatever the number of Pods: 250 of them are seen once in
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 from reconciler.bypass import Sample, Traffic, unshaped
+from reconciler.controller import Controller
+from reconciler.events import Events
 from reconciler.pods import PodView
-from reconciler.ports import Tell
 from reconciler.report import Notice, Reason
 from reconciler.sandboxes import Key, Sandbox
 
@@ -21,26 +21,10 @@ THOROUGH_ROUNDS = 4
 """One round in so many is thorough."""
 
 
-class Visited(Protocol):
-    """What the patrol needs of the controller."""
-
-    def limited(self) -> list[Sandbox]:
-        """The sandboxes that have limits."""
-        ...
-
-    def view(self, sandbox: Sandbox) -> PodView:
-        """The Pod as it is known now."""
-        ...
-
-    async def visit(self, sandbox: Sandbox, *, thorough: bool) -> Sample | None:
-        """What was sent past the limit so far, where that can be told. Thorough: put right what is not as it should."""
-        ...
-
-
 class Patrol:
     """Visits Pods in turn, and keeps what each has sent past its egress limit."""
 
-    def __init__(self, controller: Visited, *, events: Tell, sleep: Callable[[float], Awaitable[None]]) -> None:
+    def __init__(self, controller: Controller, *, events: Events, sleep: Callable[[float], Awaitable[None]]) -> None:
         self._controller, self._events, self._sleep = controller, events, sleep
         self._round: list[Sandbox] = []
         self._rounds = 0
