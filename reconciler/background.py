@@ -24,6 +24,13 @@ class Background:
         """Wait until one fails, and raise what it was ended by."""
         await self._failure
 
+    async def end(self) -> None:
+        """Cancel what is at work, and wait for its end."""
+        at_work = tuple(self._tasks)
+        for task in at_work:
+            task.cancel()
+        await asyncio.gather(*at_work, return_exceptions=True)
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not self._failure.done():

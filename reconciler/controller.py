@@ -226,11 +226,11 @@ class Controller:
 
         Raises what ends any work in the background: what that was about would never be done, and nobody told.
         """
-        looking = self._background.spawn(self._look_for_ever())
+        self._background.spawn(self._look_for_ever())
         try:
             await self._background.failure()
         finally:
-            looking.cancel()
+            await self._background.end()  # what it works with is about to be closed
 
     def limited(self) -> list[Sandbox]:
         """The sandboxes that have limits now, or would but for what is in the way."""

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,6 +68,7 @@ class _Parts:
     watch_check: WatchCheck
     runtime: NriPlugin
     runtime_check: RuntimeCheck
+    starting: Starting
 
     def why_not_ready(self) -> str | None:
         """For kubelet."""
@@ -83,6 +85,12 @@ class _Parts:
             self.metrics.wanted.labels(state=state).set(count)
         self.metrics.connected.set(self.runtime.connected)
         self.metrics.registered.set(self.runtime.registered)
+
+    def close(self) -> None:
+        """Let go of the kernel; what compiles just now is given up, as the process would wait for it."""
+        self.starting.stop()
+        self.executor.shutdown(wait=False, cancel_futures=True)
+        self.monitor.close()
 
     def work(self) -> Iterable[Coroutine[Any, Any, None]]:
         """All that goes on for ever, but for posting events."""
@@ -109,15 +117,19 @@ async def run(settings: Settings) -> None:
     if await take_turn(stopping, settings.nri_socket.parent) is None:
         return
     # The turn ends with the process: the thread that works on the kernel may outlast this function.
-    parts = _built(settings, await KubeApi.connect(user_agent="ipvlan-bandwidth-reconciler"))
-    listener = Listener(parts.monitor, parts.controller)
-    pages = Pages(parts.why_not_ready, parts.metrics.registry, parts.before_scrape)
-    servers = await listen(pages.handle, settings.host, settings.port, settings.probe_port)
-    log.info(
-        "started",
-        extra={"version": VERSION, "revision": REVISION, "node": settings.node, "slots": settings.slots},
-    )
-    try:
+    async with AsyncExitStack() as opened:
+        api = await KubeApi.connect(user_agent="ipvlan-bandwidth-reconciler")
+        opened.push_async_callback(api.close)
+        parts = _built(settings, api)
+        opened.callback(parts.close)
+        opened.callback(Listener(parts.monitor, parts.controller).close)
+        pages = Pages(parts.why_not_ready, parts.metrics.registry, parts.before_scrape)
+        servers = await listen(pages.handle, settings.host, settings.port, settings.probe_port)
+        opened.push_async_callback(lambda: asyncio.gather(*map(BoundedServer.close, servers)))
+        log.info(
+            "started",
+            extra={"version": VERSION, "revision": REVISION, "node": settings.node, "slots": settings.slots},
+        )
         async with asyncio.TaskGroup() as group:
             work = [group.create_task(forever) for forever in (*parts.work(), *map(BoundedServer.accepting, servers))]
             posting = group.create_task(parts.events.run())
@@ -125,12 +137,6 @@ async def run(settings: Settings) -> None:
             await parts.events.finish(posting)
             for task in work:
                 task.cancel()
-    finally:
-        listener.close()
-        await asyncio.gather(*map(BoundedServer.close, servers))
-        await parts.api.close()
-        parts.monitor.close()
-        parts.executor.shutdown(wait=False, cancel_futures=True)
     log.info("stopped; limits stay in force")
 
 
@@ -191,4 +197,5 @@ def _built(settings: Settings, api: KubeApi) -> _Parts:
             tell_node=tell_node,
             sleep=sleep,
         ),
+        starting=starting,
     )

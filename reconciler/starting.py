@@ -6,6 +6,7 @@ go on those Pods that asked not to start without their limits.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -23,13 +24,14 @@ class Starting:
         """`folder`: where there may be network namespaces that nobody names."""
         self._slots, self._folder = slots, folder
         self._ready: Program | None = None
+        self._stopping = threading.Event()
 
     def prepare(self) -> None:
         """Load the program, unless what is in force can be adopted. Raises ShapingError or OSError."""
         with closing(program_ids(self._folder)) as found:
             in_force = next(filter(None, (Program.adopt(self._slots, [each]) for each in found)), None)
         if in_force is None:
-            self._ready = Program.load(self._slots)
+            self._ready = self._compiled(self._slots)
         else:
             in_force.close()
 
@@ -41,6 +43,13 @@ class Starting:
             self._ready = None
         return shaper
 
+    def stop(self) -> None:
+        """Give up what compiles, from another thread: a process that ends would wait for it."""
+        self._stopping.set()
+
     def _load(self, slots: int) -> Program:
         ready, self._ready = self._ready, None
-        return ready or Program.load(slots)
+        return ready or self._compiled(slots)
+
+    def _compiled(self, slots: int) -> Program:
+        return Program.load(slots, is_over=self._stopping.is_set)

@@ -14,8 +14,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Self
@@ -29,6 +29,7 @@ from reconciler.model import FILTER_NAME_PREFIX, LimitEntry
 
 _LOG: Final = logging.getLogger(__name__)
 COMPILE_TIMEOUT_SECONDS: Final = 120
+_ASK_AGAIN_SECONDS: Final = 0.2
 _MESSAGE_BYTES: Final = 4000
 _FUNCTION_PREFIX: Final = "ivbw_"
 _VALUE_BYTES: Final[Mapping[str, int]] = {"limits": buckets.LIMIT_BYTES, "state": buckets.STATE_BYTES}
@@ -54,11 +55,14 @@ class Program:
     """What the limits map should hold: as it was found, and since then as we wrote it."""
 
     @classmethod
-    def load(cls, slots: int) -> Self:
-        """Compile and load in a child. Raises ShapingError or KernelLacksError with what bcc or the kernel said."""
+    def load(cls, slots: int, *, is_over: Callable[[], bool] = lambda: False) -> Self:
+        """Compile and load in a child. Raises ShapingError or KernelLacksError with what bcc or the kernel said.
+
+        The child is killed when `is_over`, which is asked now and then.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:
-            failure = _run_child(theirs, slots)
+            failure = _run_child(theirs, slots, is_over)
             ours.setblocking(False)
             try:
                 variant, descriptors, _, _ = socket.recv_fds(ours, 16, 1 + len(MAPS))
@@ -182,24 +186,33 @@ def _function_name(slots: int) -> str:
     return _FUNCTION_PREFIX + identity(slots)
 
 
-def _run_child(channel: socket.socket, slots: int) -> str:
+def _run_child(channel: socket.socket, slots: int, is_over: Callable[[], bool]) -> str:
     """Run the compiler. Returns what it said on standard error."""
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-m", "reconciler.kernel.compile"]
-    try:
-        done = subprocess.run(  # noqa: S603 - our own module
-            [*command, str(channel.fileno()), _function_name(slots), str(_entries(slots))],
-            pass_fds=[channel.fileno()],
-            env={**os.environ, "PYTHONPATH": path},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=COMPILE_TIMEOUT_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"not done after {COMPILE_TIMEOUT_SECONDS} s"
-    return done.stderr.decode(errors="replace")
+    with subprocess.Popen(  # noqa: S603 - our own module
+        [*command, str(channel.fileno()), _function_name(slots), str(_entries(slots))],
+        pass_fds=[channel.fileno()],
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        try:
+            return _said(child, is_over)
+        finally:
+            child.kill()  # does nothing to one that has ended
+
+
+def _said(child: subprocess.Popen[bytes], is_over: Callable[[], bool]) -> str:
+    until_s = time.monotonic() + COMPILE_TIMEOUT_SECONDS
+    while not is_over():
+        with suppress(subprocess.TimeoutExpired):
+            return child.communicate(timeout=_ASK_AGAIN_SECONDS)[1].decode(errors="replace")
+        if time.monotonic() > until_s:
+            return f"not done after {COMPILE_TIMEOUT_SECONDS} s"
+    return "stopped, as the reconciler ends"
 
 
 def _load_error(failure: str) -> ShapingError:

@@ -23,3 +23,21 @@ async def test_the_first_failure_is_raised_and_what_ends_well_or_is_cancelled_is
     with pytest.raises(ValueError, match="first"):
         await failure
     assert not background._tasks
+
+
+async def test_at_the_end_nothing_is_at_work_any_more():
+    background, ended = Background(), []
+
+    async def work():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)  # what it holds is let go before that is closed
+            ended.append("let go")
+
+    for _ in range(2):
+        background.spawn(work())
+    await asyncio.sleep(0)
+    await background.end()
+    assert ended == ["let go"] * 2
+    assert not background._tasks

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import sys
+import time
 from errno import EMFILE, ENOMEM
 from pathlib import Path
 
@@ -116,7 +118,7 @@ def test_out_of_descriptors_in_the_midst_of_an_adoption_leaves_none_behind(monke
 
 @pytest.mark.parametrize(("sent", "works"), [(3, 0), (2, 9)], ids=["its id cannot be read", "a map is missing"])
 def test_a_program_that_was_loaded_in_vain_leaves_no_descriptor(monkeypatch, sent, works):
-    def run_child(channel, _slots):
+    def run_child(channel, _slots, _is_over):
         with Path(os.devnull).open() as null:
             socket.send_fds(channel, [b"x"], [null.fileno()] * sent)
         return "what the compiler said"
@@ -133,9 +135,42 @@ def test_what_the_compiler_says_again_is_the_same_text_though_its_headers_are_in
     told = []
     for folder in ("ipvlan-bandwidth-ab_c1234", "ipvlan-bandwidth-x9z0w_12"):
         said = f"/var/{folder}/include/linux/types.h:3: error: no such type\n"
-        monkeypatch.setattr(program, "_run_child", lambda _channel, _slots, said=said: said)
+        monkeypatch.setattr(program, "_run_child", lambda _channel, _slots, _is_over, said=said: said)
         with pytest.raises(ShapingError) as failed:
             Program.load(SLOTS)
         told.append(str(failed.value))
     assert told[0] == told[1]
     assert "types.h:3: error: no such type" in told[0]
+
+
+def test_a_compiler_is_killed_when_nobody_waits_for_it_any_more(monkeypatch, tmp_path):
+    started, compiler = tmp_path / "started", tmp_path / "compiler"
+    compiler.write_text(f"#!/bin/sh\necho $$ > {started}\nexec sleep 1000\n")
+    compiler.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(compiler))
+    monkeypatch.setattr(program, "COMPILE_TIMEOUT_SECONDS", 30)
+    before, began_s = descriptors(), time.monotonic()
+    with pytest.raises(ShapingError, match="stopped, as the reconciler ends"):
+        Program.load(SLOTS, is_over=lambda: started.exists() and started.read_text() != "")
+    assert time.monotonic() - began_s < 20
+    assert not Path(f"/proc/{started.read_text().strip()}").exists()
+    assert descriptors() == before
+
+
+def test_a_compiler_that_takes_too_long_is_killed_and_that_is_told(monkeypatch, tmp_path):
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\nexec sleep 1000\n")
+    compiler.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(compiler))
+    monkeypatch.setattr(program, "COMPILE_TIMEOUT_SECONDS", 0)
+    with pytest.raises(ShapingError, match="not done after 0 s"):
+        Program.load(SLOTS)
+
+
+def test_what_a_compiler_says_is_told(monkeypatch, tmp_path):
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\nsleep 0.5\necho no such type >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(compiler))
+    with pytest.raises(ShapingError, match="cannot compile or load the shaper: no such type"):
+        Program.load(SLOTS)

@@ -36,7 +36,8 @@ class Node:
     def adopt(self, _slots, program_ids):
         return Held(self, "adopted") if program_ids else None
 
-    def load(self, slots):
+    def load(self, slots, *, is_over):
+        assert not is_over()
         self.loaded.append(slots)
         return Held(self, f"loaded {len(self.loaded)}")
 
@@ -80,9 +81,19 @@ def test_what_was_compiled_in_vain_is_let_go(monkeypatch):
 def test_what_could_not_be_prepared_is_tried_at_the_start(monkeypatch):
     node = Node(monkeypatch)
     load, failures = node.load, [ShapingError("no")]
-    node.load = lambda slots: load(slots) if not failures else (_ for _ in ()).throw(failures.pop())
+    node.load = lambda slots, **how: load(slots, **how) if not failures else (_ for _ in ()).throw(failures.pop())
     start = Starting(1, FOLDER)
     with pytest.raises(ShapingError):
         start.prepare()
     assert not start.start([]).adopted
     assert node.loaded == [1]
+
+
+def test_whoever_stops_has_what_compiles_given_up(monkeypatch):
+    node = Node(monkeypatch)
+    start, asked = Starting(1, FOLDER), []
+    node.load = lambda _slots, *, is_over: asked.append(is_over())
+    start.prepare()
+    start.stop()
+    start.prepare()
+    assert asked == [False, True]
