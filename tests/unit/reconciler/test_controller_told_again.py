@@ -1,4 +1,4 @@
-"""The API server forgets an event after an hour: what still stands is told again by then, and no oftener than needed."""
+"""The API server forgets an event after an hour: what still stands is told again by then, and no oftener."""
 
 import asyncio
 

@@ -45,11 +45,11 @@ class Compiling:
     """What gets the shaper to work, and does not get it done."""
 
     def __init__(self):
-        self.begun, self.stopped, self.waited = threading.Event(), threading.Event(), None
+        self.begun, self.stopped = threading.Event(), threading.Event()
 
     def prepare(self):
         self.begun.set()
-        self.waited = not self.stopped.wait(PATIENCE_SECONDS)
+        self.stopped.wait(PATIENCE_SECONDS)
 
     def stop(self):
         self.stopped.set()
