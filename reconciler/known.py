@@ -10,9 +10,10 @@ from typing import NamedTuple
 from reconciler.intent import Intent, intent
 from reconciler.latecomers import Latecomers
 from reconciler.pods import PodView
-from reconciler.report import NOTHING, Applied, Notice
+from reconciler.report import Applied, Notice
 from reconciler.roll_call import RollCall
 from reconciler.sandboxes import Key, Sandbox, Sandboxes
+from reconciler.state import State
 from webhook.contract import Limits
 
 
@@ -36,15 +37,9 @@ class Known:
     latecomers: Latecomers = field(default_factory=Latecomers)
     _roll: RollCall = field(default_factory=RollCall)
     _views: dict[str, PodView] = field(default_factory=dict)
-    _applied: dict[Key, Applied] = field(default_factory=dict)
     _last_good: dict[str, Limits] = field(default_factory=dict)
-    _failures: dict[Key, tuple[int, str]] = field(default_factory=dict)
-    _unsure: set[Key] = field(default_factory=set)
-    """Those that the kernel may hold something for, whether limits are wanted or not."""
-    _unheard: set[Key] = field(default_factory=set)
-    """Those that a replay told of, as they began, and the API server has not been heard of, which knows of changes."""
-    _unread: set[Key] = field(default_factory=set)
-    """Those that may have had limits in force, which could not be read: nobody is told that there were none."""
+    _states: dict[Key, State] = field(default_factory=dict)
+    """Under a Pod's uid alone stands what has no netns, or none that the runtime names."""
     _unclaimed: dict[Key, tuple[Limits, Limits | None]] = field(default_factory=dict)
     """What the kernel was found to hold for Pods that nobody has told of yet: as of `adopt`."""
     expects_next: bool = False
@@ -53,23 +48,15 @@ class Known:
     """Whether the API server's first list is waited for."""
     _listed: bool = False
     """Whether it has come."""
-    _begun: set[Key] = field(default_factory=set)
-    """Those that the runtime told of as they began, and lists still: they are there until it tells of their end.
-
-    Not those that it did not wait for, which may have ended before they were looked at.
-    """
-    _seen: dict[Key, bool] = field(default_factory=dict)
-    """Of those whose netns was looked for, whether it was ever there."""
 
     def began(self, sandbox: Sandbox) -> None:
         """The runtime tells of a sandbox as it begins: it is as it is told."""
         self.sandboxes.add(sandbox)
         self._roll.named(sandbox.pod.uid)
-        if sandbox.key not in self.latecomers:
-            self._begun.add(sandbox.key)
-        self._seen.pop(sandbox.key, None)
-        self._unheard.discard(sandbox.key)
-        self._unread.discard(sandbox.key)
+        if sandbox.netns_path:
+            state = self._kept(sandbox.key)
+            state.begun |= sandbox.key not in self.latecomers
+            state.seen, state.unheard, state.unread = None, False, False
         for key in (sandbox.key, ("", sandbox.netns_path)):
             self._unclaimed.pop(key, None)
 
@@ -80,7 +67,7 @@ class Known:
 
     def late(self, key: Key, now_s: float) -> None:
         """The runtime no longer waits for what is to be done as a sandbox begins, which it may be about to tell of."""
-        self._begun.discard(key)
+        self._of(key).begun = False
         self.latecomers.found([key], since_s=now_s)
 
     def replayed(self, sandboxes: Iterable[Sandbox]) -> None:
@@ -88,16 +75,19 @@ class Known:
         told, before = list(sandboxes), {sandbox.key for sandbox in self.sandboxes}
         self.sandboxes.replay(told)
         self._roll.replayed(each.pod.uid for each in told)
-        self._begun &= {each.key for each in told}
+        listed = {each.key for each in told}
+        for key, state in self._states.items():
+            state.begun &= key in listed
         if self._hears_out:
-            self._unheard |= {sandbox.key for sandbox in self.sandboxes} - before
+            for key in {sandbox.key for sandbox in self.sandboxes} - before:
+                self._kept(key).unheard = True
         # A list may leave one out that a later one has: containerd does whose state it cannot tell at the moment.
         self._claim(self._unclaimed)
         new = [sandbox for sandbox in self.sandboxes if sandbox.key not in before]
         self.latecomers.found(each.key for each in new if self.began_unlimited(each))
         lost = {sandbox.key for sandbox in (*self.sandboxes.nowhere(), *self.sandboxes.unplaced(), *self._missing())}
-        self._failures = {key: held for key, held in self._failures.items() if key[1] or key in lost}
-        never_seen = (not self._seen.get(sandbox.key) for sandbox in self.sandboxes)
+        self._states = {key: state for key, state in self._states.items() if key[1] or key in lost}
+        never_seen = (not self._of(sandbox.key).seen for sandbox in self.sandboxes)
         self.expects_next = bool(self.sandboxes.unplaced()) or any(never_seen)
 
     def call_the_roll(self) -> list[str]:
@@ -119,17 +109,20 @@ class Known:
 
         Its limit may have been taken away since it began. What the kernel holds is newer, so then there is no need.
         """
-        return sandbox.key in self._unheard and sandbox.pod.uid not in self._views
+        return self._of(sandbox.key).unheard and sandbox.pod.uid not in self._views
 
     def wait_no_longer(self) -> list[str]:
         """From now on the runtime's word counts where the API server has given none. Gives the Pods that waited.
 
         Those go on waiting that may have limits which cannot be read, and which it may not know of.
         """
-        return self._heard(self._unheard - self._unread)
+        return self._heard(also_unread=False)
 
-    def _heard(self, waited: set[Key]) -> list[str]:
-        self._unheard, self._hears_out = self._unheard - waited, False
+    def _heard(self, *, also_unread: bool) -> list[str]:
+        waited = [key for key, state in self._states.items() if state.unheard and (also_unread or not state.unread)]
+        for key in waited:
+            self._states[key].unheard = False
+        self._hears_out = False
         return [uid for uid, _ in waited]
 
     def listed(self, views: Iterable[PodView]) -> tuple[list[str], list[str]]:
@@ -142,13 +135,13 @@ class Known:
             self.sandboxes.learn(before[uid])
             self._forget_last_good(uid)
         changed = [uid for uid, view in self._views.items() if before.get(uid) != view]
-        return [*changed, *self._heard(set(self._unheard))], gone
+        return [*changed, *self._heard(also_unread=True)], gone
 
     def seen(self, view: PodView) -> bool:
         """The API server tells of a Pod. Whether that is news."""
         news = self._views.get(view.uid) != view
         self._views[view.uid] = view
-        self._claim(key for key in self._unclaimed if key[0] == view.uid)
+        self._claim((uid, path) for uid, path in self._unclaimed if uid == view.uid)
         return news
 
     def deleted(self, view: PodView) -> None:
@@ -167,11 +160,11 @@ class Known:
 
     def applied(self, sandbox: Sandbox) -> Applied:
         """What is in force for a sandbox."""
-        return self._applied.get(sandbox.key, NOTHING)
+        return self._of(sandbox.key).applied
 
     def began_unlimited(self, sandbox: Sandbox) -> bool:
         """Whether it asked for a limit when it began, by the runtime's word, and was not given any that can be had."""
-        if self.applied(sandbox).asked or sandbox.key in self._unread:
+        if self.applied(sandbox).asked or self._of(sandbox.key).unread:
             return False
         return bool(intent(sandbox.pod, Limits()).limits)
 
@@ -181,28 +174,28 @@ class Known:
         They stay until the API server says otherwise, which alone knows of changes. Where none are known, it is waited
         for. A key without a uid is of a netns that does not tell whose it is: the runtime may.
         """
-        if not key[0] and (there := self.sandboxes.at(key[1])) is not None:
-            if there.key in self._begun:  # nothing is ours in a netns that has just been made
+        uid, path = key
+        if not uid and (there := self.sandboxes.at(path)) is not None:
+            if self._of(there.key).begun:  # nothing is ours in a netns that has just been made
                 return
-            key = there.key
+            key = uid, path = there.key
         if self.sandboxes.has_stopped(key):
             return
-        if self.sandboxes.place(key, self._views.get(key[0])):
+        if self.sandboxes.place(key, self._views.get(uid)):
             self.latecomers.found([key])  # unless it turns out to have been limited all along
-        if not any(sandbox.key == key for sandbox in self.sandboxes.of(key[0])):
+        if not any(sandbox.key == key for sandbox in self.sandboxes.of(uid)):
             self._unclaimed[key] = wanted, in_force
             return
-        self._unsure.add(key)
-        self._seen[key] = True
+        state = self._kept(key)
+        state.unsure = state.seen = True
         if wanted and self.sandboxes.adopt(key, wanted):
-            self._unheard.discard(key)
-            self._last_good[key[0]] = wanted
+            state.unheard = False
+            self._last_good[uid] = wanted
         if in_force:
-            self._applied[key] = Applied(in_force)
+            state.applied = Applied(in_force)
         elif in_force is None:
-            self._unread.add(key)
-            if not self._listed:
-                self._unheard.add(key)
+            state.unread = True
+            state.unheard |= not self._listed
             self.latecomers.forget(key)
 
     def _claim(self, keys: Iterable[Key]) -> None:
@@ -227,38 +220,42 @@ class Known:
 
     def looked_for(self, sandbox: Sandbox, *, is_there: bool) -> None:
         """The netns of a sandbox was looked for."""
-        self._seen[sandbox.key] = is_there or self._seen.get(sandbox.key, False)
+        state = self._kept(sandbox.key)
+        state.seen = is_there or bool(state.seen)
 
     def is_gone(self, sandbox: Sandbox) -> bool:
         """Whether a sandbox whose netns is not there has ended. If that was never seen, it may be out of sight only."""
-        is_known = sandbox.key in self._begun or sandbox.pod.uid in self._views or not self._listed
-        return self._seen.get(sandbox.key, False) or not is_known
+        state = self._of(sandbox.key)
+        is_known = state.begun or sandbox.pod.uid in self._views or not self._listed
+        return bool(state.seen) or not is_known
 
     def is_out_of_sight(self, sandbox: Sandbox) -> bool:
         """Whether a sandbox is there, though its netns is not and never was.
 
         Of those that the runtime only lists, the ones that have ended have none either: as for those that are `lost`.
         """
-        if sandbox not in self.sandboxes or self._seen.get(sandbox.key):
+        state = self._of(sandbox.key)
+        if sandbox not in self.sandboxes or state.seen:
             return False
-        if sandbox.key in self._begun:
+        if state.begun:
             return True
         all_of_it, view = self.sandboxes.of(sandbox.pod.uid), self._views.get(sandbox.pod.uid)
-        is_latest = sandbox.id == all_of_it[-1].id and not any(self._seen.get(each.key) for each in all_of_it)
+        is_latest = sandbox.id == all_of_it[-1].id and not any(self._of(each.key).seen for each in all_of_it)
         return is_latest and view is not None and view.running and not self.expects_next
 
     def is_settled(self, sandbox: Sandbox) -> bool:
         """Whether nothing was asked for, nothing failed, and the kernel holds nothing that is not known."""
-        in_doubt = sandbox.key in self._failures or sandbox.key in self._unsure
-        return not self.applied(sandbox).asked and not in_doubt
+        state = self._of(sandbox.key)
+        return not (state.applied.asked or state.failures or state.unsure)
 
     def failed(self, sandbox: Sandbox, why: str) -> tuple[int, bool]:
         """A sandbox could not be given what it should have.
 
         Gives how often that has happened before, one after the other, and whether for another reason than now.
         """
-        count, before = self._failures.get(sandbox.key, (0, ""))
-        self._failures[sandbox.key] = count + 1, why
+        state = self._kept(sandbox.key)
+        count, before = state.failures, state.why
+        state.failures, state.why = count + 1, why
         return count, why != before
 
     def succeeded(
@@ -275,19 +272,17 @@ class Known:
 
         Times are seconds since the epoch. `fails`: it was not given all, and is to be tried again.
         """
+        state = self._kept(sandbox.key)
         self.latecomers.looked_at(
             sandbox.key,
-            newly_limited=bool(after.limits) and not self.applied(sandbox).limits,
+            newly_limited=bool(after.limits) and not state.applied.limits,
             has_ended=self.view(sandbox).ended,
             now_s=now_s,
             there_since_s=there_since_s,
         )
         if not fails:
-            self._failures.pop(sandbox.key, None)
-        self._unsure.discard(sandbox.key)
-        self._unread.discard(sandbox.key)
-        self.looked_for(sandbox, is_there=True)
-        self._applied[sandbox.key] = after
+            state.failures, state.why = 0, ""
+        state.unsure, state.unread, state.seen, state.applied = False, False, True, after
         # An interface may be gone for a moment only: the last good limits are those that were wanted last.
         self._last_good[sandbox.pod.uid] = wanted
 
@@ -295,17 +290,11 @@ class Known:
         """What stands of what Pods were told: notices, and why one is not limited as asked, if it is not."""
         there = [each for each in self.sandboxes if self._may_be_there(each) and not self.view(each).ended]
         for sandbox in (*there, *self.lost()):
-            yield sandbox, self.applied(sandbox).notices, self._failures.get(sandbox.key, (0, ""))[1]
+            yield sandbox, self.applied(sandbox).notices, self._of(sandbox.key).why
 
     def forget(self, sandbox: Sandbox) -> None:
         """A sandbox was let go."""
-        self._applied.pop(sandbox.key, None)
-        self._failures.pop(sandbox.key, None)
-        self._unsure.discard(sandbox.key)
-        self._unheard.discard(sandbox.key)
-        self._unread.discard(sandbox.key)
-        self._begun.discard(sandbox.key)
-        self._seen.pop(sandbox.key, None)
+        self._states.pop(sandbox.key, None)
         self.latecomers.forget(sandbox.key)
         self._forget_last_good(sandbox.pod.uid)
 
@@ -313,7 +302,14 @@ class Known:
         """Unless the Pod may be given another sandbox, which is to have it too."""
         if not self.has(uid):
             self._last_good.pop(uid, None)
-            self._failures.pop((uid, ""), None)
+            self._states.pop((uid, ""), None)
+
+    def _of(self, key: Key) -> State:
+        return self._states.get(key) or State()
+
+    def _kept(self, key: Key) -> State:
+        """For whoever changes it."""
+        return self._states.setdefault(key, State())
 
     def has(self, uid: str) -> bool:
         """Whether a Pod is known to anyone."""
@@ -330,13 +326,13 @@ class Known:
         return Wanted(states.total(), **{state: states[state] for state in ("shaped", "partial", "failed")})
 
     def _may_be_there(self, sandbox: Sandbox) -> bool:
-        return self._seen.get(sandbox.key, True) or self.expects_next or self.is_out_of_sight(sandbox)
+        return self._of(sandbox.key).seen is not False or self.expects_next or self.is_out_of_sight(sandbox)
 
     def _state(self, sandbox: Sandbox) -> str:
         """Of those without an ipvlan interface there is none, nor of those that are still to be looked at."""
         applied = self.applied(sandbox)
         if applied.withheld:
             return "partial" if applied.limits or applied.in_part else "failed"
-        if sandbox.key in self._failures:
+        if self._of(sandbox.key).failures:
             return "failed"
         return "shaped" if applied.limits else ""

@@ -18,8 +18,7 @@ def test_what_the_kernel_holds_for_a_sandbox_that_is_gone_is_not_remembered():
     known.adopt(("u9", "/run/netns/b"), M20, M20)
     known.adopt(("u1", "/run/netns/b"), M20, M20)
     assert known.is_settled(there)
-    assert not known._unsure
-    assert not known._applied
+    assert not known._states
     known.adopt(there.key, Limits(), Limits())
     assert not known.is_settled(there)
 
@@ -100,7 +99,7 @@ def test_of_those_listed_without_a_netns_one_lacks_it_whose_pod_runs_and_of_whic
     assert known.sandboxes.remove("s-u0") == pods[0][0]
     assert known.lost() == ()
     known.replayed([])
-    assert known._failures == {}
+    assert [uid for uid, path in known._states if not path] == []
 
 
 def test_what_the_kernel_holds_for_a_sandbox_that_a_list_left_out_counts_when_another_list_has_it():
@@ -175,6 +174,21 @@ def test_the_last_good_limit_is_kept_for_as_long_as_the_pod_may_be_given_another
         assert known._last_good == {"u1": M20}
         ends[step]()
     assert known._last_good == {}
+
+
+def test_nothing_is_left_of_a_sandbox_that_was_let_go_whatever_was_known_of_it():
+    known = Known()
+    held = Sandbox("s1", PodView("u1", "shop", "web-0", managed=True, egress="20M"), "/run/netns/a")
+    known.began(held)
+    known.adopt(held.key, M20, None)
+    known.failed(held, "no")
+    known.looked_for(held, is_there=False)
+    known.late(held.key, 1.0)
+    assert held.key in known._states
+    known.sandboxes.remove("s1")
+    known.forget(held)
+    assert known._states == {}
+    assert held.key not in known.latecomers
 
 
 def test_who_holds_a_sandbox_for_a_while_has_what_was_learnt_of_its_pod_since():

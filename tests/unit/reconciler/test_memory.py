@@ -78,8 +78,7 @@ async def test_what_is_there_is_remembered_in_all_the_places_that_the_next_test_
     held = node.holders()
     await node.end()
     places = (
-        *("Sandboxes._by_id", "Known._views", "Known._applied", "Known._last_good", "Known._failures"),
-        *("Known._begun", "Known._seen"),
+        *("Sandboxes._by_id", "Known._views", "Known._states", "Known._last_good"),
         *("Latecomers._found", "Due._urgencies", "Failures._retrying", "Settling._waiting", "Patience._looks"),
         *("Ears._heard", "Background._tasks", "Events._budgets", "Patrol._samples", "Patrol._unshaped"),
         *("Patrol._round", "PodMetrics._rows", "set[]"),
