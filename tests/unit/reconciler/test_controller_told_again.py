@@ -77,6 +77,7 @@ async def test_that_no_pod_can_be_limited_is_told_on_the_node_twice_in_an_hour_a
     bench = Bench(start_failures=[ShapingError("no sch_fq")])
     bench.gate = asyncio.Event()
     run = asyncio.create_task(bench.controller.run())
+    bench.on_pods([api_pod(ingress="100M")])
     await bench.controller.on_synchronize([sandbox()])
     await bench.settle()
     await pass_an_hour(bench)

@@ -51,6 +51,9 @@ class Compiling:
         self.begun.set()
         self.stopped.wait(PATIENCE_SECONDS)
 
+    def start(self, _keys):
+        raise AssertionError
+
     def stop(self):
         self.stopped.set()
 
@@ -102,14 +105,16 @@ async def test_who_is_told_to_stop_while_it_compiles_waits_for_no_compiler_and_l
 async def test_what_was_begun_beside_all_else_is_over_before_what_it_works_with_is_closed(
     monkeypatch, opened, settings
 ):
-    tasks = []
-    monkeypatch.setattr(daemon, "Starting", lambda *_: SimpleNamespace(prepare=lambda: None, stop=lambda: None))
+    tasks, compiled = [], Compiling()
+    compiled.stop()
+    monkeypatch.setattr(daemon, "Starting", lambda *_: compiled)
     monkeypatch.setattr(opened.api, "close", lambda: still_at_work(tasks))
     running = asyncio.create_task(daemon.run(settings))
-    while not any("_wait_for_replay" in str(task.get_coro()) for task in asyncio.all_tasks()):  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
-    os.kill(os.getpid(), signal.SIGTERM)
-    await running
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not any("_wait_for_replay" in str(task.get_coro()) for task in asyncio.all_tasks()):
+            await asyncio.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await running
     assert tasks == [{asyncio.current_task(), running}]
 
 
