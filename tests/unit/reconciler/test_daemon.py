@@ -86,7 +86,7 @@ class Monitor:
 def settings(monkeypatch, tmp_path):
     """Of a node whose kernel is only remembered."""
     kernel = Kernel()
-    starting = SimpleNamespace(prepare=lambda: None, start=lambda _: kernel)
+    starting = SimpleNamespace(prepare=lambda: None, start=lambda _: kernel, stop=lambda: None)
     monkeypatch.setattr(daemon, "Monitor", Monitor)
     monkeypatch.setattr(daemon, "Starting", lambda _slots, _folder: starting)
     monkeypatch.setattr(daemon, "probe", dict)

@@ -13,7 +13,7 @@ from reconciler import daemon
 from reconciler.daemon import Settings
 from reconciler.kernel.errors import ShapingError
 from tests.ports import free_ports
-from tests.unit.nri.runtime_socket import PATIENCE_SECONDS
+from tests.unit.nri.runtime_socket import PATIENCE_SECONDS, until
 from tests.unit.reconciler.controller_bench import raised
 
 
@@ -111,8 +111,7 @@ async def test_what_was_begun_beside_all_else_is_over_before_what_it_works_with_
     monkeypatch.setattr(opened.api, "close", lambda: still_at_work(tasks))
     running = asyncio.create_task(daemon.run(settings))
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not any("_wait_for_replay" in str(task.get_coro()) for task in asyncio.all_tasks()):
-            await asyncio.sleep(0.01)
+        await until(lambda: any("_wait_for_replay" in str(task.get_coro()) for task in asyncio.all_tasks()))
         os.kill(os.getpid(), signal.SIGTERM)
         await running
     assert tasks == [{asyncio.current_task(), running}]
