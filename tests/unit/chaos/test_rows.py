@@ -12,6 +12,7 @@ from tests.cluster import scenario, traffic
 from tests.cluster.chaos import authors, load, node, reconciler, webhook
 from tests.cluster.chaos.creator import Creations, Failure
 from tests.cluster.chaos.lab import Held
+from tests.cluster.losses import Doubt
 from tests.cluster.traffic import Flow
 
 TEN = {"ingress": 10_000_000, "egress": 10_000_000}
@@ -127,3 +128,22 @@ def test_probes_show_nothing_unless_the_flows_use_the_limit_up(lab, monkeypatch,
     outcome = load.probes(lab)
     said = f"its limits were not used up, or not kept to: {sent} and {received} kbit/s of 100k were carried"
     assert outcome.lost == ((said,) if lost else ())
+
+
+def are_doubts(lost):
+    return [isinstance(each, Doubt) for each in lost]
+
+
+@pytest.mark.parametrize(("sent", "doubt"), [(4.0, True), (9.9, False)])
+def test_a_flow_that_has_too_little_may_have_been_slow_and_one_that_has_too_much_was_not(lab, sent, doubt):
+    lab.flow = Flow(sent, (sent,))
+    lab.limits_of.side_effect = lambda pod: {"egress": 20_000_000 if pod.endswith("sender") else 10_000_000}
+    lab.cluster.pod.return_value = {"metadata": {"labels": {scenario.MANAGED: "true"}}}
+    assert are_doubts(authors.annotations_forged(lab).lost) == [doubt]
+    assert are_doubts(reconciler.away(lab).lost[:1]) == [doubt]
+
+
+def test_a_load_that_was_not_made_may_be_the_machines_doing_and_a_pod_made_past_the_webhook_is_not(lab):
+    lab.here.seconds = lab.elsewhere.seconds = 50
+    lab.here.amiss.append(BYPASSED)
+    assert are_doubts(webhook.deleted(lab).lost) == [False, True, True]

@@ -7,6 +7,7 @@ import pytest
 
 from tests.cluster import certificates, scenario
 from tests.cluster.creations import Creations
+from tests.cluster.losses import Doubt
 
 
 @pytest.fixture
@@ -63,3 +64,12 @@ def test_a_rotation_that_did_not_take_place_is_told(monkeypatch, authorities, ma
     monkeypatch.setattr(certificates, "Creating", lambda *_: contextlib.nullcontext(Creations(made=made)))
     monkeypatch.setattr(time, "sleep", lambda _: None)
     assert certificates.rotate(None, seconds=300).lost == lost
+
+
+def test_what_was_late_may_have_been_slow_and_a_pod_that_was_not_made_was_not(creations, monkeypatch):
+    late = [Doubt("mended: not within 5 s")]
+    monkeypatch.setattr(certificates, "_mended", lambda *_: (creations, {}, late))
+    creations.longest_s = certificates.MENDED_S + 1
+    creations.unmade.append("created-0-1 was not made in 60 s")
+    for outcome in certificates.lose_the_bundle(None):
+        assert [isinstance(each, Doubt) for each in outcome.lost] == [True, False, True]
