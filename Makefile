@@ -18,8 +18,8 @@ KERNELS ?= 5.10 6.1 6.12 newest
 # What depends on the kernel's version; the others are about our own steps, and take half an hour more for each kernel.
 KERNEL_TESTS ?= rates queue splitting parallel versions lifecycle monitor
 # The functional core: no I/O, and every branch tested.
-PURE := webhook/arguments.py,webhook/contract.py,webhook/advice.py,webhook/admission.py,webhook/policy.py,webhook/jsonpatch.py,webhook/listing.py,webhook/review.py,webhook/budget.py,webhook/event.py,reconciler/model.py,reconciler/plan.py,$\
-	reconciler/slots.py,reconciler/patience.py,reconciler/paths.py,reconciler/bypass.py,reconciler/requirements.py,reconciler/pods.py,reconciler/intent.py,reconciler/report.py,reconciler/sandboxes.py,reconciler/latecomers.py,reconciler/roll_call.py,reconciler/known.py,reconciler/state.py,$\
+PURE := webhook/arguments.py,webhook/contract.py,webhook/suggestions.py,webhook/admission.py,webhook/policy.py,webhook/jsonpatch.py,webhook/list_decoder.py,webhook/review.py,webhook/token_bucket.py,webhook/event.py,reconciler/model.py,reconciler/plan.py,$\
+	reconciler/slots.py,reconciler/backoff.py,reconciler/paths.py,reconciler/bypass.py,reconciler/requirements.py,reconciler/pods.py,reconciler/desired.py,reconciler/report.py,reconciler/sandboxes.py,reconciler/ran_unlimited.py,reconciler/unreported.py,reconciler/node_state.py,reconciler/sandbox_state.py,$\
 	reconciler/nri/protobuf.py,reconciler/nri/mux.py,reconciler/nri/ttrpc.py,reconciler/nri/messages.py,$\
 	reconciler/nri/plugin.py,reconciler/kernel/buckets.py,reconciler/kernel/raw.py,certs/authority.py,certs/changes.py,certs/credentials.py,certs/rotation.py,certs/secret.py
 

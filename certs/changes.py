@@ -1,4 +1,4 @@
-"""What can happen to credentials, for events, metrics and logs. Pure."""
+"""Changes of credentials, for events, metrics and logs. Pure."""
 
 from dataclasses import dataclass
 from enum import StrEnum

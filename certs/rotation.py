@@ -1,4 +1,4 @@
-"""How one authority follows another without a moment at which a client must refuse. Pure but for keys.
+"""The rotation of the CA: how one authority follows another and no client ever has to refuse. Pure but for keys.
 
     announced   a new authority is in the bundle that clients trust, and signs nothing yet
     promoted    once that bundle has been published for the overlap, it signs, and the former one no longer
@@ -12,7 +12,7 @@ Clocks may be wrong. A replica cannot tell whether an authority that is not vali
 ahead, so that no client accepts it, or its own clock is behind, and all do. So it takes the same steps either way, with
 an overlap of HASTE: in the latter case no client notices, in the former they accept again after some minutes. Only what
 has expired is followed at once. As replicas whose clocks are years apart could go on like that for ever, MOST_FORMER
-bounds what clients trust; how often one writes is bounded by whoever calls (`webhook.issuing`).
+bounds what clients trust; how often one writes is bounded by whoever calls (`webhook.certificate_controller`).
 """
 
 from collections.abc import Sequence

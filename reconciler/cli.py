@@ -51,15 +51,15 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _observe(args: argparse.Namespace) -> int:
-    from reconciler import observe  # noqa: PLC0415 - as above
+    from reconciler import commands  # noqa: PLC0415 - as above
 
-    return observe.main(args.netns_folder, node=args.node, as_json=args.json)
+    return commands.run_observe(args.netns_folder, node=args.node, as_json=args.json)
 
 
 def _clean(args: argparse.Namespace) -> int:
-    from reconciler import observe  # noqa: PLC0415 - as above
+    from reconciler import commands  # noqa: PLC0415 - as above
 
-    return observe.remove(args.netns_folder)
+    return commands.run_clean(args.netns_folder)
 
 
 def _parser() -> argparse.ArgumentParser:

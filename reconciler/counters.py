@@ -1,4 +1,4 @@
-"""What the kernel counts for each limited Pod, and which slot is whose, read from the shaper's two maps."""
+"""The counters of each limited Pod, and the assignments of slots, read from the shaper's two maps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from reconciler.kernel.buckets import Counters, is_rate
 from reconciler.kernel.program import Program
 from reconciler.model import LimitEntry, class_id
-from reconciler.slots import Assignment, SlotTable, Tenant
+from reconciler.slots import Assignment, SlotOwner, SlotTable
 from webhook.contract import Direction, Limits, Quantity
 
 
@@ -60,7 +60,7 @@ def limits_of(program: Program, slot: int) -> dict[Direction, LimitEntry]:
     return {direction: entry for direction, entry in entries if entry is not None}
 
 
-def pod_counters(program: Program, tenant: Tenant, slot: int, path: str | None) -> PodCounters:
+def pod_counters(program: Program, owner: SlotOwner, slot: int, path: str | None) -> PodCounters:
     """What one slot has counted since it was assigned."""
     directions, generation = {}, 0
     for direction, entry in limits_of(program, slot).items():
@@ -71,7 +71,7 @@ def pod_counters(program: Program, tenant: Tenant, slot: int, path: str | None) 
         directions[direction] = DirectionCounters(
             entry.bits_per_second, seen.bytes, seen.packets, seen.drops, seen.marks, queue_ns
         )
-    return PodCounters(tenant.pod_uid, path, directions, generation)
+    return PodCounters(owner.pod_uid, path, directions, generation)
 
 
 def slots_in(program: Program) -> SlotTable:
@@ -81,5 +81,5 @@ def slots_in(program: Program) -> SlotTable:
     table = SlotTable(program.slots, last_generation=latest)
     for slot in range(1, program.slots + 1):
         for entry in limits_of(program, slot).values():
-            table = table.adopt(Tenant(entry.pod_uid, entry.netns_inode), Assignment(slot, entry.generation))
+            table = table.adopt(SlotOwner(entry.pod_uid, entry.netns_inode), Assignment(slot, entry.generation))
     return table

@@ -23,15 +23,15 @@ from reconciler.kernel.monitor import Monitor
 from reconciler.kernel.netns import NETNS_FOLDER
 from reconciler.kernel.probe import probe
 from reconciler.kernel_check import KernelCheck
-from reconciler.listener import Listener
 from reconciler.metrics import Metrics
+from reconciler.monitor_reader import MonitorReader
+from reconciler.node_lock import acquire_node_lock
 from reconciler.nri.transport import NriPlugin
-from reconciler.patrol import Patrol
+from reconciler.resync import Resync
 from reconciler.runtime_check import RuntimeCheck
-from reconciler.starting import Starting
-from reconciler.turn import take_turn
+from reconciler.shaper_startup import ShaperStartup
 from reconciler.watch_check import WatchCheck
-from webhook.bounded import BoundedServer
+from webhook.http_server import BoundedServer
 from webhook.kubeapi import KubeApi
 from webhook.pages import Pages
 from webhook.reflector import Reflector
@@ -63,12 +63,12 @@ class _Parts:
     monitor: Monitor
     controller: Controller
     kernel_check: KernelCheck
-    patrol: Patrol
+    resync: Resync
     reflector: Reflector
     watch_check: WatchCheck
     runtime: NriPlugin
     runtime_check: RuntimeCheck
-    starting: Starting
+    starting: ShaperStartup
 
     def why_not_ready(self) -> str | None:
         """For kubelet."""
@@ -80,9 +80,9 @@ class _Parts:
 
     async def before_scrape(self) -> None:
         """What is counted only when somebody asks."""
-        self.metrics.pods.show(await self.controller.upkeep.counters(), self.patrol.unshaped())
-        for state, count in self.controller.wanted()._asdict().items():
-            self.metrics.wanted.labels(state=state).set(count)
+        self.metrics.pods.show(await self.controller.housekeeping.counters(), self.resync.unshaped())
+        for state, count in self.controller.pod_counts()._asdict().items():
+            self.metrics.pods_by_state.labels(state=state).set(count)
         self.metrics.connected.set(self.runtime.connected)
         self.metrics.registered.set(self.runtime.registered)
 
@@ -98,10 +98,10 @@ class _Parts:
             self.runtime.run(after=self.controller.prepare),
             self.reflector.run(),
             self.controller.run(),
-            self.controller.upkeep.run_collector(),
-            self.controller.upkeep.run_roll_calls(),
-            self.controller.upkeep.run_audits(),
-            self.patrol.run(),
+            self.controller.housekeeping.run_garbage_collector(),
+            self.controller.housekeeping.run_unreported_checks(),
+            self.controller.housekeeping.run_audits(),
+            self.resync.run(),
             self.kernel_check.run(),
             self.runtime_check.run(),
             self.watch_check.run(),
@@ -114,15 +114,15 @@ async def run(settings: Settings) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    if await take_turn(stopping, settings.nri_socket.parent) is None:
+    if await acquire_node_lock(stopping, settings.nri_socket.parent) is None:
         return
-    # The turn ends with the process: the thread that works on the kernel may outlast this function.
+    # The lock ends with the process: the thread that works on the kernel may outlast this function.
     async with AsyncExitStack() as opened:
         api = await KubeApi.connect(user_agent="ipvlan-bandwidth-reconciler")
         opened.push_async_callback(api.close)
         parts = _built(settings, api)
         opened.callback(parts.close)
-        opened.callback(Listener(parts.monitor, parts.controller).close)
+        opened.callback(MonitorReader(parts.monitor, parts.controller).close)
         pages = Pages(parts.why_not_ready, parts.metrics.registry, parts.before_scrape)
         servers = await listen(pages.handle, settings.host, settings.port, settings.probe_port)
         opened.push_async_callback(lambda: asyncio.gather(*map(BoundedServer.close, servers)))
@@ -155,7 +155,7 @@ def _built(settings: Settings, api: KubeApi) -> _Parts:
     # One thread: a plan is made and carried out with nothing of ours in between.
     executor = ThreadPoolExecutor(1, thread_name_prefix="kernel")
     monitor = Monitor()
-    starting = Starting(settings.slots, NETNS_FOLDER)
+    starting = ShaperStartup(settings.slots, NETNS_FOLDER)
     controller = Controller(
         starting.start,
         prepare=starting.prepare,
@@ -176,7 +176,7 @@ def _built(settings: Settings, api: KubeApi) -> _Parts:
         on_restart=metrics.watch_restarts.inc,
     )
     runtime = NriPlugin(controller, socket_path=str(settings.nri_socket))
-    tell_node, sleep = events.tell_node, asyncio.sleep
+    record_node, sleep = events.record_node, asyncio.sleep
     return _Parts(
         metrics=metrics,
         api=api,
@@ -184,17 +184,17 @@ def _built(settings: Settings, api: KubeApi) -> _Parts:
         executor=executor,
         monitor=monitor,
         controller=controller,
-        kernel_check=KernelCheck(probe, tell_node=tell_node, gauge=metrics.kernel_lacks, sleep=sleep),
-        patrol=Patrol(controller, events=events, sleep=sleep),
+        kernel_check=KernelCheck(probe, record_node=record_node, gauge=metrics.kernel_lacks, sleep=sleep),
+        resync=Resync(controller, events=events, sleep=sleep),
         reflector=reflector,
-        watch_check=WatchCheck(reflector, gauge=metrics.watch_connected, tell_node=tell_node, sleep=sleep),
+        watch_check=WatchCheck(reflector, gauge=metrics.watch_connected, record_node=record_node, sleep=sleep),
         runtime=runtime,
         runtime_check=RuntimeCheck(
             lambda: runtime.connected,
             is_registered=lambda: runtime.registered,
             trouble=lambda: runtime.trouble,
             socket_path=str(settings.nri_socket),
-            tell_node=tell_node,
+            record_node=record_node,
             sleep=sleep,
         ),
         starting=starting,

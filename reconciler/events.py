@@ -1,4 +1,4 @@
-"""Events on Pods and on the node: handed over at once, posted in the background, never waited for.
+"""Events on Pods and on the node: queued at once, posted in the background, never waited for.
 
 Shaping must not depend on the API server, so a queue of bounded length stands between, and what does not fit, or
 cannot be posted in a few tries, is dropped and counted. What one namespace refuses for a while, or leaves unanswered,
@@ -17,12 +17,12 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
+from reconciler.forbidden import refusal
 from reconciler.pods import PodView
 from reconciler.report import Notice
-from reconciler.rights import refusal
-from webhook.budget import Budget
-from webhook.event import Told, event
+from webhook.event import EventContent, event
 from webhook.kubeapi import ApiError, KubeApi
+from webhook.token_bucket import TokenBucket
 
 # Of one reason and Pod, so that no Pod floods the API server, and one that has its shaping repaired all the time still
 # hears that its limit changed.
@@ -87,33 +87,33 @@ class Events:
         self._capacity = capacity
         self._unposted: dict[_Unposted, None] = {}
         self._queue: asyncio.PriorityQueue[tuple[int, int, _Unposted]] = asyncio.PriorityQueue()
-        self._turn = itertools.count()
+        self._serial = itertools.count()
         self._aside: dict[asyncio.Task[None], str] = {}  # with the namespaces that leave them unanswered
         self._again = {hangs: asyncio.Semaphore(AT_ONCE_AGAIN) for hangs in (False, True)}
         self._finished = False
-        self._budgets: dict[str, dict[str, Budget]] = {}
-        self._forbidden = Budget(1, FORBIDDEN_TOLD_EVERY_S, monotonic)
+        self._buckets: dict[str, dict[str, TokenBucket]] = {}
+        self._forbidden = TokenBucket(1, FORBIDDEN_TOLD_EVERY_S, monotonic)
 
-    def tell(self, pod: PodView, notice: Notice) -> None:
+    def record(self, pod: PodView, notice: Notice) -> None:
         """Log a notice, and queue its event; neither when the Pod has had too many of the kind."""
-        budgets = self._budgets.setdefault(pod.uid, {})
-        if notice.reason not in budgets:
-            budgets[notice.reason] = Budget(AT_ONCE, PERIOD_S, self._monotonic)
-        if not budgets[notice.reason].take():
+        buckets = self._buckets.setdefault(pod.uid, {})
+        if notice.reason not in buckets:
+            buckets[notice.reason] = TokenBucket(AT_ONCE, PERIOD_S, self._monotonic)
+        if not buckets[notice.reason].take():
             self._dropped()
             return
         level = logging.INFO if notice.type == "Normal" else logging.WARNING
         log.log(level, notice.message, extra={"pod": str(pod), "pod_uid": pod.uid, "reason": notice.reason})
-        self._hand_over({"kind": "Pod", "name": pod.name, "namespace": pod.namespace, "uid": pod.uid}, notice)
+        self._enqueue({"kind": "Pod", "name": pod.name, "namespace": pod.namespace, "uid": pod.uid}, notice)
 
-    def tell_node(self, notice: Notice) -> None:
+    def record_node(self, notice: Notice) -> None:
         """Queue an event about this node; who tells it has logged it."""
         # It names the node in the place of its uid, as kubelet does: `kubectl describe node` looks for either.
-        self._hand_over({"kind": "Node", "name": self._node, "uid": self._node}, notice)
+        self._enqueue({"kind": "Node", "name": self._node, "uid": self._node}, notice)
 
     def forget(self, uid: str) -> None:
-        """The Pod is gone: so is its budget."""
-        self._budgets.pop(uid, None)
+        """The Pod is gone: so are its token buckets."""
+        self._buckets.pop(uid, None)
 
     async def run(self) -> None:
         """Post what is queued, for ever."""
@@ -143,8 +143,8 @@ class Events:
             self._drop(unposted)
         self._finished = True
 
-    def _hand_over(self, about: Mapping[str, str], notice: Notice) -> None:
-        told = Told(notice.type, notice.reason, notice.message)
+    def _enqueue(self, about: Mapping[str, str], notice: Notice) -> None:
+        told = EventContent(notice.type, notice.reason, notice.message)
         rank, room = (0, ROOM_FOR_NODE) if about["kind"] == "Node" else (1, 0)
         if self._finished or len(self._unposted) >= self._capacity + room:
             self._dropped()
@@ -153,7 +153,7 @@ class Events:
         body = event(about, told, instance=by, host=by, now=self._clock(), suffix=self._suffix())
         unposted = _Unposted(body, rank)
         self._unposted[unposted] = None
-        self._queue.put_nowait((unposted.rank, next(self._turn), unposted))
+        self._queue.put_nowait((unposted.rank, next(self._serial), unposted))
 
     def _drop(self, unposted: _Unposted) -> None:
         del self._unposted[unposted]

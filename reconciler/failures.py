@@ -1,4 +1,4 @@
-"""Pods that could not be limited as asked: each is told of it, and tried again with backoff."""
+"""Failed reconciles: an event on the Pod for each reason, and a retry with backoff."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from prometheus_client import Counter
 
 from reconciler.events import Events
-from reconciler.known import Known
-from reconciler.loading import RETRY_S
+from reconciler.node_state import NodeState
 from reconciler.report import Notice, Reason
 from reconciler.sandboxes import Key, Sandbox
+from reconciler.shaper_loader import RETRY_S
 from reconciler.shaping import ShapingError
 
 _NO_NETNS = (
@@ -26,56 +26,56 @@ _NOT_NAMED = (
 
 
 class Failures:
-    """Tells of them, counts them, and has the Pods looked at again."""
+    """Tells of them, counts them, and has the Pods reconciled again."""
 
     def __init__(
         self,
-        known: Known,
+        state: NodeState,
         *,
         events: Events,
         errors: Counter,
-        look_at: Callable[[str], None],
+        enqueue: Callable[[str], None],
         spawn: Callable[[Coroutine[None, None, None]], object],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._known, self._events, self._errors = known, events, errors
-        self._look_at, self._spawn, self._sleep = look_at, spawn, sleep
+        self._state, self._events, self._errors = state, events, errors
+        self._enqueue, self._spawn, self._sleep = enqueue, spawn, sleep
         self._retrying: set[Key] = set()
 
-    def tell_once(self, sandbox: Sandbox, why: str) -> int:
+    def report_once(self, sandbox: Sandbox, why: str) -> int:
         """Tell a Pod that it is not limited, once for each reason; gives how often it failed before."""
-        count, is_news = self._known.failed(sandbox, why)
+        count, is_news = self._state.failed(sandbox, why)
         if is_news:
-            self._events.tell(self._known.view(sandbox), _notice(why))
+            self._events.record(self._state.view(sandbox), _notice(why))
         return count
 
-    def tell_again(self) -> None:
+    def record_again(self) -> None:
         """Tell what still stands of what was told."""
-        for sandbox, notices, why in self._known.standing():
+        for sandbox, notices, why in self._state.standing():
             for notice in (*notices, *([_notice(why)] if why else [])):
-                self._events.tell(self._known.view(sandbox), notice)
+                self._events.record(self._state.view(sandbox), notice)
 
-    def tell_lost(self, uid: str, trouble: str | None) -> None:
+    def report_unlocated(self, uid: str, trouble: str | None) -> None:
         """Tell a Pod that asks for a limit, and whose netns nobody names; `trouble`: no Pod can be limited at all."""
-        for sandbox in self._known.lost(uid):
-            self.tell_once(sandbox, trouble or (_NO_NETNS if sandbox.id else _NOT_NAMED))
+        for sandbox in self._state.unlocated(uid):
+            self.report_once(sandbox, trouble or (_NO_NETNS if sandbox.id else _NOT_NAMED))
 
     def failed(self, sandbox: Sandbox, error: ShapingError) -> None:
         """Tell, and try again with backoff."""
-        count = self.tell_once(sandbox, str(error))
+        count = self.report_once(sandbox, str(error))
         self._errors.labels(kind=type(error).__name__).inc()
         self.try_again(sandbox, RETRY_S[min(count, len(RETRY_S) - 1)])
 
     def try_again(self, sandbox: Sandbox, delay_s: float = RETRY_S[-1]) -> None:
-        """Have it looked at after a while."""
-        if sandbox.key not in self._retrying:  # one that changes all the time is looked at, and fails, in between
+        """Have it reconciled after a while."""
+        if sandbox.key not in self._retrying:  # one that changes all the time is reconciled, and fails, in between
             self._retrying.add(sandbox.key)
             self._spawn(self._again(sandbox, delay_s))
 
     async def _again(self, sandbox: Sandbox, delay_s: float) -> None:
         await self._sleep(delay_s)
         self._retrying.discard(sandbox.key)
-        self._look_at(sandbox.pod.uid)
+        self._enqueue(sandbox.pod.uid)
 
 
 def _notice(why: str) -> Notice:

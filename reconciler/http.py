@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Final
 
 from reconciler.kernel.errors import ShapingError
-from webhook.bounded import PLAIN_HTTP, BoundedServer, Handler
+from webhook.http_server import PLAIN_HTTP, BoundedServer, Handler
 
-STRANGERS: Final = replace(PLAIN_HTTP, connections=64, finish_s=1.0)
-KUBELET: Final = replace(STRANGERS, connections=16)
+METRICS_BOUNDS: Final = replace(PLAIN_HTTP, connections=64, finish_s=1.0)
+PROBE_BOUNDS: Final = replace(METRICS_BOUNDS, connections=16)
 
 # On nodes of IPv6 alone too: Linux has no IPv6 without IPv4, and gives `lo` this address by itself.
 LOOPBACK: Final = "127.0.0.1"
@@ -23,8 +23,8 @@ async def listen(handler: Handler, host: str, port: int, probe_port: int) -> lis
     """Serve on both ports from now on: on `host`, or on all addresses, and on loopback. Raises ShapingError."""
     servers: list[BoundedServer] = []
     for bounds, address, number, use, remedy in (
-        (STRANGERS, host, port, "metrics", "--port and --listen name"),
-        (KUBELET, LOOPBACK, probe_port, "kubelet's probes", "--probe-port names"),
+        (METRICS_BOUNDS, host, port, "metrics", "--port and --listen name"),
+        (PROBE_BOUNDS, LOOPBACK, probe_port, "kubelet's probes", "--probe-port names"),
     ):
         server = BoundedServer(handler, bounds)
         try:

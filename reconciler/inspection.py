@@ -1,4 +1,4 @@
-"""Looking into one network namespace, and taking all of ours out of it, whether a reconciler runs or not."""
+"""Inspects one network namespace, and cleans it of all that is ours, whether a reconciler runs or not."""
 
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.program import Program
 from reconciler.model import DesiredShaping, bucket_of
 from reconciler.plan import plan
-from reconciler.slots import Tenant
+from reconciler.slots import SlotOwner
 from reconciler.steps import Plan, Step
 from webhook.contract import Direction
 
@@ -51,7 +51,7 @@ def _counters(program_id: int, slot: int, netns_path: str) -> PodCounters | None
         first = next(iter(limits_of(program, slot).values()), None)
         if first is None or program.state is None:
             return None
-        return pod_counters(program, Tenant(first.pod_uid, first.netns_inode), slot, netns_path)
+        return pod_counters(program, SlotOwner(first.pod_uid, first.netns_inode), slot, netns_path)
 
 
 def clean(netns_path: str) -> tuple[Step, ...]:

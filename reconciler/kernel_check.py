@@ -1,4 +1,4 @@
-"""Says what the node's kernel lacks: in the log, by /readyz, in a metric, and in an event on the Node."""
+"""Checks what the node's kernel lacks, and says so: in the log, by /readyz, in a metric, and on the Node."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class KernelCheck:
         self,
         probe: Callable[[], Mapping[Feature, str]],
         *,
-        tell_node: Callable[[Notice], None],
+        record_node: Callable[[Notice], None],
         gauge: Gauge,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._probe, self._tell_node, self._gauge, self._sleep = probe, tell_node, gauge, sleep
+        self._probe, self._record_node, self._gauge, self._sleep = probe, record_node, gauge, sleep
         self._lacks: tuple[Lack, ...] = ()
 
     async def run(self) -> None:
@@ -40,7 +40,7 @@ class KernelCheck:
             except (ShapingError, RuntimeError) as error:  # RuntimeError: no thread can be started
                 log.warning("cannot find out what the kernel offers", extra={"error": str(error)})
             else:
-                self._tell(found)
+                self._record(found)
                 if all(lack.feature in NEVER_LATER for lack in found):
                     return
             await self._sleep(AGAIN_S)
@@ -49,20 +49,20 @@ class KernelCheck:
         """What is missing that limits need; None when nothing is known to be."""
         return "; ".join(lack.message for lack in self._lacks if lack.is_vital) or None
 
-    def _tell(self, found: tuple[Lack, ...]) -> None:
+    def _record(self, found: tuple[Lack, ...]) -> None:
         before = {lack.feature for lack in self._lacks}
         for lack in found:
             self._gauge.labels(*_labels(lack.feature)).set(1)
             if lack.feature in before:
                 continue
             log.log(logging.ERROR if lack.is_vital else logging.WARNING, lack.message)
-            self._tell_node(Notice(Reason.KERNEL_LACKS, lack.message))
+            self._record_node(Notice(Reason.KERNEL_LACKS, lack.message))
         for feature in before - {lack.feature for lack in found}:
             self._gauge.remove(*_labels(feature))
         if self.why_not_ready() and not any(lack.is_vital for lack in found):
             message = "this node's kernel has all now that bandwidth limits need"
             log.info(message)
-            self._tell_node(Notice(Reason.KERNEL_READY, message))
+            self._record_node(Notice(Reason.KERNEL_READY, message))
         self._lacks = found
 
 

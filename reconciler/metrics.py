@@ -26,7 +26,7 @@ class Metrics:
         build.labels(VERSION, REVISION).set(1)
         self.pods = PodMetrics()
         self.registry.register(self.pods)
-        self.wanted = Gauge(PREFIX + "pods", "Pods of this node by state.", ["state"], registry=self.registry)
+        self.pods_by_state = Gauge(PREFIX + "pods", "Pods of this node by state.", ["state"], registry=self.registry)
         self.slots = Gauge(PREFIX + "slots", "The most Pods that can be limited at once.", registry=self.registry)
         self.hook_seconds = Histogram(
             PREFIX + "sandbox_seconds",

@@ -1,4 +1,4 @@
-"""The nouns of shaping: what should be shaped and what the kernel holds.
+"""The data model of shaping: what should be shaped and what the kernel holds.
 
 Pure values, with no I/O. Rates are bits per second. Class ids are those of the shaper's filters: 2n for egress of slot
 n, 2n+1 for ingress (see `reconciler/kernel/shaper.c`).

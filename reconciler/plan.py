@@ -1,4 +1,4 @@
-"""What to do about the difference between what should be shaped and what the kernel holds. Pure.
+"""Plans the steps from the observed state of a network namespace to the desired one. Pure.
 
 Limits are written before the filters that read them, and cleared after. A foreign qdisc or filter is never touched, and
 clsact goes only when we made it and nobody else uses it. Each step leaves behind that by which the next plan knows what

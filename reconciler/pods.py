@@ -104,7 +104,7 @@ def from_runtime(
     return replace(view, static=annotations.get(SOURCE_ANNOTATION, _API) != _API)
 
 
-def asking(view: PodView, limits: Limits) -> PodView:
+def with_limits(view: PodView, limits: Limits) -> PodView:
     """The Pod as if it was admitted with annotations for these limits."""
     return replace(view, managed=True, ingress=_written(limits.ingress), egress=_written(limits.egress))
 

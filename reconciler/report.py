@@ -1,4 +1,4 @@
-"""What a Pod's owner is told: the events that follow from what was in force before and what is now. Pure."""
+"""Which events a Pod gets: those that follow from what was in force before and what is now. Pure."""
 
 from __future__ import annotations
 

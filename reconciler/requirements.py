@@ -1,4 +1,4 @@
-"""What the node's kernel must offer, and what a person is told when it does not. Pure.
+"""The features that the node's kernel must have, and what a person is told when it does not. Pure.
 
 What is there is found by trying (`reconciler.kernel.probe`), not by versions: distributions carry features back, and
 leave modules out.

@@ -1,10 +1,10 @@
-"""Says on the Node that the container runtime does not tell of Pods, and what that means for those that start."""
+"""Checks the connection to the container runtime; if it is gone, /readyz and an event on the Node say so."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from reconciler.lasting import tell_what_lasts
+from reconciler.node_problems import report_node_problem
 from reconciler.report import Notice, Reason
 
 HELD_UP = "Until then containerd starts and stops nothing else on this node; limits in force are kept and followed"
@@ -21,13 +21,13 @@ class RuntimeCheck:
         is_registered: Callable[[], bool],
         trouble: Callable[[], str],
         socket_path: str,
-        tell_node: Callable[[Notice], None],
+        record_node: Callable[[Notice], None],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         """Who is registered and not connected waits for the runtime to tell of its Pods."""
         self._is_connected, self._is_registered = is_connected, is_registered
         self._trouble, self._socket_path = trouble, socket_path
-        self._tell_node, self._sleep = tell_node, sleep
+        self._record_node, self._sleep = record_node, sleep
 
     def why_not_ready(self) -> str | None:
         """What is in the way, and what to look at; None while connected."""
@@ -38,10 +38,10 @@ class RuntimeCheck:
 
     async def run(self) -> None:
         """Look for ever."""
-        await tell_what_lasts(
+        await report_node_problem(
             self.why_not_ready,
             begun=lambda why: Notice(Reason.RUNTIME_AWAY, f"{why}. {HELD_UP if self._is_registered() else AWAY}"),
             over=Notice(Reason.RUNTIME_BACK, "connected to the container runtime again"),
-            tell_node=self._tell_node,
+            record_node=self._record_node,
             sleep=self._sleep,
         )

@@ -1,4 +1,4 @@
-"""Which Pod has which network namespace, as the container runtime tells.
+"""The Pod sandboxes of this node and their network namespaces, as the container runtime tells of them.
 
 A Pod can have several sandboxes in its life, and two at once while one is torn down: same uid, another netns.
 """
@@ -31,7 +31,7 @@ class Sandbox:
     netns_path: str
 
     @classmethod
-    def told(cls, pod: PodSandbox) -> Self:
+    def from_nri(cls, pod: PodSandbox) -> Self:
         """A sandbox as the runtime tells of it."""
         view = pods.from_runtime(
             pod.uid,
@@ -54,9 +54,9 @@ class Sandboxes:
     """The sandboxes of this node, by id. Those without a netns are on the host's network, as a rule."""
 
     _by_id: dict[str, Sandbox] = field(default_factory=dict)
-    _nowhere: dict[str, Sandbox] = field(default_factory=dict)
+    _started_without_netns: dict[str, Sandbox] = field(default_factory=dict)
     """Those that began without a netns."""
-    _listed_nowhere: dict[str, Sandbox] = field(default_factory=dict)
+    _listed_without_netns: dict[str, Sandbox] = field(default_factory=dict)
     """Those that the last full list has without one; stopped ones too, whose netns is gone."""
     _stopped: dict[str, Key] = field(default_factory=dict)
     """Those whose end was told, and which may be listed still, by id."""
@@ -65,7 +65,7 @@ class Sandboxes:
         """Learn of a sandbox, or learn it anew."""
         self._stopped.pop(sandbox.id, None)
         self._by_id.pop(sandbox.netns_path, None)  # one that was placed there
-        (self._by_id if sandbox.netns_path else self._nowhere)[sandbox.id] = sandbox
+        (self._by_id if sandbox.netns_path else self._started_without_netns)[sandbox.id] = sandbox
 
     def stopped(self, sandbox: Sandbox) -> None:
         """The containers of a sandbox have ended, and none starts in it any more, whatever a list or the kernel says.
@@ -82,7 +82,7 @@ class Sandboxes:
         """Whether it is the netns of one whose end was told."""
         return key in self._stopped.values()
 
-    def known_as(self, told: Sandbox) -> str:
+    def id_of(self, told: Sandbox) -> str:
         """The id of a sandbox that the runtime tells of: the netns stands for it where the Pod was placed there."""
         placed = None if told.id in self._by_id else self._by_id.get(told.netns_path)
         return told.netns_path if placed is not None and placed.pod.uid == told.pod.uid else told.id
@@ -92,15 +92,15 @@ class Sandboxes:
 
         Of a Pod whose sandbox had a netns, those that the list had without are earlier ones that have ended.
         """
-        listed = self._listed_nowhere.pop(sandbox_id, None)
+        listed = self._listed_without_netns.pop(sandbox_id, None)
         found = self._by_id.pop(sandbox_id, None)
         if found is not None:
-            self._listed_nowhere = {
-                key: each for key, each in self._listed_nowhere.items() if each.pod.uid != found.pod.uid
+            self._listed_without_netns = {
+                key: each for key, each in self._listed_without_netns.items() if each.pod.uid != found.pod.uid
             }
-        return found or self._nowhere.pop(sandbox_id, None) or listed
+        return found or self._started_without_netns.pop(sandbox_id, None) or listed
 
-    def replay(self, sandboxes: Iterable[Sandbox]) -> None:
+    def synchronize(self, sandboxes: Iterable[Sandbox]) -> None:
         """Take the runtime's full list. Who is known already stays, and as it is known.
 
         Also who is not in it, or without a netns: containerd leaves out a sandbox whose state it cannot tell at the
@@ -114,8 +114,9 @@ class Sandboxes:
             if sandbox.netns_path and sandbox.id not in self._by_id:
                 placed = self._by_id.pop(sandbox.netns_path, sandbox)
                 self._by_id[sandbox.id] = replace(placed if placed.key == sandbox.key else sandbox, id=sandbox.id)
-        self._listed_nowhere = {sandbox.id: sandbox for sandbox in told if sandbox.id not in self._by_id}
-        self._nowhere = {key: self._nowhere[key] for key in self._nowhere.keys() & self._listed_nowhere.keys()}
+        self._listed_without_netns = {sandbox.id: sandbox for sandbox in told if sandbox.id not in self._by_id}
+        started = self._started_without_netns
+        self._started_without_netns = {key: started[key] for key in started.keys() & self._listed_without_netns.keys()}
 
     def place(self, key: Key, view: PodView | None) -> bool:
         """A Pod's netns was found by what it holds. True if it is news, and the Pod is known.
@@ -125,31 +126,31 @@ class Sandboxes:
         names the netns after all.
         """
         uid, path = key
-        pod = next((each.pod for each in self._listed_nowhere.values() if each.pod.uid == uid), view)
+        pod = next((each.pod for each in self._listed_without_netns.values() if each.pod.uid == uid), view)
         if pod is None or self.at(path) is not None:
             return False
         self._by_id[path] = Sandbox(path, replace(pod, host_network=False), path)
         return True
 
-    def nowhere(self) -> tuple[Sandbox, ...]:
+    def started_without_netns(self) -> tuple[Sandbox, ...]:
         """Those that began without a netns, and are there still."""
-        return tuple(self._nowhere.values())
+        return tuple(self._started_without_netns.values())
 
     def uids(self) -> set[str]:
         """The Pods that any of them are of, also of those that may have ended."""
-        held = (*self._by_id.values(), *self._nowhere.values(), *self._listed_nowhere.values())
+        held = (*self._by_id.values(), *self._started_without_netns.values(), *self._listed_without_netns.values())
         return {sandbox.pod.uid for sandbox in held}
 
-    def unplaced(self) -> tuple[Sandbox, ...]:
+    def listed_without_netns(self) -> tuple[Sandbox, ...]:
         """Of each Pod of which nothing else is known, one that the last full list has without a netns.
 
         Most of these have ended.
         """
-        known = {sandbox.pod.uid for sandbox in (*self._by_id.values(), *self._nowhere.values())}
-        listed = {sandbox.pod.uid: sandbox for sandbox in self._listed_nowhere.values()}
+        known = {sandbox.pod.uid for sandbox in (*self._by_id.values(), *self._started_without_netns.values())}
+        listed = {sandbox.pod.uid: sandbox for sandbox in self._listed_without_netns.values()}
         return tuple(sandbox for uid, sandbox in listed.items() if uid not in known)
 
-    def learn(self, view: PodView) -> None:
+    def update(self, view: PodView) -> None:
         """Keep the API server's last word of a Pod that it tells of no longer, for as long as its sandboxes last."""
         for sandbox in self.of(view.uid):
             self._by_id[sandbox.id] = replace(sandbox, pod=view)
@@ -161,7 +162,7 @@ class Sandboxes:
         """
         adopting = [sandbox for sandbox in self.of(key[0]) if sandbox.key == key]
         for sandbox in adopting:
-            self._by_id[sandbox.id] = replace(sandbox, pod=pods.asking(sandbox.pod, limits))
+            self._by_id[sandbox.id] = replace(sandbox, pod=pods.with_limits(sandbox.pod, limits))
         return bool(adopting)
 
     def current(self, sandbox: Sandbox) -> Sandbox:

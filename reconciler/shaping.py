@@ -14,7 +14,6 @@ from typing import Final, Self
 
 from reconciler.bypass import Sample, sample, total
 from reconciler.counters import DirectionCounters, PodCounters, slots_in
-from reconciler.handover import Bucket, clear_left, hand_over, older_buckets
 from reconciler.inspection import Inspection, clean, inspect
 from reconciler.kernel import netns, traffic
 from reconciler.kernel.apply import apply
@@ -31,6 +30,7 @@ from reconciler.kernel.errors import (
 from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.program import Program
+from reconciler.migration import Bucket, clear_left, migrate_state, older_buckets
 from reconciler.model import (
     LINK_HEADER_BYTES,
     DesiredShaping,
@@ -40,12 +40,12 @@ from reconciler.model import (
     ProblemKind,
     covered,
 )
+from reconciler.netns_scan import NetnsScan, scan_netns
 from reconciler.plan import plan
 from reconciler.sandboxes import Key
-from reconciler.slots import Assignment, SlotTable, Tenant
+from reconciler.slot_allocator import SlotAllocator
+from reconciler.slots import Assignment, SlotOwner, SlotTable
 from reconciler.steps import AttachRedirect, ClearLimit, CreateIfb, Plan, SetRoot, Step, WriteLimit
-from reconciler.survey import Survey, survey
-from reconciler.tenants import Tenants
 from webhook.contract import Direction, Limits
 
 __all__ = [
@@ -67,8 +67,8 @@ __all__ = [
 _LOG: Final = logging.getLogger(__name__)
 LACK_LASTS_S: Final = 0.9
 """The kernel tells of a filter that it does not take, as it begins to make it. Such a change is looked at sooner than
-this (`reconciler.patience`), and what failed is tried again later (`reconciler.loading`): else it would be tried for
-ever."""
+this (`reconciler.backoff`), and what failed is tried again later (`reconciler.shaper_loader`): else it would be tried
+for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +104,11 @@ class _CannotRedirectError(StepFailedError):
 class Shaper:
     """All limited Pods of the node. Holds the program's descriptors, and nothing of any Pod's netns."""
 
-    def __init__(self, program: Program, slots: SlotTable, found: Survey, *, adopted: bool) -> None:
+    def __init__(self, program: Program, slots: SlotTable, found: NetnsScan, *, adopted: bool) -> None:
         self._program = program
-        self._tenants = Tenants(program, slots, found.paths)
-        self._changes: dict[Tenant, int] = {}
-        self._lacks: dict[Tenant, tuple[float, KernelLacksError]] = {}
+        self._allocator = SlotAllocator(program, slots, found.paths)
+        self._changes: dict[SlotOwner, int] = {}
+        self._lacks: dict[SlotOwner, tuple[float, KernelLacksError]] = {}
         self.adopted = adopted
         self.found = found.held
 
@@ -126,7 +126,7 @@ class Shaper:
         `netns_paths` are pairs of Pod uid and path; `folder` may have others, which tell by what they hold whose they
         are. `load` gives a new program. Raises ShapingError when there is none.
         """
-        found = survey(netns_paths, folder)
+        found = scan_netns(netns_paths, folder)
         program = Program.adopt(slots, found.program_ids)
         if program is None:
             return cls((load or Program.load)(slots), SlotTable(slots), found, adopted=False)
@@ -147,39 +147,39 @@ class Shaper:
 
     def _shape_netns(self, pod_uid: str, netns_path: str, limits: Limits) -> Outcome:
         with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
-            tenant = Tenant(pod_uid, fstat(descriptor).st_ino)
+            owner = SlotOwner(pod_uid, fstat(descriptor).st_ino)
             if limits:
-                self._tenants.assign(tenant, netns_path)
+                self._allocator.assign(owner, netns_path)
             older = set[Bucket]()
             try:
-                outcome = self._shape(tenant, netlink, limits, older)
+                outcome = self._shape(owner, netlink, limits, older)
             finally:
-                self._clear_left(tenant, netlink, older)
+                self._clear_left(owner, netlink, older)
         unused = any(problem.kind is ProblemKind.NO_IPVLAN for problem in outcome.problems)
         if not limits or unused:
-            self._free(tenant)
+            self._free(owner)
         return outcome
 
     def release(self, pod_uid: str, netns_path: str) -> None:
         """The Pod, or this sandbox of it, is gone: take ours out of its netns if that still exists, free its slot."""
         try:
-            if not self._tenants.is_anothers(pod_uid, netns_path):
+            if not self._allocator.is_reused(pod_uid, netns_path):
                 self.shape(pod_uid, netns_path, Limits())
         except (NetnsGoneError, HostNetnsError):
             pass
         except ShapingError as error:
             _LOG.warning("not all was taken out of %s, which goes with it: %s", netns_path, error)
-        for tenant in self._tenants.of(pod_uid, netns_path):
-            self._free(tenant)
+        for owner in self._allocator.of(pod_uid, netns_path):
+            self._free(owner)
 
     def collect(self, live: Collection[tuple[str, str]]) -> int:
         """Free the slots of Pods that are not live and whose netns is gone. Returns how many.
 
         Raises ShapingError, and frees none, when it cannot be told which network namespaces there are.
         """
-        gone = self._tenants.gone(live)
-        for tenant in gone:
-            self._free(tenant)
+        gone = self._allocator.gone(live)
+        for owner in gone:
+            self._free(owner)
         return len(gone)
 
     def audit(self) -> list[str]:
@@ -187,7 +187,7 @@ class Shaper:
 
         What somebody wrote into a slot that is nobody's is cleared here.
         """
-        return self._tenants.audit()
+        return self._allocator.audit()
 
     def sample(self, pod_uid: str, netns_path: str, interfaces: Collection[str]) -> Sample | None:
         """What the Pod has sent past its egress limit so far (`reconciler.bypass`); None without such a limit.
@@ -195,11 +195,11 @@ class Shaper:
         Raises NetnsGoneError, HostNetnsError or ShapingError.
         """
         with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
-            tenant = Tenant(pod_uid, fstat(descriptor).st_ino)
-            assignment = self._tenants.taken.get(tenant)
-            if assignment is None or Direction.EGRESS not in self._tenants.limits(tenant):
+            owner = SlotOwner(pod_uid, fstat(descriptor).st_ino)
+            assignment = self._allocator.taken.get(owner)
+            if assignment is None or Direction.EGRESS not in self._allocator.limits(owner):
                 return None
-            charged = self._tenants.charged(assignment)
+            charged = self._allocator.charged(assignment)
             try:
                 queued = traffic.queued(netlink)
                 sent = traffic.sent(netlink, interfaces)
@@ -207,8 +207,8 @@ class Shaper:
             except NetlinkError as error:
                 raise ShapingError(f"cannot read what the Pod's links have sent: {error.text}") from error
         return sample(
-            (assignment.generation, self._changes.get(tenant, 0)),
-            charged=(charged, self._tenants.charged(assignment)),
+            (assignment.generation, self._changes.get(owner, 0)),
+            charged=(charged, self._allocator.charged(assignment)),
             queued=(total(queued, sent.by_link), total(queued_after, sent.by_link)),
             sent=total(sent.by_link, sent.by_link),
             largest_bytes=sent.largest_mtu + LINK_HEADER_BYTES,
@@ -219,39 +219,39 @@ class Shaper:
         """Those whose network namespace is no longer there. Raises ShapingError when that cannot be told."""
         return [key for key in keys if netns.inode(key[1]) is None]
 
-    def tenants(self) -> list[Tenant]:
+    def slot_owners(self) -> list[SlotOwner]:
         """Who has a slot."""
-        return list(self._tenants.taken)
+        return list(self._allocator.taken)
 
-    def counters(self, tenants: Iterable[Tenant] | None = None) -> list[PodCounters]:
+    def counters(self, owners: Iterable[SlotOwner] | None = None) -> list[PodCounters]:
         """What the kernel counts for those of them, or of all, that have a slot. Raises ShapingError."""
-        return self._tenants.counters(tenants)
+        return self._allocator.counters(owners)
 
     def close(self) -> None:
         """Let go of the program; the kernel goes on shaping."""
         self._program.close()
 
-    def _free(self, tenant: Tenant) -> None:
-        self._tenants.free(tenant)
-        self._changes.pop(tenant, None)
-        self._lacks.pop(tenant, None)
+    def _free(self, owner: SlotOwner) -> None:
+        self._allocator.free(owner)
+        self._changes.pop(owner, None)
+        self._lacks.pop(owner, None)
 
-    def _shape(self, tenant: Tenant, netlink: Netlink, limits: Limits, older: set[Bucket]) -> Outcome:
+    def _shape(self, owner: SlotOwner, netlink: Netlink, limits: Limits, older: set[Bucket]) -> Outcome:
         """`older` gets the buckets of other programs that were seen in use."""
         done: list[Step] = []
-        lack, failed = self._recent_lack(tenant) if limits.ingress else None, False
-        desired = replace(self._desired(tenant, limits), may_redirect=lack is None)
+        lack, failed = self._recent_lack(owner) if limits.ingress else None, False
+        desired = replace(self._desired(owner, limits), may_redirect=lack is None)
         approached: tuple[ObservedShaping, Plan] | None = None
         while approached is None:
             try:
-                approached = self._approach(tenant, netlink, desired, done, older)
+                approached = self._approach(owner, netlink, desired, done, older)
             # Both are tried anew at each look, as a module may be loaded meanwhile. The kernel check tells the node.
             except _CannotSplitError as error:
                 _LOG.info("limiting without splitting packets: %s", error)
                 desired = replace(desired, may_split=False)
             except _CannotRedirectError as error:
                 lack, desired = error.lack, replace(desired, may_redirect=False)
-                self._lacks[tenant] = monotonic(), lack
+                self._lacks[owner] = monotonic(), lack
             except StepFailedError as error:
                 # Between looking and doing somebody else may have changed something: look once more, then give up.
                 if failed:
@@ -259,7 +259,7 @@ class Shaper:
                 _LOG.info("looking again after a step failed: %s", error)
                 failed = True
         if done:
-            self._changes[tenant] = self._changes.get(tenant, 0) + 1
+            self._changes[owner] = self._changes.get(owner, 0) + 1
         if lack is not None and limits.egress is None:
             raise lack
         observed, planned = approached
@@ -268,60 +268,60 @@ class Shaper:
         names = tuple(link.name for link in shared)
         return Outcome(tuple(done), planned.problems, names, planned.missing, lack, modes)
 
-    def _recent_lack(self, tenant: Tenant) -> KernelLacksError | None:
+    def _recent_lack(self, owner: SlotOwner) -> KernelLacksError | None:
         """What the kernel had not a moment ago, when ingress was to be limited."""
-        since_s, lack = self._lacks.get(tenant, (0.0, None))
+        since_s, lack = self._lacks.get(owner, (0.0, None))
         if monotonic() - since_s < LACK_LASTS_S:
             return lack
-        self._lacks.pop(tenant, None)
+        self._lacks.pop(owner, None)
         return None
 
     def _approach(
-        self, tenant: Tenant, netlink: Netlink, desired: DesiredShaping, done: list[Step], older: set[Bucket]
+        self, owner: SlotOwner, netlink: Netlink, desired: DesiredShaping, done: list[Step], older: set[Bucket]
     ) -> tuple[ObservedShaping, Plan]:
         """Look, plan, do. The steps that succeed are added to `done`."""
-        observed = self._observe(tenant, netlink)
+        observed = self._observe(owner, netlink)
         older.update(older_buckets(observed.links, self._program))
         planned = plan(desired, observed)
         if desired.limits and planned.steps:
-            self._hand_over(tenant, observed)
+            self._migrate_state(owner, observed)
         for step in planned.steps:
             self._do(step, netlink)
             done.append(step)
         return observed, planned
 
-    def _hand_over(self, tenant: Tenant, observed: ObservedShaping) -> None:
+    def _migrate_state(self, owner: SlotOwner, observed: ObservedShaping) -> None:
         try:
-            hand_over(observed.links, self._program, tenant, self._tenants.taken[tenant])
+            migrate_state(observed.links, self._program, owner, self._allocator.taken[owner])
         except OSError as error:
-            _LOG.warning("the queue of %s begins anew: %s", tenant.pod_uid, error)
+            _LOG.warning("the queue of %s begins anew: %s", owner.pod_uid, error)
 
-    def _clear_left(self, tenant: Tenant, netlink: Netlink, older: set[Bucket]) -> None:
+    def _clear_left(self, owner: SlotOwner, netlink: Netlink, older: set[Bucket]) -> None:
         try:
             if older:
-                clear_left(older.difference(older_buckets(self._observe(tenant, netlink).links, self._program)), tenant)
+                clear_left(older.difference(older_buckets(self._observe(owner, netlink).links, self._program)), owner)
         except (OSError, ShapingError) as error:
-            _LOG.warning("an older program keeps limits of %s: %s", tenant.pod_uid, error)
+            _LOG.warning("an older program keeps limits of %s: %s", owner.pod_uid, error)
 
-    def _desired(self, tenant: Tenant, limits: Limits) -> DesiredShaping:
-        assignment = self._tenants.taken.get(tenant, Assignment(0, 0))
+    def _desired(self, owner: SlotOwner, limits: Limits) -> DesiredShaping:
+        assignment = self._allocator.taken.get(owner, Assignment(0, 0))
         wanted = {
-            direction: LimitEntry(quantity.bits_per_second, assignment.generation, tenant.pod_uid, tenant.netns_inode)
+            direction: LimitEntry(quantity.bits_per_second, assignment.generation, owner.pod_uid, owner.netns_inode)
             for direction in Direction
             if (quantity := limits.get(direction))
         }
         return DesiredShaping(assignment.slot, self._program.program_id, self._program.attached.filter_name, wanted)
 
-    def _observe(self, tenant: Tenant, netlink: Netlink) -> ObservedShaping:
+    def _observe(self, owner: SlotOwner, netlink: Netlink) -> ObservedShaping:
         try:
             observed = observe_netns(netlink)
         except NetlinkError as error:
             raise ShapingError(f"cannot list what the Pod's network namespace holds: {error.text}") from error
-        return replace(observed, limits=self._tenants.limits(tenant)) if tenant in self._tenants.taken else observed
+        return replace(observed, limits=self._allocator.limits(owner)) if owner in self._allocator.taken else observed
 
     def _do(self, step: Step, netlink: Netlink) -> None:
         if isinstance(step, WriteLimit | ClearLimit):
-            self._tenants.write(step)
+            self._allocator.write(step)
             return
         try:
             apply(step, netlink, self._program.attached)

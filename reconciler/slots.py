@@ -1,4 +1,4 @@
-"""Which slot of the shaper's maps belongs to which Pod's network namespace. Pure.
+"""The table of slots of the shaper's maps, and the network namespace that owns each. Pure.
 
 A class id has 16 bits, so slots are few and used again: the lowest free one is taken. Slot 0 stays unused, so that
 class id 0, which a filter without one has, is never a Pod's. The assignment is kept in the limits map itself (see
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Tenant:
+class SlotOwner:
     """Whose slot: a Pod's uid and the inode of its netns. A sandbox that is made anew has the same uid, a new netns."""
 
     pod_uid: str
@@ -23,7 +23,7 @@ class NoFreeSlotError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A slot that is taken. `generation` is never 0 and differs between tenants: the shaper starts afresh with each."""
+    """A slot that is taken. `generation` is never 0 and differs between owners: the shaper starts afresh with each."""
 
     slot: int
     generation: int
@@ -34,26 +34,26 @@ class SlotTable:
     """All assignments, as a value: each change gives a new table."""
 
     size: int
-    taken: Mapping[Tenant, Assignment] = field(default_factory=dict)
+    taken: Mapping[SlotOwner, Assignment] = field(default_factory=dict)
     last_generation: int = 0
 
-    def assign(self, tenant: Tenant) -> tuple["SlotTable", Assignment]:
-        """The tenant's slot: the one it has, or the lowest free one. Raises NoFreeSlotError."""
-        if tenant in self.taken:
-            return self, self.taken[tenant]
+    def assign(self, owner: SlotOwner) -> tuple["SlotTable", Assignment]:
+        """The owner's slot: the one it has, or the lowest free one. Raises NoFreeSlotError."""
+        if owner in self.taken:
+            return self, self.taken[owner]
         used = {assignment.slot for assignment in self.taken.values()}
         slot = next((candidate for candidate in range(1, self.size + 1) if candidate not in used), None)
         if slot is None:
             raise NoFreeSlotError(f"all {self.size} slots are taken")
         assignment = Assignment(slot, self.last_generation + 1)
-        return self.adopt(tenant, assignment), assignment
+        return self.adopt(owner, assignment), assignment
 
-    def adopt(self, tenant: Tenant, assignment: Assignment) -> "SlotTable":
+    def adopt(self, owner: SlotOwner, assignment: Assignment) -> "SlotTable":
         """The table with an assignment that was found in the kernel."""
         latest = max(self.last_generation, assignment.generation)
-        return SlotTable(self.size, {**self.taken, tenant: assignment}, latest)
+        return SlotTable(self.size, {**self.taken, owner: assignment}, latest)
 
-    def free(self, tenant: Tenant) -> "SlotTable":
-        """The table without the tenant, whether it was there or not."""
-        left = {held: assignment for held, assignment in self.taken.items() if held != tenant}
+    def free(self, owner: SlotOwner) -> "SlotTable":
+        """The table without the owner, whether it was there or not."""
+        left = {held: assignment for held, assignment in self.taken.items() if held != owner}
         return SlotTable(self.size, left, self.last_generation)

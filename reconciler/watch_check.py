@@ -1,4 +1,4 @@
-"""Says that the API server does not let us follow Pods: by /readyz, in a metric, and on the Node."""
+"""Checks that the API server lets us watch Pods; if not, /readyz, a metric and an event on the Node say so."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 
 from prometheus_client import Gauge
 
-from reconciler.lasting import tell_what_lasts
+from reconciler.forbidden import refusal
+from reconciler.node_problems import report_node_problem
 from reconciler.report import Notice, Reason
-from reconciler.rights import refusal
 from webhook.reflector import Reflector
 
 
@@ -24,10 +24,10 @@ class WatchCheck:
         reflector: Reflector,
         *,
         gauge: Gauge,
-        tell_node: Callable[[Notice], None],
+        record_node: Callable[[Notice], None],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._reflector, self._tell_node, self._sleep = reflector, tell_node, sleep
+        self._reflector, self._record_node, self._sleep = reflector, record_node, sleep
         gauge.set_function(lambda: reflector.connected)
 
     def why_not_ready(self) -> str | None:
@@ -36,13 +36,13 @@ class WatchCheck:
 
     async def run(self) -> None:
         """Tell of a refusal that lasts, for ever."""
-        await tell_what_lasts(
+        await report_node_problem(
             self._refusal,
             begun=lambda why: Notice(
                 Reason.WATCH_REFUSED, f"{why}; until then changes of the annotations of Pods are not followed"
             ),
             over=Notice(Reason.WATCH_CONNECTED, "the annotations of Pods are followed again"),
-            tell_node=self._tell_node,
+            record_node=self._record_node,
             sleep=self._sleep,
         )
 

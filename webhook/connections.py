@@ -1,4 +1,4 @@
-"""Who is connected, in the order of what they are good for, and who makes room for one more.
+"""Bounds the number of open connections: at the bound, the least useful one makes room.
 
 Newcomers are those that have not asked yet, be it that TLS is still to come: whoever only connects is never anything
 else, and an API server's connection is one for some milliseconds. So at the bound the oldest newcomer makes room once
@@ -16,25 +16,25 @@ from typing import TypeAlias
 
 from aiohttp import web
 
-_Greeting: TypeAlias = asyncio.Task[None]
+_Handshake: TypeAlias = asyncio.Task[None]
 
 
 @dataclass(slots=True)
 class _Newcomer:
     """A connection that has not asked yet: its handshake, or what aiohttp has of it; and since when, monotonic."""
 
-    who: _Greeting | web.RequestHandler
+    who: _Handshake | web.RequestHandler
     since_s: float
 
 
 class Connections:
-    """The connections of a server: `most` of them, and newcomers have `patience_s` to ask."""
+    """The connections of a server: `most` of them, and newcomers have `first_request_s` to ask."""
 
-    def __init__(self, server: web.Server, most: int, patience_s: float) -> None:
+    def __init__(self, server: web.Server, most: int, first_request_s: float) -> None:
         self._server = server
         self._most = most
-        self._patience_s = patience_s
-        self._handshakes: set[_Greeting] = set()
+        self._first_request_s = first_request_s
+        self._handshakes: set[_Handshake] = set()
         # In the order of their coming.
         self._new: dict[socket.socket, _Newcomer] = {}
         # In the order of their last answers.
@@ -50,10 +50,10 @@ class Connections:
         """How many there are."""
         return len(self._server.connections) + len(self._handshakes)
 
-    def handshake(self, connection: socket.socket, greeting: Coroutine[None, None, None]) -> None:
-        """Run the coroutine that greets a new connection."""
+    def handshake(self, connection: socket.socket, handshake: Coroutine[None, None, None]) -> None:
+        """Run the coroutine that does the handshake of a new connection."""
 
-        def over(task: _Greeting) -> None:
+        def over(task: _Handshake) -> None:
             self._handshakes.discard(task)
             newcomer = self._new.get(connection)
             if newcomer is not None and newcomer.who is task:  # it came to nothing
@@ -62,12 +62,12 @@ class Connections:
                 connection.close()
 
         loop = asyncio.get_running_loop()
-        task = loop.create_task(greeting)
+        task = loop.create_task(handshake)
         self._handshakes.add(task)
         self._new[connection] = _Newcomer(task, loop.time())
         task.add_done_callback(over)
 
-    def greeted(self, connection: web.RequestHandler, its_socket: socket.socket) -> None:
+    def established(self, connection: web.RequestHandler, its_socket: socket.socket) -> None:
         """TLS stands, and aiohttp has the connection: it may have been asked by it already."""
         self._sockets[connection] = its_socket
         if connection in self._busy or connection in self._idle:
@@ -77,12 +77,12 @@ class Connections:
         if len(self._sockets) > 2 * self._most:
             self._forget_closed()
 
-    def give_up_handshakes(self) -> None:
+    def cancel_handshakes(self) -> None:
         """End whoever has not got through TLS."""
         for task in self._handshakes:
             task.cancel()
 
-    def asks(self, request: web.BaseRequest) -> None:
+    def request_started(self, request: web.BaseRequest) -> None:
         """A request has come, its head at least."""
         connection = request.protocol
         self._idle.pop(connection, None)
@@ -90,14 +90,14 @@ class Connections:
             self._new.pop(its_socket, None)
         self._busy[connection] = request
 
-    def answered(self, connection: web.RequestHandler) -> None:
+    def request_finished(self, connection: web.RequestHandler) -> None:
         """Its request has its answer."""
         self._busy.pop(connection, None)
         self._idle[connection] = None
         if len(self._idle) > self._most:
             self._forget_closed()
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Return when there may be one more."""
         while self.number >= self._most:
             self._end_one()
@@ -107,7 +107,7 @@ class Connections:
     def _end_one(self) -> None:
         self._forget_closed()
         oldest = next(iter(self._new.values()), None)
-        if oldest is not None and asyncio.get_running_loop().time() - oldest.since_s >= self._patience_s:
+        if oldest is not None and asyncio.get_running_loop().time() - oldest.since_s >= self._first_request_s:
             if isinstance(oldest.who, asyncio.Task):
                 oldest.who.cancel()
             else:

@@ -13,7 +13,7 @@ MESSAGE_BYTES: Final = 1024
 NAME_LENGTH: Final = 200
 
 
-class Told(NamedTuple):
+class EventContent(NamedTuple):
     """What an event says: its type (Normal, Warning), the reason in a word, the message for people."""
 
     type: str
@@ -22,7 +22,7 @@ class Told(NamedTuple):
 
 
 def event(
-    about: Mapping[str, str], told: Told, *, instance: str, now: datetime, suffix: str, host: str | None = None
+    about: Mapping[str, str], told: EventContent, *, instance: str, now: datetime, suffix: str, host: str | None = None
 ) -> dict[str, Any]:
     """An Event about an object; its message is cut to what fits.
 

@@ -16,13 +16,13 @@ from typing import Any
 
 from aiohttp import web
 
-from webhook.bodies import Bodies, NoReview
 from webhook.kubeapi import ApiError
-from webhook.logs import Sparing
+from webhook.logs import LogRateLimiter
 from webhook.metrics import Metrics
 from webhook.namespaces import Namespaces
 from webhook.pages import another_method, elsewhere
 from webhook.policy import Policy
+from webhook.request_bodies import RequestBodies, RequestError
 from webhook.review import InvalidReview, Outcome, Reviewed, asked, parsed, respond, undecided
 
 logger = logging.getLogger(__name__)
@@ -66,10 +66,10 @@ class Admission:
         self._metrics = metrics
         self._readiness = readiness
         self._clock = clock
-        self._bodies = Bodies()
+        self._bodies = RequestBodies()
         # By status: what strangers send keeps no line about ourselves from the log.
-        self._failures: defaultdict[int, Sparing] = defaultdict(lambda: Sparing(clock))
-        self._refusals = Sparing(clock)
+        self._failures: defaultdict[int, LogRateLimiter] = defaultdict(lambda: LogRateLimiter(clock))
+        self._refusals = LogRateLimiter(clock)
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """The HTTPS side."""
@@ -86,7 +86,7 @@ class Admission:
     async def _mutate(self, request: web.BaseRequest) -> web.Response:
         try:
             return await self._answer(request)
-        except NoReview as error:
+        except RequestError as error:
             response = self._wrong(error.status, str(error))
             # What of its body is still to come is not worth reading.
             response.force_close()

@@ -8,7 +8,7 @@ from typing import Final, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
-from webhook.budget import Budget
+from webhook.token_bucket import TokenBucket
 
 # Of a kind of line that strangers can cause. A line is written at once, while all else waits, and thousands a second
 # would push whatever matters out of what the kubelet keeps of a log.
@@ -26,33 +26,33 @@ def configure_logging(stream: TextIO, packages: Iterable[str], level: str) -> No
             timestamp=True,
         )
     )
-    handler.addFilter(_Spared(time.monotonic).passes)
+    handler.addFilter(_AsyncioLogFilter(time.monotonic).passes)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for package in packages:
         logging.getLogger(package).setLevel(level.upper())
 
 
-class Sparing:
+class LogRateLimiter:
     """Tells whether one more line of a kind may be written. `clock` gives seconds, monotonic."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._budget = Budget(LINES_AT_ONCE, LINE_EVERY_S, clock)
+        self._bucket = TokenBucket(LINES_AT_ONCE, LINE_EVERY_S, clock)
         self._suppressed = 0
 
     def extra(self) -> dict[str, int] | None:
         """What to log with the line: how many were not written since the last one, if any; None: do not write it."""
-        if not self._budget.take():
+        if not self._bucket.take():
             self._suppressed += 1
             return None
         suppressed, self._suppressed = self._suppressed, 0
         return {"suppressed": suppressed} if suppressed else {}
 
 
-class _Spared:
+class _AsyncioLogFilter:
     """Of what asyncio itself logs, such as an exception that nobody awaits, some of a kind: strangers may cause it."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._kinds: defaultdict[object, Sparing] = defaultdict(lambda: Sparing(clock))
+        self._kinds: defaultdict[object, LogRateLimiter] = defaultdict(lambda: LogRateLimiter(clock))
 
     def passes(self, record: logging.LogRecord) -> bool:
         """A filter, as `logging` has them."""

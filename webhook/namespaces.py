@@ -10,11 +10,11 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
-from webhook.budget import Budget
 from webhook.contract import NETWORK_LABEL
 from webhook.kubeapi import ApiError
 from webhook.policy import Policy
 from webhook.reflector import ListAndWatch, Reflector
+from webhook.token_bucket import TokenBucket
 
 PATH: Final = "/api/v1/namespaces"
 # The API server waits `timeoutSeconds` for an admission, 5 by our manifest, and should hear why there is none.
@@ -47,7 +47,7 @@ class Namespaces:
         self._policies: dict[str, Policy] = {}
         self._asking = asyncio.Semaphore(MOST_ASKED)
         self._waiting = 0
-        self._asked = Budget(ASKED_IN_A_BURST, ASKED_EVERY_S, time.monotonic)
+        self._get_bucket = TokenBucket(ASKED_IN_A_BURST, ASKED_EVERY_S, time.monotonic)
         self._reflector = Reflector(
             api,
             PATH,
@@ -80,7 +80,7 @@ class Namespaces:
         known = self._policies.get(namespace)
         if known is not None:
             return known
-        if self._waiting >= MOST_WAITING or not self._asked.take():
+        if self._waiting >= MOST_WAITING or not self._get_bucket.take():
             raise ApiError(0, "Busy", "too many Namespaces that are not known to be opted in are asked for at once")
         self._waiting += 1
         try:

@@ -12,7 +12,7 @@ from webhook.contract import quoted
 
 # Metrics are made no more often, however many ask: that takes the loop milliseconds, and the reconciler reads them from
 # the kernel, while Pods wait for their limits.
-MADE_AGAIN_S: Final = 0.25
+METRICS_CACHE_S: Final = 0.25
 
 
 class Pages:
@@ -48,7 +48,7 @@ class Pages:
 
     async def _scraped(self) -> bytes:
         async with self._making:
-            if self._monotonic() - self._made_s >= MADE_AGAIN_S:
+            if self._monotonic() - self._made_s >= METRICS_CACHE_S:
                 if self._before_scrape is not None:
                     await self._before_scrape()
                 self._metrics, self._made_s = generate_latest(self._registry), self._monotonic()

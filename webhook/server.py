@@ -14,15 +14,15 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from webhook.bounded import PLAIN_HTTP, BoundedServer
+from webhook.certificate_controller import Api, CertificateController
 from webhook.endpoint import ConfigurationError
-from webhook.given import Given
 from webhook.handlers import Admission, Readiness
-from webhook.issuing import Api, Issuing
+from webhook.http_server import PLAIN_HTTP, BoundedServer
 from webhook.kubeapi import KubeApi
 from webhook.listener import Listener
 from webhook.logs import configure_logging
 from webhook.metrics import Metrics
+from webhook.mounted_certificates import MountedCertificates
 from webhook.namespaces import Namespaces
 from webhook.pages import Pages
 from webhook.settings import Settings, settings_of
@@ -129,6 +129,6 @@ async def _keep_certified(
             readiness.done(_CERTIFICATE)
 
     if settings.certificates is None:
-        await Issuing(settings, api, listener, metrics, ready).run()
+        await CertificateController(settings, api, listener, metrics, ready).run()
     else:
-        await Given(settings.certificates, listener, ready).run()
+        await MountedCertificates(settings.certificates, listener, ready).run()

@@ -1,4 +1,4 @@
-"""Hears of changes in the Pods' network namespaces, on one socket in the node's own.
+"""Monitors the Pods' network namespaces for changes by netlink, on one socket in the node's own.
 
 NETLINK_LISTEN_ALL_NSID (kernel commit 59324cf35aba; needs CAP_NET_BROADCAST) brings the events of every namespace that
 has an id in ours; `watch` gives it one. No socket stays in a Pod's netns, where it would keep that alive.

@@ -2,7 +2,7 @@
 
 pyroute2's message classes encode and decode; its own sockets are not used, since they fork to enter a network namespace
 and run an event loop of their own. What is read of an answer is bounded, and the time until it comes; not the time
-that the kernel takes to do what is asked, under rtnl, within the call that sends it: `reconciler.kernel_work` tells.
+that the kernel takes to do what is asked, under rtnl, within the call that sends it: `kernel_executor.py` tells of it.
 """
 
 import errno

@@ -68,7 +68,7 @@ def inode(path: str) -> int | None:
     return found.st_ino if found.st_dev == own.st_dev and found.st_ino != own.st_ino else None
 
 
-def there_since_s(path: str) -> float:
+def created_s(path: str) -> float:
     """Before then, in seconds since the epoch by the clock as it is now, there was no such namespace at `path`.
 
     While a namespace is mounted, its inode stays and has the times of its making, which nsfs lets nobody change; of one

@@ -1,4 +1,4 @@
-"""What a network namespace holds: links, root qdiscs and filters, as the nouns of `reconciler.model`."""
+"""What a network namespace holds: links, root qdiscs and filters, as values of `reconciler.model`."""
 
 import errno
 import sys

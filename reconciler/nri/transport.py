@@ -57,7 +57,7 @@ class Handler(Protocol):
     async def on_run(self, pod: PodSandbox, /) -> None:
         """The Pod's network stands, and none of its containers has started."""
 
-    def on_late(self, pod: PodSandbox, /) -> None:
+    def on_hook_timeout(self, pod: PodSandbox, /) -> None:
         """`on_run` is at work past its deadline: the runtime goes on, and starts the Pod's containers."""
 
     async def on_stop(self, pod: PodSandbox, /) -> None:
@@ -283,7 +283,7 @@ class NriPlugin:
         if not handling.done():
             logger.warning("NRI: %s takes longer than %.3f s: going on", _describe(event), deadline_seconds)
             if isinstance(event, PodEvent) and event.hook is Hook.RUN_POD_SANDBOX:
-                self._handler.on_late(event.pod)
+                self._handler.on_hook_timeout(event.pod)
         connection.plugin.accept(event.stream)
         connection.send()
         if isinstance(event, Synchronized) and connection.keep():

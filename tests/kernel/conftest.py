@@ -44,7 +44,7 @@ def peer(wire: None, shaper: Shaper) -> Iterator[lab.Pod]:  # noqa: ARG001 - the
 
 @pytest.fixture
 def node(shaper: Shaper) -> Iterator[Node]:
-    """A node whose controller and patrol are at work."""
+    """A node whose controller and resync are at work."""
     with Node(shaper) as running:
         yield running
     shaper.collect(())

@@ -10,12 +10,12 @@ from typing import Any, Self
 
 from reconciler.controller import Controller
 from reconciler.kernel.monitor import Monitor
-from reconciler.listener import Listener
 from reconciler.metrics import Metrics
+from reconciler.monitor_reader import MonitorReader
 from reconciler.nri.messages import PodSandbox
-from reconciler.patrol import Patrol
 from reconciler.pods import PodView, from_api
 from reconciler.report import Notice
+from reconciler.resync import Resync
 from reconciler.shaping import Shaper
 from tests.kernel.lab import Pod
 
@@ -44,11 +44,11 @@ class Node:
         self._monitor = Monitor()
         self._work: list[asyncio.Task[None]] = []
 
-    def tell(self, pod: PodView, notice: Notice) -> None:
+    def record(self, pod: PodView, notice: Notice) -> None:
         """As reconciler.events.Events."""
         self.told.append(Told(time.monotonic(), pod.name, notice))
 
-    def tell_node(self, notice: Notice) -> None:
+    def record_node(self, notice: Notice) -> None:
         """As reconciler.events.Events."""
         self.told.append(Told(time.monotonic(), "", notice))
 
@@ -82,8 +82,8 @@ class Node:
 
     def collect(self) -> None:
         """What is done now and then for Pods that nobody told the end of."""
-        self._do(self.controller.upkeep.collect())
-        self._loop.call_soon_threadsafe(self.controller.upkeep.call_the_roll)
+        self._do(self.controller.housekeeping.collect_garbage())
+        self._loop.call_soon_threadsafe(self.controller.housekeeping.check_unreported)
 
     @property
     def watched(self) -> set[str]:
@@ -112,8 +112,8 @@ class Node:
             time.sleep(0.01)
 
     def rest(self) -> None:
-        """The patrol visits nobody any more: what is found from now on, something told of."""
-        self.patrol.step = _nothing
+        """The resync visits nobody any more: what is found from now on, something told of."""
+        self.resync.step = _nothing
 
     async def _begin(self) -> None:
         self.controller = Controller(
@@ -125,18 +125,18 @@ class Node:
             sleep=asyncio.sleep,
             monotonic=time.monotonic,
         )
-        self.patrol = Patrol(self.controller, events=self, sleep=_in_a_hurry)
-        self._listener = Listener(self._monitor, self.controller)
+        self.resync = Resync(self.controller, events=self, sleep=_in_a_hurry)
+        self._reader = MonitorReader(self._monitor, self.controller)
         forever: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
             self.controller.run,
-            self.patrol.run,
-            self.controller.upkeep.run_audits,
+            self.resync.run,
+            self.controller.housekeeping.run_audits,
         )
         self._work = [asyncio.create_task(each()) for each in forever]
         await self.controller.on_synchronize([])
 
     async def _end(self) -> None:
-        self._listener.close()
+        self._reader.close()
         for task in self._work:
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
@@ -150,7 +150,7 @@ async def _nothing() -> None:
 
 
 async def _in_a_hurry(seconds: float) -> None:
-    """The patrol goes round four times as often, so that tests need not wait for it."""
+    """The resync goes round four times as often, so that tests need not wait for it."""
     await asyncio.sleep(seconds / 4)
 
 

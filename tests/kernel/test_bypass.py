@@ -88,16 +88,16 @@ def test_the_owner_is_told_and_not_for_what_passed_before_the_limit_or_while_it_
         assert 1 <= packets <= 100
         assert size == packets * PACKET
         all_of_it = [Traffic(100 * PACKET, 100)]
-        clock.until(lambda: [traffic for _, traffic in node.patrol.unshaped()] == all_of_it, seconds=15)
+        clock.until(lambda: [traffic for _, traffic in node.resync.unshaped()] == all_of_it, seconds=15)
         lab.sleep(3)  # it stays that
-        assert [traffic for _, traffic in node.patrol.unshaped()] == all_of_it
+        assert [traffic for _, traffic in node.resync.unshaped()] == all_of_it
 
 
-def test_other_gso_sizes_that_netlink_does_not_tell_of_are_put_back_by_the_patrol(shaper: Shaper, limited: Pod) -> None:
+def test_other_gso_sizes_that_netlink_does_not_tell_of_are_put_back_by_the_resync(shaper: Shaper, limited: Pod) -> None:
     with Node(shaper) as node:
         node.start(limited, egress="20M")
         lab.sleep(1)
         limited.run("ip", "link", "set", "eth0", "gso_max_size", "65536")
-        # Every fourth round is thorough, so it comes after up to 6 s, and what the visits take.
+        # Every fourth round is full, so it comes after up to 6 s, and what the resyncs take.
         assert "GSO" in node.wait(limited, "BandwidthRepaired", since=0, seconds=30).notice.message
         assert "gso_max_size 5000 " in limited.run("ip", "-d", "link", "show", "eth0")

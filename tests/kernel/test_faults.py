@@ -13,8 +13,8 @@ from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.program import Program
 from reconciler.model import IFB_NAME, ObservedLink, class_id
+from reconciler.netns_scan import scan_netns
 from reconciler.shaping import Shaper
-from reconciler.survey import survey
 from tests.kernel.lab import Pod, limits
 from webhook.contract import Direction, Limits
 
@@ -100,7 +100,7 @@ def held(pod: Pod) -> tuple[ObservedLink, ...]:
 
 def in_force(pod: Pod) -> Limits:
     """The limits that packets meet: the filters find them in the map, and fq paces."""
-    found = survey([(pod.uid, pod.netns)]).held.get((pod.uid, pod.netns), NOTHING)
+    found = scan_netns([(pod.uid, pod.netns)]).held.get((pod.uid, pod.netns), NOTHING)
     links = {link.link.name: link for link in held(pod)}
     ifb, slave = links.get(IFB_NAME), links["eth0"]
     redirect = slave.ours(Direction.INGRESS)

@@ -15,9 +15,9 @@ from reconciler.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink
 from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.raw import filter_of
 from reconciler.model import OUR_HANDLES
+from reconciler.netns_scan import scan_netns
 from reconciler.shaping import Shaper
 from reconciler.steps import AttachRedirect, AttachShaper
-from reconciler.survey import survey
 from tests.kernel import lab
 from tests.kernel.lab import Pod, limits
 from webhook.contract import Direction
@@ -140,7 +140,7 @@ def test_among_a_flood_of_filters_ours_are_found_and_put_back_and_a_look_reads_f
     print(f"AMONG {MANY} a look reads {counted.read // 2} filters and takes {kib:.0f} KiB")
     print(f"and {ms:.1f} ms of CPU time, without them {usual_ms:.1f}; one at another Pod {look_ms(shaper, peer):.1f}")
     assert kib < 5000
-    assert survey([(flooded.uid, flooded.netns)]).held == {(flooded.uid, flooded.netns): BOTH}
+    assert scan_netns([(flooded.uid, flooded.netns)]).held == {(flooded.uid, flooded.netns): BOTH}
 
     for handle in OUR_HANDLES:
         ours = f"protocol all handle {handle:#x}"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.netns_scan import scan_netns
 from reconciler.shaping import NoSlotLeftError, Shaper
-from reconciler.survey import survey
 from tests.kernel import lab
 from tests.kernel.lab import Pod, limits
 from tests.kernel.node import Node
@@ -189,7 +189,7 @@ def test_a_pod_deleted_and_made_again_at_the_same_name_is_another(node: Shaper) 
     create(["again"])
     assert node.shape("second", path("again"), limits(egress="20M")).steps
     node.release("first", path("again"))
-    assert survey([("second", path("again"))]).held == {("second", path("again")): limits(egress="20M")}
+    assert scan_netns([("second", path("again"))]).held == {("second", path("again")): limits(egress="20M")}
     assert [counted.pod_uid for counted in node.counters()] == ["second"]
     delete(["again"])
     node.release("second", path("again"))

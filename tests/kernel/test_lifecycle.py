@@ -239,8 +239,8 @@ def test_clean_takes_all_away_without_a_shaper_and_inspect_tells(shaper: Shaper,
 
 
 def test_since_when_a_netns_is_there_is_known_and_does_not_change(limited: Pod) -> None:
-    since_s = netns.there_since_s(limited.netns)
+    since_s = netns.created_s(limited.netns)
     assert 0 <= time.time() - since_s < 30
     lab.sleep(1)
     limited.run("ip", "link", "set", "eth0", "mtu", "1400")
-    assert netns.there_since_s(limited.netns) == since_s
+    assert netns.created_s(limited.netns) == since_s

@@ -5,8 +5,8 @@ import sys
 import time
 
 from reconciler.kernel.observe import MOST_LINKS
+from reconciler.netns_scan import scan_netns
 from reconciler.shaping import Shaper
-from reconciler.survey import survey
 from tests.kernel import clock, lab
 from tests.kernel.lab import Pod
 from tests.kernel.node import Node
@@ -63,7 +63,7 @@ def test_a_pod_that_gives_its_interfaces_names_of_any_bytes_is_limited_all_the_s
     outcome = shaper.shape(limited.uid, limited.netns, BOTH)
     assert outcome.interfaces == ("e\\xff\\xfe",)
     assert shaper.shape(limited.uid, limited.netns, BOTH).steps == ()
-    assert survey([(limited.uid, limited.netns)]).held == {(limited.uid, limited.netns): BOTH}
+    assert scan_netns([(limited.uid, limited.netns)]).held == {(limited.uid, limited.netns): BOTH}
     shaper.release(limited.uid, limited.netns)
 
 
@@ -84,10 +84,10 @@ def test_in_mode_l3s_what_is_told_as_in_force_is_egress_alone(node: Node, wire: 
         node.start(pod, **AS_ANNOTATED)
         assert "limited to egress 100M bit/s on eth0" in node.wait(pod, "BandwidthLimited", since=0).notice.message
         assert "so ingress is not limited" in node.wait(pod, "L3sIngress", since=0).notice.message
-        assert node.controller.wanted() == (1, 0, 1, 0)
+        assert node.controller.pod_counts() == (1, 0, 1, 0)
         node.annotate(pod, ingress="100M")
         node.wait(pod, "BandwidthChanged", since=0)
-        assert node.controller.wanted() == (1, 0, 0, 1)
+        assert node.controller.pod_counts() == (1, 0, 0, 1)
 
 
 def test_a_pod_that_switches_its_nic_to_l3s_takes_ingress_limits_from_others_which_are_told(

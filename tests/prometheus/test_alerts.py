@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from reconciler.known import Wanted
+from reconciler.node_state import PodCounts
 from reconciler.requirements import REQUIREMENTS
 from tests.prometheus.promtool import promtool
 from tests.unit.manifests.test_manifests import Object
@@ -21,7 +21,7 @@ DAYS = [day for file in FILES for day in yaml.safe_load(file.read_text())["tests
 CASES = [case for day in DAYS for case in day.get("alert_rule_test", [])]
 SERIES = {series["series"] for day in DAYS for series in day["input_series"]}
 VALUES = {
-    "state": set(Wanted._fields),
+    "state": set(PodCounts._fields),
     "feature": set(REQUIREMENTS),
     "vital": {"yes", "no"},
     "namespace": {"ipvlan-bandwidth"},

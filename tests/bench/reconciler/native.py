@@ -21,9 +21,9 @@ from reconciler.model import (
     ObservedShaping,
     class_id,
 )
+from reconciler.netns_scan import scan_netns
 from reconciler.plan import plan
 from reconciler.steps import AttachShaper, CreateIfb
-from reconciler.survey import survey
 from tests.bench.reconciler.calibrate import calibrate
 from tests.bench.reconciler.world import PODS, SLOTS, Pod, namespaces
 from webhook.contract import Direction
@@ -80,7 +80,7 @@ def measure() -> dict[str, object]:
         rounds = []
         for _ in range(3):
             wall, cpu = time.perf_counter(), time.process_time()
-            found = survey(keys)
+            found = scan_netns(keys)
             assert len(found.held) == PODS
             surveyed = time.perf_counter() - wall, time.process_time() - cpu
             wall, cpu = time.perf_counter(), time.process_time()

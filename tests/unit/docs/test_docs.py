@@ -18,7 +18,7 @@ from reconciler.kernel import errors
 from reconciler.model import ProblemKind
 from reconciler.report import Reason
 from reconciler.requirements import REQUIREMENTS, Feature
-from webhook import admission, notices, review_command, settings
+from webhook import admission, certificate_events, review_command, settings
 from webhook.contract import NETWORK_LABEL
 from webhook.policy import Policy
 
@@ -209,16 +209,16 @@ def test_the_reference_has_all_values_of_the_metrics_labels() -> None:
 
 
 def test_the_reference_has_every_status_that_an_admission_is_counted_by() -> None:
-    sources = "".join((ROOT / f"webhook/{name}.py").read_text() for name in ("bodies", "handlers"))
+    sources = "".join((ROOT / f"webhook/{name}.py").read_text() for name in ("request_bodies", "handlers"))
     (row,) = [line for line in REFERENCE.splitlines() if line.startswith("| `ipvlan_bandwidth_admissions_total`")]
     (named,) = re.findall(r"HTTP status of the answer \(([\d, ]+)\)", row)
-    assert set(named.split(", ")) == set(re.findall(r"(?:NoReview|_wrong)\((\d+),", sources))
+    assert set(named.split(", ")) == set(re.findall(r"(?:RequestError|_wrong)\((\d+),", sources))
 
 
 def test_the_reference_has_every_event() -> None:
     rows = re.findall(r"^\| ([A-Z]\w+(?:, [A-Z]\w+)*) \|", REFERENCE, re.MULTILINE)
     named = {reason for row in rows for reason in row.split(", ")}
-    assert named == {*Reason, *ProblemKind, *(reason for _, reason in notices._EVENTS.values())}
+    assert named == {*Reason, *ProblemKind, *(reason for _, reason in certificate_events._EVENTS.values())}
 
 
 @pytest.mark.parametrize("feature", Feature)

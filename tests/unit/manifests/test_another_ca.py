@@ -12,7 +12,7 @@ from tests.unit.certs.clients import fresh
 from tests.unit.manifests.overlays import block, blocks
 from tests.unit.manifests.test_cert_manager import settings
 from tests.unit.manifests.test_manifests import INSTALLED, ROOT, one
-from webhook import notices
+from webhook import certificate_events
 
 PAGE, HEADING = "docs/operations.md", "Another CA at once"
 LEAKED, NEW = fresh().trusted_pem(), fresh().trusted_pem()
@@ -31,7 +31,7 @@ def test_it_takes_away_what_the_webhook_keeps_its_ca_in_and_waits_for_its_pods()
 def test_it_speaks_of_the_events_that_there_are() -> None:
     section = (ROOT / PAGE).read_text().split(f"## {HEADING}")[1]
     for kind in (Kind.MADE, Kind.RESTORED):
-        assert notices._EVENTS[kind][1] in section
+        assert certificate_events._EVENTS[kind][1] in section
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from reconciler import http
 from reconciler.bypass import Traffic
 from reconciler.counters import DirectionCounters, PodCounters
 from reconciler.kernel import buckets
-from reconciler.known import Wanted
 from reconciler.metrics import Metrics
+from reconciler.node_state import PodCounts
 from reconciler.pods import PodView
 from tests.unit.manifests.test_manifests import ROOT, one
 from webhook.contract import Direction
@@ -48,7 +48,7 @@ def test_as_many_slots_as_it_says_fit_into_the_limit_beside_all_else_with_both_p
     """The same figures as in test_manifests: itself, the compiler and its files, and strangers at all bounds."""
     (container,) = one("DaemonSet", "reconciler")["spec"]["template"]["spec"]["containers"]
     limit = int(container["resources"]["limits"]["memory"].removesuffix("Mi")) * 2**20
-    connections = http.STRANGERS.connections + http.KUBELET.connections
+    connections = http.METRICS_BOUNDS.connections + http.PROBE_BOUNDS.connections
     left = limit - 58e6 - 127e6 - 67e6 - connections * 0.345e6
     fit = left / (2 * slot_bytes()) - 1
     assert fit - 100 < said(r"(\d+) slots fit into the limit") <= fit
@@ -76,6 +76,6 @@ def test_a_limited_pod_has_as_many_series_as_it_says(directions: list[Direction]
 
 def test_a_reconciler_has_no_more_series_of_its_own_than_it_says() -> None:
     metrics = Metrics()
-    for state in Wanted._fields:
-        metrics.wanted.labels(state).set(0)
+    for state in PodCounts._fields:
+        metrics.pods_by_state.labels(state).set(0)
     assert series(metrics) < said(r"fewer than (\d+), whatever")

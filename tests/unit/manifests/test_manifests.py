@@ -1,4 +1,4 @@
-"""What `kubectl apply -k manifests` would install: its names, and that it all fits together (rights: test_rights)."""
+"""What `kubectl apply -k manifests` would install: its names, and that it all fits together (rights: test_rbac)."""
 
 import argparse
 import json
@@ -17,8 +17,8 @@ import yaml
 from reconciler import http
 from reconciler.cli import _parser
 from webhook import contract
-from webhook.bodies import ALL_BODIES_BYTES
-from webhook.bounded import Bounds
+from webhook.http_server import Bounds
+from webhook.request_bodies import ALL_BODIES_BYTES
 from webhook.server import HEALTH_BOUNDS
 from webhook.settings import add_arguments, settings_of
 from webhook.version import VERSION
@@ -150,7 +150,7 @@ def test_the_reconciler_has_memory_for_heads_at_both_ports_bounds_beside_its_com
     limit = container["resources"]["limits"]["memory"]
     # The maps of two programs, as in an upgrade; the compiler's files are in memory too.
     itself, maps, compiler, its_files, head, idle = 58e6, 2 * 17e6, 127e6, 67e6, 0.3e6, 0.045e6
-    connections = http.STRANGERS.connections + http.KUBELET.connections
+    connections = http.METRICS_BOUNDS.connections + http.PROBE_BOUNDS.connections
     strangers = connections * (head + idle)
     assert int(limit.removesuffix("Mi")) * 2**20 > itself + maps + compiler + its_files + strangers
 

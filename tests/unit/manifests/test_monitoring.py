@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 import reconciler.metrics
 import webhook.metrics
-from reconciler.known import Wanted
+from reconciler.node_state import PodCounts
 from reconciler.requirements import REQUIREMENTS
 from tests.unit.manifests.overlays import block, blocks, patched
 from tests.unit.manifests.test_manifests import INSTALLED, MANIFESTS, ROOT, Object, objects, one, rendered
@@ -80,7 +80,7 @@ def test_a_rule_is_about_metrics_and_labels_that_there_are(rule: Object) -> None
 @pytest.mark.parametrize("alert", ["IpvlanBandwidthPodsNotLimited", "IpvlanBandwidthSlotsRunOut"])
 def test_a_rule_is_about_states_that_there_are(alert: str) -> None:
     (states,) = re.findall(r'state=~"(.*?)"', rule_of(alert)["expr"])
-    assert set(states.split("|")) < set(Wanted._fields)
+    assert set(states.split("|")) < set(PodCounts._fields)
 
 
 def test_the_reconciler_that_is_away_is_the_one_that_is_installed() -> None:

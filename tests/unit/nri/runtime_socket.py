@@ -38,7 +38,7 @@ class Recorder:
     async def on_run(self, pod: PodSandbox) -> None:
         await self._hear("run", pod.name)
 
-    def on_late(self, pod: PodSandbox) -> None:
+    def on_hook_timeout(self, pod: PodSandbox) -> None:
         self.heard.append(("late", pod.name))
 
     async def on_stop(self, pod: PodSandbox) -> None:

@@ -81,10 +81,10 @@ class Kernel:
     def vanished(self, keys):
         return [key for key in keys if key[1] in self.gone]
 
-    def tenants(self):
+    def slot_owners(self):
         return []
 
-    def counters(self, _tenants=None):
+    def counters(self, _owners=None):
         if self.counter_failures:
             raise self.counter_failures.pop(0)
         return []
@@ -98,14 +98,14 @@ class Kernel:
         return pod_uid, netns_path, interfaces
 
 
-class Told:
+class FakeEventRecorder:
     def __init__(self):
         self.notices = []
 
-    def tell(self, pod, notice):
+    def record(self, pod, notice):
         self.notices.append((str(pod), notice.reason))
 
-    def tell_node(self, notice):
+    def record_node(self, notice):
         self.notices.append(("the node", notice.reason))
 
     def forget(self, uid):
@@ -166,13 +166,13 @@ class Bench:
     """A controller at work on a Kernel; `settle` lets everything that is due happen."""
 
     def __init__(self, *, start_failures=(), told=None):
-        self.kernel, self.told, self.slept = Kernel(), told or Told(), []
+        self.kernel, self.told, self.slept = Kernel(), told or FakeEventRecorder(), []
         self.monitor = Deaf()
         self.start_failures = list(start_failures)
         self.prepare_failures, self.prepared = [], 0
         self.started_with = None
         self.now_s = STARTED_S + 30
-        self.there_since_s = {}
+        self.netns_created_s = {}
         self.metrics = Metrics()
         self.gate = None
         self.controller = Controller(
@@ -185,7 +185,7 @@ class Bench:
             sleep=self._sleep,
             monotonic=lambda: 0.0,
             now=lambda: self.now_s,
-            there_since_s=lambda path: self.there_since_s.get(path, 0.0),
+            netns_created_s=lambda path: self.netns_created_s.get(path, 0.0),
         )
 
     def _start(self, keys):

@@ -128,12 +128,12 @@ async def test_a_pod_that_has_finished_keeps_its_limit_as_long_as_its_sandbox_an
     else:
         bench.on_pod_event("DELETED", api_pod(ingress="20M", status=STARTED))
     bench.controller.on_netns_changed([A])
-    bench.controller.look_at("u1")
+    bench.controller.enqueue("u1")
     await bench.controller.on_synchronize([sandbox(ingress="100M")])
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
     assert bench.told.notices == told
-    assert bench.controller.wanted() == (1, 1, 0, 0)
+    assert bench.controller.pod_counts() == (1, 1, 0, 0)
     await bench.controller.on_stop(sandbox())
     assert bench.kernel.held == {}
     assert bench.told.notices == [*told, ("u1", "forgotten")]
@@ -158,7 +158,7 @@ async def test_a_static_pod_is_limited_by_the_label_in_its_manifest_whatever_bec
     mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"] = "u1"
     bench.on_pods([mirror])
     bench.on_pod_event("DELETED", mirror)
-    bench.controller.look_at("u1")
+    bench.controller.enqueue("u1")
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
     assert bench.told.notices == [("shop/web-0", "BandwidthLimited")]

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from reconciler import upkeep
+from reconciler import housekeeping
 from reconciler.shaping import PodCounters
 from tests.unit.reconciler.controller_bench import A, B, raised, sandbox
 
@@ -14,13 +14,13 @@ async def test_no_defect_that_one_pod_brings_out_ends_what_is_done_for_all(bench
     defect = ValueError("odd")
     for call in ("sample", "collect", "vanished", "counters", "audit", "release"):
         setattr(bench.kernel, call, lambda *_: raised(defect))
-    bench.kernel.tenants = lambda: [("u1", A)]
-    assert await bench.controller.visit(held, thorough=False) is None
-    await bench.controller.upkeep.collect()
-    await bench.controller.upkeep.audit()
-    assert await bench.controller.upkeep.counters() == []
+    bench.kernel.slot_owners = lambda: [("u1", A)]
+    assert await bench.controller.resync(held, full=False) is None
+    await bench.controller.housekeeping.collect_garbage()
+    await bench.controller.housekeeping.audit()
+    assert await bench.controller.housekeeping.counters() == []
     bench.kernel.vanished = lambda _: []
-    await bench.controller.upkeep.collect()
+    await bench.controller.housekeeping.collect_garbage()
     await bench.controller.on_stop(sandbox())
     assert caplog.text.count("ValueError: odd") >= 6
 
@@ -50,8 +50,8 @@ async def test_a_collector_asks_what_has_vanished_only_in_its_turn(bench):
         return []
 
     bench.kernel.vanished = vanished
-    async with bench.controller._work.turn():
-        collecting = asyncio.create_task(bench.controller.upkeep.collect())
+    async with bench.controller._kernel.lock():
+        collecting = asyncio.create_task(bench.controller.housekeeping.collect_garbage())
         await bench.settle()
         assert asked == []
     await collecting
@@ -59,10 +59,10 @@ async def test_a_collector_asks_what_has_vanished_only_in_its_turn(bench):
 
 
 async def test_a_kernel_that_does_not_answer_costs_a_scrape_its_counters_and_nothing_else(bench, monkeypatch):
-    monkeypatch.setattr(upkeep, "COUNTED_WITHIN_S", 0.01)
+    monkeypatch.setattr(housekeeping, "COUNTERS_TIMEOUT_S", 0.01)
     await bench.controller.on_run(sandbox())
-    bench.kernel.tenants = lambda: [("u1", A)]
+    bench.kernel.slot_owners = lambda: [("u1", A)]
     bench.kernel.counters = lambda _: [PodCounters("u1", A, {})]
-    async with asyncio.timeout(10), bench.controller._work.turn():
-        assert await bench.controller.upkeep.counters() == []
-    assert len(await bench.controller.upkeep.counters()) == 1
+    async with asyncio.timeout(10), bench.controller._kernel.lock():
+        assert await bench.controller.housekeeping.counters() == []
+    assert len(await bench.controller.housekeeping.counters()) == 1

@@ -62,7 +62,7 @@ async def test_limits_changed_while_the_pod_ran_outlast_a_restart_while_the_api_
         bench.kernel.found = bench.kernel.held
     else:
         figures = DirectionCounters(20_000_000, bytes=0, packets=0, drops=0, marks=0)
-        bench.kernel.counters = lambda _tenants=None: [
+        bench.kernel.counters = lambda _owners=None: [
             PodCounters("u1", A, {Direction.EGRESS: figures}),
             PodCounters("u2", None, {Direction.EGRESS: figures}),
         ]
@@ -128,7 +128,7 @@ async def test_a_direction_that_could_not_be_attached_is_not_given_up_by_a_resta
     bench = Bench()
     figures = DirectionCounters(20_000_000, bytes=0, packets=0, drops=0, marks=0)
     both = {Direction.EGRESS: figures, Direction.INGRESS: figures}
-    bench.kernel.counters = lambda _tenants=None: [PodCounters("u1", A, both)]
+    bench.kernel.counters = lambda _owners=None: [PodCounters("u1", A, both)]
     bench.kernel.found = {("u1", A): Limits(egress=M20)}  # of the filters there are
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([sandbox(ingress="100M", egress="100M")])

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from reconciler import upkeep
+from reconciler import housekeeping
 from reconciler.model import Problem, ProblemKind
 from reconciler.shaping import DirectionCounters, KernelLacksError, NetnsGoneError, PodCounters, ShapingError
 from tests.unit.reconciler.controller_bench import (
@@ -50,22 +50,22 @@ async def test_a_pod_whose_limits_somebody_wrote_into_the_map_is_looked_at(bench
     calls = len(bench.kernel.calls)
     bench.kernel.altered = ["u2"]
     bench.kernel.audit_failures = [ShapingError("no memory")]
-    task = asyncio.create_task(bench.controller.upkeep.run_audits())
+    task = asyncio.create_task(bench.controller.housekeeping.run_audits())
     await bench.settle()
     task.cancel()
-    assert set(bench.slept) == {upkeep.AUDIT_S}
+    assert set(bench.slept) == {housekeeping.AUDIT_S}
     assert [call[0] for call in bench.kernel.calls[calls:]] == ["u2"]
 
 
 async def test_a_failure_is_told_once_and_tried_again_until_it_works(bench):
     bench.kernel.failing[A] = [ShapingError("no such module"), ShapingError("no such module")]
     await bench.controller.on_run(sandbox())
-    assert bench.controller.wanted() == (1, 0, 0, 1)
+    assert bench.controller.pod_counts() == (1, 0, 0, 1)
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
     assert [reason for _, reason in bench.told.notices] == ["BandwidthFailed", "BandwidthLimited"]
     assert bench.slept[:2] == [1.0, 2.0]
-    assert bench.controller.wanted() == (1, 1, 0, 0)
+    assert bench.controller.pod_counts() == (1, 1, 0, 0)
 
 
 async def test_a_failure_for_another_reason_is_told_again(bench):
@@ -99,14 +99,14 @@ async def test_what_a_look_that_failed_may_have_left_goes_when_the_limit_is_not_
     bench.on_pod_event("MODIFIED", api_pod())
     await bench.settle()
     assert bench.kernel.calls[-1] == ("u1", A, Limits())
-    assert bench.controller.wanted() == (0, 0, 0, 0)
+    assert bench.controller.pod_counts() == (0, 0, 0, 0)
 
 
 async def test_on_another_network_than_ipvlan_nothing_is_in_force_and_nobody_is_told_to_do_anything(bench):
     bench.kernel.interfaces = ()
     await bench.controller.on_run(sandbox(egress="20M"))
     await bench.controller.on_run(sandbox("s2", uid="u2", path=B, managed=False))
-    assert bench.controller.wanted() == (1, 0, 0, 0)
+    assert bench.controller.pod_counts() == (1, 0, 0, 0)
     assert bench.controller.limited() == []
     assert bench.told.notices == []
 
@@ -129,15 +129,15 @@ async def test_a_visit_reads_what_went_past_an_egress_limit_and_a_thorough_one_l
     await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
     limited, only_ingress = bench.controller.limited()
     calls = len(bench.kernel.calls)
-    assert await bench.controller.visit(limited, thorough=False) == ("u1", A, ("eth0",))
-    assert await bench.controller.visit(only_ingress, thorough=False) is None
+    assert await bench.controller.resync(limited, full=False) == ("u1", A, ("eth0",))
+    assert await bench.controller.resync(only_ingress, full=False) is None
     assert len(bench.kernel.calls) == calls
-    assert await bench.controller.visit(limited, thorough=True) == ("u1", A, ("eth0",))
+    assert await bench.controller.resync(limited, full=True) == ("u1", A, ("eth0",))
     assert len(bench.kernel.calls) == calls + 1
     bench.kernel.failing[A] = [NetnsGoneError("gone")]
-    assert await bench.controller.visit(limited, thorough=False) is None
+    assert await bench.controller.resync(limited, full=False) is None
     bench.kernel.problems = (Problem(ProblemKind.CONFLICT, "a tbf"),)
-    assert await bench.controller.visit(limited, thorough=True) is None
+    assert await bench.controller.resync(limited, full=True) is None
 
 
 L3S = Problem(ProblemKind.L3S_INGRESS, "mode l3s")
@@ -147,19 +147,19 @@ NO_IFB = KernelLacksError("CONFIG_IFB (module ifb)", "create the ifb vethbw0: Op
 async def test_a_pod_that_has_only_some_of_its_limits_is_partial_and_one_that_has_none_has_failed(bench):
     bench.kernel.problems, bench.kernel.missing = (L3S,), {Direction.INGRESS: ("eth0",)}
     await bench.controller.on_run(sandbox(egress="20M"))
-    assert bench.controller.wanted() == (1, 0, 1, 0)
+    assert bench.controller.pod_counts() == (1, 0, 1, 0)
     await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
-    assert bench.controller.wanted() == (2, 0, 1, 1)
+    assert bench.controller.pod_counts() == (2, 0, 1, 1)
     assert [reason for _, reason in bench.told.notices] == ["BandwidthLimited", "L3sIngress", "L3sIngress"]
     bench.kernel.interfaces = ("eth0", "eth1")
-    bench.controller.look_at("u2")
+    bench.controller.enqueue("u2")
     await bench.settle()
-    assert bench.controller.wanted() == (2, 0, 2, 0), "it is limited on one of two interfaces"
+    assert bench.controller.pod_counts() == (2, 0, 2, 0), "it is limited on one of two interfaces"
     bench.kernel.missing = {}
     for uid in ("u1", "u2"):
-        bench.controller.look_at(uid)
+        bench.controller.enqueue(uid)
     await bench.settle()
-    assert bench.controller.wanted() == (2, 2, 0, 0)
+    assert bench.controller.pod_counts() == (2, 2, 0, 0)
 
 
 async def test_what_is_not_in_force_is_taken_away_all_the_same_when_it_is_not_wanted_any_more(bench):
@@ -176,7 +176,7 @@ async def test_a_pod_of_which_nothing_can_be_in_force_is_visited_and_was_not_lat
     await bench.controller.on_run(sandbox())
     (withheld,) = bench.controller.limited()
     calls = len(bench.kernel.calls)
-    assert await bench.controller.visit(withheld, thorough=True) is None
+    assert await bench.controller.resync(withheld, full=True) is None
     assert len(bench.kernel.calls) == calls + 1
     await bench.controller.on_synchronize([sandbox()])
     await bench.settle()
@@ -192,10 +192,10 @@ async def test_on_a_kernel_without_ifb_egress_is_in_force_and_ingress_is_told_an
     bench.gate = asyncio.Event()
     await bench.controller.on_run(sandbox(egress="20M"))
     for _ in range(3):
-        bench.controller.look_at("u1")
+        bench.controller.enqueue("u1")
         await bench.settle()
     assert [reason for _, reason in bench.told.notices] == ["BandwidthLimited", "BandwidthFailed"]
-    assert bench.controller.wanted() == (1, 0, 1, 0)
+    assert bench.controller.pod_counts() == (1, 0, 1, 0)
     assert (
         bench.metrics.registry.get_sample_value("ipvlan_bandwidth_reconcile_errors_total", {"kind": "KernelLacksError"})
         == 4
@@ -205,16 +205,16 @@ async def test_on_a_kernel_without_ifb_egress_is_in_force_and_ingress_is_told_an
     bench.gate.set()
     await bench.settle()
     assert [reason for _, reason in bench.told.notices][2:] == ["BandwidthLimited"]
-    assert bench.controller.wanted() == (1, 1, 0, 0)
+    assert bench.controller.pod_counts() == (1, 1, 0, 0)
 
 
 async def test_the_metrics_show_as_in_force_what_is(bench):
     bench.kernel.missing = {Direction.INGRESS: ("eth0",)}
     await bench.controller.on_run(sandbox(egress="20M"))
     figures = DirectionCounters(20_000_000, bytes=5, packets=0, drops=0, marks=0)
-    bench.kernel.tenants = lambda: ["u1"]
+    bench.kernel.slot_owners = lambda: ["u1"]
     bench.kernel.counters = lambda _: [PodCounters("u1", A, dict.fromkeys(Direction, figures))]
-    bench.metrics.pods.show(await bench.controller.upkeep.counters())
+    bench.metrics.pods.show(await bench.controller.housekeeping.counters())
     labels = {"namespace": "shop", "pod": "web-0"}
     values = {
         (name, each.value): bench.metrics.registry.get_sample_value(
@@ -235,7 +235,7 @@ async def test_a_netns_that_went_meanwhile_is_no_failure(bench):
     await bench.controller.on_run(sandbox())
     told = list(bench.told.notices)
     bench.kernel.failing[A] = [NetnsGoneError("gone")]
-    bench.controller.look_at("u1")
+    bench.controller.enqueue("u1")
     await bench.settle()
     assert bench.kernel.failing[A] == []
     assert bench.told.notices == told
@@ -245,7 +245,7 @@ async def test_what_vanished_without_a_word_is_collected(bench):
     await bench.controller.on_run(sandbox())
     bench.kernel.held[("u9", B)] = Limits(ingress=M20)
     bench.kernel.gone.add(B)
-    task = asyncio.create_task(bench.controller.upkeep.run_collector())
+    task = asyncio.create_task(bench.controller.housekeeping.run_garbage_collector())
     await bench.settle()
     task.cancel()
     assert set(bench.kernel.held) == {("u1", A)}
@@ -254,11 +254,11 @@ async def test_what_vanished_without_a_word_is_collected(bench):
 async def test_a_sandbox_whose_netns_is_gone_is_forgotten_though_the_runtime_says_nothing(bench):
     await bench.controller.on_run(sandbox())
     bench.kernel.gone.add(A)
-    task = asyncio.create_task(bench.controller.upkeep.run_collector())
+    task = asyncio.create_task(bench.controller.housekeeping.run_garbage_collector())
     await bench.settle()
     task.cancel()
     assert bench.kernel.held == {}
-    assert bench.controller.wanted() == (0, 0, 0, 0)
+    assert bench.controller.pod_counts() == (0, 0, 0, 0)
 
 
 async def test_a_collector_that_cannot_tell_what_is_gone_frees_nothing_and_goes_on(bench):
@@ -267,7 +267,7 @@ async def test_a_collector_that_cannot_tell_what_is_gone_frees_nothing_and_goes_
     bench.kernel.vanished = lambda _: answer if isinstance(answer := answers.pop(0), list) else raised(answer)
     bench.kernel.held[("u9", B)] = Limits(ingress=M20)
     bench.kernel.gone.add(B)
-    task = asyncio.create_task(bench.controller.upkeep.run_collector())
+    task = asyncio.create_task(bench.controller.housekeeping.run_garbage_collector())
     await bench.settle()
     task.cancel()
     assert answers == []
@@ -276,8 +276,8 @@ async def test_a_collector_that_cannot_tell_what_is_gone_frees_nothing_and_goes_
 
 async def test_a_sandbox_let_go_while_its_look_waited_is_not_shaped_again(bench):
     await bench.controller.on_run(sandbox())
-    async with bench.controller._work.turn():
-        bench.controller.look_at("u1")
+    async with bench.controller._kernel.lock():
+        bench.controller.enqueue("u1")
         await bench.settle()
         stopping = asyncio.create_task(bench.controller.on_stop(sandbox()))
         await bench.settle()
@@ -290,16 +290,16 @@ async def test_a_pod_that_starts_while_many_are_counted_waits_for_a_few_of_them(
     keys = [(f"u{number}", f"/run/netns/{number}") for number in range(100)]
     batches, hooks = [], []
 
-    def counters(tenants):
+    def counters(owners):
         if not hooks:
             hooks.append(asyncio.create_task(bench.controller.on_run(sandbox("late", uid="late", path=A))))
-        batches.append((len(tenants), ("late", A) in bench.kernel.held))
-        return [PodCounters(uid, path, {}) for uid, path in tenants]
+        batches.append((len(owners), ("late", A) in bench.kernel.held))
+        return [PodCounters(uid, path, {}) for uid, path in owners]
 
     for uid, path in keys:
         await bench.controller.on_run(sandbox(uid, uid=uid, path=path))
-    bench.kernel.tenants, bench.kernel.counters = lambda: keys, counters
-    assert len(await bench.controller.upkeep.counters()) == 100
+    bench.kernel.slot_owners, bench.kernel.counters = lambda: keys, counters
+    assert len(await bench.controller.housekeeping.counters()) == 100
     assert [size for size, _ in batches] == [32, 32, 32, 4]
     assert batches[1][1] or batches[2][1], "it was limited in between"
 
@@ -308,8 +308,8 @@ async def test_pods_that_cannot_be_counted_are_left_out_and_the_others_are_count
     keys = [(f"u{number}", f"/run/netns/{number}") for number in range(40)]
     for uid, path in keys:
         await bench.controller.on_run(sandbox(uid, uid=uid, path=path))
-    bench.kernel.tenants = lambda: keys
+    bench.kernel.slot_owners = lambda: keys
     answers = [ShapingError("no memory"), [PodCounters("u39", "/run/netns/39", {})]]
     bench.kernel.counters = lambda _: answer if isinstance(answer := answers.pop(0), list) else raised(answer)
-    assert [counted.pod_uid for _, counted in await bench.controller.upkeep.counters()] == ["u39"]
+    assert [counted.pod_uid for _, counted in await bench.controller.housekeeping.counters()] == ["u39"]
     assert "some Pods were not counted" in caplog.text

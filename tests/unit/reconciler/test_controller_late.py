@@ -43,7 +43,7 @@ async def test_the_time_that_a_pod_ran_unlimited_as_nobody_was_there_is_counted_
 
 
 async def test_a_pod_whose_node_was_started_again_is_not_counted_from_the_start_of_its_former_containers(starting):
-    starting.there_since_s[A] = starting.now_s - 5
+    starting.netns_created_s[A] = starting.now_s - 5
     await starting.controller.on_synchronize([sandbox()])
     starting.on_pods([api_pod(ingress="100M", status=STARTED)])
     await starting.settle()
@@ -63,7 +63,7 @@ async def test_a_pod_whose_containers_were_restarted_meanwhile_ran_unlimited_fro
 
 
 async def test_a_pod_restarted_often_ran_unlimited_since_its_sandbox_was_there_at_most(starting):
-    starting.there_since_s[A] = starting.now_s - 12
+    starting.netns_created_s[A] = starting.now_s - 12
     now, before = ({"running": {"startedAt": f"2001-09-09T01:47:0{second}Z"}} for second in (5, 2))
     status = {
         "startTime": "2001-09-09T01:40:00Z",
@@ -94,7 +94,7 @@ async def test_a_pod_limited_by_the_hook_or_annotated_later_was_never_late(bench
 async def test_a_limit_that_is_in_the_map_alone_was_never_in_force(found, unlimited_s):
     bench = Bench()
     figures = DirectionCounters(100_000_000, bytes=0, packets=0, drops=0, marks=0)
-    bench.kernel.counters = lambda _tenants=None: [PodCounters("u1", A, {Direction.INGRESS: figures})]
+    bench.kernel.counters = lambda _owners=None: [PodCounters("u1", A, {Direction.INGRESS: figures})]
     bench.kernel.found = found
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([sandbox()])
@@ -134,10 +134,10 @@ async def test_a_pod_whose_hook_failed_or_took_too_long_ran_unlimited(bench):
     bench.now_s = STARTED_S + 1000  # its containers are those of a sandbox before this one
     bench.kernel.failing[A] = [ShapingError("no such module")] * 2
     await bench.controller.on_run(sandbox())
-    async with bench.controller._work.turn():
+    async with bench.controller._kernel.lock():
         hook = asyncio.create_task(bench.controller.on_run(sandbox("s2", uid="u2", path=B)))
         await bench.settle()
-        bench.controller.on_late(sandbox("s2", uid="u2", path=B))
+        bench.controller.on_hook_timeout(sandbox("s2", uid="u2", path=B))
         bench.now_s += 30
     await hook
     await bench.settle()
@@ -150,7 +150,7 @@ async def test_a_pod_whose_hook_failed_or_took_too_long_ran_unlimited(bench):
 
 async def test_a_static_pod_ran_unlimited_since_its_sandbox_was_there():
     bench = Bench()
-    bench.there_since_s[A] = bench.now_s - 12
+    bench.netns_created_s[A] = bench.now_s - 12
     static = sandbox()
     static.annotations["kubernetes.io/config.source"] = "file"
     run = asyncio.create_task(bench.controller.run())
@@ -158,7 +158,7 @@ async def test_a_static_pod_ran_unlimited_since_its_sandbox_was_there():
     bench.on_pods([])  # its mirror Pod has another uid
     await bench.settle()
     assert [reason for _, reason in bench.told.notices] == ["RanUnlimited", "BandwidthLimited"]
-    bench.controller.look_at("u1")
+    bench.controller.enqueue("u1")
     await bench.settle()
     assert unshaped_seconds(bench) == 12
     run.cancel()
@@ -204,11 +204,11 @@ async def test_a_pod_that_a_list_leaves_out_ran_unlimited_all_the_while(bench):
 
 async def test_a_pod_that_fails_long_after_the_runtime_waited_for_it_ran_unlimited_since_then(bench):
     bench.kernel.failing[A] = [ShapingError("no such module")]
-    async with bench.controller._work.turn():
+    async with bench.controller._kernel.lock():
         hook = asyncio.create_task(bench.controller.on_run(sandbox()))
         await bench.settle()
         bench.now_s += 2
-        bench.controller.on_late(sandbox())
+        bench.controller.on_hook_timeout(sandbox())
         bench.now_s += 60
     await hook
     bench.on_pods([api_pod(ingress="100M", status=STARTED)])

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from reconciler.known import Wanted
-from reconciler.upkeep import ROLL_CALL_S
+from reconciler.housekeeping import UNREPORTED_CHECK_S
+from reconciler.node_state import PodCounts
 from tests.unit.reconciler.controller_bench import M100, STARTED, A, Bench, api_pod, sandbox
 from webhook.contract import Limits
 
@@ -14,7 +14,7 @@ FAILED = ("shop/web-0", "BandwidthFailed")
 
 async def calls(bench, count):
     for _ in range(count):
-        bench.controller.upkeep.call_the_roll()
+        bench.controller.housekeeping.check_unreported()
         await bench.settle()
 
 
@@ -29,13 +29,13 @@ async def test_a_running_pod_that_the_runtime_does_not_name_is_told_once_and_cou
     await bench.controller.on_synchronize([])
     await calls(bench, 1)
     assert bench.told.notices == [FAILED]
-    assert bench.controller.wanted() == Wanted(1, 0, 0, 1)
+    assert bench.controller.pod_counts() == PodCounts(1, 0, 0, 1)
     await getattr(bench.controller, named)(sandbox() if named == "on_run" else [sandbox()])
-    assert bench.controller.wanted().failed == 0
+    assert bench.controller.pod_counts().failed == 0
     await calls(bench, 2)
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
     assert bench.told.notices.count(FAILED) == 1
-    assert bench.controller.wanted() == Wanted(1, 1, 0, 0)
+    assert bench.controller.pod_counts() == PodCounts(1, 1, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ async def test_a_pod_that_is_to_have_no_limit_is_not_missed(bench, other):
     bench.on_pods([{**api_pod(ingress="100M", status=STARTED), **other}])
     await calls(bench, 3)
     assert bench.told.notices == []
-    assert bench.controller.wanted() == Wanted(0, 0, 0, 0)
+    assert bench.controller.pod_counts() == PodCounts(0, 0, 0, 0)
 
 
 async def test_a_pod_that_was_named_once_is_not_missed_when_it_has_ended_and_the_api_server_is_away(bench):
@@ -82,12 +82,12 @@ async def test_a_runtime_that_never_tells_of_its_pods_keeps_nobody_from_being_mi
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.prepare()
     bench.on_pods([api_pod(ingress="100M", status=STARTED)])
-    before = 300 / ROLL_CALL_S - 1
+    before = 300 / UNREPORTED_CHECK_S - 1
     await calls(bench, int(before))
     assert bench.told.notices == []
     await calls(bench, 1)
     assert bench.told.notices == [FAILED]
-    assert bench.controller.wanted() == Wanted(1, 0, 0, 1)
+    assert bench.controller.pod_counts() == PodCounts(1, 0, 0, 1)
     run.cancel()
 
 
@@ -95,9 +95,9 @@ async def test_one_that_is_missed_is_no_more_when_it_ends_and_is_told_anew_if_it
     for _ in range(2):
         bench.on_pod_event("ADDED", api_pod(ingress="100M", status=STARTED))
         await calls(bench, 2)
-        assert bench.controller.wanted() == Wanted(1, 0, 0, 1)
+        assert bench.controller.pod_counts() == PodCounts(1, 0, 0, 1)
         bench.on_pod_event("MODIFIED", api_pod(ingress="100M"))
-        assert bench.controller.wanted() == Wanted(0, 0, 0, 0)
+        assert bench.controller.pod_counts() == PodCounts(0, 0, 0, 0)
         bench.on_pod_event("DELETED", api_pod(ingress="100M"))
         await calls(bench, 1)
     assert bench.told.notices.count(FAILED) == 2
@@ -105,8 +105,8 @@ async def test_one_that_is_missed_is_no_more_when_it_ends_and_is_told_anew_if_it
 
 async def test_the_roll_is_called_now_and_then(bench):
     bench.on_pods([api_pod(ingress="100M", status=STARTED)])
-    roll_calls = asyncio.create_task(bench.controller.upkeep.run_roll_calls())
+    checks = asyncio.create_task(bench.controller.housekeeping.run_unreported_checks())
     await bench.settle()
-    assert set(bench.slept) == {ROLL_CALL_S}
+    assert set(bench.slept) == {UNREPORTED_CHECK_S}
     assert set(bench.told.notices) == {FAILED}
-    roll_calls.cancel()
+    checks.cancel()

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from reconciler.known import Wanted
+from reconciler.node_state import PodCounts
 from reconciler.shaping import ShapingError
 from tests.unit.reconciler.controller_bench import (
     M20,
@@ -32,7 +32,7 @@ async def test_a_sandbox_that_a_replay_does_not_tell_of_stays_limited_while_its_
     await bench.controller.on_synchronize(told)
     await bench.settle()
     assert bench.kernel.held == {}
-    assert bench.controller.wanted() == Wanted(0, 0, 0, 0)
+    assert bench.controller.pod_counts() == PodCounts(0, 0, 0, 0)
 
 
 async def test_a_pod_of_which_the_runtime_names_no_netns_is_told_once_when_it_asks_for_a_limit(bench):
@@ -43,9 +43,9 @@ async def test_a_pod_of_which_the_runtime_names_no_netns_is_told_once_when_it_as
         bench.on_pod_event("MODIFIED", api_pod(ingress=ingress))
         await bench.settle()
     assert bench.told.notices == [("shop/web-0", "BandwidthFailed")]
-    assert bench.controller.wanted() == Wanted(1, 0, 0, 1)
+    assert bench.controller.pod_counts() == PodCounts(1, 0, 0, 1)
     await bench.controller.on_stop(sandbox(path=""))
-    assert bench.controller.wanted() == Wanted(0, 0, 0, 0)
+    assert bench.controller.pod_counts() == PodCounts(0, 0, 0, 0)
 
 
 async def test_a_pod_that_is_listed_without_a_netns_and_holds_nothing_is_told_when_it_asks_for_a_limit():
@@ -59,13 +59,13 @@ async def test_a_pod_that_is_listed_without_a_netns_and_holds_nothing_is_told_wh
     bench.gate.set()
     await bench.settle()
     assert bench.told.notices == [("shop/web-0", "BandwidthFailed")]
-    assert bench.controller.wanted() == Wanted(1, 0, 0, 1)
+    assert bench.controller.pod_counts() == PodCounts(1, 0, 0, 1)
     await bench.controller.on_synchronize([sandbox(path="")])
     bench.on_pod_event("MODIFIED", api_pod(ingress="20M", status=STARTED))
     await bench.settle()
     assert len(bench.told.notices) == 1
     await bench.controller.on_stop(sandbox(path=""))
-    assert bench.controller.wanted() == Wanted(0, 0, 0, 0)
+    assert bench.controller.pod_counts() == PodCounts(0, 0, 0, 0)
     run.cancel()
 
 
@@ -132,6 +132,6 @@ async def test_a_pod_that_was_found_by_what_its_netns_holds_is_the_one_that_the_
     await bench.controller.on_synchronize([sandbox(path=f"/var{A}")])
     await bench.settle()
     assert bench.told.notices == []
-    assert bench.controller.wanted() == Wanted(1, 1, 0, 0)
+    assert bench.controller.pod_counts() == PodCounts(1, 1, 0, 0)
     assert unshaped_seconds(bench) == 0
     run.cancel()

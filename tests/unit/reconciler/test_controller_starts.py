@@ -5,7 +5,7 @@ from errno import ENOMEM
 
 import pytest
 
-from reconciler.known import Wanted
+from reconciler.node_state import PodCounts
 from reconciler.shaping import NetnsGoneError, ShapingError
 from tests.unit.reconciler.controller_bench import (
     M20,
@@ -30,7 +30,7 @@ async def test_a_defect_that_one_pod_brings_out_is_told_tried_again_and_costs_th
     await bench.settle()
     assert bench.told.notices[:2] == [("shop/web-0", "BandwidthFailed"), ("shop/web-0", "BandwidthLimited")]
     assert bench.slept
-    assert bench.controller.wanted() == Wanted(2, 1, 0, 1)
+    assert bench.controller.pod_counts() == PodCounts(2, 1, 0, 1)
 
 
 async def test_a_pod_that_the_api_server_no_longer_has_is_as_it_was_last_until_its_sandbox_ends(bench):
@@ -41,7 +41,7 @@ async def test_a_pod_that_the_api_server_no_longer_has_is_as_it_was_last_until_i
     bench.on_pods([api_pod("u1", ingress="20M")])
     bench.on_pod_event("DELETED", api_pod("u1", ingress="20M"))
     for uid in ("u1", "u2"):
-        bench.controller.look_at(uid)
+        bench.controller.enqueue(uid)
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M20), ("u2", B): Limits(ingress=M20)}
     await bench.controller.on_stop(sandbox())
@@ -94,7 +94,7 @@ async def test_no_pod_waits_for_a_program_that_cannot_be_loaded_and_each_is_limi
     await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
     await bench.controller.on_stop(sandbox("s2", uid="u2", path=B))
     assert bench.kernel.held == {}
-    assert bench.controller.wanted() == (1, 0, 0, 1)
+    assert bench.controller.pod_counts() == (1, 0, 0, 1)
     bench.now_s += 30
     loaded.set()
     await bench.settle()
@@ -142,7 +142,7 @@ async def test_hooks_and_looks_that_wait_for_the_first_try_go_on_when_that_fails
     bench.on_pod_event("ADDED", api_pod("u2", ingress="20M"))
     await bench.settle()
     assert bench.kernel.held == {}
-    assert bench.controller.wanted() == (2, 0, 0, 2)
+    assert bench.controller.pod_counts() == (2, 0, 0, 2)
     loaded.set()
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100), ("u2", B): Limits(ingress=M20)}
@@ -165,7 +165,7 @@ async def test_a_netns_that_the_reconciler_does_not_see_when_a_pod_starts_is_a_f
     bench.kernel.failing[A] = [NetnsGoneError("no /run/netns/a")]
     await bench.controller.on_run(sandbox())
     assert bench.told.notices == [("shop/web-0", "BandwidthFailed")]
-    assert bench.controller.wanted() == (1, 0, 0, 1)
+    assert bench.controller.pod_counts() == (1, 0, 0, 1)
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
 
@@ -173,7 +173,7 @@ async def test_a_netns_that_the_reconciler_does_not_see_when_a_pod_starts_is_a_f
 async def test_a_kernel_that_cannot_shape_yet_is_tried_again_and_pods_wait_for_it():
     bench = Bench(start_failures=[ShapingError("no sch_fq"), ShapingError("no sch_fq")])
     assert not bench.controller.ready
-    assert await bench.controller.upkeep.counters() == []
+    assert await bench.controller.housekeeping.counters() == []
     assert bench.controller.trouble is None
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([sandbox()])
@@ -250,7 +250,7 @@ async def test_work_in_the_background_that_fails_ends_the_reconciler_as_nobody_e
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([sandbox()])
     await bench.settle()
-    bench.controller.upkeep.collect = fails
+    bench.controller.housekeeping.collect_garbage = fails
     await bench.controller.on_synchronize([])
     await bench.settle()
     with pytest.raises(RuntimeError, match="a defect"):

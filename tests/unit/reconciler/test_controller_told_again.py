@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
+from reconciler.housekeeping import RECORD_AGAIN_CHECKS, UNREPORTED_CHECK_S
 from reconciler.model import Problem, ProblemKind
 from reconciler.shaping import ShapingError
-from reconciler.upkeep import ROLL_CALL_S, TELL_AGAIN_CALLS
 from tests.unit.reconciler.controller_bench import STARTED, A, Bench, api_pod, sandbox
 
 HOUR_S = 3600
@@ -19,16 +19,16 @@ async def pass_an_hour(bench):
 
     async def minute(seconds):
         nonlocal minutes
-        assert seconds == ROLL_CALL_S
-        bench.controller.look_at("u1")
+        assert seconds == UNREPORTED_CHECK_S
+        bench.controller.enqueue("u1")
         await bench.settle()
         minutes += 1
-        if minutes * ROLL_CALL_S > HOUR_S:
+        if minutes * UNREPORTED_CHECK_S > HOUR_S:
             done.set()
             await asyncio.Event().wait()
 
-    bench.controller.upkeep._sleep = minute
-    calls = asyncio.create_task(bench.controller.upkeep.run_roll_calls())
+    bench.controller.housekeeping._sleep = minute
+    calls = asyncio.create_task(bench.controller.housekeeping.run_unreported_checks())
     await done.wait()
     calls.cancel()
 
@@ -64,7 +64,7 @@ async def test_what_stands_for_an_hour_is_told_twice_and_is_not_told_when_it_is_
     await bench.controller.on_stop(sandbox(**pod))
     await pass_an_hour(bench)
     assert bench.told.notices.count(("shop/web-0", reason)) == 2
-    assert TELL_AGAIN_CALLS * ROLL_CALL_S < HOUR_S
+    assert RECORD_AGAIN_CHECKS * UNREPORTED_CHECK_S < HOUR_S
 
 
 async def test_a_pod_that_is_missing_for_an_hour_is_told_so_twice(bench):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from reconciler.known import Wanted
+from reconciler.node_state import PodCounts
 from reconciler.shaping import NetnsGoneError, ShapingError
 from tests.unit.reconciler.controller_bench import STARTED, A, B, Bench, api_pod, sandbox
 from webhook.contract import Limits
@@ -45,35 +45,35 @@ async def test_a_pod_that_begins_where_it_is_not_seen_counts_as_failed_until_it_
     await bench.controller.on_run(sandbox())
     await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
     for _ in range(2):
-        await bench.controller.upkeep.collect()
-        assert bench.controller.wanted() == Wanted(2, 0, 0, 2)
+        await bench.controller.housekeeping.collect_garbage()
+        assert bench.controller.pod_counts() == PodCounts(2, 0, 0, 2)
         await bench.controller.on_synchronize([sandbox(), sandbox("s2", uid="u2", path=B)])
         await bench.settle()
     assert bench.told.notices == [FAILED] * 2
     await bench.controller.on_stop(sandbox())
-    assert bench.controller.wanted() == Wanted(1, 0, 0, 1)
+    assert bench.controller.pod_counts() == PodCounts(1, 0, 0, 1)
     appear()
     bench.gate.set()
     await bench.settle()
-    assert bench.controller.wanted() == Wanted(1, 1, 0, 0)
+    assert bench.controller.pod_counts() == PodCounts(1, 1, 0, 0)
 
 
 async def test_a_pod_that_is_not_seen_and_is_annotated_later_is_told(bench):
     out_of_sight(bench, A)
     await bench.controller.on_run(sandbox(ingress=None))
     bench.on_pods([api_pod()])
-    await bench.controller.upkeep.collect()
+    await bench.controller.housekeeping.collect_garbage()
     assert bench.told.notices == []
     bench.on_pod_event("MODIFIED", api_pod(ingress="20M"))
     await bench.settle()
     assert bench.told.notices == [FAILED]
-    assert bench.controller.wanted() == Wanted(1, 0, 0, 1)
+    assert bench.controller.pod_counts() == PodCounts(1, 0, 0, 1)
 
 
 async def test_a_pod_that_may_have_ended_while_its_hook_waited_is_told_only_if_it_runs(bench):
     out_of_sight(bench, A)
-    async with bench.controller._work.turn():
-        bench.controller.on_late(sandbox())  # also where the hook waits behind another
+    async with bench.controller._kernel.lock():
+        bench.controller.on_hook_timeout(sandbox())  # also where the hook waits behind another
         hook = asyncio.create_task(bench.controller.on_run(sandbox()))
         await bench.settle()
     await hook
@@ -87,7 +87,7 @@ async def test_a_pod_that_may_have_ended_while_its_hook_waited_is_told_only_if_i
 
 async def test_a_hook_that_is_late_before_its_sandbox_is_told_of_stays_late_through_a_replay(bench):
     out_of_sight(bench, A)
-    bench.controller.on_late(sandbox())
+    bench.controller.on_hook_timeout(sandbox())
     await bench.controller.on_synchronize([sandbox("s2", uid="u2", path=B, ingress=None)])
     await bench.controller.on_run(sandbox())
     await bench.settle()
@@ -112,7 +112,7 @@ async def test_a_pod_that_asks_for_no_limit_is_told_of_no_failure(bench):
 
 
 async def test_of_those_that_are_listed_only_one_that_runs_is_told_when_no_other_sandbox_can_be_expected(restarted):
-    await restarted.controller.upkeep.collect()
+    await restarted.controller.housekeeping.collect_garbage()
     assert list(restarted.controller._sandboxes), "the API server may know that it runs"
     restarted.on_pods([api_pod(ingress="100M", status=STARTED)])
     await restarted.settle()
@@ -120,16 +120,16 @@ async def test_of_those_that_are_listed_only_one_that_runs_is_told_when_no_other
     restarted.gate.set()
     await restarted.settle()
     assert restarted.told.notices == [FAILED]
-    await restarted.controller.upkeep.collect()
-    assert restarted.controller.wanted() == Wanted(1, 0, 0, 1)
+    await restarted.controller.housekeeping.collect_garbage()
+    assert restarted.controller.pod_counts() == PodCounts(1, 0, 0, 1)
     restarted.on_pod_event("MODIFIED", api_pod(ingress="100M", status=ENDED))
-    await restarted.controller.upkeep.collect()
-    assert restarted.controller.wanted() == Wanted(0, 0, 0, 0)
+    await restarted.controller.housekeeping.collect_garbage()
+    assert restarted.controller.pod_counts() == PodCounts(0, 0, 0, 0)
     restarted.on_pod_event("MODIFIED", api_pod(ingress="100M", status=STARTED))
     await restarted.settle()
-    assert restarted.controller.wanted() == Wanted(1, 0, 0, 1), "a container was between two starts"
+    assert restarted.controller.pod_counts() == PodCounts(1, 0, 0, 1), "a container was between two starts"
     restarted.on_pod_event("DELETED", api_pod(ingress="100M", status=ENDED))
-    await restarted.controller.upkeep.collect()
+    await restarted.controller.housekeeping.collect_garbage()
     assert list(restarted.controller._sandboxes) == []
 
 
@@ -138,9 +138,9 @@ async def test_a_listed_pod_that_ended_while_nobody_was_there_is_told_nothing(re
     restarted.on_pods([api_pod(ingress="100M", status=status)])
     restarted.gate.set()
     await restarted.settle()
-    await restarted.controller.upkeep.collect()
+    await restarted.controller.housekeeping.collect_garbage()
     assert restarted.told.notices == []
-    assert restarted.controller.wanted() == Wanted(0, 0, 0, 0)
+    assert restarted.controller.pod_counts() == PodCounts(0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("in_order", [True, False])
@@ -152,7 +152,7 @@ async def test_a_sandbox_that_ended_before_the_one_that_runs_is_told_nothing(res
     await restarted.settle()
     assert restarted.kernel.held.keys() == {("u1", B)}
     assert FAILED not in restarted.told.notices
-    assert restarted.controller.wanted() == Wanted(1, 1, 0, 0)
+    assert restarted.controller.pod_counts() == PodCounts(1, 1, 0, 0)
 
 
 async def test_of_a_pods_sandboxes_that_are_listed_and_not_seen_one_runs_at_most(restarted):
@@ -162,16 +162,16 @@ async def test_of_a_pods_sandboxes_that_are_listed_and_not_seen_one_runs_at_most
     restarted.gate.set()
     await restarted.settle()
     assert restarted.told.notices == [FAILED]
-    assert restarted.controller.wanted() == Wanted(1, 0, 0, 1)
+    assert restarted.controller.pod_counts() == PodCounts(1, 0, 0, 1)
 
 
 async def test_a_pod_whose_netns_was_seen_and_went_is_gone(bench):
     await bench.controller.on_run(sandbox())
     bench.on_pods([api_pod(ingress="100M", status=STARTED)])
     out_of_sight(bench, A)
-    bench.controller.look_at("u1")
+    bench.controller.enqueue("u1")
     await bench.settle()
-    await bench.controller.upkeep.collect()
+    await bench.controller.housekeeping.collect_garbage()
     assert FAILED not in bench.told.notices
     assert list(bench.controller._sandboxes) == []
     assert Limits() not in bench.kernel.held.values()

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from reconciler.controller import REPLAY_PATIENCE_S
-from reconciler.known import Wanted
+from reconciler.controller import SYNCHRONIZE_TIMEOUT_S
+from reconciler.node_state import PodCounts
 from reconciler.shaping import DirectionCounters, PodCounters
 from tests.unit.reconciler.controller_bench import (
     M20,
@@ -40,7 +40,7 @@ async def test_a_limit_that_is_in_force_is_followed_and_the_runtime_tells_nothin
         await untold.settle()
     untold.on_pods([api_pod(ingress="100M", status=STARTED)])
     await untold.settle()
-    assert untold.controller.wanted() == Wanted(1, 1, 0, 0)
+    assert untold.controller.pod_counts() == PodCounts(1, 1, 0, 0)
     untold.on_pod_event("MODIFIED", api_pod(ingress="20M", status=STARTED))
     await untold.settle()
     assert untold.kernel.held == {("u1", A): Limits(ingress=M20)}
@@ -56,7 +56,7 @@ async def test_a_limit_that_is_in_force_is_followed_and_the_runtime_tells_nothin
         assert untold.kernel.held == {("u1", A): Limits(ingress=M20)}
         assert [reason for _, reason in untold.told.notices] == told
     assert unshaped_seconds(untold) == 0
-    assert untold.controller.wanted() == Wanted(1, 1, 0, 0)
+    assert untold.controller.pod_counts() == PodCounts(1, 1, 0, 0)
     await untold.controller.on_stop(sandbox())
     assert untold.kernel.held == {}
     assert list(untold.controller._sandboxes) == []
@@ -79,7 +79,7 @@ async def test_a_pod_that_goes_before_the_runtime_tells_of_it_is_let_go(untold):
     await untold.settle()
     assert untold.kernel.held == {("u1", A): Limits(ingress=M100)}
     untold.kernel.gone.add(A)
-    await untold.controller.upkeep.collect()
+    await untold.controller.housekeeping.collect_garbage()
     assert untold.kernel.held == {}
     await untold.controller.on_synchronize([])
     await untold.settle()
@@ -108,17 +108,17 @@ async def test_a_pod_whose_end_the_runtime_told_is_not_missing_though_it_told_no
     await untold.settle()
     await untold.controller.on_stop(sandbox())
     for _ in range(2):  # the API server, which is away, would say that it has ended
-        untold.controller.upkeep.call_the_roll()
+        untold.controller.housekeeping.check_unreported()
         await untold.settle()
     assert "BandwidthFailed" not in [reason for _, reason in untold.told.notices]
-    assert untold.controller.wanted() == Wanted(0, 0, 0, 0)
+    assert untold.controller.pod_counts() == PodCounts(0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("listed_first", [True, False])
 async def test_a_pod_that_ends_while_the_kernel_is_looked_into_is_not_taken_up_again(untold, listed_first):
     stops = []
 
-    def counters(_tenants=None):
+    def counters(_owners=None):
         stops.append(asyncio.create_task(untold.controller.on_stop(sandbox())))
         return []
 
@@ -132,17 +132,17 @@ async def test_a_pod_that_ends_while_the_kernel_is_looked_into_is_not_taken_up_a
     await untold.settle()
     assert [stop.done() for stop in stops] == [True]
     assert list(untold.controller._sandboxes) == []
-    assert untold.controller.wanted() == Wanted(0, 0, 0, 0)
+    assert untold.controller.pod_counts() == PodCounts(0, 0, 0, 0)
     assert untold.kernel.calls == []
     untold.kernel.gone.add(A)
-    await untold.controller.upkeep.collect()
+    await untold.controller.housekeeping.collect_garbage()
     assert untold.kernel.held == {}
 
 
 async def test_another_pod_that_the_runtime_tells_of_then_is_limited_and_ran_unlimited(untold):
     untold.on_pods([api_pod(uid, ingress="100M", status=STARTED) for uid in ("u1", "u2")])
     await untold.settle()
-    assert untold.controller.wanted() == Wanted(1, 1, 0, 0)
+    assert untold.controller.pod_counts() == PodCounts(1, 1, 0, 0)
     await untold.controller.on_synchronize([sandbox(), sandbox("s2", uid="u2", path=B)])
     await untold.settle()
     assert untold.kernel.held == {key: Limits(ingress=M100) for key in (("u1", A), ("u2", B))}
@@ -152,7 +152,7 @@ async def test_another_pod_that_the_runtime_tells_of_then_is_limited_and_ran_unl
 
 async def test_a_limit_that_was_in_the_map_alone_was_not_in_force_though_the_runtime_tells_later(untold):
     figures = DirectionCounters(100_000_000, bytes=0, packets=0, drops=0, marks=0)
-    untold.kernel.counters = lambda _tenants=None: [PodCounters("u1", A, {Direction.INGRESS: figures})]
+    untold.kernel.counters = lambda _owners=None: [PodCounters("u1", A, {Direction.INGRESS: figures})]
     untold.kernel.found, untold.kernel.held = {}, {}
     untold.on_pods([api_pod(ingress="100M", status=STARTED)])
     await untold.settle()
@@ -180,5 +180,5 @@ async def test_what_does_not_tell_whose_it_is_stays_until_the_runtime_and_the_ap
 async def test_a_runtime_that_tells_in_time_is_waited_for(untold):
     await untold.controller.on_synchronize([sandbox()])
     await untold.settle()
-    assert untold.slept[0] == REPLAY_PATIENCE_S
+    assert untold.slept[0] == SYNCHRONIZE_TIMEOUT_S
     assert untold.started_with == [("u1", A)]

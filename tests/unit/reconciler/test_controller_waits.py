@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from reconciler.controller import LIST_PATIENCE_S
+from reconciler.controller import LIST_TIMEOUT_S
 from tests.unit.reconciler.controller_bench import M20, M100, STARTED, A, B, Bench, api_pod, sandbox, unshaped_seconds
 from webhook.contract import Limits
 
@@ -23,7 +23,7 @@ async def patient():
 
 async def test_a_limit_that_was_taken_away_before_a_restart_does_not_come_back(patient):
     patient.controller.on_netns_changed([A])
-    patient.controller.look_at("u1")
+    patient.controller.enqueue("u1")
     await patient.settle()
     patient.on_pods([api_pod(status=STARTED)])
     await patient.settle()
@@ -32,7 +32,7 @@ async def test_a_limit_that_was_taken_away_before_a_restart_does_not_come_back(p
     assert not any(patient.kernel.held.values())
     assert patient.told.notices == []
     assert unshaped_seconds(patient) == 0
-    assert patient.controller.wanted() == (0, 0, 0, 0)
+    assert patient.controller.pod_counts() == (0, 0, 0, 0)
 
 
 async def test_a_pod_that_started_while_nobody_was_there_is_limited_and_told_when_the_api_server_has_told_of_it(
@@ -57,7 +57,7 @@ async def test_the_runtimes_word_counts_when_the_api_server_stays_away_and_at_on
     await patient.controller.on_synchronize([sandbox(), sandbox("s2", uid="u2", path=B)])
     await patient.settle()
     assert set(patient.kernel.held) == {("u2", B)}
-    assert patient.slept.count(LIST_PATIENCE_S) == 1
+    assert patient.slept.count(LIST_TIMEOUT_S) == 1
     patient.gate.set()
     await patient.settle()
     assert patient.kernel.held == {("u1", A): Limits(ingress=M100), ("u2", B): Limits(ingress=M100)}

@@ -15,7 +15,7 @@ from reconciler.controller import Controller
 from reconciler.daemon import Settings
 from reconciler.events import AT_ONCE
 from reconciler.kernel.monitor import Changes
-from reconciler.kernel_work import HANGS_S
+from reconciler.kernel_executor import HANGS_S
 from reconciler.pods import PodView
 from reconciler.report import Notice, Reason
 from reconciler.requirements import Feature, lacks
@@ -24,7 +24,7 @@ from tests.unit.nri.runtime_socket import PATIENCE_SECONDS, Runtime
 from tests.unit.reconciler.controller_bench import Kernel, sandbox
 from tests.unit.webhook.running_server import until
 from webhook.kubeapi import ApiError
-from webhook.pages import MADE_AGAIN_S
+from webhook.pages import METRICS_CACHE_S
 
 FORBIDDEN = ApiError(403, "Forbidden", "pods is forbidden")
 NOTICE = Notice(Reason.STARTED, "a last word")
@@ -89,7 +89,7 @@ def settings(monkeypatch, tmp_path):
     kernel = Kernel()
     starting = SimpleNamespace(prepare=lambda: None, start=lambda _: kernel, stop=lambda: None)
     monkeypatch.setattr(daemon, "Monitor", Monitor)
-    monkeypatch.setattr(daemon, "Starting", lambda _slots, _folder: starting)
+    monkeypatch.setattr(daemon, "ShaperStartup", lambda _slots, _folder: starting)
     monkeypatch.setattr(daemon, "probe", dict)
     port, probe_port = free_ports(2)
     return Settings("node1", tmp_path / "nri.sock", "127.0.0.1", port, probe_port, slots=7)
@@ -128,23 +128,23 @@ async def test_whatever_goes_on_for_ever_is_begun(parts):
 def fine(parts):
     """Nothing is in the way."""
     parts.runtime.connected = True
-    parts.controller._loading.finish(Kernel())
+    parts.controller._loader.finish(Kernel())
 
 
 def hangs(parts):
-    work = parts.controller._work
-    work._at_work = work._monotonic() - HANGS_S - 1, HANGS_S
+    kernel = parts.controller._kernel
+    kernel._at_work = kernel._monotonic() - HANGS_S - 1, HANGS_S
 
 
 def is_not_loaded(parts):
-    parts.controller._loading._loaded = asyncio.get_running_loop().create_future()
+    parts.controller._loader._loaded = asyncio.get_running_loop().create_future()
 
 
 TROUBLES = {
     "may not list and watch Pods": lambda parts: setattr(parts.reflector, "refused", FORBIDDEN),
     "not connected to the container runtime's NRI socket": lambda parts: setattr(parts.runtime, "connected", False),
     "this node's kernel has no": lambda parts: setattr(parts.kernel_check, "_lacks", lacks({Feature.FQ: "no"})),
-    "cannot be loaded": lambda parts: setattr(parts.controller._loading, "trouble", "cannot be loaded"),
+    "cannot be loaded": lambda parts: setattr(parts.controller._loader, "trouble", "cannot be loaded"),
     "the kernel has not answered": hangs,
 }
 """What is said of each, the most urgent last."""
@@ -170,7 +170,7 @@ async def test_of_several_troubles_the_most_urgent_is_told(parts):
 async def test_what_is_dropped_or_begun_again_is_counted(parts):
     pod = PodView("u1", "shop", "web-0")
     for _ in range(AT_ONCE + 1):
-        parts.events.tell(pod, NOTICE)
+        parts.events.record(pod, NOTICE)
     assert sample(parts, "events_dropped_total") == 1
     parts.api.refusal = FORBIDDEN
     watching = asyncio.create_task(parts.reflector.run())
@@ -232,8 +232,8 @@ async def test_it_is_ready_once_the_runtime_tells_of_its_pods_and_shows_what_it_
         await connection.start(sandbox())
         await until(lambda: parts.why_not_ready() is None)
         assert await page(settings.probe_port, "readyz") == "ok\n"
-        await until(lambda: parts.controller.wanted().shaped == 1)
-        await asyncio.sleep(MADE_AGAIN_S)
+        await until(lambda: parts.controller.pod_counts().shaped == 1)
+        await asyncio.sleep(METRICS_CACHE_S)
         metrics = await page(settings.port, "metrics")
         for line in ("runtime_registered 1.0", "runtime_connected 1.0", 'pods{state="shaped"} 1.0', "slots 7.0"):
             assert f"ipvlan_bandwidth_{line}" in metrics
@@ -242,7 +242,7 @@ async def test_it_is_ready_once_the_runtime_tells_of_its_pods_and_shows_what_it_
 
 async def test_what_was_told_last_is_posted_before_it_ends(monkeypatch, settings):
     async with running(monkeypatch, settings) as parts:
-        parts.events.tell_node(NOTICE)
+        parts.events.record_node(NOTICE)
     assert parts.api.created == [NOTICE.message]
     assert parts.api.closed
     assert parts.executor._shutdown

@@ -91,7 +91,7 @@ async def test_who_is_told_to_stop_while_it_compiles_waits_for_no_compiler_and_l
     monkeypatch, opened, settings
 ):
     compiling = Compiling()
-    monkeypatch.setattr(daemon, "Starting", lambda *_: compiling)
+    monkeypatch.setattr(daemon, "ShaperStartup", lambda *_: compiling)
     running = asyncio.create_task(daemon.run(settings))
     await asyncio.to_thread(compiling.begun.wait, PATIENCE_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -107,11 +107,11 @@ async def test_what_was_begun_beside_all_else_is_over_before_what_it_works_with_
 ):
     tasks, compiled = [], Compiling()
     compiled.stop()
-    monkeypatch.setattr(daemon, "Starting", lambda *_: compiled)
+    monkeypatch.setattr(daemon, "ShaperStartup", lambda *_: compiled)
     monkeypatch.setattr(opened.api, "close", lambda: still_at_work(tasks))
     running = asyncio.create_task(daemon.run(settings))
     async with asyncio.timeout(PATIENCE_SECONDS):
-        await until(lambda: any("_wait_for_replay" in str(task.get_coro()) for task in asyncio.all_tasks()))
+        await until(lambda: any("_wait_for_synchronize" in str(task.get_coro()) for task in asyncio.all_tasks()))
         os.kill(os.getpid(), signal.SIGTERM)
         await running
     assert tasks == [{asyncio.current_task(), running}]

@@ -58,7 +58,7 @@ async def turns(count=20):
 
 def tell_of_many(events, count):
     for number in range(count):
-        events.tell(PodView(f"u{number}", "shop", f"web-{number}"), NOTICE)
+        events.record(PodView(f"u{number}", "shop", f"web-{number}"), NOTICE)
 
 
 async def drain(events):
@@ -72,7 +72,7 @@ async def drain(events):
 async def test_an_event_is_posted_to_the_pods_namespace():
     api = Api()
     events, dropped, _ = make(api)
-    events.tell(POD, NOTICE)
+    events.record(POD, NOTICE)
     await drain(events)
     assert [path for path, _ in api.posted] == ["/api/v1/namespaces/shop/events"]
     assert not dropped
@@ -81,7 +81,7 @@ async def test_an_event_is_posted_to_the_pods_namespace():
 async def test_an_api_server_that_is_away_is_asked_again():
     api = Api(ApiError(0, "", "connection refused"), ApiError(503, "", "busy"))
     events, dropped, slept = make(api)
-    events.tell(POD, NOTICE)
+    events.record(POD, NOTICE)
     await drain(events)
     assert len(api.posted) == 1
     assert slept == [1.0, 2.0]
@@ -91,7 +91,7 @@ async def test_an_api_server_that_is_away_is_asked_again():
 async def test_an_event_that_is_there_as_only_the_answer_was_lost_is_posted():
     api = Api(ApiError(0, "", "reset"), ApiError(409, "AlreadyExists", "it exists"))
     events, dropped, slept = make(api)
-    events.tell(POD, NOTICE)
+    events.record(POD, NOTICE)
     await drain(events)
     assert (slept, dropped) == ([1.0], [])
 
@@ -99,7 +99,7 @@ async def test_an_event_that_is_there_as_only_the_answer_was_lost_is_posted():
 async def test_a_refusal_is_final():
     api = Api(ApiError(404, "NotFound", "namespace is gone"))
     events, dropped, slept = make(api)
-    events.tell(POD, NOTICE)
+    events.record(POD, NOTICE)
     await drain(events)
     assert (api.posted, slept, len(dropped)) == ([], [], 1)
 
@@ -121,7 +121,7 @@ async def test_that_events_are_forbidden_for_good_is_a_warning_but_not_for_each_
     events, dropped, slept = make(Api(*[refusal] * 24), clock=lambda: now[0])
     for seconds in (0.0, 1.0, 1.0, 3600.0):
         now[0] += seconds
-        events.tell_node(NOTICE)
+        events.record_node(NOTICE)
         await drain(events)
     warnings = [record for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == 2
@@ -134,7 +134,7 @@ async def test_that_events_are_forbidden_for_good_is_a_warning_but_not_for_each_
 async def test_a_namespace_that_is_going_is_no_warning(caplog):
     going = "events is forbidden: unable to create new content in namespace shop because it is being terminated"
     events, dropped, _ = make(Api(ApiError(403, "Forbidden", going)))
-    events.tell(POD, NOTICE)
+    events.record(POD, NOTICE)
     await drain(events)
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
     assert len(dropped) == 1
@@ -143,7 +143,7 @@ async def test_a_namespace_that_is_going_is_no_warning(caplog):
 async def test_a_quota_that_is_used_up_is_not_told_as_a_right_that_is_missing(caplog):
     quota = 'events "web-0.abc" is forbidden: exceeded quota: few, requested: count/events=1, used: 9, limited: 9'
     events, dropped, _ = make(Api(ApiError(403, "Forbidden", quota)))
-    events.tell(POD, NOTICE)
+    events.record(POD, NOTICE)
     await drain(events)
     assert "may not create events" not in caplog.text
     assert len(dropped) == 1
@@ -152,7 +152,7 @@ async def test_a_quota_that_is_used_up_is_not_told_as_a_right_that_is_missing(ca
 @pytest.mark.parametrize("reason", ["Unreachable", "Timeout"])
 async def test_an_outage_of_half_a_minute_costs_no_event(reason):
     events, dropped, slept = make(Api(*[ApiError(0, reason, "no answer")] * 5))
-    events.tell(POD, NOTICE)
+    events.record(POD, NOTICE)
     await drain(events)
     assert (sum(slept), dropped) == (31.0, [])
 
@@ -162,7 +162,7 @@ async def test_after_a_few_tries_an_event_is_dropped_and_counted_and_told_if_it_
     caplog.set_level("INFO", "reconciler.events")
     api = Api(*[ApiError(status, "", "broken")] * 3)
     events, dropped, _ = make(api, tries=3)
-    events.tell(POD, NOTICE)
+    events.record(POD, NOTICE)
     await drain(events)
     assert len(dropped) == 1
     assert ("event refused" in caplog.text) is told
@@ -171,30 +171,30 @@ async def test_after_a_few_tries_an_event_is_dropped_and_counted_and_told_if_it_
 async def test_a_full_queue_drops_and_never_waits_and_has_room_for_the_nodes():
     api = Api()
     events, dropped, _ = make(api, capacity=1)
-    events.tell(POD, NOTICE)
-    events.tell(POD, NOTICE)
-    events.tell_node(NOTICE)
+    events.record(POD, NOTICE)
+    events.record(POD, NOTICE)
+    events.record_node(NOTICE)
     assert len(dropped) == 1
     for _ in range(ROOM_FOR_NODE):
-        events.tell_node(NOTICE)
+        events.record_node(NOTICE)
     assert len(dropped) == 2
     await drain(events)
     assert [event["involvedObject"]["kind"] for _, event in api.posted[:2]] == ["Node", "Node"]
     assert len(api.posted) == 1 + ROOM_FOR_NODE
-    events.tell(POD, NOTICE)
+    events.record(POD, NOTICE)
     assert len(dropped) == 2, "there is room again"
 
 
 async def test_what_is_left_at_the_end_is_posted_the_nodes_first_and_later_events_count_as_dropped():
     api = Api(ApiError(500, "", "broken"))
     events, dropped, _ = make(api)
-    events.tell(POD, NOTICE)
-    events.tell_node(NOTICE)
-    events.tell(POD, NOTICE)
+    events.record(POD, NOTICE)
+    events.record_node(NOTICE)
+    events.record(POD, NOTICE)
     await events.finish(asyncio.create_task(events.run()))
     assert [event["involvedObject"]["kind"] for _, event in api.posted] == ["Pod", "Pod"]
     assert len(dropped) == 1, "the first was the Node's, and was refused"
-    events.tell(POD, NOTICE)
+    events.record(POD, NOTICE)
     assert len(dropped) == 2
 
 
@@ -205,7 +205,7 @@ async def test_the_end_is_not_waited_for_and_what_is_not_posted_by_then_is_count
 
     events, dropped, _ = make(Silent())
     for _ in range(3):
-        events.tell(POD, NOTICE)
+        events.record(POD, NOTICE)
     run = asyncio.create_task(events.run())
     await asyncio.sleep(0)
     await asyncio.wait_for(events.finish(run, 0.01), 5)
@@ -216,10 +216,10 @@ async def test_the_end_is_not_waited_for_and_what_is_not_posted_by_then_is_count
 async def test_one_pod_cannot_flood_and_a_new_pod_starts_afresh():
     events, dropped, _ = make(Api())
     for _ in range(25):
-        events.tell(POD, NOTICE)
+        events.record(POD, NOTICE)
     assert len(dropped) == 5
     events.forget("u1")
-    events.tell(POD, NOTICE)
+    events.record(POD, NOTICE)
     assert len(dropped) == 5
 
 
@@ -228,8 +228,8 @@ async def test_a_pod_that_is_repaired_all_the_time_is_still_told_of_other_things
     api = Api()
     events, dropped, _ = make(api)
     for _ in range(25):
-        events.tell(POD, Notice("BandwidthRepaired", "again"))
-    events.tell(POD, Notice("BandwidthChanged", "changed"))
+        events.record(POD, Notice("BandwidthRepaired", "again"))
+    events.record(POD, Notice("BandwidthChanged", "changed"))
     await drain(events)
     reasons = [event["reason"] for _, event in api.posted]
     assert reasons == ["BandwidthRepaired"] * 20 + ["BandwidthChanged"]
@@ -240,7 +240,7 @@ async def test_a_pod_that_is_repaired_all_the_time_is_still_told_of_other_things
 async def test_an_event_on_the_node_is_where_describe_looks_for_it():
     api = Api()
     events, _, _ = make(api)
-    events.tell_node(NOTICE)
+    events.record_node(NOTICE)
     await drain(events)
     ((path, event),) = api.posted
     assert path == "/api/v1/namespaces/default/events"

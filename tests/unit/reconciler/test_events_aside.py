@@ -20,13 +20,13 @@ async def test_what_one_namespace_refuses_for_a_while_holds_up_no_others_event()
     gate, api = asyncio.Event(), Refusing()
     events, dropped, _ = make(api, gate=gate, capacity=6)
     tell_of_many(events, 5)
-    events.tell(PodView("u9", "other", "web-9"), NOTICE)
+    events.record(PodView("u9", "other", "web-9"), NOTICE)
     run = asyncio.create_task(events.run())
     await turns()
     assert [event["involvedObject"]["name"] for _, event in api.posted] == ["web-9"]
-    events.tell(PodView("u9", "other", "web-9"), NOTICE)
-    events.tell(PodView("u9", "other", "web-9"), NOTICE)
-    events.tell_node(NOTICE)
+    events.record(PodView("u9", "other", "web-9"), NOTICE)
+    events.record(PodView("u9", "other", "web-9"), NOTICE)
+    events.record_node(NOTICE)
     assert len(dropped) == 1, "those that wait aside take room"
     gate.set()
     await turns(200)
@@ -51,12 +51,12 @@ async def test_what_one_namespace_leaves_unanswered_holds_up_no_others_event():
     api = Unanswered()
     events, dropped, _ = make(api, gate=asyncio.Event())
     tell_of_many(events, 5)
-    events.tell(PodView("u9", "other", "web-9"), NOTICE)
+    events.record(PodView("u9", "other", "web-9"), NOTICE)
     run = asyncio.create_task(events.run())
     await turns()
     assert [event["involvedObject"]["name"] for _, event in api.posted] == ["web-9"]
     assert api.tries == 1, "it takes half a minute, while others wait"
-    events.tell_node(NOTICE)
+    events.record_node(NOTICE)
     await turns()
     assert [event["involvedObject"]["kind"] for _, event in api.posted] == ["Pod", "Node"]
     assert not dropped
@@ -86,7 +86,7 @@ async def test_what_one_namespace_leaves_unanswered_holds_up_no_event_that_was_r
     tell_of_many(events, 10)
     run = asyncio.create_task(events.run())
     await turns()
-    events.tell_node(NOTICE)
+    events.record_node(NOTICE)
     await turns()
     assert [event["involvedObject"]["kind"] for _, event in events._api.posted] == ["Node"]
     assert not dropped
@@ -109,10 +109,10 @@ class Hanging(Refusing):
 async def test_what_hangs_when_it_is_tried_again_holds_up_no_others_event():
     api = Hanging()
     events, _, _ = make(api)
-    events.tell(POD, NOTICE)
+    events.record(POD, NOTICE)
     run = asyncio.create_task(events.run())
     await turns()
-    events.tell(PodView("u9", "other", "web-9"), NOTICE)
+    events.record(PodView("u9", "other", "web-9"), NOTICE)
     await turns()
     assert api.tries == 2
     assert [event["involvedObject"]["name"] for _, event in api.posted] == ["web-9"]
@@ -122,7 +122,7 @@ async def test_what_hangs_when_it_is_tried_again_holds_up_no_others_event():
 
 async def test_what_waits_aside_ends_with_the_work():
     events, dropped, _ = make(Api(ApiError(500, "", "broken")), gate=asyncio.Event())
-    events.tell(POD, NOTICE)
+    events.record(POD, NOTICE)
     await drain(events)
     await asyncio.sleep(0)
     assert not events._aside

@@ -3,7 +3,7 @@
 import asyncio
 
 from reconciler.bypass import Sample, Traffic
-from reconciler.patrol import Patrol
+from reconciler.resync import Resync
 from reconciler.shaping import DirectionCounters, NetnsGoneError, PodCounters, ShapingError
 from tests.unit.reconciler.controller_bench import A, Bench, api_pod, sandbox
 from tests.unit.reconciler.memory import remembered
@@ -23,10 +23,10 @@ class Node:
         self.events, _, _ = make(self.api)
         self.bench = Bench(told=self.events)
         self.controller, self.kernel = self.bench.controller, self.bench.kernel
-        self.patrol = Patrol(self.controller, events=self.events, sleep=self.bench._sleep)
+        self.resync = Resync(self.controller, events=self.events, sleep=self.bench._sleep)
         self.kernel.sample = self._sample
-        self.kernel.tenants = lambda: list(self.kernel.held)
-        self.kernel.counters = lambda tenants=(): [PodCounters(uid, path, FIGURES) for uid, path in tenants]
+        self.kernel.slot_owners = lambda: list(self.kernel.held)
+        self.kernel.counters = lambda owners=(): [PodCounters(uid, path, FIGURES) for uid, path in owners]
         self._sent = 0
 
     def _sample(self, *_):
@@ -36,18 +36,19 @@ class Node:
         return Sample((1, 1), sent, sent, 1514)
 
     async def begin(self):
-        forever = (self.controller.run(), self.events.run(), self.patrol.run(), self.controller.upkeep.run_audits())
+        audits = self.controller.housekeeping.run_audits()
+        forever = (self.controller.run(), self.events.run(), self.resync.run(), audits)
         self.work = [asyncio.create_task(each) for each in forever]
         await self.controller.on_synchronize([])
         self.controller.on_pods([])
         await self.bench.settle()
 
     async def scrape(self):
-        self.bench.metrics.pods.show(await self.controller.upkeep.counters(), self.patrol.unshaped())
+        self.bench.metrics.pods.show(await self.controller.housekeeping.counters(), self.resync.unshaped())
 
     def holders(self):
         """What remembers any Pod: the names of what holds them."""
-        roots = (self.controller, self.events, self.patrol, self.bench.metrics, self.bench.monitor.watched)
+        roots = (self.controller, self.events, self.resync, self.bench.metrics, self.bench.monitor.watched)
         return {way for root in roots for way in remembered(root, A_POD)}
 
     async def end(self):
@@ -70,18 +71,30 @@ async def test_what_is_there_is_remembered_in_all_the_places_that_the_next_test_
         await node.controller.on_run(pod_of(number, egress="1M"))
         node.controller.on_netns_changed([f"/run/netns/{number}"])
     for _ in range(4):
-        await node.patrol.step()
-    await node.patrol.step()
-    node.controller.on_late(pod_of(2))
+        await node.resync.step()
+    await node.resync.step()
+    node.controller.on_hook_timeout(pod_of(2))
     await node.scrape()
-    node.controller.look_at("pod-3")
+    node.controller.enqueue("pod-3")
     held = node.holders()
     await node.end()
     places = (
-        *("Sandboxes._by_id", "Known._views", "Known._states", "Known._last_good"),
-        *("Latecomers._found", "Due._urgencies", "Failures._retrying", "Settling._waiting", "Patience._looks"),
-        *("Ears._heard", "Background._tasks", "Events._budgets", "Patrol._samples", "Patrol._unshaped"),
-        *("Patrol._round", "PodMetrics._rows", "set[]"),
+        *("Sandboxes._by_id", "NodeState._views", "NodeState._states", "NodeState._last_good"),
+        *(
+            "RanUnlimited._found",
+            "WorkQueue._priorities",
+            "Failures._retrying",
+            "Debouncer._waiting",
+            "Backoff._changes",
+        ),
+        *(
+            "NetnsSubscriptions._subscribed",
+            "BackgroundTasks._tasks",
+            "Events._buckets",
+            "Resync._samples",
+            "Resync._unshaped",
+        ),
+        *("Resync._round", "PodMetrics._rows", "set[]"),
     )
     assert [place for place in places if not any(place.rpartition(".")[2] in way for way in held)] == []
 
@@ -97,11 +110,11 @@ async def comes_and_goes(node, number):
     hook = asyncio.create_task(node.controller.on_run(pod))
     if number % 11 == 0:
         await asyncio.sleep(0)
-        node.controller.on_late(pod)
+        node.controller.on_hook_timeout(pod)
     await hook
     if number % 4 == 0:
-        await node.patrol.step()
-        await node.patrol.step()
+        await node.resync.step()
+        await node.resync.step()
     for event in told:
         node.bench.on_pod_event(*event)
     node.controller.on_netns_changed([path])
@@ -123,8 +136,8 @@ async def test_a_thousand_pods_in_turn_leave_nothing_in_memory_however_they_come
         if number % 100 == 0:
             await node.scrape()
     assert len(node.api.posted) > PODS
-    await node.controller.upkeep.collect()
-    node.controller.upkeep.call_the_roll()
+    await node.controller.housekeeping.collect_garbage()
+    node.controller.housekeeping.check_unreported()
     node.bench.on_pod_event("ADDED", api_pod("the last one", ingress="20M"))
     await node.controller.on_run(sandbox("the last one", uid="the last one"))  # which a loop may still have at hand
     for _ in range(100):
@@ -133,5 +146,5 @@ async def test_a_thousand_pods_in_turn_leave_nothing_in_memory_however_they_come
     assert node.holders() == set()
     assert len(node.controller._background._tasks) == 1, "the loop that looks at Pods"
     assert list(node.kernel.held) == [("the last one", A)]
-    assert node.controller.wanted() == (1, 1, 0, 0)
+    assert node.controller.pod_counts() == (1, 1, 0, 0)
     await node.end()

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.intent import Intent, intent
-from reconciler.pods import PodView, asking, from_api, from_runtime, selector
+from reconciler.desired import DesiredLimits, desired_limits
+from reconciler.pods import PodView, from_api, from_runtime, selector, with_limits
 from webhook.contract import Direction, Limits, Quantity
 
 JSON = st.recursive(
@@ -60,7 +60,7 @@ def test_of_an_annotation_no_more_is_kept_than_tells_that_it_is_too_long():
     view = from_api(pod(labels={"ipvlan-bandwidth.io/managed": "true"}, annotations=written))
     assert view
     assert (len(view.ingress), len(view.egress)) == (65, 64)
-    assert "is longer than the maximum of 64 characters" in intent(view, Limits()).notices[0].message
+    assert "is longer than the maximum of 64 characters" in desired_limits(view, Limits()).notices[0].message
 
 
 def test_host_network_is_seen():
@@ -71,8 +71,8 @@ def test_host_network_is_seen():
 
 @pytest.mark.parametrize("limits", [Limits(ingress=Quantity(1_500_000)), Limits(egress=Quantity(1234))])
 def test_a_pod_can_be_seen_as_asking_for_limits_that_were_found(limits):
-    view = asking(from_api(pod()), limits)
-    assert intent(view, Limits()) == Intent(limits)
+    view = with_limits(from_api(pod()), limits)
+    assert desired_limits(view, Limits()) == DesiredLimits(limits)
 
 
 def test_the_start_of_the_first_container_is_seen():

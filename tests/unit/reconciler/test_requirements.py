@@ -44,7 +44,7 @@ class Bench:
         self.registry = CollectorRegistry()
         self.check = KernelCheck(
             self._probe,
-            tell_node=lambda notice: self.told.append(notice.reason),
+            record_node=lambda notice: self.told.append(notice.reason),
             gauge=Gauge("lacks", "", ["feature", "vital"], registry=self.registry),
             sleep=self._sleep,
         )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reconciler.lasting import LOOK_S
+from reconciler.node_problems import POLL_S
 from reconciler.runtime_check import RuntimeCheck
 
 
@@ -18,7 +18,7 @@ async def told(
     state = [True]
 
     async def sleep(seconds):
-        assert seconds == LOOK_S
+        assert seconds == POLL_S
         if not looks:
             raise DoneError
         state[0] = looks.pop(0)
@@ -28,7 +28,7 @@ async def told(
         is_registered=lambda: registered,
         trouble=lambda: trouble,
         socket_path="/var/run/nri/nri.sock",
-        tell_node=lambda notice: reasons.append((notice.type, notice.reason, notice.message)),
+        record_node=lambda notice: reasons.append((notice.type, notice.reason, notice.message)),
         sleep=sleep,
     )
     with pytest.raises(DoneError):
@@ -57,7 +57,7 @@ async def test_where_the_runtime_is_held_up_nothing_starts_so_nobody_is_told_tha
 
 
 async def test_a_runtime_that_stays_away_is_told_again_before_the_api_server_has_forgotten_it():
-    an_hour = int(3600 / LOOK_S)
+    an_hour = int(3600 / POLL_S)
     assert [reason for _, reason, _ in await told(*[False] * an_hour, True)] == [
         "RuntimeUnreachable",
         "RuntimeUnreachable",

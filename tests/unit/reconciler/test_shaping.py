@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.backoff import MAX_DELAY_S
 from reconciler.counters import slots_in
 from reconciler.kernel.apply import AttachedProgram
 from reconciler.kernel.buckets import Counters
-from reconciler.loading import RETRY_S
 from reconciler.model import EGRESS_PRIORITY, HANDLE_CLSACT_OURS, Filter, LimitEntry, ObservedShaping
-from reconciler.patience import MOST_S
+from reconciler.netns_scan import NetnsScan
+from reconciler.shaper_loader import RETRY_S
 from reconciler.shaping import KernelLacksError, Shaper, ShapingError
-from reconciler.slots import SlotTable, Tenant
+from reconciler.slots import SlotOwner, SlotTable
 from reconciler.steps import AttachRedirect, AttachShaper, CreateIfb, SetRoot
-from reconciler.survey import Survey
 from tests.unit.reconciler.controller_bench import raised
 from tests.unit.reconciler.plans import SLAVE
 from tests.unit.reconciler.simulated_kernel import FILTER_NAME, PROGRAM_ID, simulate
@@ -63,14 +63,14 @@ def netns(monkeypatch, tmp_path):
 @pytest.fixture
 def shaper(netns):
     """One that limits the Pod u1."""
-    tenant = Tenant("u1", Path(netns).stat().st_ino)
-    slots, _ = SlotTable(1).assign(tenant)
-    return Shaper(Program(), slots, Survey({tenant: netns}), adopted=True)
+    owner = SlotOwner("u1", Path(netns).stat().st_ino)
+    slots, _ = SlotTable(1).assign(owner)
+    return Shaper(Program(), slots, NetnsScan({owner: netns}), adopted=True)
 
 
 def test_a_program_that_cannot_be_taken_over_is_let_go_as_it_is_tried_again_and_again(monkeypatch):
     program = Program()
-    monkeypatch.setattr("reconciler.shaping.survey", lambda *_: Survey())
+    monkeypatch.setattr("reconciler.shaping.scan_netns", lambda *_: NetnsScan())
     monkeypatch.setattr("reconciler.shaping.Program.adopt", lambda *_: program)
     with pytest.raises(OSError, match="Cannot allocate"):
         Shaper.start(slots=1)
@@ -96,33 +96,33 @@ def unplaced(monkeypatch):
     """One that limits the Pod u1 in the netns with inode 7, of which it could not tell where it is mounted."""
     monkeypatch.setattr("reconciler.shaping.netns.mounted", lambda: {7: "/run/netns/b"})
     monkeypatch.setattr("reconciler.shaping.netns.inode", {"/run/netns/b": 7, "/run/netns/c": 8}.get)
-    slots, _ = SlotTable(1).assign(Tenant("u1", 7))
-    return Shaper(Working(), slots, Survey(), adopted=True)
+    slots, _ = SlotTable(1).assign(SlotOwner("u1", 7))
+    return Shaper(Working(), slots, NetnsScan(), adopted=True)
 
 
 def test_an_earlier_sandbox_that_goes_takes_no_slot_from_one_that_is_elsewhere(unplaced):
     for elsewhere in ("/run/netns/gone", "/run/netns/c"):
         unplaced.release("u1", elsewhere)
-    assert unplaced.tenants() == [Tenant("u1", 7)]
+    assert unplaced.slot_owners() == [SlotOwner("u1", 7)]
 
 
 def test_a_sandbox_that_goes_leaves_its_slot_though_nobody_knew_where_it_was(unplaced, monkeypatch):
     monkeypatch.setattr("reconciler.shaping.netns.opened", lambda _: raised(ShapingError("too many open files")))
     unplaced.release("u1", "/run/netns/b")
-    assert unplaced.tenants() == []
+    assert unplaced.slot_owners() == []
 
 
 def test_one_that_is_mounted_nowhere_has_gone_with_whatever_sandbox_of_its_pod_goes(unplaced, monkeypatch):
     monkeypatch.setattr("reconciler.shaping.netns.mounted", dict)
     unplaced.release("u1", "/run/netns/gone")
-    assert unplaced.tenants() == []
+    assert unplaced.slot_owners() == []
 
 
 def test_no_slot_is_taken_where_it_cannot_be_told_which_network_namespaces_there_are(unplaced, monkeypatch):
     monkeypatch.setattr("reconciler.shaping.netns.mounted", lambda: raised(ShapingError("forbidden")))
     with pytest.raises(ShapingError, match="forbidden"):
         unplaced.release("u1", "/run/netns/gone")
-    assert unplaced.tenants() == [Tenant("u1", 7)]
+    assert unplaced.slot_owners() == [SlotOwner("u1", 7)]
 
 
 class Adopted(Program):
@@ -143,7 +143,7 @@ class Adopted(Program):
 
 def test_what_is_counted_after_an_adoption_tells_which_sandbox_is_the_later():
     program = Adopted()
-    shaper = Shaper(program, slots_in(program), Survey(), adopted=True)
+    shaper = Shaper(program, slots_in(program), NetnsScan(), adopted=True)
     assert [(counted.pod_uid, counted.generation) for counted in shaper.counters()] == [("u1", 9), ("u1", 8)]
 
 
@@ -168,7 +168,7 @@ class Simulated:
         monkeypatch.setattr("reconciler.shaping.monotonic", lambda: self.now_s)
         monkeypatch.setattr("reconciler.shaping.observe_netns", lambda _: self.kernel)
         monkeypatch.setattr("reconciler.shaping.apply", self.apply)
-        monkeypatch.setattr("reconciler.shaping.hand_over", lambda *_: None)
+        monkeypatch.setattr("reconciler.shaping.migrate_state", lambda *_: None)
 
     def apply(self, step, _netlink, _program):
         if any(lacked(step) for lacked in self.lacks):
@@ -195,7 +195,7 @@ SLOW = Limits(ingress=Quantity(20_000_000), egress=Quantity(20_000_000))
 @pytest.mark.parametrize("lacks", [(no_ifb,), (no_mirred,), (no_tbf, no_mirred)])
 def test_a_kernel_that_cannot_limit_ingress_limits_egress_and_ingress_too_as_soon_as_it_can(netns, monkeypatch, lacks):
     simulated = Simulated(monkeypatch, *lacks)
-    shaper = Shaper(Working(), SlotTable(1), Survey(), adopted=False)
+    shaper = Shaper(Working(), SlotTable(1), NetnsScan(), adopted=False)
     first = shaper.shape("u1", netns, SLOW)
     assert first.missing == {Direction.INGRESS: ("eth0",)}
     assert "the node's kernel needs CONFIG_X (module x)" in str(first.lack)
@@ -215,10 +215,10 @@ def test_a_kernel_that_cannot_limit_ingress_limits_egress_and_ingress_too_as_soo
 
 def test_what_the_kernel_had_not_is_not_tried_when_a_change_is_heard_as_the_try_itself_is_one(netns, monkeypatch):
     simulated = Simulated(monkeypatch, no_mirred)
-    shaper = Shaper(Working(), SlotTable(1), Survey(), adopted=False)
+    shaper = Shaper(Working(), SlotTable(1), NetnsScan(), adopted=False)
     first = shaper.shape("u1", netns, SLOW)
     tried = simulated.refused
-    simulated.now_s += MOST_S
+    simulated.now_s += MAX_DELAY_S
     again = shaper.shape("u1", netns, SLOW)
     assert simulated.refused == tried
     assert (again.missing, again.lack) == (first.missing, first.lack)
@@ -228,7 +228,7 @@ def test_what_the_kernel_had_not_is_not_tried_when_a_change_is_heard_as_the_try_
 @pytest.mark.parametrize("lacks", [no_ifb, no_mirred])
 def test_a_kernel_that_cannot_limit_ingress_fails_where_nothing_else_is_asked_for(netns, monkeypatch, lacks):
     simulated = Simulated(monkeypatch)
-    shaper = Shaper(Working(), SlotTable(1), Survey(), adopted=False)
+    shaper = Shaper(Working(), SlotTable(1), NetnsScan(), adopted=False)
     shaper.shape("u1", netns, Limits(egress=SLOW.egress))
     simulated.lacks = (lacks,)
     for _ in range(2):
@@ -239,7 +239,7 @@ def test_a_kernel_that_cannot_limit_ingress_fails_where_nothing_else_is_asked_fo
 
 def test_what_no_limit_can_do_without_is_no_limit(netns, monkeypatch):
     Simulated(monkeypatch, lambda step: isinstance(step, SetRoot))
-    shaper = Shaper(Working(), SlotTable(1), Survey(), adopted=False)
+    shaper = Shaper(Working(), SlotTable(1), NetnsScan(), adopted=False)
     with pytest.raises(KernelLacksError, match="CONFIG_X"):
         shaper.shape("u1", netns, SLOW)
 
@@ -256,7 +256,7 @@ def older(netns, monkeypatch):
     """A program that shapes the Pod u1, and the kernel where it does."""
     program = Older()
     program.written[6] = LimitEntry(20_000_000, 1, "u1", Path(netns).stat().st_ino)
-    monkeypatch.setattr("reconciler.handover.Program.adopt", lambda _, ids: program if ids == [3] else None)
+    monkeypatch.setattr("reconciler.migration.Program.adopt", lambda _, ids: program if ids == [3] else None)
     held = Filter(Direction.EGRESS, "bpf", EGRESS_PRIORITY, HANDLE_CLSACT_OURS, FILTER_NAME, 3, 6)
     simulated = Simulated(monkeypatch)
     simulated.kernel = ObservedShaping((replace(SLAVE, classifier="clsact", filters=(held,)),))
@@ -266,7 +266,7 @@ def older(netns, monkeypatch):
 @pytest.mark.parametrize("wanted", [Limits(egress=Quantity(50_000_000)), Limits()], ids=["changed", "taken away"])
 def test_a_pod_that_leaves_an_older_program_leaves_no_limit_there_for_who_takes_that_over_again(older, netns, wanted):
     program, _ = older
-    Shaper(Working(), SlotTable(1), Survey(), adopted=False).shape("u1", netns, wanted)
+    Shaper(Working(), SlotTable(1), NetnsScan(), adopted=False).shape("u1", netns, wanted)
     assert program.written == {6: None}
 
 
@@ -274,13 +274,15 @@ def test_a_pod_that_cannot_leave_an_older_program_keeps_its_limit(older, netns):
     program, simulated = older
     simulated.lacks = (lambda step: isinstance(step, AttachShaper),)
     with pytest.raises(KernelLacksError):
-        Shaper(Working(), SlotTable(1), Survey(), adopted=False).shape("u1", netns, Limits(egress=Quantity(50_000_000)))
+        Shaper(Working(), SlotTable(1), NetnsScan(), adopted=False).shape(
+            "u1", netns, Limits(egress=Quantity(50_000_000))
+        )
     assert program.written[6].bits_per_second == 20_000_000
 
 
 def test_limits_that_cannot_be_cleared_in_an_older_program_keep_no_pod_from_its_own(older, netns, caplog):
     program, simulated = older
     program.write_limit = lambda *_: raised(OSError(ENOMEM, "Cannot allocate memory"))
-    Shaper(Working(), SlotTable(1), Survey(), adopted=False).shape("u1", netns, Limits(egress=Quantity(50_000_000)))
+    Shaper(Working(), SlotTable(1), NetnsScan(), adopted=False).shape("u1", netns, Limits(egress=Quantity(50_000_000)))
     assert simulated.kernel.links[0].ours(Direction.EGRESS).program_id == PROGRAM_ID
     assert "an older program keeps limits of u1: [Errno 12] Cannot allocate memory" in caplog.text

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from prometheus_client import generate_latest
 
-from reconciler.lasting import LOOK_S
 from reconciler.metrics import Metrics
+from reconciler.node_problems import POLL_S
 from reconciler.watch_check import WatchCheck
 from webhook.kubeapi import ApiError
 from webhook.reflector import Reflector
@@ -39,7 +39,7 @@ class Node:
             sleep=lambda _: asyncio.sleep(0),
         )
         self.check = WatchCheck(
-            self.reflector, gauge=self.metrics.watch_connected, tell_node=self.told.append, sleep=self.sleep
+            self.reflector, gauge=self.metrics.watch_connected, record_node=self.told.append, sleep=self.sleep
         )
 
     async def read_list(self, *_):
@@ -55,7 +55,7 @@ class Node:
 
     async def sleep(self, seconds):
         """What the looks find."""
-        assert seconds == LOOK_S
+        assert seconds == POLL_S
         if not self.looks:
             raise DoneError
         self.reflector.refused = self.looks.pop(0)

@@ -149,7 +149,7 @@ async def running(api: FakeApi, *, drains: bool = False, **changes: Any) -> Asyn
 
     task = asyncio.create_task(serve(settings, api, stop, sleep))
     # What is scraped is as it is now.
-    with patch.object(pages, "MADE_AGAIN_S", 0.0):
+    with patch.object(pages, "METRICS_CACHE_S", 0.0):
         async with aiohttp.ClientSession() as session:
             yield Running(api, settings, stop, task, session, drained)
     stop.set()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.webhook.running_server import Raw, Running
-from tests.unit.webhook.test_bounded import admitted, bounded
+from tests.unit.webhook.test_http_server import admitted, bounded
 
 
 def listening(port: int) -> bool:
@@ -78,7 +78,7 @@ async def test_a_client_that_keeps_its_connection_for_ever_does_not_keep_the_web
     async with bounded(monkeypatch, linger_s=0.1) as up:
         raw = await Raw.to(up)
         await admitted(raw)
-        with caplog.at_level(logging.WARNING, "webhook.bounded"):
+        with caplog.at_level(logging.WARNING, "webhook.http_server"):
             up.stop.set()
             await raw.is_closed()
             await up.task

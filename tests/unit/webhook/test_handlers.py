@@ -13,7 +13,7 @@ from prometheus_client import generate_latest
 
 from tests.unit.webhook.fake_api import FakeApi, namespace
 from tests.unit.webhook.running_server import GOOD, REFUSED, Running, review, running
-from webhook import bodies, handlers, namespaces
+from webhook import handlers, namespaces, request_bodies
 from webhook.logs import LINE_EVERY_S, LINES_AT_ONCE
 from webhook.metrics import Metrics
 from webhook.policy import Policy
@@ -84,7 +84,7 @@ async def test_admissions_are_counted_by_operation_outcome_and_reason(up: Runnin
         (b"[" * 100_000, 400, "no JSON"),
         (b"[]", 400, "expected an object of kind AdmissionReview, got a list"),
         (b"{}", 400, "expected apiVersion admission.k8s.io/v1"),
-        (b"x" * (bodies.LARGEST_REVIEW_BYTES + 1), 413, "more than 8388608 bytes"),
+        (b"x" * (request_bodies.LARGEST_REVIEW_BYTES + 1), 413, "more than 8388608 bytes"),
     ],
 )
 async def test_a_body_that_is_no_review_is_a_clear_client_error(

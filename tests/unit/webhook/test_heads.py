@@ -13,8 +13,8 @@ import pytest
 from aiohttp import web
 
 from tests.ports import free_port
-from webhook import bounded
-from webhook.bounded import LONGEST_LINE_BYTES, MOST_HEAD_BYTES, MOST_HEADERS, BoundedServer
+from webhook import http_server
+from webhook.http_server import LONGEST_LINE_BYTES, MOST_HEAD_BYTES, MOST_HEADERS, BoundedServer
 from webhook.logs import LINE_EVERY_S, LINES_AT_ONCE
 
 REQUEST = b"GET /healthz HTTP/1.1\r\n"
@@ -126,7 +126,7 @@ async def test_of_requests_that_are_no_http_some_are_in_the_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("webhook.bounded.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("webhook.http_server.time", SimpleNamespace(monotonic=lambda: now))
     async with serving() as port:
         for _ in range(LINES_AT_ONCE + 5):
             await refused(port)
@@ -183,13 +183,13 @@ async def test_without_tls_no_more_is_read_at_once_than_a_head_may_have(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    feed = bounded._Parser.feed_data
+    feed = http_server._Parser.feed_data
 
-    def fed(parser: bounded._Parser, data: bytes) -> Any:
+    def fed(parser: http_server._Parser, data: bytes) -> Any:
         sizes.append(len(data))
         return feed(parser, data)
 
-    monkeypatch.setattr(bounded._Parser, "feed_data", fed)
+    monkeypatch.setattr(http_server._Parser, "feed_data", fed)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(REQUEST + b"Host: w\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000)
     assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"

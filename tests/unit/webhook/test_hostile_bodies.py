@@ -13,8 +13,8 @@ import pytest
 
 from tests.unit.webhook.fake_api import FakeApi, namespace
 from tests.unit.webhook.running_server import GOOD, HEAD, REFUSED, Raw, Running, review, running, until
-from webhook import bodies, server
-from webhook.bounded import BoundedServer, Bounds
+from webhook import request_bodies, server
+from webhook.http_server import BoundedServer, Bounds
 from webhook.review import MOST_VALUES, InvalidReview, parsed
 
 PIECE = b" " * 0x10000
@@ -161,7 +161,7 @@ async def test_a_body_in_chunks_is_not_read_and_nobody_lingers_for_the_rest_of_i
 async def test_at_the_bound_of_all_bodies_those_that_take_long_make_room_for_a_larger_one(
     up: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bodies, "ALL_BODIES_BYTES", 0x48000)
+    monkeypatch.setattr(request_bodies, "ALL_BODIES_BYTES", 0x48000)
     strangers = [await Raw.to(up) for _ in range(4)]
     for raw in strangers:
         raw.writer.write(head(2 * len(PIECE)) + PIECE)
@@ -177,7 +177,7 @@ async def test_at_the_bound_of_all_bodies_those_that_take_long_make_room_for_a_l
 async def test_at_the_bound_of_all_bodies_the_largest_that_is_still_coming_makes_room(
     up: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bodies, "ALL_BODIES_BYTES", 0x48000)
+    monkeypatch.setattr(request_bodies, "ALL_BODIES_BYTES", 0x48000)
     large, small, good = await Raw.to(up), await Raw.to(up), await Raw.to(up)
     for raw, pieces, more, left in ((large, 3, 1, 3), (small, 1, 1, 4), (good, 1, len(GOOD_BODY), 2)):
         raw.writer.write(head(pieces * len(PIECE) + more) + pieces * PIECE)
@@ -205,8 +205,8 @@ async def test_of_a_body_that_breaks_off_nothing_is_left_to_the_garbage_collecto
         gc.enable()
 
 
-def comings() -> list[bodies._Coming]:
-    return [each for each in gc.get_objects() if isinstance(each, bodies._Coming)]
+def comings() -> list[request_bodies._IncomingBody]:
+    return [each for each in gc.get_objects() if isinstance(each, request_bodies._IncomingBody)]
 
 
 def received() -> int:
@@ -220,7 +220,7 @@ async def test_a_compressed_body_is_not_unpacked(up: Running) -> None:
 
 
 async def test_a_body_that_comes_too_slowly_is_given_up(up: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "BODY_S", 0.1)
+    monkeypatch.setattr(request_bodies, "BODY_S", 0.1)
     raw = await Raw.to(up)
     assert await raw.status_after(HEAD + b"Content-Length: 100\r\n\r\n{") == 408
     assert b"did not come within 0.1 s" in await raw.reader.read()
@@ -262,7 +262,7 @@ async def test_what_is_no_http_is_a_client_error(up: Running, head: bytes) -> No
 
 @pytest.mark.parametrize("text", [b"1,", b"[{", rb"\",", rb"\\\""])
 def test_what_a_text_holds_is_no_value_and_costs_little(text: bytes) -> None:
-    body = b'{"env": "' + text * (bodies.LARGEST_REVIEW_BYTES // len(text) - 10) + b'"}'
+    body = b'{"env": "' + text * (request_bodies.LARGEST_REVIEW_BYTES // len(text) - 10) + b'"}'
     tracemalloc.start()
     try:
         assert parsed(body)["env"]
@@ -274,7 +274,7 @@ def test_what_a_text_holds_is_no_value_and_costs_little(text: bytes) -> None:
 
 @pytest.mark.parametrize("piece", [b"[],", b"1.5,", b'{"":{"":{"":0}}},'])
 def test_no_body_takes_much_more_memory_than_its_own_size(piece: bytes) -> None:
-    body = b"[" + piece * (bodies.LARGEST_REVIEW_BYTES // len(piece)) + b"0]"
+    body = b"[" + piece * (request_bodies.LARGEST_REVIEW_BYTES // len(piece)) + b"0]"
     values = sum(piece.count(beginning) for beginning in (b",", b"[", b"{"))
     at_the_bound = b"[" + piece * (MOST_VALUES // values - 1) + b"0]"
     tracemalloc.start()

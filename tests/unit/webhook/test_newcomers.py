@@ -11,10 +11,10 @@ from aiohttp import web
 
 from tests.unit.webhook.fake_api import FakeApi, namespace
 from tests.unit.webhook.running_server import Raw, Running, running
-from tests.unit.webhook.test_bounded import admitted, bounded
+from tests.unit.webhook.test_http_server import admitted, bounded
 from webhook import server
-from webhook.bounded import Bounds
 from webhook.connections import Connections
+from webhook.http_server import Bounds
 from webhook.server import HEALTH_BOUNDS
 
 Plain = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -32,7 +32,7 @@ async def is_let_go(connection: Plain) -> None:
 
 
 async def test_clients_that_never_begin_tls_are_let_go_and_take_no_one_s_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with bounded(monkeypatch, Bounds(connections=4, handshake_s=1.0, patience_s=0.05)) as up:
+    async with bounded(monkeypatch, Bounds(connections=4, handshake_s=1.0, first_request_s=0.05)) as up:
         api_server = await Raw.to(up)
         await admitted(api_server)
         dumb = [await plain(up) for _ in range(20)]
@@ -46,7 +46,7 @@ async def test_clients_that_never_begin_tls_are_let_go_and_take_no_one_s_place(m
 async def test_a_trickle_of_clients_that_never_begin_tls_ends_no_connection_between_handshake_and_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with bounded(monkeypatch, Bounds(connections=8, handshake_s=600.0, patience_s=0.1)) as up:
+    async with bounded(monkeypatch, Bounds(connections=8, handshake_s=600.0, first_request_s=0.1)) as up:
         dumb = [await plain(up) for _ in range(8)]
         for _ in range(5):
             api_server = await Raw.to(up)
@@ -63,7 +63,7 @@ async def test_a_trickle_of_clients_that_never_begin_tls_ends_no_connection_betw
 async def test_a_flood_of_clients_that_never_begin_tls_leaves_idle_connections_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with bounded(monkeypatch, Bounds(connections=8, handshake_s=600.0, patience_s=0.05)) as up:
+    async with bounded(monkeypatch, Bounds(connections=8, handshake_s=600.0, first_request_s=0.05)) as up:
         idle = [await Raw.to(up) for _ in range(4)]
         for each in idle:
             await admitted(each)
@@ -81,8 +81,8 @@ async def test_a_flood_of_clients_that_never_begin_tls_leaves_idle_connections_a
 async def test_of_more_api_servers_connections_at_once_than_the_bound_none_is_cut(
     monkeypatch: pytest.MonkeyPatch, stays: bool
 ) -> None:
-    # With all the patience there is: the time that this machine takes must not decide.
-    async with bounded(monkeypatch, Bounds(connections=8, handshake_s=600.0, patience_s=600.0)) as up:
+    # With all the time there is: the time that this machine takes must not decide.
+    async with bounded(monkeypatch, Bounds(connections=8, handshake_s=600.0, first_request_s=600.0)) as up:
 
         async def admit() -> Raw:
             raw = await Raw.to(up)
@@ -136,15 +136,15 @@ async def test_a_connection_that_asks_before_its_handshake_is_told_to_be_over_is
     class Protocol:
         transport = None
 
-    async def greeting() -> None:
+    async def handshake() -> None:
         protocol: Any = Protocol()
-        connections.asks(SimpleNamespace(protocol=protocol))
+        connections.request_started(SimpleNamespace(protocol=protocol))
         if answered:
-            connections.answered(protocol)
-        connections.greeted(protocol, its_socket)
+            connections.request_finished(protocol)
+        connections.established(protocol, its_socket)
 
     connections, its_socket = Connections(web.Server(handler), 4, 1.0), Protocol()
-    connections.handshake(its_socket, greeting())
+    connections.handshake(its_socket, handshake())
     (task,) = connections._handshakes
     await task
     await asyncio.sleep(0)

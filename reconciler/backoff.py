@@ -1,0 +1,39 @@
+"""Exponential backoff for each Pod whose kernel state changes again and again. Pure.
+
+The first change is answered at once, more or less: a few that belong together should cost one reconcile. A Pod that
+keeps changing its own network (one with NET_ADMIN can, as fast as it likes) is reconciled less and less often, but
+within a second each time, so that it is limited again and no other Pod waits for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+FIRST_DELAY_S = 0.1
+MAX_DELAY_S = 0.8
+RESET_AFTER_S = 10.0
+PROMPT_RECONCILES = 2
+
+
+@dataclass(slots=True)
+class Backoff:
+    """The delays of many Pods, each by its uid: `FIRST_DELAY_S` twice, then doubling up to `max_delay_s`.
+
+    A Pod begins anew after `RESET_AFTER_S` without a change.
+    """
+
+    max_delay_s: float = MAX_DELAY_S
+    _changes: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    def delay_s(self, uid: str, now_s: float) -> float:
+        """The delay before the reconcile that a change at `now_s` asks for; each counts towards the next."""
+        count, last_s = self._changes.get(uid, (0, now_s))
+        if now_s - last_s > RESET_AFTER_S:
+            count = 0
+        self._changes[uid] = (count + 1, now_s)
+        doublings = min(max(0, count + 1 - PROMPT_RECONCILES), 32)
+        return float(min(self.max_delay_s, FIRST_DELAY_S * 2**doublings))
+
+    def forget(self, uid: str) -> None:
+        """The Pod is gone."""
+        self._changes.pop(uid, None)

@@ -1,0 +1,140 @@
+"""The commands `observe` and `clean`: read, or take away, what the kernel holds for this node's Pods.
+
+Both look into the network namespaces themselves, so they tell the truth also when no reconciler runs. Only the Pods'
+names come from the API server; without it, the uid stands there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from reconciler import pods
+from reconciler.shaping import HostNetnsError, Inspection, NetnsGoneError, ShapingError, clean, inspect
+from webhook.contract import Quantity
+from webhook.endpoint import ConfigurationError
+from webhook.kubeapi import ApiError, KubeApi
+
+_COLUMNS = ("POD", "INTERFACES", "DIRECTION", "LIMIT", "BYTES", "PACKETS", "DROPS", "MARKS", "QUEUE")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One direction of one Pod: its limit in bit/s, what was charged, dropped and marked, and the queue just now."""
+
+    pod: str
+    pod_uid: str
+    netns: str
+    interfaces: tuple[str, ...]
+    direction: str
+    bits_per_second: int
+    bytes: int
+    packets: int
+    drops: int
+    marks: int
+    queue_ns: int
+
+
+def rows(netns: str, inspection: Inspection, names: Mapping[str, str]) -> tuple[Row, ...]:
+    """What one network namespace holds; names are NAMESPACE/NAME by Pod uid."""
+    counted = inspection.counters
+    if counted is None:
+        return ()
+    return tuple(
+        Row(
+            pod=names.get(counted.pod_uid, f"uid {counted.pod_uid}"),
+            pod_uid=counted.pod_uid,
+            netns=netns,
+            interfaces=inspection.interfaces,
+            direction=direction.value,
+            **asdict(figures),
+        )
+        for direction, figures in counted.directions.items()
+    )
+
+
+def table(found: Iterable[Row]) -> str:
+    """The rows as a table for a terminal, by Pod."""
+    lines = [_COLUMNS]
+    for row in sorted(found, key=lambda row: (row.pod, row.direction)):
+        limit = str(Quantity(row.bits_per_second))
+        figures = (str(row.bytes), str(row.packets), str(row.drops), str(row.marks), f"{row.queue_ns / 1e6:.1f}ms")
+        lines.append((row.pod, ",".join(row.interfaces), row.direction, limit, *figures))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS))]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+def run_observe(folder: Path, *, node: str, as_json: bool) -> int:
+    """Print what the kernel holds; exit status 1 when some namespace could not be read."""
+    names = asyncio.run(_names(node)) if node else {}
+    found: list[Row] = []
+    failed = False
+    paths = _namespaces(folder)
+    for path in paths or ():
+        try:
+            found += rows(path, inspect(path), names)
+        except (NetnsGoneError, HostNetnsError):
+            continue
+        except Exception as error:  # noqa: BLE001 - a Pod may do to its netns what it likes; the others are read
+            failed = True
+            _print_error(path, error)
+    text = json.dumps([asdict(row) for row in found], indent=2) if as_json else table(found)
+    sys.stdout.write(text + "\n")
+    return 1 if failed or paths is None else 0
+
+
+def run_clean(folder: Path) -> int:
+    """Take all of ours out of every network namespace; exit status 1 when some could not be cleaned."""
+    failed = False
+    paths = _namespaces(folder)
+    for path in paths or ():
+        try:
+            steps = clean(path)
+        except (NetnsGoneError, HostNetnsError):
+            continue
+        except Exception as error:  # noqa: BLE001 - as above; the others are cleaned
+            failed = True
+            _print_error(path, error)
+        else:
+            sys.stdout.write("".join(f"{path}: {step}\n" for step in steps))
+    return 1 if failed or paths is None else 0
+
+
+def _print_error(path: str, error: Exception) -> None:
+    why = error if isinstance(error, ShapingError) else f"a defect of the reconciler, please report it: {error!r}"
+    sys.stderr.write(f"{path}: {why}\n")
+
+
+def _namespaces(folder: Path) -> list[str] | None:
+    try:
+        return sorted(str(path) for path in folder.iterdir())
+    except OSError as error:
+        sys.stderr.write(f"cannot look into {folder}, where the runtime keeps Pods' network namespaces: {error}\n")
+        return None
+
+
+async def _names(node: str) -> dict[str, str]:
+    try:
+        api = await KubeApi.connect(user_agent="ipvlan-bandwidth-observe")
+    except ConfigurationError as error:
+        sys.stderr.write(f"Pods are named by uid: {error}\n")
+        return {}
+    names: dict[str, str] = {}
+
+    def take(item: Any) -> None:
+        if view := pods.from_api(item):
+            names[view.uid] = str(view)
+
+    try:
+        await api.read_list("/api/v1/pods", {"fieldSelector": f"spec.nodeName={node}"}, take)
+    except ApiError as error:
+        sys.stderr.write(f"Pods are named by uid, as the API server does not tell: {error}\n")
+        return {}
+    finally:
+        await api.close()
+    return names

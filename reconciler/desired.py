@@ -1,0 +1,74 @@
+"""The desired limits of a Pod, from what it asks for: pure, and total over any Pod the cluster may hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reconciler.pods import PodView
+from reconciler.report import Notice, Reason
+from webhook.contract import (
+    DEFAULT_NETWORK_ANNOTATION,
+    MANAGED_LABEL,
+    NETWORK_LABEL,
+    NEVER_OPTED_IN,
+    Direction,
+    InvalidQuantity,
+    Limits,
+    Quantity,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredLimits:
+    """The limits a Pod is to have now, and what its owner should be told of them."""
+
+    limits: Limits
+    notices: tuple[Notice, ...] = ()
+
+
+def desired_limits(view: PodView, last_good: Limits) -> DesiredLimits:
+    """Decide the limits of a Pod.
+
+    `last_good` are the limits in force so far: an annotation that turned bad by a way round the webhook (such as a
+    write through `pods/status`) leaves them as they are, in its direction; so does the loss of the managed label.
+    """
+    if view.host_network or not view.annotated:
+        return DesiredLimits(Limits())
+    if not view.managed and not last_good:
+        return DesiredLimits(Limits(), (_not_managed(view),))
+    limits: dict[Direction, Quantity | None] = {}
+    notices: list[Notice] = []
+    for direction in Direction:
+        text, last = view.asked(direction), last_good.get(direction)
+        try:
+            limits[direction] = None if text is None else Quantity.parse(text)
+        except InvalidQuantity as error:
+            limits[direction] = last
+            notices.append(_invalid(direction, error, last))
+    return DesiredLimits(Limits.of(limits), tuple(notices))
+
+
+def _not_managed(view: PodView) -> Notice:
+    if view.static:
+        remedy = (
+            "Static Pods never are: to have it limited, add the label "
+            f'{MANAGED_LABEL}: "true" to its manifest on the node; kubelet then starts it anew'
+        )
+    elif view.namespace in NEVER_OPTED_IN:
+        remedy = "Pods of this namespace are never admitted: take the annotations away or run it in another namespace"
+    else:
+        remedy = (
+            f"Label its namespace with {NETWORK_LABEL}=NAMESPACE.NAME if it is not (new Pods there then get that "
+            f"network as eth0, unless they name another in {DEFAULT_NETWORK_ANNOTATION}), "
+            "then create the Pod again, or take its annotations away and set them anew"
+        )
+    return Notice(
+        Reason.NOT_MANAGED,
+        "this Pod has bandwidth annotations and runs on ipvlan, but was never admitted by the ipvlan-bandwidth "
+        f"webhook, so it is not limited. {remedy}",
+    )
+
+
+def _invalid(direction: Direction, error: InvalidQuantity, last: Quantity | None) -> Notice:
+    kept = f"the limit of {last} stays" if last else "no limit is set"
+    return Notice(Reason.INVALID, f"{direction.annotation}: {error}; {kept} in this direction")

@@ -1,0 +1,20 @@
+"""Explains a 401 or 403 of the API server: what we may not do, and what helps."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from webhook.kubeapi import ApiError
+
+_REMEDIES = {
+    HTTPStatus.UNAUTHORIZED: "delete this Pod, so that its successor gets a token of the service account as it is now",
+    HTTPStatus.FORBIDDEN: "apply the manifest's ClusterRole and binding of the reconciler",
+}
+
+
+def refusal(what: str, error: ApiError) -> str | None:
+    """That we may not do `what`, why, and what to do; None when the error is another."""
+    for status, remedy in _REMEDIES.items():
+        if error.status == status:
+            return f"may not {what}: HTTP {error.status} ({error.message}): {remedy}"
+    return None

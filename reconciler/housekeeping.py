@@ -1,0 +1,133 @@
+"""Periodic work for all Pods together: garbage collection of slots, audit of the limits map, reading of counters."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Awaitable, Callable
+
+from reconciler.kernel_executor import KernelExecutor
+from reconciler.node_state import NodeState
+from reconciler.pods import PodView
+from reconciler.shaper_loader import ShaperLoader
+from reconciler.shaping import PodCounters, ShapingError
+from reconciler.workqueue import Priority
+
+AUDIT_S = 1.5
+GARBAGE_COLLECTION_S = 30.0
+UNREPORTED_CHECK_S = 60.0
+"""Who is missing is told after one to two of these: by then the API server has heard of a Pod that has ended."""
+RECORD_AGAIN_CHECKS = 50
+"""At one call in so many what still stands is told again: the API server forgets events after an hour (--event-ttl)."""
+COUNTERS_BATCH = 32
+COUNTERS_TIMEOUT_S = 5.0
+"""Half of the time that Prometheus waits for a scrape."""
+
+log = logging.getLogger(__name__)
+
+
+class Housekeeping:
+    """Works on what the controller holds.
+
+    `forget` lets go of a sandbox by its id, `enqueue` has a Pod reconciled, `record_again` records what still stands.
+    """
+
+    def __init__(
+        self,
+        state: NodeState,
+        *,
+        loader: ShaperLoader,
+        kernel: KernelExecutor,
+        forget: Callable[[str], Awaitable[None]],
+        enqueue: Callable[[str, Priority], None],
+        record_again: Callable[[], None],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._state, self._sandboxes, self._loader, self._kernel = state, state.sandboxes, loader, kernel
+        self._forget, self._enqueue, self._record_again, self._sleep = forget, enqueue, record_again, sleep
+
+    async def run_garbage_collector(self) -> None:
+        """Free, now and then, what Pods that vanished without a word have left.
+
+        A runtime that was started again tells neither the stop nor the removal of a sandbox that is older.
+        """
+        while True:
+            await self._sleep(GARBAGE_COLLECTION_S)
+            await self.collect_garbage()
+
+    async def run_unreported_checks(self) -> None:
+        """Look, now and then, for Pods that run and that the runtime has not named; tell again what still stands."""
+        for checks in itertools.count(1):
+            await self._sleep(UNREPORTED_CHECK_S)
+            self.check_unreported()
+            if checks % RECORD_AGAIN_CHECKS == 0:
+                self._record_again()
+
+    async def run_audits(self) -> None:
+        """Read the limits back for ever: one system call for all Pods."""
+        while True:
+            await self._sleep(AUDIT_S)
+            await self.audit()
+
+    async def collect_garbage(self) -> None:
+        """Let go of the sandboxes whose netns is gone, and free the slots that are nobody's."""
+        shaper = await self._loader.shaper()
+        live = {sandbox.key for sandbox in self._sandboxes}
+        try:
+            vanished = set(await self._kernel.run(shaper.vanished, live))
+            for sandbox in self._sandboxes:
+                if sandbox.key in live:
+                    self._state.netns_looked_up(sandbox, is_there=sandbox.key not in vanished)
+            for sandbox in self._sandboxes:
+                if sandbox.key in vanished and self._state.is_gone(sandbox):
+                    await self._forget(sandbox.id)
+            freed = await self._kernel.run(shaper.collect, live)
+        except ShapingError as error:
+            log.warning("cannot tell which Pods are gone", extra={"error": str(error)})
+            return
+        if freed:
+            log.info("freed the slots of Pods that are gone", extra={"slots": freed})
+
+    def check_unreported(self) -> None:
+        """Have those reconciled that are unreported: they are told."""
+        for uid in self._state.check_unreported():
+            self._enqueue(uid, Priority.RESYNC)
+
+    async def audit(self) -> None:
+        """See that the limits map holds what was written, and have the Pods reconciled where it does not."""
+        shaper = await self._loader.shaper()
+        try:
+            altered = await self._kernel.run_inline(shaper.audit)  # 0.1 ms: to hand it over costs more
+        except ShapingError as error:
+            log.warning("the limits were not checked", extra={"error": str(error)})
+            return
+        for uid in altered:
+            self._enqueue(uid, Priority.DRIFT)
+
+    async def counters(self) -> list[tuple[PodView, PodCounters]]:
+        """What the kernel counted, with the Pods' names, for the metrics.
+
+        Nothing before the program is loaded, nor while the kernel does not answer: that hides no other figure.
+        """
+        if not self._loader.done:
+            return []
+        try:
+            async with asyncio.timeout(COUNTERS_TIMEOUT_S):
+                return await self._counted()
+        except TimeoutError:
+            return []
+
+    async def _counted(self) -> list[tuple[PodView, PodCounters]]:
+        known = {sandbox.key: sandbox for sandbox in self._sandboxes}
+        shaper, counted = await self._loader.shaper(), list[PodCounters]()
+        owners = await self._kernel.run(shaper.slot_owners)
+        for start in range(0, len(owners), COUNTERS_BATCH):  # a Pod that starts meanwhile waits for one of them
+            try:
+                counted += await self._kernel.run(shaper.counters, owners[start : start + COUNTERS_BATCH])
+            except ShapingError as error:  # the scrape has all other figures, and the next one may have these
+                log.warning("some Pods were not counted", extra={"error": str(error)})
+        of_pods = [(known.get((each.pod_uid, each.netns_path or "")), each) for each in counted]
+        return [
+            (held.pod, each.holding(self._state.applied(held).limits)) for held, each in of_pods if held is not None
+        ]

@@ -1,0 +1,98 @@
+"""Runs calls on the one thread that works on the kernel, and holds the lock for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, Future
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar, TypeVarTuple
+
+from reconciler.kernel.errors import defects_told
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+HANGS_S = 30.0
+"""A call takes milliseconds, and seconds where a Pod has made thousands of links or filters."""
+LOAD_HANGS_S = 180.0
+"""Of what compiles, which on a busy node takes long by itself, and is given up after two minutes."""
+
+
+class KernelExecutor:
+    """What is looked at in the kernel and then done there is under one lock: nothing of ours comes in between.
+
+    Whatever goes wrong in a call is a ShapingError, also what nobody foresaw; of `run_load` it is what it is.
+    """
+
+    def __init__(self, executor: Executor, monotonic: Callable[[], float]) -> None:
+        self._executor, self._monotonic = executor, monotonic
+        self._at_work: tuple[float, float] | None = None
+        self._lock = asyncio.Lock()
+        self._running: Future[Any] | None = None
+        """The call that the thread is at, or was at when its caller gave up."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be done in the kernel: a call does not return, as while something holds rtnl for ever."""
+        began_s, hangs_s = self._at_work or (self._monotonic(), HANGS_S)
+        waited_s = self._monotonic() - began_s
+        if waited_s < hangs_s:
+            return None
+        return (
+            f"the kernel has not answered for {waited_s:.0f} s: is its network configuration stuck (`ip link` hangs "
+            "too, and the kernel's log may tell of blocked tasks)? Limits in force stay; nothing is limited anew"
+        )
+
+    @asynccontextmanager
+    async def lock(self) -> AsyncIterator[None]:
+        """Hold the lock. Whoever gives up on a call leaves it on the thread: it is free only when that ends too."""
+        await self._lock.acquire()
+        try:
+            yield
+        finally:
+            if self._running is None or self._running.done():
+                self._lock.release()
+            else:
+                loop = asyncio.get_running_loop()
+                self._running.add_done_callback(lambda _: _soon(loop, self._lock.release))
+            self._running = None
+
+    async def run(self, call: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Call it on the thread, and hold the lock meanwhile. Raises ShapingError."""
+        async with self.lock():
+            return await self.run_locked(call, *args)
+
+    async def run_load(self, call: Callable[[*Ts], T], *args: *Ts) -> T:
+        """As `run`, for what compiles. Raises whatever it raises."""
+        async with self.lock():
+            return await self._on_thread(LOAD_HANGS_S, call, *args)
+
+    async def run_locked(self, call: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Call it on the thread, for a caller that holds the lock. Raises ShapingError."""
+        with defects_told():
+            return await self._on_thread(HANGS_S, call, *args)
+
+    async def run_inline(self, call: Callable[[], T]) -> T:
+        """Call it on the caller's thread, and hold the lock: what is too short to be handed over."""
+        async with self.lock():
+            with defects_told():
+                return call()
+
+    async def _on_thread(self, hangs_s: float, call: Callable[[*Ts], T], *args: *Ts) -> T:
+        running = self._executor.submit(lambda: self._timed(hangs_s, call, *args))
+        self._running = running
+        return await asyncio.wrap_future(running)
+
+    def _timed(self, hangs_s: float, call: Callable[[*Ts], T], *args: *Ts) -> T:
+        self._at_work = self._monotonic(), hangs_s
+        try:
+            return call(*args)
+        finally:
+            self._at_work = None
+
+
+def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    """Have a loop call it, from another thread."""
+    with suppress(RuntimeError):  # the loop is closed, as the process ends
+        loop.call_soon_threadsafe(call)

@@ -1,0 +1,78 @@
+"""Migrates what another version's program knows of a Pod's packets, before its filters are replaced by ours.
+
+Without it the new timelines begin at now while packets of the old ones still wait in fq: for as long as the queue was,
+a Pod that floods would carry twice its limit; counters and flows would begin anew as well. Only between maps whose
+values have the same size: so a version that gives a field of them another meaning must give them another size.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from typing import Final, NamedTuple
+
+from reconciler.kernel.buckets import decode_counters
+from reconciler.kernel.program import Program
+from reconciler.model import ObservedLink, bucket_of, class_id
+from reconciler.slots import Assignment, SlotOwner
+from webhook.contract import Direction
+
+_GENERATION_BYTES: Final = 8
+"""It stands first (`reconciler/kernel/shaper.c`)."""
+
+
+class Bucket(NamedTuple):
+    """Where a filter leads to."""
+
+    program_id: int
+    class_id: int
+
+
+def older_buckets(links: Sequence[ObservedLink], ours: Program) -> list[Bucket]:
+    """Those of other programs that filters lead to."""
+    return [bucket for bucket in dict.fromkeys(_buckets(links)) if bucket.program_id != ours.program_id]
+
+
+def migrate_state(links: Sequence[ObservedLink], ours: Program, owner: SlotOwner, assignment: Assignment) -> None:
+    """Copy the state of each direction that only other programs shape. Raises OSError."""
+    moved = {held.class_id for held in _buckets(links) if held.program_id == ours.program_id}
+    for held in older_buckets(links, ours):
+        _, direction = bucket_of(held.class_id)
+        target = class_id(assignment.slot, direction)
+        state = _state(held, owner) if target not in moved else b""
+        if state:
+            ours.write_state(target, assignment.generation.to_bytes(_GENERATION_BYTES, sys.byteorder) + state)
+
+
+def clear_left(buckets: Iterable[Bucket], owner: SlotOwner) -> None:
+    """Clear the limits of buckets that no filter of a owner's leads to any more. Raises OSError.
+
+    Their program lasts for as long as it shapes another Pod. A reconciler of its version that took it over again would
+    find limits there that have been changed since, or taken away.
+    """
+    for bucket in buckets:
+        older = Program.adopt(None, [bucket.program_id])
+        if older is not None:
+            with closing(older):
+                entry = older.read_limit(bucket.class_id)
+                if entry is not None and (entry.pod_uid, entry.netns_inode) == (owner.pod_uid, owner.netns_inode):
+                    older.write_limit(bucket.class_id, None)
+
+
+def _buckets(links: Sequence[ObservedLink]) -> Iterator[Bucket]:
+    for held in (link.ours(Direction.EGRESS) for link in links):
+        if held is not None and held.program_id is not None and held.class_id is not None:
+            yield Bucket(held.program_id, held.class_id)
+
+
+def _state(held: Bucket, owner: SlotOwner) -> bytes:
+    """What its program keeps for a filter, without the generation; nothing where that cannot be read."""
+    older = Program.adopt(None, [held.program_id])
+    if older is None:
+        return b""
+    with closing(older):
+        if older.state is None:
+            return b""
+        entry, state = older.read_limit(held.class_id), older.read_state(held.class_id)
+    if entry is None or (entry.pod_uid, entry.generation) != (owner.pod_uid, decode_counters(state).generation):
+        return b""
+    return state[_GENERATION_BYTES:]

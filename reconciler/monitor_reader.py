@@ -1,0 +1,51 @@
+"""Reads the netlink monitor's notifications in the event loop, at a bounded rate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Protocol
+
+from reconciler.kernel.monitor import Monitor
+
+# A Pod with NET_ADMIN can make notifications faster than they can be read: those of this time are read in one go.
+PAUSE_S = 0.1
+
+
+class Hears(Protocol):
+    """What notifications are for: the controller."""
+
+    def on_netns_changed(self, netns_paths: Iterable[str]) -> None:
+        """Something of these Pods' networks is another."""
+        ...
+
+    def on_any_changed(self) -> None:
+        """Anything may be another: notifications were lost, or an interface of the node has another MTU."""
+        ...
+
+
+class MonitorReader:
+    """Hands what a Monitor hears to the controller, on the running loop, from construction until `close`."""
+
+    def __init__(self, monitor: Monitor, controller: Hears) -> None:
+        self._monitor, self._controller = monitor, controller
+        self._loop = asyncio.get_running_loop()
+        self._pause: asyncio.TimerHandle | None = None
+        self._listen()
+
+    def close(self) -> None:
+        """Stop reading; the Monitor stays open."""
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._monitor.fileno())
+
+    def _listen(self) -> None:
+        self._loop.add_reader(self._monitor.fileno(), self._read)
+
+    def _read(self) -> None:
+        self._loop.remove_reader(self._monitor.fileno())
+        self._pause = self._loop.call_later(PAUSE_S, self._listen)
+        changes = self._monitor.read()
+        self._controller.on_netns_changed(changes.netns_paths)
+        if changes.may_be_anywhere:
+            self._controller.on_any_changed()

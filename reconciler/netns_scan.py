@@ -1,0 +1,133 @@
+"""Scans what the network namespaces of this node's Pods hold as the reconciler starts: all that it knows of its past.
+
+Programs of other versions are read too: a Pod that one of them shapes keeps its limit until it is moved, also where its
+annotation has turned bad meanwhile, and loses it where the annotation has gone.
+"""
+
+import logging
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from os import fstat
+from pathlib import Path
+from typing import Final
+
+from reconciler.counters import in_force
+from reconciler.kernel import netns
+from reconciler.kernel.errors import NetnsGoneError, ShapingError
+from reconciler.kernel.netlink import Netlink
+from reconciler.kernel.observe import observe_netns
+from reconciler.kernel.program import Program
+from reconciler.model import LimitEntry, ObservedLink, bucket_of
+from reconciler.sandboxes import Key
+from reconciler.slots import SlotOwner
+from webhook.contract import Direction, Limits
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NetnsScan:
+    """`held` has those network namespaces that hold anything of ours, or could not be read, with their limits.
+
+    The limits are those in force; None: of a netns that cannot be read, or is shaped by a program whose limits cannot.
+    The uid is empty where nobody named one and it cannot be read either.
+    `program_ids` are the programs that shape somewhere.
+    """
+
+    paths: Mapping[SlotOwner, str] = field(default_factory=dict)
+    program_ids: tuple[int, ...] = ()
+    held: Mapping[Key, Limits | None] = field(default_factory=dict)
+
+
+def scan_netns(netns_paths: Iterable[Key], folder: Path | None = None) -> NetnsScan:
+    """Look into each network namespace; one that cannot be read is told in the log.
+
+    So for those of a folder that are not among them: some runtimes do not name the netns of a Pod that another version
+    of theirs started. The maps know whose they are.
+    """
+    with ExitStack() as opened:
+        scanner = _Scanner(opened)
+        for pod_uid, path in netns_paths:
+            scanner.scan(path, pod_uid)
+        if folder is not None:
+            named = {owner.netns_inode for owner in scanner.paths}
+            for inode, path in _mounted(folder).items():
+                if inode not in named:
+                    scanner.scan(path)
+        return NetnsScan(scanner.paths, tuple(scanner.programs), scanner.held)
+
+
+def program_ids(folder: Path) -> Generator[int]:
+    """The programs that shape somewhere below a folder, one after the other: whoever wants but one need not see all."""
+    with ExitStack() as opened:
+        scanner = _Scanner(opened)
+        told: set[int] = set()
+        for path in _mounted(folder).values():
+            scanner.scan(path)
+            yield from scanner.programs.keys() - told
+            told |= scanner.programs.keys()
+
+
+@dataclass(slots=True)
+class _Scanner:
+    """What was seen so far; the programs are open as long as `opened` is."""
+
+    opened: ExitStack
+    paths: dict[SlotOwner, str] = field(default_factory=dict)
+    held: dict[Key, Limits | None] = field(default_factory=dict)
+    programs: dict[int, Program | None] = field(default_factory=dict)
+
+    def scan(self, path: str, pod_uid: str | None = None) -> None:
+        """Look into one; without a uid into one of which only that is of interest which says whose it is."""
+        try:
+            with netns.opened(path) as descriptor, Netlink.inside(descriptor) as netlink:
+                inode = fstat(descriptor).st_ino
+                links = observe_netns(netlink).links
+        except NetnsGoneError:
+            return
+        except Exception as error:  # noqa: BLE001 - what a Pod does to its netns must cost no other Pod anything
+            _LOG.warning("not looked into %s: %s", path, error)
+            self.held[pod_uid or "", path] = None
+            return
+        entries, are_all = self._entries(links)
+        owner = pod_uid or next((each.pod_uid for each in entries.values() if each.netns_inode == inode), None)
+        is_touched = any(link.is_touched for link in links)
+        if owner is None:
+            if is_touched:
+                self.held["", path] = None
+            return
+        self.paths[SlotOwner(owner, inode)] = path
+        if is_touched:
+            rates = {direction: each.bits_per_second for direction, each in entries.items() if each.pod_uid == owner}
+            self.held[owner, path] = in_force(rates) if are_all else None
+
+    def _entries(self, links: Iterable[ObservedLink]) -> tuple[dict[Direction, LimitEntry], bool]:
+        """What the filters find in their programs' maps, and whether all of these can be read."""
+        found: dict[Direction, LimitEntry] = {}
+        are_all = True
+        for held in (link.ours(Direction.EGRESS) for link in links):
+            if held is None or held.class_id is None or held.program_id is None:
+                continue
+            program = self._program(held.program_id)
+            if program is None:
+                are_all = False
+            elif (entry := program.read_limit(held.class_id)) is not None:
+                _, direction = bucket_of(held.class_id)
+                found[direction] = entry
+        return found, are_all
+
+    def _program(self, program_id: int) -> Program | None:
+        if program_id not in self.programs:
+            self.programs[program_id] = Program.adopt(None, [program_id])
+            if (program := self.programs[program_id]) is not None:
+                self.opened.enter_context(closing(program))
+        return self.programs[program_id]
+
+
+def _mounted(folder: Path) -> dict[int, str]:
+    try:
+        return netns.mounted(folder)
+    except ShapingError as error:
+        _LOG.warning("Pods whose network namespace the runtime does not name are not looked for: %s", error)
+        return {}

@@ -1,0 +1,36 @@
+"""Which network namespaces the netlink monitor is subscribed to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from reconciler.kernel.monitor import Monitor
+from reconciler.shaping import ShapingError
+
+log = logging.getLogger(__name__)
+
+
+class NetnsSubscriptions:
+    """Subscribes the monitor to each netns once. Called while nothing else works on the kernel."""
+
+    def __init__(self, monitor: Monitor, run: Callable[..., Awaitable[None]]) -> None:
+        self._monitor, self._run = monitor, run
+        self._subscribed: set[str] = set()
+
+    async def subscribe(self, netns_path: str) -> None:
+        """Be notified of what changes there from now on."""
+        if netns_path in self._subscribed:
+            return
+        try:
+            await self._run(self._monitor.watch, netns_path)
+        except ShapingError as error:  # as out of descriptors
+            # The limit holds all the same; changes made there by others are found by the resync, later.
+            log.warning("cannot subscribe to a Pod's netns", extra={"netns": netns_path, "error": str(error)})
+        else:
+            self._subscribed.add(netns_path)
+
+    def unsubscribe(self, netns_path: str) -> None:
+        """The netns is going."""
+        self._monitor.unwatch(netns_path)
+        self._subscribed.discard(netns_path)

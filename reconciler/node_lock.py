@@ -1,0 +1,53 @@
+"""The lock by which one reconciler works on a node: a second one waits until the first has ended, however that ends.
+
+Two would each give a free slot to another Pod, and each would repair what the other does. In an update that overlaps,
+the second is loaded by the time the first is gone. The sign is a lock (flock(2)) on the folder of the runtime's socket:
+the kernel takes it back with the process, nothing is left behind, and only who can open the host's folder can hold it.
+"""
+
+import asyncio
+import fcntl
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+from reconciler.kernel.errors import ShapingError
+
+_LOG: Final = logging.getLogger(__name__)
+_RETRY_S: Final = 0.1
+
+
+async def acquire_node_lock(stopping: asyncio.Event, folder: Path) -> int | None:
+    """Wait for the lock. Close what is returned to give it back; None when `stopping` was set before it came.
+
+    Raises ShapingError when the folder cannot be opened.
+    """
+    held = _opened(folder)
+    told = False
+    while not stopping.is_set():
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not told:
+                _LOG.warning("another reconciler works on this node: waiting for its end")
+                told = True
+        else:
+            return held
+        try:
+            await asyncio.wait_for(stopping.wait(), _RETRY_S)
+        except TimeoutError:
+            continue
+    os.close(held)
+    return None
+
+
+def _opened(folder: Path) -> int:
+    try:
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        # Not made here: a folder of this container's own would be no sign to others.
+        hint = "; mount the node's folder there (the volume nri of the DaemonSet)"
+        if isinstance(error, PermissionError):
+            hint = "; where SELinux enforces, seLinuxOptions: {type: spc_t} is needed"
+        raise ShapingError(f"cannot open {folder}, the folder of --nri-socket: {error.strerror}{hint}") from error

@@ -1,0 +1,346 @@
+"""The state of this node's Pods as runtime, API server and kernel tell of them, and what is applied. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from reconciler.desired import DesiredLimits, desired_limits
+from reconciler.pods import PodView
+from reconciler.ran_unlimited import RanUnlimited
+from reconciler.report import Applied, Notice
+from reconciler.sandbox_state import SandboxState
+from reconciler.sandboxes import Key, Sandbox, Sandboxes
+from reconciler.unreported import UnreportedPods
+from webhook.contract import Limits
+
+
+class PodCounts(NamedTuple):
+    """How many sandboxes ask for a limit, have all that they ask for, have some of it, and have nothing of it.
+
+    One that has a limit, and failed to get another, counts as failed.
+    """
+
+    wanted: int
+    shaped: int
+    partial: int
+    failed: int
+
+
+@dataclass(slots=True)
+class NodeState:
+    """Sandboxes by the runtime's word, Pods by the API server's, and for each sandbox what is in force."""
+
+    sandboxes: Sandboxes = field(default_factory=Sandboxes)
+    ran_unlimited: RanUnlimited = field(default_factory=RanUnlimited)
+    _unreported: UnreportedPods = field(default_factory=UnreportedPods)
+    _views: dict[str, PodView] = field(default_factory=dict)
+    _last_good: dict[str, Limits] = field(default_factory=dict)
+    _states: dict[Key, SandboxState] = field(default_factory=dict)
+    """Under a Pod's uid alone stands what has no netns, or none that the runtime names."""
+    _unmatched: dict[Key, tuple[Limits, Limits | None]] = field(default_factory=dict)
+    """What the kernel was found to hold for Pods that nobody has told of yet: as of `adopt`."""
+    expects_new_sandbox: bool = False
+    """Whether a Pod that is listed without a netns, or with one that is not seen, may be about to get another."""
+    _awaits_list: bool = True
+    """Whether the API server's first list is waited for."""
+    _listed: bool = False
+    """Whether it has come."""
+
+    def started(self, sandbox: Sandbox) -> None:
+        """The runtime tells of a sandbox as it begins: it is as it is told."""
+        self.sandboxes.add(sandbox)
+        self._unreported.reported(sandbox.pod.uid)
+        if sandbox.netns_path:
+            state = self._kept(sandbox.key)
+            state.started |= sandbox.key not in self.ran_unlimited
+            state.netns_seen, state.awaiting_api_server, state.unreadable = None, False, False
+        for key in (sandbox.key, ("", sandbox.netns_path)):
+            self._unmatched.pop(key, None)
+
+    def stopped(self, sandbox: Sandbox) -> None:
+        """The runtime tells of the end of a sandbox."""
+        self.sandboxes.stopped(sandbox)
+        self._unreported.reported(sandbox.pod.uid)
+
+    def hook_timed_out(self, key: Key, now_s: float) -> None:
+        """The runtime no longer waits for what is to be done as a sandbox begins, which it may be about to tell of."""
+        self._of(key).started = False
+        self.ran_unlimited.found([key], since_s=now_s)
+
+    def synchronized(self, sandboxes: Iterable[Sandbox]) -> None:
+        """The runtime's full list."""
+        told, before = list(sandboxes), {sandbox.key for sandbox in self.sandboxes}
+        self.sandboxes.synchronize(told)
+        self._unreported.synchronized(each.pod.uid for each in told)
+        listed = {each.key for each in told}
+        for key, state in self._states.items():
+            state.started &= key in listed
+        if self._awaits_list:
+            for key in {sandbox.key for sandbox in self.sandboxes} - before:
+                self._kept(key).awaiting_api_server = True
+        # A list may leave one out that a later one has: containerd does whose state it cannot tell at the moment.
+        self._match(self._unmatched)
+        new = [sandbox for sandbox in self.sandboxes if sandbox.key not in before]
+        self.ran_unlimited.found(each.key for each in new if self.started_unlimited(each))
+        started, unplaced = self.sandboxes.started_without_netns(), self.sandboxes.listed_without_netns()
+        unlocated = {sandbox.key for sandbox in (*started, *unplaced, *self._missing())}
+        self._states = {key: state for key, state in self._states.items() if key[1] or key in unlocated}
+        never_seen = (not self._of(sandbox.key).netns_seen for sandbox in self.sandboxes)
+        self.expects_new_sandbox = bool(unplaced) or any(never_seen)
+
+    def check_unreported(self) -> list[str]:
+        """To be done now and then: gives the Pods that run, and that the runtime has not named all the while."""
+        asking = {uid for uid, view in self._views.items() if view.running and desired_limits(view, Limits()).limits}
+        self._unreported.check(asking, known=self._views.keys(), there=self.sandboxes.uids())
+        return [sandbox.pod.uid for sandbox in self._missing()]
+
+    def _missing(self) -> tuple[Sandbox, ...]:
+        """What stands for the sandboxes of those: it has no id."""
+        return tuple(Sandbox("", self._views[uid], "") for uid in self._unreported.missing & self._views.keys())
+
+    def stop_expecting_new_sandboxes(self) -> None:
+        """Whose sandbox has ended has another by now, as far as its Pod runs."""
+        self.expects_new_sandbox = False
+
+    def awaits_api_server(self, sandbox: Sandbox) -> bool:
+        """Whether it is judged only when the API server has told of its Pod.
+
+        Its limit may have been taken away since it began. What the kernel holds is newer, so then there is no need.
+        """
+        return self._of(sandbox.key).awaiting_api_server and sandbox.pod.uid not in self._views
+
+    def stop_awaiting_api_server(self) -> list[str]:
+        """From now on the runtime's word counts where the API server has given none. Gives the Pods that waited.
+
+        Those go on waiting that may have limits which cannot be read, and which it may not know of.
+        """
+        return self._stop_awaiting(also_unreadable=False)
+
+    def _stop_awaiting(self, *, also_unreadable: bool) -> list[str]:
+        waited = [
+            key
+            for key, state in self._states.items()
+            if state.awaiting_api_server and (also_unreadable or not state.unreadable)
+        ]
+        for key in waited:
+            self._states[key].awaiting_api_server = False
+        self._awaits_list = False
+        return [uid for uid, _ in waited]
+
+    def listed(self, views: Iterable[PodView]) -> tuple[list[str], list[str]]:
+        """The API server's full list. Gives the uids of Pods to reconcile, and of those that are gone."""
+        before, self._views = self._views, {view.uid: view for view in views}
+        self._listed = True
+        self._match(self._unmatched)
+        gone = [uid for uid in before if uid not in self._views]
+        for uid in gone:
+            self.sandboxes.update(before[uid])
+            self._forget_last_good(uid)
+        changed = [uid for uid, view in self._views.items() if before.get(uid) != view]
+        return [*changed, *self._stop_awaiting(also_unreadable=True)], gone
+
+    def seen(self, view: PodView) -> bool:
+        """The API server tells of a Pod. Whether that is news."""
+        news = self._views.get(view.uid) != view
+        self._views[view.uid] = view
+        self._match((uid, path) for uid, path in self._unmatched if uid == view.uid)
+        return news
+
+    def deleted(self, view: PodView) -> None:
+        """The API server no longer knows a Pod, or it has finished. Its sandboxes may last a while: it is as it was."""
+        self._views.pop(view.uid, None)
+        self.sandboxes.update(view)
+        self._forget_last_good(view.uid)
+
+    def view(self, sandbox: Sandbox) -> PodView:
+        """A Pod as the API server tells of it, or as it is known without."""
+        return self._views.get(sandbox.pod.uid) or self.sandboxes.current(sandbox).pod
+
+    def desired(self, sandbox: Sandbox) -> DesiredLimits:
+        """What a sandbox should have."""
+        return desired_limits(self.view(sandbox), self._last_good.get(sandbox.pod.uid, Limits()))
+
+    def applied(self, sandbox: Sandbox) -> Applied:
+        """What is in force for a sandbox."""
+        return self._of(sandbox.key).applied
+
+    def started_unlimited(self, sandbox: Sandbox) -> bool:
+        """Whether it asked for a limit when it began, by the runtime's word, and was not given any that can be had."""
+        if self.applied(sandbox).asked or self._of(sandbox.key).unreadable:
+            return False
+        return bool(desired_limits(sandbox.pod, Limits()).limits)
+
+    def adopt(self, key: Key, wanted: Limits, in_force: Limits | None) -> None:
+        """The kernel holds something for this netns: limits that were to be, and those in force; None: cannot be read.
+
+        They stay until the API server says otherwise, which alone knows of changes. Where none are known, it is waited
+        for. A key without a uid is of a netns that does not tell whose it is: the runtime may.
+        """
+        uid, path = key
+        if not uid and (there := self.sandboxes.at(path)) is not None:
+            if self._of(there.key).started:  # nothing is ours in a netns that has just been made
+                return
+            key = uid, path = there.key
+        if self.sandboxes.has_stopped(key):
+            return
+        if self.sandboxes.place(key, self._views.get(uid)):
+            self.ran_unlimited.found([key])  # unless it turns out to have been limited all along
+        if not any(sandbox.key == key for sandbox in self.sandboxes.of(uid)):
+            self._unmatched[key] = wanted, in_force
+            return
+        state = self._kept(key)
+        state.unverified = state.netns_seen = True
+        if wanted and self.sandboxes.adopt(key, wanted):
+            state.awaiting_api_server = False
+            self._last_good[uid] = wanted
+        if in_force:
+            state.applied = Applied(in_force)
+        elif in_force is None:
+            state.unreadable = True
+            state.awaiting_api_server |= not self._listed
+            self.ran_unlimited.forget(key)
+
+    def _match(self, keys: Iterable[Key]) -> None:
+        """Somebody may have told of them by now."""
+        for key, held in [(key, self._unmatched.pop(key)) for key in list(keys)]:
+            self.adopt(key, *held)
+
+    def unlocated(self, uid: str | None = None) -> tuple[Sandbox, ...]:
+        """The sandboxes of Pods, or of one, that ask for a limit and have a netns, which the runtime does not name.
+
+        Of those that were there before, the ones that have ended have none: only the API server tells which run.
+        """
+        started = self.sandboxes.started_without_netns()
+        listed = () if self.expects_new_sandbox else self.sandboxes.listed_without_netns()
+        return tuple(
+            sandbox
+            for sandbox in (*started, *listed, *self._missing())
+            if uid in {None, sandbox.pod.uid}
+            and (view := self._views.get(sandbox.pod.uid)) is not None
+            and (view.running or sandbox in started)
+            and desired_limits(view, Limits()).limits
+        )
+
+    def netns_looked_up(self, sandbox: Sandbox, *, is_there: bool) -> None:
+        """The netns of a sandbox was looked for."""
+        state = self._kept(sandbox.key)
+        state.netns_seen = is_there or bool(state.netns_seen)
+
+    def is_gone(self, sandbox: Sandbox) -> bool:
+        """Whether a sandbox whose netns is not there has ended. If that was never seen, it may be out of sight only."""
+        state = self._of(sandbox.key)
+        is_known = state.started or sandbox.pod.uid in self._views or not self._listed
+        return bool(state.netns_seen) or not is_known
+
+    def is_netns_unseen(self, sandbox: Sandbox) -> bool:
+        """Whether a sandbox is there, though its netns is not and never was.
+
+        Of those that the runtime only lists, the ones that have ended have none either: as of `unlocated`.
+        """
+        state = self._of(sandbox.key)
+        if sandbox not in self.sandboxes or state.netns_seen:
+            return False
+        if state.started:
+            return True
+        all_of_it, view = self.sandboxes.of(sandbox.pod.uid), self._views.get(sandbox.pod.uid)
+        is_latest = sandbox.id == all_of_it[-1].id and not any(self._of(each.key).netns_seen for each in all_of_it)
+        return is_latest and view is not None and view.running and not self.expects_new_sandbox
+
+    def is_settled(self, sandbox: Sandbox) -> bool:
+        """Whether nothing was asked for, nothing failed, and the kernel holds nothing that is not known."""
+        state = self._of(sandbox.key)
+        return not (state.applied.asked or state.failures or state.unverified)
+
+    def failed(self, sandbox: Sandbox, why: str) -> tuple[int, bool]:
+        """A sandbox could not be given what it should have.
+
+        Gives how often that has happened before, one after the other, and whether for another reason than now.
+        """
+        state = self._kept(sandbox.key)
+        count, before = state.failures, state.why
+        state.failures, state.why = count + 1, why
+        return count, why != before
+
+    def succeeded(
+        self,
+        sandbox: Sandbox,
+        wanted: Limits,
+        after: Applied,
+        *,
+        now_s: float,
+        netns_created_s: float,
+        fails: bool = False,
+    ) -> None:
+        """A sandbox has what can be had of what it should have: `after`. It was not there before `netns_created_s`.
+
+        Times are seconds since the epoch. `fails`: it was not given all, and is to be tried again.
+        """
+        state = self._kept(sandbox.key)
+        self.ran_unlimited.reconciled(
+            sandbox.key,
+            newly_limited=bool(after.limits) and not state.applied.limits,
+            has_ended=self.view(sandbox).ended,
+            now_s=now_s,
+            netns_created_s=netns_created_s,
+        )
+        if not fails:
+            state.failures, state.why = 0, ""
+        state.unverified, state.unreadable, state.netns_seen, state.applied = False, False, True, after
+        # An interface may be gone for a moment only: the last good limits are those that were wanted last.
+        self._last_good[sandbox.pod.uid] = wanted
+
+    def standing(self) -> Iterator[tuple[Sandbox, tuple[Notice, ...], str]]:
+        """What stands of what Pods were told: notices, and why one is not limited as asked, if it is not."""
+        there = [each for each in self.sandboxes if self._may_be_there(each) and not self.view(each).ended]
+        for sandbox in (*there, *self.unlocated()):
+            yield sandbox, self.applied(sandbox).notices, self._of(sandbox.key).why
+
+    def forget(self, sandbox: Sandbox) -> None:
+        """A sandbox was let go."""
+        self._states.pop(sandbox.key, None)
+        self.ran_unlimited.forget(sandbox.key)
+        self._forget_last_good(sandbox.pod.uid)
+
+    def _forget_last_good(self, uid: str) -> None:
+        """Unless the Pod may be given another sandbox, which is to have it too."""
+        if not self.has(uid):
+            self._last_good.pop(uid, None)
+            self._states.pop((uid, ""), None)
+
+    def _of(self, key: Key) -> SandboxState:
+        return self._states.get(key) or SandboxState()
+
+    def _kept(self, key: Key) -> SandboxState:
+        """For whoever changes it."""
+        return self._states.setdefault(key, SandboxState())
+
+    def has(self, uid: str) -> bool:
+        """Whether a Pod is known to anyone."""
+        return uid in self._views or bool(self.sandboxes.of(uid))
+
+    def limited(self) -> list[Sandbox]:
+        """The sandboxes that have limits now, or would but for what is in the way."""
+        return [sandbox for sandbox in self.sandboxes if self.applied(sandbox).asked]
+
+    def pod_counts(self) -> PodCounts:
+        """The sandboxes that ask for a limit, by state."""
+        asking = [each for each in self.sandboxes if self.desired(each).limits and self._may_be_there(each)]
+        states = Counter(self._state(sandbox) for sandbox in (*asking, *self.unlocated()))
+        return PodCounts(states.total(), **{state: states[state] for state in ("shaped", "partial", "failed")})
+
+    def _may_be_there(self, sandbox: Sandbox) -> bool:
+        return (
+            self._of(sandbox.key).netns_seen is not False or self.expects_new_sandbox or self.is_netns_unseen(sandbox)
+        )
+
+    def _state(self, sandbox: Sandbox) -> str:
+        """Of those without an ipvlan interface there is none, nor of those that are still to be reconciled."""
+        applied = self.applied(sandbox)
+        if applied.withheld:
+            return "partial" if applied.limits or applied.in_part else "failed"
+        if self._of(sandbox.key).failures:
+            return "failed"
+        return "shaped" if applied.limits else ""

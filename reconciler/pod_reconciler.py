@@ -1,0 +1,129 @@
+"""Reconciles one Pod: compares the desired limits with what is in force, applies them, and records events."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from reconciler import ran_unlimited
+from reconciler.desired import DesiredLimits
+from reconciler.events import Events
+from reconciler.failures import Failures
+from reconciler.kernel_executor import KernelExecutor
+from reconciler.metrics import Metrics
+from reconciler.netns_subscriptions import NetnsSubscriptions
+from reconciler.node_state import NodeState
+from reconciler.pods import PodView
+from reconciler.report import Notice, Reason, applied, report
+from reconciler.sandboxes import Sandbox
+from reconciler.shaper_loader import ShaperLoader
+from reconciler.shaping import NetnsGoneError, Shaper, ShapingError
+
+log = logging.getLogger(__name__)
+
+
+class PodReconciler:
+    """Reconciles one sandbox at a time; idempotent."""
+
+    def __init__(
+        self,
+        state: NodeState,
+        *,
+        loader: ShaperLoader,
+        kernel: KernelExecutor,
+        failures: Failures,
+        subscriptions: NetnsSubscriptions,
+        events: Events,
+        metrics: Metrics,
+        now: Callable[[], float],
+        netns_created_s: Callable[[str], float],
+        enqueue_all: Callable[[], None],
+    ) -> None:
+        """`enqueue_all` has all Pods reconciled soon, after whatever is asked for."""
+        self._state, self._loader, self._kernel = state, loader, kernel
+        self._failures, self._subscriptions, self._events, self._metrics = failures, subscriptions, events, metrics
+        self._now, self._netns_created_s, self._enqueue_all = now, netns_created_s, enqueue_all
+
+    async def reconcile(self, sandbox: Sandbox) -> bool:
+        """Compare what one sandbox should have with what it has, and make it so. False if it has not what it should."""
+        try:
+            return await self._reconcile(sandbox)
+        except Exception as error:  # a defect that one Pod brings out must cost the others nothing
+            log.exception("a defect: a Pod cannot be reconciled", extra={"pod": str(sandbox.pod)})
+            self._failures.failed(sandbox, ShapingError(f"a defect of the reconciler, please report it: {error!r}"))
+            return False
+
+    async def _reconcile(self, sandbox: Sandbox) -> bool:
+        if self._state.awaits_api_server(sandbox):
+            return True
+        if not self._loader.done:  # every Pod is reconciled when it is
+            if not self._state.desired(sandbox).limits:
+                return True
+            await self._loader.tried()
+            if sandbox not in self._state.sandboxes:
+                return True
+            if self._loader.trouble:
+                self._failures.report_once(sandbox, self._loader.trouble)
+                return False
+        return await self._shape(await self._loader.shaper(), sandbox)
+
+    async def _shape(self, shaper: Shaper, sandbox: Sandbox) -> bool:
+        async with self._kernel.lock():
+            if sandbox not in self._state.sandboxes:  # let go while this waited
+                return True
+            view, wanted, before = self._state.view(sandbox), self._state.desired(sandbox), self._state.applied(sandbox)
+            if not wanted.limits and not wanted.notices and self._state.is_settled(sandbox):
+                self._state.ran_unlimited.forget(sandbox.key)
+                return True
+            try:
+                outcome = await self._kernel.run_locked(shaper.shape, view.uid, sandbox.netns_path, wanted.limits)
+            except ShapingError as error:
+                return self._failed(sandbox, wanted, error)
+            await self._subscriptions.subscribe(sandbox.netns_path)
+        problems = tuple(Notice(problem.kind, problem.message) for problem in outcome.problems)
+        # On another network than ipvlan nothing is in force, and a Pod that was never admitted is nobody's concern.
+        notices = (*(wanted.notices if outcome.interfaces else ()), *problems)
+        after = replace(applied(wanted.limits, outcome.interfaces, outcome.missing, notices), modes=outcome.modes)
+        if after.has_other_modes(before):  # so have all Pods of the same NIC, and from l3 to l3s nothing tells of it
+            self._enqueue_all()
+        self._state.succeeded(
+            sandbox,
+            wanted.limits,
+            after,
+            now_s=self._now(),
+            netns_created_s=self._netns_created_s(sandbox.netns_path),
+            fails=outcome.lack is not None,
+        )
+        self._record_events(sandbox, view, report(before, after, [str(step) for step in outcome.steps]))
+        if outcome.lack is not None:
+            self._failures.failed(sandbox, outcome.lack)
+        return outcome.lack is None
+
+    def _failed(self, sandbox: Sandbox, wanted: DesiredLimits, error: ShapingError) -> bool:
+        """The kernel did not do it: gives what `reconcile` does. Who asks for nothing, or has ended, misses nothing."""
+        is_gone = isinstance(error, NetnsGoneError)
+        if is_gone:
+            self._state.netns_looked_up(sandbox, is_there=False)
+            matters = bool(wanted.limits) and self._state.is_netns_unseen(sandbox)
+            error = NetnsGoneError(f"the reconciler does not see its network namespace: {error}")
+        else:
+            matters = bool(wanted.limits) or not self._state.is_settled(sandbox)
+        if matters:
+            self._failures.failed(sandbox, error)
+            return False
+        log.info("a Pod is gone, or asks for no limit", extra={"pod": str(sandbox.pod), "error": str(error)})
+        if wanted.notices and not is_gone:  # it is still to be told why
+            self._failures.try_again(sandbox)
+        return True
+
+    def _record_events(self, sandbox: Sandbox, view: PodView, notices: Iterable[Notice]) -> None:
+        # The API server tells of a static Pod under another uid: it is taken to have started with its sandbox.
+        unlimited_s = self._state.ran_unlimited.unlimited_s(sandbox.key, 0.0 if view.static else view.started_s)
+        if unlimited_s:
+            self._metrics.unshaped_seconds.inc(unlimited_s)
+            self._events.record(view, ran_unlimited.notice(unlimited_s))
+        for notice in notices:
+            if notice.reason == Reason.REPAIRED:
+                self._metrics.repairs.inc()
+            self._events.record(view, notice)

@@ -1,0 +1,105 @@
+"""What `observe` prints."""
+
+import pytest
+
+from reconciler import commands
+from reconciler.commands import _names, rows, run_clean, run_observe, table
+from reconciler.shaping import DirectionCounters, Inspection, PodCounters, ShapingError
+from webhook.contract import Direction
+from webhook.kubeapi import KubeApi
+
+COUNTED = PodCounters(
+    "u1",
+    "/run/netns/a",
+    {
+        Direction.INGRESS: DirectionCounters(
+            bits_per_second=100_000_000, bytes=3028, packets=2, drops=1, marks=0, queue_ns=12_345_678
+        ),
+        Direction.EGRESS: DirectionCounters(bits_per_second=524_288, bytes=0, packets=0, drops=0, marks=0),
+    },
+)
+SEEN = Inspection(("eth0", "vethbw0"), COUNTED)
+
+
+def test_a_row_for_each_limited_direction():
+    found = rows("/run/netns/a", SEEN, {"u1": "shop/web-0"})
+    assert [(row.pod, row.direction, row.bits_per_second, row.drops) for row in found] == [
+        ("shop/web-0", "ingress", 100_000_000, 1),
+        ("shop/web-0", "egress", 524_288, 0),
+    ]
+
+
+def test_a_pod_whose_name_is_not_known_is_named_by_its_uid():
+    assert rows("/run/netns/a", SEEN, {})[0].pod == "uid u1"
+
+
+def test_a_namespace_without_a_limit_has_no_row():
+    assert rows("/run/netns/a", Inspection((), None), {}) == ()
+
+
+def test_the_table_is_aligned_and_reads_limits_as_people_write_them():
+    assert table(rows("/run/netns/a", SEEN, {"u1": "shop/web-0"})).splitlines() == [
+        "POD         INTERFACES    DIRECTION  LIMIT   BYTES  PACKETS  DROPS  MARKS  QUEUE",
+        "shop/web-0  eth0,vethbw0  egress     524288  0      0        0      0      0.0ms",
+        "shop/web-0  eth0,vethbw0  ingress    100M    3028   2        1      0      12.3ms",
+    ]
+
+
+def test_a_folder_that_is_not_there_is_a_failure_and_says_so(tmp_path, capsys):
+    assert run_observe(tmp_path / "missing", node="", as_json=True) == 1
+    assert run_clean(tmp_path / "missing") == 1
+    captured = capsys.readouterr()
+    assert captured.out == "[]\n"
+    assert "cannot look into" in captured.err
+
+
+def test_what_is_no_network_namespace_is_no_pods(tmp_path, capsys):
+    (tmp_path / "stray").write_text("")
+    run_observe(tmp_path, node="", as_json=False)
+    assert capsys.readouterr().out.startswith("POD")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("odd"), "a defect of the reconciler, please report it: ValueError('odd')"),
+        (ShapingError("no"), "no"),
+    ],
+)
+def test_what_cannot_be_done_in_one_namespace_is_told_and_the_others_are_done(
+    tmp_path, capsys, monkeypatch, error, told
+):
+    one, other = str(tmp_path / "one"), str(tmp_path / "other")
+    monkeypatch.setattr(commands, "_namespaces", lambda _: [one, other])
+
+    def do(path, outcome):
+        if path == one:
+            raise error
+        return outcome
+
+    monkeypatch.setattr(commands, "clean", lambda path: do(path, ["delete the ifb"]))
+    monkeypatch.setattr(commands, "inspect", lambda path: do(path, SEEN))
+    assert run_clean(tmp_path) == 1
+    assert capsys.readouterr() == (f"{other}: delete the ifb\n", f"{one}: {told}\n")
+    assert run_observe(tmp_path, node="", as_json=False) == 1
+    seen = capsys.readouterr()
+    assert seen.out.count("uid u1") == 2
+    assert seen.err == f"{one}: {told}\n"
+
+
+async def test_pods_are_named_one_at_a_time_as_all_that_they_say_may_be_more_than_the_memory(monkeypatch):
+    class Api:
+        async def read_list(self, path, params, take):
+            assert (path, params) == ("/api/v1/pods", {"fieldSelector": "spec.nodeName=n"})
+            for item in ({"metadata": {"uid": "u1", "namespace": "shop", "name": "web-0"}}, {"metadata": None}, 3):
+                take(item)
+            return {"metadata": {"resourceVersion": "7"}, "items": []}
+
+        async def close(self):
+            pass
+
+    async def connect(**_):
+        return Api()
+
+    monkeypatch.setattr(KubeApi, "connect", connect)
+    assert await _names("n") == {"u1": "shop/web-0"}

@@ -1,0 +1,131 @@
+"""The resync goes round the limited Pods, and tells what they send past their limits."""
+
+import pytest
+
+from reconciler.bypass import Sample, Traffic
+from reconciler.pods import PodView
+from reconciler.resync import PERIOD_S, Resync
+from reconciler.sandboxes import Sandbox
+
+
+def sandbox(name):
+    return Sandbox(f"sandbox of {name}", PodView(f"uid of {name}", "shop", name), f"/run/netns/{name}")
+
+
+class ResyncTarget:
+    """Pods with limits, each with the samples it gives in turn."""
+
+    def __init__(self, **samples):
+        self.samples = {name: list(each) for name, each in samples.items()}
+        self.visits = []
+
+    def limited(self):
+        return [sandbox(name) for name in self.samples]
+
+    def view(self, sandbox):
+        return sandbox.pod
+
+    async def resync(self, sandbox, *, full):
+        self.visits.append(sandbox.pod.name.upper() if full else sandbox.pod.name)
+        held = self.samples[sandbox.pod.name]
+        return held.pop(0) if held else None
+
+
+class FakeEventRecorder:
+    def __init__(self):
+        self.notices = []
+
+    def record(self, pod, notice):
+        self.notices.append((pod.name, notice))
+
+    def record_node(self, notice):
+        pass
+
+    def forget(self, uid):
+        pass
+
+
+def seen(packets, epoch=(1, 0)):
+    traffic = Traffic(packets * 1000, packets)
+    return Sample(epoch, traffic, traffic, 1514)
+
+
+async def no_sleep(_):
+    pass
+
+
+def resync(visited):
+    told = FakeEventRecorder()
+    return Resync(visited, events=told, sleep=no_sleep), told
+
+
+async def test_pods_are_visited_in_turn_and_those_that_come_or_go_are_minded():
+    visited = ResyncTarget(a=[], b=[], c=[])
+    going, _ = resync(visited)
+    for _ in range(4):
+        await going.step()
+    del visited.samples["b"]
+    visited.samples["d"] = []
+    for _ in range(4):
+        await going.step()
+    assert visited.visits == ["a", "b", "c", "a", "c", "a", "c", "d"]
+
+
+async def test_every_fourth_round_is_full():
+    visited = ResyncTarget(a=[], b=[])
+    going, _ = resync(visited)
+    for _ in range(10):
+        await going.step()
+    assert visited.visits == ["a", "b", "a", "b", "a", "b", "A", "B", "a", "b"]
+
+
+async def test_nobody_to_visit_is_fine():
+    going, told = resync(ResyncTarget())
+    await going.step()
+    assert (going.unshaped(), told.notices) == ([], [])
+
+
+async def test_what_a_pod_sends_past_its_limit_is_summed_up_and_told_with_the_remedy():
+    going, told = resync(ResyncTarget(a=[seen(5), seen(7), seen(7), seen(10)]))
+    for _ in range(4):
+        await going.step()
+    assert [(pod.name, traffic) for pod, traffic in going.unshaped()] == [("a", Traffic(5000, 5))]
+    assert [(name, notice.reason) for name, notice in told.notices] == [("a", "UnshapedTraffic")] * 2
+    assert "at least 2 packets (2000 bytes)" in told.notices[0][1].message
+    assert "NET_RAW" in told.notices[0][1].message
+
+
+async def test_what_was_sent_while_nothing_could_be_told_or_the_shaping_changed_is_not_counted():
+    going, told = resync(ResyncTarget(a=[seen(5), None, seen(9), seen(20, epoch=(1, 1)), seen(20, epoch=(1, 1))]))
+    for _ in range(5):
+        await going.step()
+    assert told.notices == []
+
+
+async def test_a_pod_that_is_gone_is_forgotten():
+    visited = ResyncTarget(a=[seen(5), seen(7)], b=[])
+    going, _ = resync(visited)
+    for _ in range(3):
+        await going.step()
+    del visited.samples["a"]
+    await going.step()
+    visited.samples["a"] = []
+    assert [traffic for _, traffic in going.unshaped()] == [Traffic(), Traffic()]
+
+
+async def test_it_rests_between_visits():
+    rests = []
+
+    class EnoughError(Exception):
+        pass
+
+    async def sleep(seconds):
+        rests.append(seconds)
+        if len(rests) == 3:
+            raise EnoughError
+
+    visited = ResyncTarget(a=[])
+    with pytest.raises(EnoughError):
+        await Resync(visited, events=FakeEventRecorder(), sleep=sleep).run()
+    assert rests == [PERIOD_S] * 3
+    assert visited.visits == ["a", "a"]

@@ -1,0 +1,123 @@
+"""Certificates that others put into a folder, as kubelet does with cert-manager's Secret."""
+
+import asyncio
+import base64
+import logging
+import ssl
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from certs.authority import KeyPair, issue, make_authority
+from tests.unit.webhook.fake_api import CONFIGURATION, SECRETS, FakeApi, namespace
+from tests.unit.webhook.running_server import GOOD, review, running
+
+NAMES = ["webhook.ipvlan-bandwidth.svc"]
+AUTHORITY = make_authority(datetime.now(UTC), timedelta(days=9))
+
+
+def pair() -> KeyPair:
+    return issue(AUTHORITY, NAMES, datetime.now(UTC), timedelta(days=1))
+
+
+def mount(folder: Path, made: KeyPair, version: int) -> None:
+    """As kubelet: a folder a version, and a link that moves from one to the next at once."""
+    inside = folder / f"..{version}"
+    inside.mkdir()
+    (inside / "tls.crt").write_bytes(made.certificate_pem())
+    (inside / "tls.key").write_bytes(made.key_pem())
+    link = folder / "..new"
+    link.symlink_to(inside.name)
+    link.rename(folder / "..data")
+    for name in ("tls.crt", "tls.key"):
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(f"..data/{name}")
+
+
+async def served(port: int) -> int:
+    tls = ssl.create_default_context(cadata=AUTHORITY.certificate_pem().decode())
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=NAMES[0])
+    serial = int(writer.get_extra_info("peercert")["serialNumber"], 16)
+    writer.close()
+    await writer.wait_closed()
+    return serial
+
+
+async def until_served(port: int, wanted: int) -> None:
+    async with asyncio.timeout(10):
+        while await served(port) != wanted:  # noqa: ASYNC110 - what is waited for is on the other side of a socket
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webhook.mounted_certificates.POLL_S", 0.01)
+
+
+def bundle_by_others(api: FakeApi) -> None:
+    api.objects[CONFIGURATION]["webhooks"][0]["clientConfig"]["caBundle"] = base64.b64encode(
+        AUTHORITY.certificate_pem()
+    ).decode()
+
+
+async def test_it_serves_with_them_follows_them_and_touches_nothing_in_the_cluster(tmp_path: Path) -> None:
+    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    bundle_by_others(api)
+    first, second = pair(), pair()
+    mount(tmp_path, first, 1)
+    async with running(api, certificates=tmp_path) as server:
+        await server.ready()
+        assert (await server.answer(review(GOOD)))["allowed"]
+        assert await served(server.settings.port) == first.certificate.serial_number
+        mount(tmp_path, second, 2)
+        await until_served(server.settings.port, second.certificate.serial_number)
+        assert (await server.answer(review(GOOD)))["allowed"]
+    assert not [call for call in api.calls if SECRETS in call or "mutatingwebhook" in call]
+
+
+async def test_it_waits_for_a_mount_and_says_so(tmp_path: Path) -> None:
+    api = FakeApi()
+    async with running(api, certificates=tmp_path) as server:
+        text = await problem(server.get, "is the Secret with the certificate mounted there?")
+        assert f"waiting for a certificate that API servers trust: cannot read {tmp_path}/tls.crt" in text
+        mount(tmp_path, pair(), 1)
+        await server.ready()
+
+
+async def problem(get: Callable, part: str) -> str:
+    text = ""
+    async with asyncio.timeout(10):
+        while part not in text:
+            await asyncio.sleep(0.01)
+            try:
+                _, text = await get("/readyz")
+            except OSError:
+                continue
+    return text
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "webhook.mounted_certificates"]
+
+
+async def test_damage_is_told_once_and_the_certificate_before_is_served(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    bundle_by_others(api)
+    first = pair()
+    mount(tmp_path, first, 1)
+    async with running(api, certificates=tmp_path) as server:
+        await server.ready()
+        with caplog.at_level(logging.WARNING, logger="webhook.mounted_certificates"):
+            (tmp_path / "..data" / "tls.key").write_bytes(pair().key_pem())
+            async with asyncio.timeout(10):
+                while not warnings(caplog):  # noqa: ASYNC110 - what is waited for is in the log
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+        (said,) = warnings(caplog)
+        assert said.startswith(f"still serving with the certificate before: {tmp_path} holds no certificate")
+        assert await served(server.settings.port) == first.certificate.serial_number
+        assert (await server.get("/readyz"))[0] == 200

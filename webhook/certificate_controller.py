@@ -1,0 +1,165 @@
+"""Reconciles our own certificates: agreed on with other replicas, trusted by API servers, watched, mended, renewed.
+
+Both objects, the Secret and the MutatingWebhookConfiguration, are watched, so what somebody does to them is mended
+within a second while the watch stands; every `recheck_s` they are looked at anyhow, which bounds it when it does not.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+from certs.changes import Change, Kind
+from certs.credentials import Credentials
+from certs.rotation import next_step
+from certs.store import CredentialStore, StoreBusyError
+from webhook.certificate_events import CertificateEvents
+from webhook.certificates import CONFIGURATIONS, KubeBundle, KubeSecret, ReadWrite, secrets_path
+from webhook.kubeapi import ApiError
+from webhook.listener import Listener, UnusableCertificateError
+from webhook.metrics import Metrics
+from webhook.reflector import ListAndWatch, Reflector
+from webhook.settings import Settings
+from webhook.token_bucket import TokenBucket
+
+_FIRST_RETRY_S: Final = 0.5
+_LONGEST_RETRY_S: Final = 15.0
+# One write of ours, and another replica's to the other object, are one look at both.
+_SETTLE_S: Final = 0.05
+# Somebody who damages again and again what is mended is not to be fought for all that the API server can take; nor is
+# another replica, whose clock or lifetimes are others. A rotation is a handful of changes.
+_CHANGES_AT_ONCE: Final = 10
+_FORGIVEN_AFTER_S: Final = 60.0
+_PAUSE_S: Final = 5.0
+# After some 15 s, as of an installation that is still being applied; and then every hour, as long as an event lasts.
+_FAILURES_TOLD: Final = 5
+_FAILURES_AGAIN: Final = 240
+
+logger = logging.getLogger(__name__)
+
+
+class Api(ListAndWatch, ReadWrite, Protocol):
+    """The part of KubeApi that is needed here."""
+
+
+class CertificateController:
+    """Keeps a listener in certificates that API servers trust. `ready` is called with "", or why there is none yet."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        api: Api,
+        listener: Listener,
+        metrics: Metrics,
+        ready: Callable[[str], None],
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._metrics = metrics
+        self._ready = ready
+        self._now = now
+        self._sleep = sleep
+        self._changed = asyncio.Event()
+        self._changes: list[Change] = []
+        self._bucket = TokenBucket(_CHANGES_AT_ONCE, _FORGIVEN_AFTER_S, clock)
+        self._events = CertificateEvents(api, settings.namespace, settings.deployment, now=now)
+        self._store = CredentialStore(
+            KubeSecret(api, settings.namespace, settings.secret),
+            KubeBundle(api, settings.configuration),
+            settings.names,
+            now,
+            settings.lifetimes,
+            self._changes.append,
+            sleep,
+        )
+        self._watches = tuple(
+            Reflector(
+                api,
+                path,
+                # By this selector RBAC lets a right be held to one object's name.
+                params={"fieldSelector": f"metadata.name={name}"},
+                on_sync=lambda _: self._changed.set(),
+                on_event=self._event,
+                spread_s=0,
+            )
+            for path, name in (
+                (secrets_path(settings.namespace), settings.secret),
+                (CONFIGURATIONS, settings.configuration),
+            )
+        )
+
+    async def run(self) -> None:
+        """Run until cancelled. Raises OSError when the port cannot be had."""
+        async with asyncio.TaskGroup() as tasks:
+            for watch in self._watches:
+                tasks.create_task(watch.run())
+            tasks.create_task(self._keep())
+            tasks.create_task(self._events.run())
+
+    def _event(self, _kind: str, _item: dict[str, Any]) -> None:
+        self._changed.set()
+
+    async def _keep(self) -> None:
+        held: Credentials | None = None
+        delay, failures = _FIRST_RETRY_S, 0
+        while True:
+            self._changed.clear()
+            self._changes.clear()
+            listened = self._listener.listens
+            try:
+                held = await self._store.establish(held)
+                await self._listener.use(held.serving.certificate_pem(), held.serving.key_pem())
+            except Exception as error:
+                if isinstance(error, OSError) and not listened:
+                    raise
+                failures += 1
+                problem = self._problem(error, failures)
+                self._ready(problem)
+                what = "cannot check certificate and caBundle" if held else "no trusted certificate yet"
+                logger.warning("%s, again in %.1f s: %s", what, delay, problem)
+                self._record_changes()
+                await self._sleep(_FIRST_RETRY_S)
+                await self._wait(delay - _FIRST_RETRY_S)
+                delay = min(delay * 2, _LONGEST_RETRY_S)
+                continue
+            delay, failures = _FIRST_RETRY_S, 0
+            self._metrics.trusts(authority_expires_s=held.authority.certificate.not_valid_after_utc.timestamp())
+            self._ready("")
+            too_often = bool(self._changes) and not self._bucket.take()
+            self._record_changes()
+            await self._sleep(min(_PAUSE_S, self._settings.recheck_s) if too_often else _SETTLE_S)
+            due = next_step(held, self._settings.lifetimes) - self._now()
+            await self._wait(min(self._settings.recheck_s, max(due.total_seconds(), _FIRST_RETRY_S)))
+
+    def _problem(self, error: Exception, failures: int) -> str:
+        """Why a look failed: a defect is one too, as a replica with a good certificate must go on serving."""
+        problem = str(error)
+        if not isinstance(error, (ApiError, StoreBusyError, UnusableCertificateError)):
+            logger.error("defect while keeping certificate and caBundle", exc_info=error)
+            problem = "a defect in the webhook, please report it: its log has the details"
+        # An API server that does not answer is not told of to itself.
+        refused = not isinstance(error, ApiError) or 400 <= error.status < 500  # noqa: PLR2004 - client errors
+        if refused and failures % _FAILURES_AGAIN == _FAILURES_TOLD:
+            self._changes.append(
+                Change(Kind.STUCK, f"certificate and caBundle cannot be kept as they should: {problem}")
+            )
+        return problem
+
+    def _record_changes(self) -> None:
+        for change in self._changes:
+            self._metrics.certificates_changed(change.kind.value)
+        self._events.record(self._changes)
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait so long, or until one of the objects changes."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            pass

@@ -1,0 +1,108 @@
+"""Events about the webhook's certificates, on its Deployment: `kubectl describe deployment` shows them.
+
+Not on the Secret, whose description has no events, and not on the MutatingWebhookConfiguration, whose events would have
+to be in the namespace `default`: so the right to create events is one within the webhook's own namespace.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+from certs.changes import Change, Kind
+from webhook.event import EventContent, event
+from webhook.kubeapi import ApiError
+from webhook.token_bucket import TokenBucket
+
+# Somebody who overwrites the caBundle for ever must not fill etcd: ten at once, then one a minute.
+BURST: Final = 10
+PERIOD_S: Final = 60.0
+# While the API server takes none.
+MOST_WAITING: Final = 50
+
+_EVENTS: Final = {
+    Kind.MADE: ("Normal", "CertificatesMade"),
+    Kind.RESTORED: ("Warning", "CertificatesRestored"),
+    Kind.ANNOUNCED: ("Normal", "CAAnnounced"),
+    Kind.ROTATED: ("Normal", "CARotated"),
+    Kind.RENEWED: ("Normal", "CertificateRenewed"),
+    Kind.RETIRED: ("Normal", "CARetired"),
+    Kind.BUNDLE_REPAIRED: ("Warning", "CABundleRepaired"),
+    Kind.STUCK: ("Warning", "CertificatesStuck"),
+}
+
+logger = logging.getLogger(__name__)
+
+
+class EventApi(Protocol):
+    """The calls of the API server that posting needs."""
+
+    async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Read the Deployment."""
+        ...
+
+    async def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """POST a new object."""
+        ...
+
+
+class CertificateEvents:
+    """Posts what people should know, by a task of its own: what an event is about has not to wait for it.
+
+    A change that cannot be posted, or is one too many, is in the log all the same.
+    """
+
+    def __init__(
+        self,
+        api: EventApi,
+        namespace: str,
+        deployment: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._deployment = deployment
+        self._now = now
+        self._bucket = TokenBucket(BURST, PERIOD_S, clock)
+        self._waiting: asyncio.Queue[Change] = asyncio.Queue(MOST_WAITING)
+
+    def record(self, changes: Sequence[Change]) -> None:
+        """Have an event posted for each change that has one."""
+        for change in changes:
+            if change.kind in _EVENTS and self._bucket.take():
+                try:
+                    self._waiting.put_nowait(change)
+                except asyncio.QueueFull:
+                    logger.warning("no event, as too many wait for the API server: %s", change.text)
+
+    async def run(self) -> None:
+        """Post what there is to tell, until cancelled."""
+        while True:
+            change = await self._waiting.get()
+            try:
+                await self._post(change)
+            except ApiError as error:
+                logger.warning("cannot post an event: %s", error)
+
+    async def _post(self, change: Change) -> None:
+        # `kubectl describe` finds events by the uid too.
+        path = f"/apis/apps/v1/namespaces/{self._namespace}/deployments/{self._deployment}"
+        uid = (await self._api.get(path))["metadata"]["uid"]
+        await self._api.create(f"/api/v1/namespaces/{self._namespace}/events", self._body(change, uid))
+
+    def _body(self, change: Change, uid: str) -> dict[str, Any]:
+        kind, reason = _EVENTS[change.kind]
+        about = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "name": self._deployment,
+            "namespace": self._namespace,
+            "uid": uid,
+        }
+        told = EventContent(kind, reason, change.text)
+        return event(about, told, instance=self._deployment, now=self._now(), suffix=secrets.token_hex(8))

@@ -1,0 +1,63 @@
+"""Serves with certificates from a mounted Secret, as of cert-manager, and reloads them when they change.
+
+The caBundle is theirs to keep as well (cert-manager's `inject-ca-from`), so this needs no right in the cluster at all.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from certs.secret import SERVING_CERTIFICATE, SERVING_KEY
+from webhook.listener import Listener, UnusableCertificateError
+
+# Two small files: kubelet changes them within its sync period of a minute anyway.
+POLL_S: Final = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+class MountedCertificates:
+    """Keeps a listener in the certificates of a folder. `ready` is called with "", or why there is none yet."""
+
+    def __init__(
+        self,
+        folder: Path,
+        listener: Listener,
+        ready: Callable[[str], None],
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._folder = folder
+        self._listener = listener
+        self._ready = ready
+        self._sleep = sleep
+
+    async def run(self) -> None:
+        """Run until cancelled. Raises OSError when the port cannot be had."""
+        said = ""
+        while True:
+            problem = await self._look()
+            if problem and problem != said:
+                what = "still serving with the certificate before" if self._listener.listens else "no certificate yet"
+                logger.warning("%s: %s", what, problem)
+            said = problem
+            self._ready(problem)
+            await self._sleep(POLL_S)
+
+    async def _look(self) -> str:
+        """Use what is in the folder; the problem that it has, or nothing."""
+        try:
+            chain, key = (self._read(name) for name in (SERVING_CERTIFICATE, SERVING_KEY))
+        except OSError as error:
+            return f"cannot read {error.filename}: {error.strerror}; is the Secret with the certificate mounted there?"
+        try:
+            # Between the two reads the Secret may have changed: they do not match then, and do at the next look.
+            await self._listener.use(chain, key)
+        except UnusableCertificateError as error:
+            return f"{self._folder} holds {error}"
+        return ""
+
+    def _read(self, name: str) -> bytes:
+        return (self._folder / name).read_bytes()
