@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
@@ -39,6 +40,8 @@ _CUT_SHORT: Final = (
     "it took the plugin and closed the connection before it told of its Pods; its log says why ('failed to "
     "synchronize': of a list that it cannot split, as of containers with megabytes of environment)"
 )
+_CUT_SHORT_WITHIN_S: Final = 30.0
+"""A list that cannot be split ends a connection at once; one that lasted longer was held up until the runtime ended."""
 _CHANCE: Final = 1
 """So often in a row that may be as a runtime is stopped, and tells of nothing that lasts."""
 
@@ -129,8 +132,9 @@ class NriPlugin:
         timing: Timing = Timing(),
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         fraction: Callable[[], float] = random.random,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`sleep` and `fraction` (0 to 1) make the wait between connections."""
+        """`sleep` and `fraction` (0 to 1) make the wait between connections; `monotonic` says how long one lasted."""
         self.connected = False
         self.registered = False
         """Whether the runtime has taken the plugin; until it is connected too, the runtime has not told of its Pods.
@@ -146,10 +150,11 @@ class NriPlugin:
         self._timing = timing
         self._sleep = sleep
         self._fraction = fraction
+        self._monotonic = monotonic
         self._tasks: set[asyncio.Task[Any]] = set()
         self._latest: dict[str, _Handling] = {}
         self._replay: _Handling | None = None
-        self._taken = False
+        self._taken_at: float | None = None
         self._cut_short = 0
 
     async def run(self, *, after: Callable[[], Awaitable[None]] | None = None) -> None:
@@ -180,7 +185,7 @@ class NriPlugin:
 
     async def _connect_and_serve(self) -> str:
         """Serves one connection. Returns why it ended, in words."""
-        plugin, self._taken = Plugin(self._name, self._index, Hook), False
+        plugin, self._taken_at = Plugin(self._name, self._index, Hook), None
         try:
             reader, writer = await asyncio.open_unix_connection(self._socket_path)
         except FileNotFoundError:
@@ -207,7 +212,10 @@ class NriPlugin:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
-        if self.connected or not self._taken:
+        if self.connected or self._taken_at is None:
+            return ended
+        if self._monotonic() - self._taken_at > _CUT_SHORT_WITHIN_S:
+            self._cut_short = 0
             return ended
         self._cut_short += 1
         return _CUT_SHORT
@@ -231,8 +239,8 @@ class NriPlugin:
                 raise _RefusedError(f"the runtime refuses the plugin: {message} (code {code})")
             case Configured(configure):
                 logger.info("NRI: %s %s", configure.runtime_name, configure.runtime_version)
-                self._taken = connection.keep()
-                self.registered = self._taken and self._cut_short <= _CHANCE
+                self._taken_at = self._monotonic() if connection.keep() else None
+                self.registered = self._taken_at is not None and self._cut_short <= _CHANCE
                 self.trouble = _REPLAY_AWAITED if self._cut_short <= _CHANCE else _CUT_SHORT
             case Registered():
                 logger.debug("NRI: registered as %s-%s", self._index, self._name)

@@ -164,6 +164,26 @@ async def test_a_runtime_that_takes_the_plugin_and_tells_of_no_pods_is_not_taken
         assert (plugin.registered, plugin.connected) == (True, True)
 
 
+async def test_a_runtime_that_ends_while_it_is_held_up_is_waited_for_again_however_often(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each time it is the runtime that is started again, and not its list that is too large."""
+    passed_s = 0.0
+    plugin = NriPlugin(Recorder(), socket_path=runtime.path, sleep=Waits().sleep, monotonic=lambda: passed_s)
+    async with running(plugin):
+        for held_up_s in (0.0, 31.0, 0.0, 31.0, 31.0, 31.0):  # one that ends at once may be chance
+            connection = await runtime.accept()
+            await connection.call("Configure", configure_request())
+            assert plugin.registered
+            assert "a container that is being stopped" in plugin.trouble
+            passed_s += held_up_s
+            connection.writer.close()
+            await connection.writer.wait_closed()
+            await until(lambda: not plugin.registered)
+    assert plugin.trouble == "the runtime closed the connection"
+    assert caplog.text.count("it took the plugin and closed the connection before") == 2
+
+
 async def test_it_connects_when_what_is_to_be_done_first_is_done(runtime: Runtime) -> None:
     done = asyncio.Event()
     plugin = NriPlugin(Recorder(), socket_path=runtime.path)
