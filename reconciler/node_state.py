@@ -293,10 +293,15 @@ class NodeState:
         self._last_good[sandbox.pod.uid] = wanted
 
     def standing(self) -> Iterator[tuple[Sandbox, tuple[Notice, ...], str]]:
-        """What stands of what Pods were told: notices, and why one is not limited as asked, if it is not."""
+        """What stands of what Pods were told: notices, and why one is not limited as asked, if it is not.
+
+        Who asks for no limit any more, and has none, misses nothing.
+        """
         there = [each for each in self.sandboxes if self._may_be_there(each) and not self.view(each).ended]
         for sandbox in (*there, *self.unlocated()):
-            yield sandbox, self.applied(sandbox).notices, self._of(sandbox.key).why
+            applied = self.applied(sandbox)
+            lacks = self.desired(sandbox).limits or applied.asked
+            yield sandbox, applied.notices, self._of(sandbox.key).why if lacks else ""
 
     def forget(self, sandbox: Sandbox) -> None:
         """A sandbox was let go."""

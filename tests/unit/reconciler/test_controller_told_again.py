@@ -6,7 +6,7 @@ import pytest
 
 from reconciler.housekeeping import RECORD_AGAIN_CHECKS, UNREPORTED_CHECK_S
 from reconciler.model import Problem, ProblemKind
-from reconciler.shaping import ShapingError
+from reconciler.shaping import NetnsGoneError, ShapingError
 from tests.unit.reconciler.controller_bench import STARTED, A, Bench, api_pod, sandbox
 
 HOUR_S = 3600
@@ -84,6 +84,41 @@ async def test_that_no_pod_can_be_limited_is_told_on_the_node_twice_in_an_hour_a
     assert bench.told.notices.count(("the node", "CannotShape")) == 2
     assert bench.told.notices.count(("shop/web-0", "BandwidthFailed")) == 2
     run.cancel()
+
+
+async def test_a_pod_that_asks_for_no_limit_any_more_is_not_told_again_that_no_pod_can_be_limited():
+    bench = Bench(start_failures=[ShapingError("no sch_fq")])
+    bench.gate = asyncio.Event()
+    run = asyncio.create_task(bench.controller.run())
+    bench.on_pods([api_pod(ingress="100M")])
+    await bench.controller.on_synchronize([sandbox()])
+    await bench.settle()
+    assert bench.told.notices.count(("shop/web-0", "BandwidthFailed")) == 1
+    bench.on_pod_event("MODIFIED", api_pod())
+    await pass_an_hour(bench)
+    assert bench.told.notices.count(("the node", "CannotShape")) == 2
+    assert bench.told.notices.count(("shop/web-0", "BandwidthFailed")) == 1
+    run.cancel()
+
+
+async def test_a_pod_whose_netns_is_never_seen_is_not_told_again_when_it_asks_for_no_limit_any_more(bench):
+    bench.kernel.gone.add(A)
+    bench.kernel.failing[A] = [NetnsGoneError(f"no {A}")] * 100
+    await bench.controller.on_run(sandbox())
+    await bench.settle()
+    assert bench.told.notices == [("shop/web-0", "BandwidthFailed")]
+    bench.on_pod_event("MODIFIED", api_pod(status=STARTED))
+    await pass_an_hour(bench)
+    assert bench.told.notices == [("shop/web-0", "BandwidthFailed")]
+
+
+async def test_a_limit_that_cannot_be_taken_away_is_told_again_though_nobody_asks_for_it_any_more(bench):
+    await bench.controller.on_run(sandbox())
+    bench.gate = asyncio.Event()
+    fails(bench)
+    bench.on_pod_event("MODIFIED", api_pod(status=STARTED))
+    await pass_an_hour(bench)
+    assert bench.told.notices.count(("shop/web-0", "BandwidthFailed")) == 2
 
 
 async def test_of_what_is_as_it_should_be_nothing_is_told_again(bench):
