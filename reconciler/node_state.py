@@ -94,7 +94,12 @@ class NodeState:
     def check_unreported(self) -> list[str]:
         """To be done now and then: gives the Pods that run, and that the runtime has not named all the while."""
         asking = {uid for uid, view in self._views.items() if view.running and desired_limits(view, Limits()).limits}
-        self._unreported.check(asking, known=self._views.keys(), there=self.sandboxes.uids())
+        self._unreported.check(
+            asking,
+            known=self._views.keys(),
+            there=self.sandboxes.uids(),
+            has_unidentified=any(not uid for uid, _ in self._unmatched),
+        )
         return [sandbox.pod.uid for sandbox in self._missing()]
 
     def _missing(self) -> tuple[Sandbox, ...]:

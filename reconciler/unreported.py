@@ -34,10 +34,16 @@ class UnreportedPods:
         self._reported.update(uids)
         self._waits = 0
 
-    def check(self, running: AbstractSet[str], *, known: AbstractSet[str], there: AbstractSet[str]) -> None:
-        """Of those that run, who is absent? `known`: to the API server. `there`: there is something of theirs."""
+    def check(
+        self, running: AbstractSet[str], *, known: AbstractSet[str], there: AbstractSet[str], has_unidentified: bool
+    ) -> None:
+        """Of those that run, who is absent? `known`: to the API server. `there`: there is something of theirs.
+
+        `has_unidentified`: any of them may be limited already, by what the runtime alone can say whose it is.
+        """
         self._reported &= known | there
-        self._waits = max(0, self._waits - 1)
+        if not has_unidentified:
+            self._waits = max(0, self._waits - 1)
         self._missing, self._absent = self._absent, frozenset() if self._waits else running - self._reported - there
 
     @property

@@ -91,6 +91,22 @@ async def test_a_runtime_that_never_tells_of_its_pods_keeps_nobody_from_being_mi
     run.cancel()
 
 
+async def test_nobody_is_missed_while_a_limit_is_found_that_may_be_theirs_and_the_runtime_tells_nothing():
+    """An older program limits the Pod, and its entries cannot be read: only the runtime knows the netns."""
+    bench = Bench()
+    bench.kernel.found = {("", A): None}
+    run = asyncio.create_task(bench.controller.run())
+    await bench.controller.prepare()
+    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await bench.settle()
+    await calls(bench, 10)
+    assert bench.told.notices == []
+    await bench.controller.on_synchronize([])
+    await calls(bench, 2)
+    assert bench.told.notices == [FAILED], "a runtime that tells of its Pods, and leaves this one out, is believed"
+    run.cancel()
+
+
 async def test_one_that_is_missed_is_no_more_when_it_ends_and_is_told_anew_if_it_is_missed_again(bench):
     for _ in range(2):
         bench.on_pod_event("ADDED", api_pod(ingress="100M", status=STARTED))
