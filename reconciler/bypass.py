@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 TUNNEL_PERCENT: Final = 8
-"""Of what is charged: beside a tunnel, so little more on the link may be headers."""
+"""Of what is charged: beside a tunnel that was up at either sample, so little more on the link may be headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def unshaped(earlier: Sample | None, later: Sample) -> Traffic:
         return Traffic()
     grown = later.least - earlier.most
     charged_bytes = later.charged_bytes - earlier.charged_bytes
-    if later.has_tunnel and grown.bytes * 100 <= charged_bytes * TUNNEL_PERCENT:
+    if (earlier.has_tunnel or later.has_tunnel) and grown.bytes * 100 <= charged_bytes * TUNNEL_PERCENT:
         return Traffic()
     size = max(0, grown.bytes)
     return Traffic(size, max(0, grown.packets, -(-size // later.largest_bytes)))

@@ -21,7 +21,20 @@ _IFLA_STATS64: Final = 23
 _STATS64: Final = struct.Struct("=QQQQ")
 """The head of struct rtnl_link_stats64 (uapi/linux/if_link.h): packets received and sent, bytes received and sent."""
 _TUNNELS: Final = frozenset(
-    {"erspan", "geneve", "gre", "gretap", "ip6erspan", "ip6gre", "ip6gretap", "ip6tnl", "ipip", "sit", "vxlan"}
+    {
+        "bareudp",
+        "erspan",
+        "geneve",
+        "gre",
+        "gretap",
+        "ip6erspan",
+        "ip6gre",
+        "ip6gretap",
+        "ip6tnl",
+        "ipip",
+        "sit",
+        "vxlan",
+    }
 )
 """Kinds of links that wrap what they send into packets of another link."""
 _TCA_STATS: Final = 3

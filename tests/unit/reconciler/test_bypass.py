@@ -49,9 +49,15 @@ def test_nothing_is_said_without_a_sample_before_or_across_a_change_of_the_shapi
 
 
 def test_beside_a_tunnel_a_little_more_on_the_link_may_be_headers_and_no_more_than_that():
-    for more, has_tunnel, told in ((5000, True, 0), (5000, False, 5000), (9000, True, 9000)):
+    for more, had_tunnel, has_tunnel, told in (
+        (5000, False, True, 0),
+        (5000, True, False, 0),
+        (5000, False, False, 5000),
+        (9000, True, True, 9000),
+    ):
+        before = taken(charged=Traffic(10_000, 10), sent=Traffic(50_000, 50), has_tunnel=had_tunnel)
         after = taken(charged=Traffic(110_000, 110), sent=Traffic(150_000 + more, 150), has_tunnel=has_tunnel)
-        assert unshaped(BEFORE, after).bytes == told
+        assert unshaped(before, after).bytes == told
 
 
 def test_the_traffic_of_some_links_is_summed_up():

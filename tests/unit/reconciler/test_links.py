@@ -36,10 +36,11 @@ def test_how_long_a_driver_lets_packets_be_is_its_masters_where_the_kernel_does_
     ("other", "has_tunnel"),
     [
         (link(3, "vxlan0", "vxlan"), True),
+        (link(3, "bareudp0", "bareudp"), True),
         (link(3, "tunl0", "ipip", is_up=False), False),
         (link(3, "net1", "ipvlan", mtu=9000, stats=struct.pack("=QQQQ", 1, 2, 3, 4)), False),
     ],
-    ids=["a tunnel", "what a module makes in each netns", "not among those that are limited"],
+    ids=["a tunnel", "another kind", "what a module makes in each netns", "not among those that are limited"],
 )
 def test_what_links_have_sent_is_read_with_whether_a_tunnel_is_up_beside_them(other, has_tunnel):
     eth0 = link(2, "eth0", "ipvlan", mtu=1500, stats=struct.pack("=QQQQ", 5, 6, 7, 8))
