@@ -5,6 +5,7 @@ a Pod that floods would carry twice its limit; counters and flows would begin an
 values have the same size: so a version that gives a field of them another meaning must give them another size.
 """
 
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -16,6 +17,7 @@ from reconciler.model import ObservedLink, bucket_of, class_id
 from reconciler.slots import Assignment, SlotOwner
 from webhook.contract import Direction
 
+_LOG: Final = logging.getLogger(__name__)
 _GENERATION_BYTES: Final = 8
 """It stands first (`reconciler/kernel/shaper.c`)."""
 
@@ -44,18 +46,25 @@ def migrate_state(links: Sequence[ObservedLink], ours: Program, owner: SlotOwner
 
 
 def clear_left(buckets: Iterable[Bucket], owner: SlotOwner) -> None:
-    """Clear the limits of buckets that no filter of a owner's leads to any more. Raises OSError.
+    """Clear the limits of buckets that no filter of an owner's leads to any more. One that stays is told in the log.
 
     Their program lasts for as long as it shapes another Pod. A reconciler of its version that took it over again would
     find limits there that have been changed since, or taken away.
     """
     for bucket in buckets:
-        older = Program.adopt(None, [bucket.program_id])
-        if older is not None:
-            with closing(older):
-                entry = older.read_limit(bucket.class_id)
-                if entry is not None and (entry.pod_uid, entry.netns_inode) == (owner.pod_uid, owner.netns_inode):
-                    older.write_limit(bucket.class_id, None)
+        try:
+            _clear(bucket, owner)
+        except OSError as error:
+            _LOG.warning("an older program keeps a limit of %s: %s", owner.pod_uid, error)
+
+
+def _clear(bucket: Bucket, owner: SlotOwner) -> None:
+    older = Program.adopt(None, [bucket.program_id])
+    if older is not None:
+        with closing(older):
+            entry = older.read_limit(bucket.class_id)
+            if entry is not None and (entry.pod_uid, entry.netns_inode) == (owner.pod_uid, owner.netns_inode):
+                older.write_limit(bucket.class_id, None)
 
 
 def _buckets(links: Sequence[ObservedLink]) -> Iterator[Bucket]:
