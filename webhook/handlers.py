@@ -18,7 +18,7 @@ from aiohttp import web
 
 from webhook.kubeapi import ApiError
 from webhook.logs import LogRateLimiter
-from webhook.metrics import Metrics
+from webhook.metrics import NO_DECISION, Metrics
 from webhook.namespaces import Namespaces
 from webhook.pages import another_method, elsewhere
 from webhook.policy import Policy
@@ -67,8 +67,8 @@ class Admission:
         self._readiness = readiness
         self._clock = clock
         self._bodies = RequestBodies()
-        # By status: what strangers send keeps no line about ourselves from the log.
-        self._failures: defaultdict[int, LogRateLimiter] = defaultdict(lambda: LogRateLimiter(clock))
+        # By reason: what strangers send keeps no line about ourselves from the log.
+        self._failures: defaultdict[str, LogRateLimiter] = defaultdict(lambda: LogRateLimiter(clock))
         self._refusals = LogRateLimiter(clock)
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
@@ -108,7 +108,7 @@ class Admission:
         except ApiError as error:
             # A 503 does not blame the author, and controllers try again after any error.
             why = f"cannot read the Pod's Namespace just now, try again: {error}"
-            self._failed(503, why)
+            self._failed(NO_DECISION, 503, why)
             return _json(undecided(question, why))
         reviewed = respond(question, policy)
         self._metrics.admitted(reviewed.operation, reviewed.outcome, reviewed.reasons, self._clock() - begun)
@@ -116,14 +116,15 @@ class Admission:
         return _json(reviewed.response)
 
     def _wrong(self, status: int, text: str) -> web.Response:
-        self._failed(status, text)
+        self._failed(str(status), status, text)
         headers = {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
         return web.Response(status=status, text=f"ipvlan-bandwidth: {text}", headers=headers)
 
-    def _failed(self, status: int, text: str) -> None:
-        self._metrics.failed(str(status))
-        if (more := self._failures[status].extra()) is not None:
-            logger.warning("no decision on an AdmissionReview", extra={"status": status, "error": text, **more})
+    def _failed(self, reason: str, status: int, text: str) -> None:
+        self._metrics.failed(reason)
+        if (more := self._failures[reason].extra()) is not None:
+            extra = {"reason": reason, "status": status, "error": text, **more}
+            logger.warning("no decision on an AdmissionReview", extra=extra)
 
     def _log(self, reviewed: Reviewed) -> None:
         """One line for a refusal, if there are not too many; what is admitted is in the Pod for all to see."""

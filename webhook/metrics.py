@@ -7,6 +7,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from webhook.version import REVISION, VERSION
 
+# Of errors, those that Pods are refused by for want of their Namespace: an alert tells of them, and of no status that
+# what strangers send is answered by as well.
+NO_DECISION: Final = "NoDecision"
 # An admission takes well under a millisecond, or else it waits for a GET of the Namespace.
 _BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -22,8 +25,9 @@ class Metrics:
         ).labels(VERSION, REVISION).set(1)
         self._admissions = Counter(
             "ipvlan_bandwidth_admissions",
-            "Admission requests by operation, outcome (allowed, mutated, refused, error) and reason. A Pod refused "
-            "for several reasons counts under each.",
+            "Admission requests by operation, outcome (allowed, mutated, refused, error) and reason, which of an error "
+            "is the HTTP status, or NoDecision where the Namespace cannot be read. A Pod refused for several reasons "
+            "counts under each.",
             ["operation", "outcome", "reason"],
             registry=self.registry,
         )

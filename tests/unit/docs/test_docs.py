@@ -199,8 +199,9 @@ def test_the_reference_has_every_metric() -> None:
 
 def test_the_reference_has_all_values_of_the_metrics_labels() -> None:
     kinds = {name for name in vars(errors) if name.endswith("Error") and not name.startswith("_")}
+    reasons = {*admission.Reason, webhook.metrics.NO_DECISION}
     for metric, values in (
-        ("ipvlan_bandwidth_admissions_total", set(admission.Reason) | {"CREATE", "UPDATE", "DELETE", "CONNECT"}),
+        ("ipvlan_bandwidth_admissions_total", reasons | {"CREATE", "UPDATE", "DELETE", "CONNECT"}),
         ("ipvlan_bandwidth_certificate_changes_total", set(Kind)),
         ("ipvlan_bandwidth_reconcile_errors_total", kinds),
     ):

@@ -137,6 +137,12 @@ def test_calls_that_fail_are_those_of_our_webhook() -> None:
         assert f'name="{ours["name"]}"' in matchers
 
 
+def test_reviews_without_a_decision_are_counted_by_the_reason_that_they_alone_have() -> None:
+    series = _SERIES.findall(rule_of("IpvlanBandwidthNoDecision")["expr"])
+    matchers = f'outcome="error",reason="{webhook.metrics.NO_DECISION}"'
+    assert set(series) == {("ipvlan_bandwidth_admissions_total", matchers)}
+
+
 def test_an_alert_that_asks_whether_it_fires_asks_for_itself() -> None:
     for rule in GROUP["rules"]:
         assert set(re.findall(r'alertname="(\w+)"', rule["expr"])) <= {rule["alert"]}

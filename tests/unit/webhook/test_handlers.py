@@ -15,7 +15,7 @@ from tests.unit.webhook.fake_api import FakeApi, namespace
 from tests.unit.webhook.running_server import GOOD, REFUSED, Running, review, running
 from webhook import handlers, namespaces, request_bodies
 from webhook.logs import LINE_EVERY_S, LINES_AT_ONCE
-from webhook.metrics import Metrics
+from webhook.metrics import NO_DECISION, Metrics
 from webhook.policy import Policy
 from webhook.review import asked, respond
 
@@ -139,8 +139,9 @@ async def test_a_namespace_that_cannot_be_read_is_a_refusal_for_now_whose_author
     )
     (record,) = (each for each in caplog.records if each.name == "webhook.handlers")
     assert vars(record)["error"] == answer["status"]["message"]
-    errors = 'ipvlan_bandwidth_admissions_total{operation="",outcome="error",reason="503"}'
+    errors = 'ipvlan_bandwidth_admissions_total{operation="",outcome="error",reason="NoDecision"}'
     assert f"{errors} 1.0" in (await up.get("/metrics"))[1]
+    assert 'reason="503"' not in (await up.get("/metrics"))[1]
 
 
 async def test_too_many_unknown_namespaces_at_once_are_refused_for_now_with_the_reason(
@@ -180,6 +181,20 @@ def test_of_requests_that_are_wrong_some_are_in_the_log_with_the_number_of_the_o
     assert vars(last)["suppressed"] == 100 - LINES_AT_ONCE
     assert vars(other)["error"] == "no Namespace"
     assert b'outcome="error",reason="400"} 110.0' in generate_latest(metrics.registry)
+
+
+def test_bodies_that_had_to_give_way_are_not_counted_as_undecided_nor_keep_those_from_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    admission = handlers.Admission(None, metrics := Metrics(), None, clock=lambda: 0.0)
+    for _ in range(100):
+        admission._wrong(503, "too many")
+    admission._failed(NO_DECISION, 503, "no Namespace")
+    *_, last = caplog.records
+    assert (vars(last)["reason"], vars(last)["error"]) == (NO_DECISION, "no Namespace")
+    text = generate_latest(metrics.registry)
+    assert b'outcome="error",reason="503"} 100.0' in text
+    assert b'outcome="error",reason="NoDecision"} 1.0' in text
 
 
 async def test_tls_older_than_1_2_is_refused(up: Running) -> None:
