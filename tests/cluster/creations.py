@@ -38,7 +38,7 @@ class Creating:
 
     with Creating(cluster, "shop") as creations:
         ...
-    assert not creations.lost
+    nothing_lost(creations.lost)
     """
 
     def __init__(

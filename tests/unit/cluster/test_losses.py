@@ -1,5 +1,6 @@
 """What is lost is lost: a second attempt is for what slowness may have brought about."""
 
+import ast
 import inspect
 import re
 import subprocess
@@ -56,3 +57,15 @@ def test_each_test_of_what_may_be_lost_says_so(module):
     tests = [function for name, function in inspect.getmembers(module) if name.startswith("test_")]
     assert tests
     assert all("nothing_lost(" in inspect.getsource(each) for each in tests)
+
+
+def test_each_test_that_creates_pods_meanwhile_says_what_was_lost_of_them():
+    found = {}
+    for file in (PROJECT / "tests/cluster").rglob("test_*.py"):
+        source = file.read_text()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                found[f"{file.name}: {node.name}"] = ast.get_source_segment(source, node)
+    creating = {name: text for name, text in found.items() if "Creating(" in text}
+    assert creating
+    assert [name for name, text in creating.items() if "nothing_lost(" not in text] == []
