@@ -1,7 +1,7 @@
 """Replaces both replicas of the webhook, one by one, under 50 Pod creations a second at a real API server.
 
-It prints JSON: how many Pods were created, what failed, and how long after SIGTERM the slower endpoint was gone. Pods
-are created with `dryRun=All`: admission is the same, and nothing piles up. tests/cluster/test_drain.py runs it.
+It prints JSON: how many Pods were created, and what failed. Pods are created with `dryRun=All`: admission is the same,
+and nothing piles up. tests/cluster/test_drain.py runs it.
 """
 
 import asyncio
