@@ -86,6 +86,10 @@ class Creations:
             return ()
         return (Doubt(f"only {self.tried} creations were tried in {self.seconds:.0f} s at {rate:g} a second"),)
 
+    def lost_elsewhere(self, rate: float) -> tuple[str, ...]:
+        """`lost` and `too_few` of a namespace that nothing is done to; doubts stay such."""
+        return tuple(type(each)(f"in another namespace: {each}") for each in (*self.lost, *self.too_few(rate)))
+
     def __str__(self) -> str:
         rate = self.tried / self.seconds if self.seconds else 0.0
         failed = f"{len(self.failures)} failed" if self.failures else "none failed"

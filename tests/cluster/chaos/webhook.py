@@ -58,8 +58,7 @@ def deleted(lab: Lab) -> Outcome:
             lab.kubectl("-n", SPACE, "delete", "deployment", name, "--wait=false", check=False)
     refused = [failure.at_s for failure in here.failures]
     span = f"{max(refused) - min(refused):.1f} s" if refused else "no time"
-    lost = [*here.bypassed, *here.too_few(BARE_RATE), *(f"in another namespace: {each}" for each in elsewhere.lost)]
-    lost += [Doubt(f"in another namespace: {each}") for each in elsewhere.too_few(BARE_RATE)]
+    lost = [*here.bypassed, *here.too_few(BARE_RATE), *elsewhere.lost_elsewhere(BARE_RATE)]
     if kept:
         lost.append(Doubt(f"inconclusive: of the replicas, {len(kept)} of {len(before)} lived on"))
     if limits != [{"ingress": 10_000_000, "egress": 10_000_000}] * 2:

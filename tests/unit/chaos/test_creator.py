@@ -7,6 +7,7 @@ import pytest
 
 from tests.cluster.chaos import creator
 from tests.cluster.chaos.creator import Creations, Failure, creating
+from tests.cluster.losses import Doubt
 from tests.cluster.scenario import DEFAULT_NETWORK, MANAGED
 
 UNSEEN = {"annotations": {}}
@@ -84,3 +85,13 @@ def test_creations_that_fail_are_told_of_with_the_first_ones_words():
 def test_too_few_creations_to_judge_by_are_told_of():
     assert Creations(made=250, seconds=10).too_few(50) == ()
     assert Creations(made=249, seconds=10).too_few(50) == ("only 249 creations were tried in 10 s at 50 a second",)
+
+
+def test_what_is_lost_in_another_namespace_says_so_and_a_doubt_stays_one():
+    creations = Creations(made=1, failures=[Failure(1.0, 0.2, "first")], seconds=10)
+    loss, doubt = creations.lost_elsewhere(50)
+    assert (type(loss), type(doubt)) == (str, Doubt)
+    assert [loss, doubt] == [
+        "in another namespace: 1 of 2 creations, the first at 1.0 s, after 0.2 s: first",
+        "in another namespace: only 2 creations were tried in 10 s at 50 a second",
+    ]
