@@ -13,7 +13,6 @@ last one is gone, and takes new ones as long as some come.
 
 import asyncio
 import asyncio.constants
-import asyncio.selector_events
 import asyncio.sslproto
 import logging
 import socket
@@ -42,8 +41,9 @@ web_protocol.MAX_MSG_QUEUE_SIZE = 1
 asyncio.sslproto.SSLProtocol.max_size = 16 * 1024
 # Of whoever asks on while aiohttp reads nothing, it keeps 256 KiB more.
 asyncio.constants.FLOW_CONTROL_HIGH_WATER_SSL_READ = 16  # type: ignore[misc] # in KiB, read at each connection
-# Of what comes without TLS it reads as much into one piece, which aiohttp keeps while a request before it is answered.
-asyncio.selector_events._SelectorTransport.max_size = 16 * 1024  # type: ignore[attr-defined] # noqa: SLF001 - as above
+# Of what comes without TLS it reads 256 KiB into one piece, which aiohttp keeps while a request before it is answered.
+# Of our connections alone, as whoever imports this may read other sockets.
+PLAIN_READ_BYTES: Final = 16 * 1024
 # Of a request's head. API servers, kubelet and Prometheus send ten headers or less, what stands between some more. A
 # line is at most W3C's baggage of an instrumented client, 8 KiB beside its name, which API servers pass on to webhooks.
 # aiohttp keeps a header as it came and as text, of which a single emoji makes each character four bytes wide: with what
@@ -247,6 +247,8 @@ class BoundedServer:
             # asyncio's frames hold the error, and it the frames: together they would hold 300 kB for a while.
             error.__traceback__ = None
         else:
+            if context is None:  # nothing is read yet, as the loop looks for what has come after this
+                transport.max_size = PLAIN_READ_BYTES  # type: ignore[attr-defined] # no parameter
             transport.set_write_buffer_limits(UNREAD_BYTES)
             self._connections.established(protocol, connection)
 

@@ -7,14 +7,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import web, web_protocol
 
 from tests.unit.webhook.fake_api import FakeApi, namespace
 from tests.unit.webhook.running_server import Raw, Running, running
 from tests.unit.webhook.test_http_server import admitted, bounded
 from webhook import server
 from webhook.connections import Connections
-from webhook.http_server import Bounds
+from webhook.http_server import PLAIN_READ_BYTES, Bounds
 from webhook.server import HEALTH_BOUNDS
 
 Plain = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -126,6 +126,30 @@ async def test_a_connection_costs_a_buffer_of_one_record_of_tls(monkeypatch: pyt
         assert len(transport._ssl_protocol._ssl_buffer) == 16 * 1024
         await admitted(raw)
         raw.writer.close()
+
+
+async def test_the_servers_connections_without_tls_are_read_in_small_pieces_and_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    received: list[int] = []
+    feed = web_protocol.RequestHandler.data_received
+
+    def data_received(self: web_protocol.RequestHandler, data: bytes) -> None:
+        received.append(len(data))
+        feed(self, data)
+
+    monkeypatch.setattr(web_protocol.RequestHandler, "data_received", data_received)
+    async with running(FakeApi(namespace("shop", "kube-system.ipvlan"))) as up:
+        await up.ready()
+        received.clear()
+        connection = Raw(*await asyncio.open_connection("127.0.0.1", up.settings.health_port))
+        # With the connection there is more than is read at once.
+        head = b"POST /healthz HTTP/1.1\r\nHost: webhook\r\nContent-Length: %d\r\n\r\n" % 2**18
+        assert await connection.status_after(head + bytes(2**18)) == 405
+        assert max(received) == PLAIN_READ_BYTES
+        transport: Any = connection.writer.transport
+        assert transport.max_size == 256 * 1024  # as asyncio has it: the runtime's plugin reads 64 KiB at once
+        connection.writer.close()
 
 
 @pytest.mark.parametrize("answered", [False, True])
