@@ -81,7 +81,8 @@ or nothing of it was captured. The guest's CPU may not carry 1G with some shaper
 """
 
 _COMPARED = """Each comparison with cake is of one run of each. Two p99 of pings that differ by less than {:.2f} ms, as
-far as the cells are apart in it without load, are undecided, which does not count as reached.
+far as the cells are apart in it without load (from the 10th percentile to the 90th), are undecided, which does not
+count as reached. Targets in ms are judged without that.
 """
 
 
@@ -172,7 +173,7 @@ Linux {", ".join(kernels) or "?"} in user-mode-linux (one CPU, no BPF JIT), all 
 for egress and on an ifb in the Pod for ingress. The hypervisor stole at most {most_stolen:.1f} % of a cell's time.
 """
     if again:
-        said += f"Of {len(measured)} cells, {again} were measured again, as it had taken more of their time before.\n"
+        said += f"Of {len(measured)} cells, {again} were measured again.\n"
     return said + "".join(f"\nNot measured, as it failed: {name}\n" for name in failed)
 
 
