@@ -169,6 +169,7 @@ class NriPlugin:
             if after is not None:
                 await after()
             while True:
+                self._taken_at = None
                 reason = self.trouble = await self._connect_and_serve()
                 failures = 1 if self.connected else failures + 1
                 if self.connected or reason != told:
@@ -185,7 +186,7 @@ class NriPlugin:
 
     async def _connect_and_serve(self) -> str:
         """Serves one connection. Returns why it ended, in words."""
-        plugin, self._taken_at = Plugin(self._name, self._index, Hook), None
+        plugin = Plugin(self._name, self._index, Hook)
         try:
             reader, writer = await asyncio.open_unix_connection(self._socket_path)
         except FileNotFoundError:
