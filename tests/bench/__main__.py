@@ -1,7 +1,7 @@
 """`python -m tests.bench [SECTION or PATTERN ...]`: measures ours beside other shapers; results in tests/bench/results.
 
 Sections: accuracy, latency, fairness, change, cpu, cost; a pattern such as 'latency/*/ours' selects cells. What is
-measured again replaces what was there; tables and plots are made anew from all.
+measured again replaces what was there (but see --disturbed); tables and plots are made anew from all.
 """
 
 import argparse
@@ -38,7 +38,10 @@ def main() -> int:
     parser.add_argument("wanted", nargs="*", metavar="SECTION|PATTERN")
     parser.add_argument("--quick", action="store_true", help="a few cells, for seconds: whether it works")
     parser.add_argument(
-        "--disturbed", type=float, metavar="PERCENT", help="only cells of whose time the hypervisor took more than this"
+        "--disturbed",
+        type=float,
+        metavar="PERCENT",
+        help="only cells of whose time the hypervisor took more than this; the least disturbed result counts",
     )
     parser.add_argument("--list", action="store_true", help="name the cells")
     parser.add_argument("--results", type=Path, help="the folder of the results; of --quick, build/bench")
@@ -47,7 +50,7 @@ def main() -> int:
     chosen = cells.select(options.wanted)
     chosen = cells.quick(chosen) if options.quick else chosen
     folder: Path = options.results or (QUICK_RESULTS if options.quick else RESULTS)
-    store = Store(folder / "results.json")
+    store = Store(folder / "results.json", keeps_calmer=options.disturbed is not None)
     if options.disturbed is not None:
         chosen = cells.disturbed(chosen, store.content, options.disturbed)
     if options.list:
@@ -124,19 +127,21 @@ def _place(cell: Cell) -> int:
 
 
 class Store:
-    """The results: a cell's replaces the one before, and tells how many times this version was measured."""
+    """The results: a cell's replaces the one before, or the one of whose time less was stolen counts, if told so."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, keeps_calmer: bool = False) -> None:
+        self._path, self._keeps_calmer = path, keeps_calmer
         self.content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         self._revision = revision()
 
     def add(self, name: str, result: dict[str, Any]) -> None:
         """Keep it, with when and of which version it is."""
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        before = self.content.get(name, {})
-        times = before.get("times", 1) + 1 if before.get("revision") == self._revision else 1
-        self.content[name] = {**result, "at": now, "revision": self._revision, "times": times}
+        made = {**result, "at": now, "revision": self._revision}
+        if self._keeps_calmer and (before := self.content.get(name)):
+            calmer = before if before.get("stolen", 1.0) <= result.get("stolen", 1.0) else made
+            made = {**calmer, "times": before.get("times", 1) + 1}
+        self.content[name] = made
         fresh = self._path.with_suffix(".new")
         fresh.write_text(json.dumps(self.content, indent=1, sort_keys=True) + "\n")
         fresh.rename(self._path)

@@ -173,7 +173,7 @@ Linux {", ".join(kernels) or "?"} in user-mode-linux (one CPU, no BPF JIT), all 
 for egress and on an ifb in the Pod for ingress. The hypervisor stole at most {most_stolen:.1f} % of a cell's time.
 """
     if again:
-        said += f"Of {len(measured)} cells, {again} were measured again.\n"
+        said += f"Of {len(measured)} cells, {again} were measured again; the least disturbed result counts.\n"
     return said + "".join(f"\nNot measured, as it failed: {name}\n" for name in failed)
 
 
