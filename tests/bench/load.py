@@ -100,6 +100,8 @@ def receive(
         poll.register(listener, select.EPOLLIN)
         if kind == "udp":
             listener.setsockopt(socket.SOL_UDP, UDP_GRO, 1)
+            # By default it holds 15 ms of 100M: a receiver that the guest lets wait for longer would lose the rest.
+            listener.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 25)
             flows[listener.fileno()] = (listener, arrivals[port])
         else:
             listener.listen(4096)
