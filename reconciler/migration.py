@@ -55,7 +55,7 @@ def clear_left(buckets: Iterable[Bucket], owner: SlotOwner) -> None:
         try:
             _clear(bucket, owner)
         except OSError as error:
-            _LOG.warning("an older program keeps a limit of %s: %s", owner.pod_uid, error)
+            _LOG.warning("an older program keeps limits of %s: %s", owner.pod_uid, error)
 
 
 def _clear(bucket: Bucket, owner: SlotOwner) -> None:

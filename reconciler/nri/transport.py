@@ -169,7 +169,6 @@ class NriPlugin:
             if after is not None:
                 await after()
             while True:
-                self._taken_at = None
                 reason = self.trouble = await self._connect_and_serve()
                 failures = 1 if self.connected else failures + 1
                 if self.connected or reason != told:
@@ -186,7 +185,7 @@ class NriPlugin:
 
     async def _connect_and_serve(self) -> str:
         """Serves one connection. Returns why it ended, in words."""
-        plugin = Plugin(self._name, self._index, Hook)
+        plugin, self._taken_at = Plugin(self._name, self._index, Hook), None
         try:
             reader, writer = await asyncio.open_unix_connection(self._socket_path)
         except FileNotFoundError:
@@ -213,6 +212,10 @@ class NriPlugin:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+        return self._why_ended(ended)
+
+    def _why_ended(self, ended: str) -> str:
+        """Counts a connection that was cut short, and says so; else `ended`."""
         if self.connected or self._taken_at is None:
             return ended
         if self._monotonic() - self._taken_at > _CUT_SHORT_WITHIN_S:

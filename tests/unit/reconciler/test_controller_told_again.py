@@ -103,7 +103,7 @@ async def test_a_pod_that_asks_for_no_limit_any_more_is_not_told_again_that_no_p
 
 async def test_a_pod_whose_netns_is_never_seen_is_not_told_again_when_it_asks_for_no_limit_any_more(bench):
     bench.kernel.gone.add(A)
-    bench.kernel.failing[A] = [NetnsGoneError(f"no {A}")] * 100
+    bench.kernel.failing[A] = [NetnsGoneError(f"no {A}")] * 1000
     await bench.controller.on_run(sandbox())
     await bench.settle()
     assert bench.told.notices == [("shop/web-0", "BandwidthFailed")]
