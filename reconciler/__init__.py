@@ -1,1 +1,1 @@
-"""One a node: keeps what the kernel holds for each admitted Pod equal to what its annotations ask for."""
+"""The reconciler, one per node: keeps each admitted Pod's kernel state equal to what its annotations ask for."""

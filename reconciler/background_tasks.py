@@ -1,4 +1,4 @@
-"""asyncio tasks that nobody awaits, whose failures are noticed all the same."""
+"""asyncio tasks that are not awaited; their failures are still noticed."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Coroutine
 
 
 class BackgroundTasks:
-    """Tasks, and what the first of them that failed was ended by."""
+    """Tasks, and the error of the first one that failed."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Begin it."""
+        """Start a task."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
     async def failure(self) -> None:
-        """Wait until one fails, and raise what it was ended by."""
+        """Wait until a task fails, and raise its error."""
         await self._failure
 
     async def end(self) -> None:
-        """Cancel what is at work, and wait for its end."""
+        """Cancel the running tasks, and wait until they end."""
         at_work = tuple(self._tasks)
         for task in at_work:
             task.cancel()

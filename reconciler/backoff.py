@@ -1,8 +1,8 @@
 """Exponential backoff for each Pod whose kernel state changes again and again. Pure.
 
-The first change is answered at once, more or less: a few that belong together should cost one reconcile. A Pod that
-keeps changing its own network (one with NET_ADMIN can, as fast as it likes) is reconciled less and less often, but
-within a second each time, so that it is limited again and no other Pod waits for it.
+The first change is answered almost at once: a few changes that belong together should cost one reconcile. A Pod that
+keeps changing its own network (with NET_ADMIN it can, at any rate) is reconciled less and less often, but always within
+a second of a change, so that it is limited again and no other Pod waits for it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ PROMPT_RECONCILES = 2
 class Backoff:
     """The delays of many Pods, each by its uid: `FIRST_DELAY_S` twice, then doubling up to `max_delay_s`.
 
-    A Pod begins anew after `RESET_AFTER_S` without a change.
+    After `RESET_AFTER_S` without a change a Pod starts from `FIRST_DELAY_S` again.
     """
 
     max_delay_s: float = MAX_DELAY_S
     _changes: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def delay_s(self, uid: str, now_s: float) -> float:
-        """The delay before the reconcile that a change at `now_s` asks for; each counts towards the next."""
+        """The delay before the reconcile for a change at `now_s`; each change counts towards the next delay."""
         count, last_s = self._changes.get(uid, (0, now_s))
         if now_s - last_s > RESET_AFTER_S:
             count = 0

@@ -1,13 +1,13 @@
 """What a Pod sent past its egress limit: what its links sent, less what its bucket was charged. Pure.
 
 A packet socket with PACKET_QDISC_BYPASS (packet(7); CAP_NET_RAW) hands packets to the link and not to the filters, so
-the link counts them and the shaper does not. Everything else is counted by both, but not alike: the bucket counts a GSO
-packet as the segments it becomes, with their headers, and the link mostly as one; and what waits in the queue is
-charged already and not sent yet. Nor can all be read at one moment. So a Sample has bounds, and the difference of two
-is at least what it says: never too much, and too little by the headers of GSO segments (4 % of bulk TCP).
+the link counts them and the shaper does not. Everything else is counted by both, but differently: the bucket counts a
+GSO packet as its segments, with their headers, and the link mostly as one packet; and queued packets are already
+charged but not yet sent. Nor can all counters be read at the same moment. So a Sample has bounds, and the difference of
+two samples is a lower bound: never too high, and too low by the headers of GSO segments (4 % of bulk TCP).
 
-But for one thing: of a GSO packet that a tunnel of the Pod's own has wrapped, the kernel's estimate leaves out headers
-(qdisc_pkt_len_init), so that such traffic is charged some 5 % less than the link sends.
+One exception: when the Pod's own tunnel has wrapped a GSO packet, the kernel's estimate leaves out headers
+(qdisc_pkt_len_init), so such traffic is charged some 5 % less than the link sends.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 TUNNEL_PERCENT: Final = 8
-"""Of what is charged: beside a tunnel that was up at either sample, so little more on the link may be headers."""
+"""If a tunnel was up at either sample, an excess of up to this share of the charged bytes may be headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,11 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was sent past the bucket up to now is between `least` and `most`, but for a constant.
+    """What was sent past the bucket up to now is between `least` and `most`, up to an unknown constant.
 
-    Samples of one `epoch` have the same constant: the slot's generation, and how often the shaping in the netns has
-    changed. `largest_bytes` is what the largest packet on the wire has. `charged_bytes` are those of the bucket so far,
-    and `has_tunnel`, whether one is up in the netns.
+    The constant is the same for samples of one `epoch`: the slot's generation, and how often the shaping in the netns
+    has changed. `largest_bytes` is the size of the largest packet on the wire. `charged_bytes` is what the bucket was
+    charged so far, and `has_tunnel` whether a tunnel is up in the netns.
     """
 
     epoch: tuple[int, int]
@@ -71,7 +71,7 @@ def sample(
 
 
 def unshaped(earlier: Sample | None, later: Sample) -> Traffic:
-    """At least so much was sent past the bucket between two samples; nothing can be said without an earlier one."""
+    """The least that was sent past the bucket between two samples; zero without an earlier one of the same epoch."""
     if earlier is None or earlier.epoch != later.epoch:
         return Traffic()
     grown = later.least - earlier.most

@@ -17,7 +17,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command; gives the exit status: 0 done, 1 failed, 2 wrong usage."""
+    """Run one command; returns the exit status: 0 done, 1 failed, 2 wrong usage."""
     args = _parser().parse_args(argv)
     configure_logging(sys.stderr, ("reconciler", "webhook"), args.log_level)
     try:
@@ -127,5 +127,5 @@ def _folder(parser: argparse.ArgumentParser) -> None:
 
 
 def _slots(text: str) -> int:
-    # A filter's class id reaches the program as 16 bits, and a slot takes two.
+    # A filter's class id reaches the program as 16 bits, and a slot takes two class ids.
     return arguments.whole(text, 1, 32_000, "number of slots")

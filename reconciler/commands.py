@@ -1,7 +1,7 @@
-"""The commands `observe` and `clean`: read, or take away, what the kernel holds for this node's Pods.
+"""The commands `observe` and `clean`: read, or remove, what the kernel holds for this node's Pods.
 
-Both look into the network namespaces themselves, so they tell the truth also when no reconciler runs. Only the Pods'
-names come from the API server; without it, the uid stands there.
+Both look into the network namespaces themselves, so they are right even when no reconciler runs. Only the Pods' names
+come from the API server; without it, the uid is shown.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _COLUMNS = ("POD", "INTERFACES", "DIRECTION", "LIMIT", "BYTES", "PACKETS", "DROP
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One direction of one Pod: its limit in bit/s, what was charged, dropped and marked, and the queue just now."""
+    """One direction of one Pod: its limit in bit/s, what was charged, dropped and marked, and the queue at present."""
 
     pod: str
     pod_uid: str
@@ -80,7 +80,7 @@ def run_observe(folder: Path, *, node: str, as_json: bool) -> int:
             found += rows(path, inspect(path), names)
         except (NetnsGoneError, HostNetnsError):
             continue
-        except Exception as error:  # noqa: BLE001 - a Pod may do to its netns what it likes; the others are read
+        except Exception as error:  # noqa: BLE001 - a Pod may do anything to its netns; the others are still read
             failed = True
             _print_error(path, error)
     text = json.dumps([asdict(row) for row in found], indent=2) if as_json else table(found)
@@ -89,7 +89,7 @@ def run_observe(folder: Path, *, node: str, as_json: bool) -> int:
 
 
 def run_clean(folder: Path) -> int:
-    """Take all of ours out of every network namespace; exit status 1 when some could not be cleaned."""
+    """Remove all that is ours from every network namespace; exit status 1 when some could not be cleaned."""
     failed = False
     paths = _namespaces(folder)
     for path in paths or ():
@@ -97,7 +97,7 @@ def run_clean(folder: Path) -> int:
             steps = clean(path)
         except (NetnsGoneError, HostNetnsError):
             continue
-        except Exception as error:  # noqa: BLE001 - as above; the others are cleaned
+        except Exception as error:  # noqa: BLE001 - as above; the others are still cleaned
             failed = True
             _print_error(path, error)
         else:

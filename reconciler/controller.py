@@ -1,8 +1,8 @@
-"""The controller of this node's Pods: a reconcile loop that keeps the kernel as they ask for it.
+"""The controller of this node's Pods: a reconcile loop that keeps the kernel's state as the Pods ask for.
 
-Two sources say what should be (the runtime's hooks, and the watch on this node's Pods), one says that something
-changed in the kernel (netlink), and all three do the same: enqueue a Pod. Reconciling a Pod is idempotent, and one at a
-time, on the one thread that works on the kernel; a hook goes ahead of everything that waits.
+Two sources give the desired state (the runtime's hooks, and the watch on this node's Pods), one reports changes in the
+kernel (netlink), and all three do the same: enqueue a Pod. Reconciling a Pod is idempotent. Pods are reconciled one at
+a time, on the one thread that works on the kernel; a hook goes ahead of the queue.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from reconciler.shaping import Shaper, ShapingError
 from reconciler.workqueue import Priority, WorkQueue
 
 SYNCHRONIZE_TIMEOUT_S = 5.0
-"""How long what the kernel holds waits for the runtime to tell whose it is, which it usually does within a second."""
+"""How long adopting the kernel's state waits for the runtime's list of Pods, which usually comes within a second."""
 LIST_TIMEOUT_S = 30.0
 """How long Pods that ran before wait for the API server, which usually lists them within a second."""
 NEW_SANDBOX_TIMEOUT_S = 60.0
-"""How long a Pod that is listed without a netns (or with one that is not to be seen), as all are when the node was
-started again, may take to get another sandbox, and the API server to hear that no container of it runs."""
+"""For a Pod listed without a netns (or with one that is not visible), as all are after a reboot of the node: how long
+it may take to get another sandbox, and the API server to learn that none of its containers runs."""
 
 log = logging.getLogger(__name__)
 
 
 class Controller:
-    """Holds the state of this node's Pods, and enqueues those to reconcile."""
+    """Holds the state of this node's Pods, and enqueues Pods to reconcile."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Controller:
         now: Callable[[], float] = time.time,
         netns_created_s: Callable[[str], float] = netns.created_s,
     ) -> None:
-        """`start` gets the shaper to work for the sandboxes that it is given, `prepare` does what takes long of it."""
+        """`start` starts the shaper for the sandboxes that it is given, `prepare` does the slow part beforehand."""
         self._prepare = prepare
         self._events, self._metrics = events, metrics
         self._sleep, self._monotonic, self._now = sleep, monotonic, now
@@ -120,10 +120,10 @@ class Controller:
         )
 
     async def prepare(self) -> None:
-        """To be done before the runtime is connected to; whatever comes of it, `on_synchronize` starts all.
+        """Call it before connecting to the runtime; whether it succeeds or not, `on_synchronize` starts shaping.
 
-        So does time: a runtime that tells nothing, as while it stops a container for an hour, leaves Pods that are
-        limited to the kernel and the API server, which say enough of them to go on.
+        So does a timeout: while the runtime is silent (for an hour, say, as it stops a container), the kernel and the
+        API server say enough of the limited Pods to go on.
         """
         await self._loader.prepare(self._prepare)
         self._background.spawn(self._wait_for_synchronize())
@@ -131,7 +131,7 @@ class Controller:
     # -- the container runtime ---------------------------------------------------------------------------------------
 
     async def on_synchronize(self, sandboxes: Sequence[PodSandbox]) -> None:
-        """The runtime tells all its Pods, after every connect. All NRI calls of the node wait meanwhile: be quick."""
+        """The runtime lists all its Pods, after every connect. All NRI calls of the node wait meanwhile: be quick."""
         self._state.synchronized(map(Sandbox.from_nri, sandboxes))
         log.info("synchronized with the container runtime", extra={"sandboxes": len(list(self._sandboxes))})
         if self._waiting is None and any(map(self._state.awaits_api_server, self._sandboxes)):
@@ -144,11 +144,11 @@ class Controller:
             self._starting = self._background.spawn(self._start_shaping())
         else:
             self._enqueue_all()
-            # While nobody was connected, Pods may have gone without a word.
+            # While the runtime was not connected, Pods may have gone without a notification.
             self._background.spawn(self.housekeeping.collect_garbage())
 
     async def on_run(self, pod: PodSandbox) -> None:
-        """A sandbox has its network, and no container of it runs yet: limit it now."""
+        """A sandbox has its network, and none of its containers runs yet: limit it now."""
         began = self._monotonic()
         sandbox = Sandbox.from_nri(pod)
         self._state.started(sandbox)
@@ -161,18 +161,18 @@ class Controller:
             self._metrics.hook_seconds.observe(self._monotonic() - began)
 
     def on_hook_timeout(self, pod: PodSandbox) -> None:
-        """The runtime waits no longer for `on_run`, so containers start while it goes on."""
+        """The runtime no longer waits for `on_run`: containers start while it is still running."""
         if pod.netns_path:
             self._state.hook_timed_out(Sandbox.from_nri(pod).key, self._now())
 
     async def on_stop(self, pod: PodSandbox) -> None:
-        """The containers of a sandbox have ended; its network goes next."""
+        """The containers of a sandbox have ended; its network is removed next."""
         told = Sandbox.from_nri(pod)
         self._state.stopped(told)
         await self.forget(self._sandboxes.id_of(told))
 
     async def forget(self, sandbox_id: str) -> None:
-        """Let go of a sandbox, if it is known."""
+        """Forget a sandbox and remove its limits, if it is known."""
         sandbox = self._sandboxes.remove(sandbox_id)
         if sandbox is None:
             return
@@ -182,7 +182,7 @@ class Controller:
             self._forget_sandbox(sandbox)
 
     async def on_remove(self, pod: PodSandbox) -> None:
-        """A sandbox is gone; usually told by `on_stop` before."""
+        """A sandbox is gone; `on_stop` usually came before."""
         self._sandboxes.removed(pod.id)
         await self.forget(self._sandboxes.id_of(Sandbox.from_nri(pod)))
 
@@ -207,7 +207,7 @@ class Controller:
     # -- the kernel --------------------------------------------------------------------------------------------------
 
     def on_netns_changed(self, netns_paths: Iterable[str]) -> None:
-        """Links, qdiscs or filters changed there: by us, by the runtime, or by somebody else."""
+        """Links, qdiscs or filters changed in these netns: by us, by the runtime, or by others."""
         for path in netns_paths:
             sandbox = self._sandboxes.at(path)
             if sandbox is not None:
@@ -218,34 +218,34 @@ class Controller:
         self._debouncer.changed_anywhere()
 
     def enqueue(self, uid: str, priority: Priority = Priority.REQUESTED) -> None:
-        """Have a Pod reconciled soon; asking twice costs one reconcile."""
+        """Have a Pod reconciled soon; enqueueing it twice costs one reconcile."""
         self._queue.add(uid, priority)
 
     async def run(self) -> None:
-        """Reconcile what was enqueued, one Pod after the other, for ever.
+        """Reconcile the enqueued Pods, one after the other, for ever.
 
-        Raises what ends any work in the background: what that was about would never be done, and nobody told.
+        Raises the error of any background task that fails: else its work would never be done, and no one would know.
         """
         self._background.spawn(self._run_worker())
         try:
             await self._background.failure()
         finally:
-            await self._background.end()  # what it works with is about to be closed
+            await self._background.end()  # the resources it uses are about to be closed
 
     def limited(self) -> list[Sandbox]:
-        """The sandboxes that have limits now, or would but for what is in the way."""
+        """The sandboxes that have limits now, or would have them if nothing were in the way."""
         return self._state.limited()
 
     def view(self, sandbox: Sandbox) -> PodView:
-        """A Pod as the API server tells of it, or as it is known without."""
+        """A sandbox's Pod as the API server reports it, else as it is known without the API server."""
         return self._state.view(sandbox)
 
     async def resync(self, sandbox: Sandbox, *, full: bool) -> Sample | None:
-        """What a Pod has sent past its egress limit so far, None where that cannot be told. Full: reconcile it too."""
+        """What a Pod has sent past its egress limit so far, None if unknown. `full`: reconcile it too."""
         if full:
             await self._pod_reconciler.reconcile(sandbox)
         applied = self._state.applied(sandbox)
-        # What was adopted has no interfaces until it is reconciled: what those have sent would seem to have gone past.
+        # An adopted Pod has no interfaces until it is reconciled: their traffic would seem to have bypassed the limit.
         if applied.limits.egress is None or applied.in_conflict or not applied.interfaces:
             return None
         try:
@@ -261,7 +261,7 @@ class Controller:
 
     @property
     def trouble(self) -> str | None:
-        """Why Pods cannot be limited, as far as it is known."""
+        """Why Pods cannot be limited, as far as known."""
         return self._kernel.trouble or self._loader.trouble
 
     def pod_counts(self) -> PodCounts:
@@ -277,7 +277,7 @@ class Controller:
         for key, held in found.items():
             self._state.adopt(key, held.wanted, held.in_force)
         self._loader.finish(shaper)
-        await self.housekeeping.collect_garbage()  # who needs a slot has those of Pods that ended meanwhile
+        await self.housekeeping.collect_garbage()  # slots of Pods that ended meanwhile are free for others
         self._enqueue_all()
 
     async def _wait_for_synchronize(self) -> None:
@@ -301,12 +301,12 @@ class Controller:
             uid = await self._queue.get()
             for sandbox in self._sandboxes.of(uid):
                 await self._pod_reconciler.reconcile(sandbox)
-            if self._loader.done or self._loader.trouble:  # what the kernel holds may tell more
+            if self._loader.done or self._loader.trouble:  # before that, the kernel's state may still show the netns
                 self._failures.report_unlocated(uid, self._loader.trouble)
 
     def _record_node_and_enqueue_all(self, notice: Notice) -> None:
         self._events.record_node(notice)
-        self._enqueue_all()  # each is told what comes of it for itself
+        self._enqueue_all()  # each Pod gets its own event
 
     def _record_again(self) -> None:
         self._loader.record_again()
@@ -322,7 +322,7 @@ class Controller:
                 except ShapingError as error:
                     log.warning("cannot take the shaping off a Pod that is gone", extra={"error": str(error)})
                 self._forget_sandbox(sandbox)
-        else:  # the runtime waits for this; what the kernel may hold for it is freed by the collector
+        else:  # the runtime waits for this; the garbage collector frees what the kernel may hold for it
             self._forget_sandbox(sandbox)
 
     def _forget_sandbox(self, sandbox: Sandbox) -> None:

@@ -14,7 +14,7 @@ from webhook.contract import Direction, Limits, Quantity
 class DirectionCounters:
     """One direction of one Pod: its limit in bit/s, and what passed, was dropped or ECN-marked under it.
 
-    `queue_ns` is how long a packet of a bulk flow would wait that came now.
+    `queue_ns` is how long a packet of a bulk flow would wait if it came now.
     """
 
     bits_per_second: int
@@ -27,10 +27,10 @@ class DirectionCounters:
 
 @dataclass(frozen=True, slots=True)
 class PodCounters:
-    """What the kernel counts for one Pod. `netns_path` is None for a Pod that was adopted and not named since.
+    """What the kernel counts for one Pod. `netns_path` is None for an adopted Pod whose netns path is not known yet.
 
-    `generation` is that of its slot's assignment: the later has the higher one. `withheld`: the directions whose limit
-    is not in force on all interfaces of the Pod that share it.
+    `generation` is that of its slot's assignment: a later one is higher. `withheld`: the directions whose limit is not
+    in force on all the Pod's interfaces that share it.
     """
 
     pod_uid: str
@@ -45,12 +45,12 @@ class PodCounters:
         return in_force({direction: held.bits_per_second for direction, held in self.directions.items()})
 
     def holding(self, limits: Limits) -> "PodCounters":
-        """The same, where these limits are in force and no others."""
+        """The same counters, given that these limits are in force and no others."""
         return replace(self, withheld=frozenset(each for each in self.directions if limits.get(each) is None))
 
 
 def in_force(rates: Mapping[Direction, int]) -> Limits:
-    """Of what the limits map holds, in bits per second: what can be no rate, as somebody else wrote it, is no limit."""
+    """The limits for the limits map's rates (bits per second); an invalid rate, which others may write, is no limit."""
     return Limits.of({direction: Quantity(rate) for direction, rate in rates.items() if is_rate(rate)})
 
 
@@ -65,7 +65,7 @@ def pod_counters(program: Program, owner: SlotOwner, slot: int, path: str | None
     directions, generation = {}, 0
     for direction, entry in limits_of(program, slot).items():
         seen, queue_ns = program.read_figures(class_id(slot, direction), entry.bits_per_second)
-        if seen.generation != entry.generation:  # no packet yet since the slot was assigned
+        if seen.generation != entry.generation:  # no packet since the slot was assigned
             seen, queue_ns = Counters(entry.generation, 0, 0, 0, 0), 0
         generation = entry.generation
         directions[direction] = DirectionCounters(

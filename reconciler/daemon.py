@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the command line decides; ports are TCP, `slots` the most Pods that can be limited at once."""
+    """The settings of the command line; ports are TCP, `slots` is the most Pods that can be limited at once."""
 
     node: str
     nri_socket: Path
@@ -54,7 +54,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What works together; `executor` is the one thread for all work on the kernel."""
+    """The parts that work together; `executor` is the one thread for all work on the kernel."""
 
     metrics: Metrics
     api: KubeApi
@@ -71,7 +71,7 @@ class _Parts:
     starting: ShaperStartup
 
     def why_not_ready(self) -> str | None:
-        """For kubelet."""
+        """The reason that kubelet's probe gets; None when ready."""
         checks = self.kernel_check, self.runtime_check, self.watch_check
         reason = next((found for check in checks if (found := check.why_not_ready())), None)
         if reason is None and not self.controller.ready:
@@ -79,7 +79,7 @@ class _Parts:
         return self.controller.trouble or reason
 
     async def before_scrape(self) -> None:
-        """What is counted only when somebody asks."""
+        """Update the metrics that are read only at a scrape."""
         self.metrics.pods.show(await self.controller.housekeeping.counters(), self.resync.unshaped())
         for state, count in self.controller.pod_counts()._asdict().items():
             self.metrics.pods_by_state.labels(state=state).set(count)
@@ -87,13 +87,13 @@ class _Parts:
         self.metrics.registered.set(self.runtime.registered)
 
     def close(self) -> None:
-        """Let go of the kernel; what compiles just now is given up, as the process would wait for it."""
+        """Let go of the kernel; a compile in progress is stopped, as the process would wait for it."""
         self.starting.stop()
         self.executor.shutdown(wait=False, cancel_futures=True)
         self.monitor.close()
 
     def work(self) -> Iterable[Coroutine[Any, Any, None]]:
-        """All that goes on for ever, but for posting events."""
+        """All work that runs for ever, except posting events."""
         return (
             self.runtime.run(after=self.controller.prepare),
             self.reflector.run(),
@@ -109,7 +109,7 @@ class _Parts:
 
 
 async def run(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT. The shaping stays in the kernel: limits hold while nobody watches."""
+    """Run until SIGTERM or SIGINT. The shaping stays in the kernel: limits hold while no reconciler runs."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -152,7 +152,7 @@ def _built(settings: Settings, api: KubeApi) -> _Parts:
         suffix=lambda: secrets.token_hex(8),
         on_dropped=metrics.events_dropped.inc,
     )
-    # One thread: a plan is made and carried out with nothing of ours in between.
+    # One thread: none of our own work comes between making a plan and carrying it out.
     executor = ThreadPoolExecutor(1, thread_name_prefix="kernel")
     monitor = Monitor()
     starting = ShaperStartup(settings.slots, NETNS_FOLDER)

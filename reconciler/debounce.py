@@ -1,4 +1,4 @@
-"""Debounces changes that others make in the kernel: many that come together cost one reconcile."""
+"""Debounces changes that others make in the kernel: many changes close together cost one reconcile."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 
 from reconciler.backoff import Backoff
 
-# What may be anybody's has all Pods reconciled, and that takes longer.
+# For changes that may concern any Pod: all Pods are reconciled, which takes longer.
 ALL_MAX_DELAY_S = 5.0
 _ALL = ""
 
 
 class Debouncer:
-    """Calls back once for many changes that come together: with a Pod's uid, or without, when it may be any."""
+    """Calls back once for many changes close together: with a Pod's uid, or without one when it may be any Pod."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Debouncer:
             self._spawn(self._settle(uid, self._backoff.delay_s(uid, self._monotonic())))
 
     def changed_anywhere(self) -> None:
-        """Something may have changed in any."""
+        """Something may have changed in any Pod's netns."""
         if _ALL not in self._waiting:
             self._waiting.add(_ALL)
             self._spawn(self._settle(_ALL, self._backoff_of_all.delay_s(_ALL, self._monotonic())))

@@ -1,4 +1,4 @@
-"""The desired limits of a Pod, from what it asks for: pure, and total over any Pod the cluster may hold."""
+"""The desired limits of a Pod, from its annotations: pure, and defined for any Pod that the cluster may hold."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from webhook.contract import (
 
 @dataclass(frozen=True, slots=True)
 class DesiredLimits:
-    """The limits a Pod is to have now, and what its owner should be told of them."""
+    """The limits that a Pod should have now, and the notices for its owner."""
 
     limits: Limits
     notices: tuple[Notice, ...] = ()
@@ -29,8 +29,8 @@ class DesiredLimits:
 def desired_limits(view: PodView, last_good: Limits) -> DesiredLimits:
     """Decide the limits of a Pod.
 
-    `last_good` are the limits in force so far: an annotation that turned bad by a way round the webhook (such as a
-    write through `pods/status`) leaves them as they are, in its direction; so does the loss of the managed label.
+    `last_good` are the limits in force so far. An annotation that became invalid by bypassing the webhook (such as by a
+    write through `pods/status`) leaves its direction's limit as it is; so does the loss of the managed label.
     """
     if view.host_network or not view.annotated:
         return DesiredLimits(Limits())

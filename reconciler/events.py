@@ -1,8 +1,9 @@
 """Events on Pods and on the node: queued at once, posted in the background, never waited for.
 
-Shaping must not depend on the API server, so a queue of bounded length stands between, and what does not fit, or
-cannot be posted in a few tries, is dropped and counted. What one namespace refuses for a while, or leaves unanswered,
-waits aside (its admission webhook is away, say): neither the Node's events, which go first, nor others' wait for it.
+Shaping must not depend on the API server, so a queue of bounded length stands between; an event that does not fit, or
+cannot be posted in a few tries, is dropped and counted. If one namespace refuses events for a while, or does not answer
+(its admission webhook is down, say), they wait aside: neither the Node's events, which go first, nor those of other
+namespaces wait for them.
 """
 
 from __future__ import annotations
@@ -24,29 +25,29 @@ from webhook.event import EventContent, event
 from webhook.kubeapi import ApiError, KubeApi
 from webhook.token_bucket import TokenBucket
 
-# Of one reason and Pod, so that no Pod floods the API server, and one that has its shaping repaired all the time still
-# hears that its limit changed.
+# For each Pod and reason: no Pod floods the API server, and one whose shaping is repaired all the time still gets the
+# event that its limit changed.
 AT_ONCE, PERIOD_S = 20, 30.0
 
-# Without the right to create events none is ever seen: that is told in the log, but not with each of them.
+# Without the right to create events none is ever seen: the log says so, but not for each event.
 FORBIDDEN_TOLD_EVERY_S = 3600.0
 
-# Of the Node there are few, and they find room when Pods' events leave none.
+# The Node has few events; they have room of their own when Pods' events fill the queue.
 ROOM_FOR_NODE = 50
 
-# Of those that were refused before.
+# How many events that were refused before are posted at the same time.
 AT_ONCE_AGAIN = 4
 
-# Before the second try; before each further one twice as long as before the last.
+# The delay before the second try; it doubles for each further one.
 FIRST_DELAY_S = 1.0
 
-# At the end, while Pods are limited still.
+# How long posting may go on at the end of the process; Pods are still limited then.
 FINISH_S = 2.0
 
-# So answers an API server that has just started, until it has read who there is, and who may do what.
+# An API server that has just started answers so until it has read the users and their rights.
 _PERHAPS_TOO_EARLY = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
-# Of 403: the rights are there, and the namespace takes no event.
+# Messages of a 403 where the rights are there, but the namespace takes no event.
 _OF_THE_NAMESPACE = ("being terminated", "exceeded quota")
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _Unposted:
-    """An event that is neither posted nor dropped. `rank`: 0 of what goes first."""
+    """An event that is neither posted nor dropped yet. `rank`: 0 goes first."""
 
     body: dict[str, Any]
     rank: int
@@ -88,14 +89,14 @@ class Events:
         self._unposted: dict[_Unposted, None] = {}
         self._queue: asyncio.PriorityQueue[tuple[int, int, _Unposted]] = asyncio.PriorityQueue()
         self._serial = itertools.count()
-        self._aside: dict[asyncio.Task[None], str] = {}  # with the namespaces that leave them unanswered
+        self._aside: dict[asyncio.Task[None], str] = {}  # value: the namespace, if it did not answer
         self._again = {hangs: asyncio.Semaphore(AT_ONCE_AGAIN) for hangs in (False, True)}
         self._finished = False
         self._buckets: dict[str, dict[str, TokenBucket]] = {}
         self._forbidden = TokenBucket(1, FORBIDDEN_TOLD_EVERY_S, monotonic)
 
     def record(self, pod: PodView, notice: Notice) -> None:
-        """Log a notice, and queue its event; neither when the Pod has had too many of the kind."""
+        """Log a notice, and queue its event; neither when the Pod has had too many with this reason."""
         buckets = self._buckets.setdefault(pod.uid, {})
         if notice.reason not in buckets:
             buckets[notice.reason] = TokenBucket(AT_ONCE, PERIOD_S, self._monotonic)
@@ -107,8 +108,8 @@ class Events:
         self._enqueue({"kind": "Pod", "name": pod.name, "namespace": pod.namespace, "uid": pod.uid}, notice)
 
     def record_node(self, notice: Notice) -> None:
-        """Queue an event about this node; who tells it has logged it."""
-        # It names the node in the place of its uid, as kubelet does: `kubectl describe node` looks for either.
+        """Queue an event about this node; the caller has logged it."""
+        # The uid is the node's name, as in kubelet's events: `kubectl describe node` looks for either.
         self._enqueue({"kind": "Node", "name": self._node, "uid": self._node}, notice)
 
     def forget(self, uid: str) -> None:
@@ -121,7 +122,7 @@ class Events:
             while True:
                 _, _, unposted = await self._queue.get()
                 if unposted.rank and unposted.namespace in self._aside.values():
-                    # To find out again that it hangs would cost everybody half a minute.
+                    # Finding out again that the namespace hangs would delay all events by half a minute.
                     self._set_aside(unposted, FIRST_DELAY_S, hangs=True)
                 else:
                     await self._post(unposted)
@@ -130,7 +131,7 @@ class Events:
                 task.cancel()
 
     async def finish(self, running: asyncio.Task[None], within_s: float = FINISH_S) -> None:
-        """End `run`, which is at work in this task; post what is left, each once, and count the rest as dropped."""
+        """End `run`, which runs in the task `running`; try each remaining event once, and count the rest as dropped."""
         running.cancel()
         await asyncio.wait([running])
         with contextlib.suppress(TimeoutError):
@@ -167,10 +168,10 @@ class Events:
                 self._drop(unposted)
                 return
             delay_s = FIRST_DELAY_S * 2 ** (unposted.tries - 1)
-            if failure.status or failure.reason == "Timeout":  # that may be the namespace's doing, too
+            if failure.status or failure.reason == "Timeout":  # the namespace alone may be the cause
                 self._set_aside(unposted, delay_s, hangs=not failure.status)
                 return
-            await self._sleep(delay_s)  # nobody answers: the others would have no better luck
+            await self._sleep(delay_s)  # the API server does not answer: other events would fail as well
 
     def _set_aside(self, unposted: _Unposted, delay_s: float, *, hangs: bool) -> None:
         task = asyncio.get_running_loop().create_task(self._post_later(unposted, delay_s, hangs=hangs))
@@ -179,19 +180,19 @@ class Events:
 
     async def _post_later(self, unposted: _Unposted, delay_s: float, *, hangs: bool) -> None:
         await self._sleep(delay_s)
-        # Not in the queue, nor before what was refused: a namespace's webhook that hangs takes up to half a minute.
+        # Apart from the queue, and from refused events: a namespace's webhook that hangs takes up to half a minute.
         async with self._again[hangs]:
             await self._post(unposted)
 
     async def _try(self, unposted: _Unposted) -> ApiError | None:
-        """Post it or, where it is refused for good, drop it. Gives the error where trying again may help."""
+        """Post it, or drop it if it is refused for good. Returns the error if trying again may help."""
         unposted.tries += 1
         try:
             await self._api.create(f"/api/v1/namespaces/{unposted.namespace}/events", unposted.body)
         except ApiError as error:
             if not _is_final(error):
                 return error
-            if error.status != HTTPStatus.CONFLICT:  # else it was posted by a try whose answer was lost
+            if error.status != HTTPStatus.CONFLICT:  # conflict: an earlier try posted it, and its answer was lost
                 self._log_refusal(unposted, error)
                 self._drop(unposted)
                 return None
@@ -208,7 +209,7 @@ class Events:
 
 
 def _is_final(error: ApiError) -> bool:
-    """Whether trying again is of no use: the namespace is going, or the event is not to the API server's liking."""
+    """Whether trying again is of no use: the namespace takes no event, or the API server rejects this event."""
     if error.status in _PERHAPS_TOO_EARLY:
         return _is_of_the_namespace(error)
     is_ours = HTTPStatus.BAD_REQUEST <= error.status < HTTPStatus.INTERNAL_SERVER_ERROR

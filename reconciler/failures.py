@@ -26,7 +26,7 @@ _NOT_NAMED = (
 
 
 class Failures:
-    """Tells of them, counts them, and has the Pods reconciled again."""
+    """Records events for failed reconciles, counts them, and has the Pods reconciled again."""
 
     def __init__(
         self,
@@ -43,32 +43,32 @@ class Failures:
         self._retrying: set[Key] = set()
 
     def report_once(self, sandbox: Sandbox, why: str) -> int:
-        """Tell a Pod that it is not limited, once for each reason; gives how often it failed before."""
+        """Record once for each reason that a Pod is not limited; returns how often it failed before."""
         count, is_news = self._state.failed(sandbox, why)
         if is_news:
             self._events.record(self._state.view(sandbox), _notice(why))
         return count
 
     def record_again(self) -> None:
-        """Tell what still stands of what was told."""
+        """Record again the events that still hold."""
         for sandbox, notices, why in self._state.standing():
             for notice in (*notices, *([_notice(why)] if why else [])):
                 self._events.record(self._state.view(sandbox), notice)
 
     def report_unlocated(self, uid: str, trouble: str | None) -> None:
-        """Tell a Pod that asks for a limit, and whose netns nobody names; `trouble`: no Pod can be limited at all."""
+        """An event for a Pod that asks for a limit, but whose netns is unknown; `trouble`: no Pod can be limited."""
         for sandbox in self._state.unlocated(uid):
             self.report_once(sandbox, trouble or (_NO_NETNS if sandbox.id else _NOT_NAMED))
 
     def failed(self, sandbox: Sandbox, error: ShapingError) -> None:
-        """Tell, and try again with backoff."""
+        """Record the failure, and try again with backoff."""
         count = self.report_once(sandbox, str(error))
         self._errors.labels(kind=type(error).__name__).inc()
         self.try_again(sandbox, RETRY_S[min(count, len(RETRY_S) - 1)])
 
     def try_again(self, sandbox: Sandbox, delay_s: float = RETRY_S[-1]) -> None:
         """Have it reconciled after a while."""
-        if sandbox.key not in self._retrying:  # one that changes all the time is reconciled, and fails, in between
+        if sandbox.key not in self._retrying:  # a Pod that changes all the time also fails in between
             self._retrying.add(sandbox.key)
             self._spawn(self._again(sandbox, delay_s))
 

@@ -1,4 +1,4 @@
-"""Explains a 401 or 403 of the API server: what we may not do, and what helps."""
+"""Explains a 401 or 403 of the API server: what we may not do, and the remedy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _REMEDIES = {
 
 
 def refusal(what: str, error: ApiError) -> str | None:
-    """That we may not do `what`, why, and what to do; None when the error is another."""
+    """A message that we may not do `what`, why, and what to do; None for any other error."""
     for status, remedy in _REMEDIES.items():
         if error.status == status:
             return f"may not {what}: HTTP {error.status} ({error.message}): {remedy}"

@@ -17,9 +17,10 @@ from reconciler.workqueue import Priority
 AUDIT_S = 1.5
 GARBAGE_COLLECTION_S = 30.0
 UNREPORTED_CHECK_S = 60.0
-"""Who is missing is told after one to two of these: by then the API server has heard of a Pod that has ended."""
+"""A missing Pod is reported after one to two of these: by then the API server knows if the Pod has ended."""
 RECORD_AGAIN_CHECKS = 50
-"""At one call in so many what still stands is told again: the API server forgets events after an hour (--event-ttl)."""
+"""Once in so many checks, events that still hold are recorded again: the API server forgets them after an hour
+(--event-ttl)."""
 COUNTERS_BATCH = 32
 COUNTERS_TIMEOUT_S = 5.0
 """Half of the time that Prometheus waits for a scrape."""
@@ -28,9 +29,9 @@ log = logging.getLogger(__name__)
 
 
 class Housekeeping:
-    """Works on what the controller holds.
+    """Works on the controller's state.
 
-    `forget` lets go of a sandbox by its id, `enqueue` has a Pod reconciled, `record_again` records what still stands.
+    `forget` forgets a sandbox by its id, `enqueue` has a Pod reconciled, `record_again` records what still holds.
     """
 
     def __init__(
@@ -48,16 +49,16 @@ class Housekeeping:
         self._forget, self._enqueue, self._record_again, self._sleep = forget, enqueue, record_again, sleep
 
     async def run_garbage_collector(self) -> None:
-        """Free, now and then, what Pods that vanished without a word have left.
+        """Periodically free what Pods that went without a notification have left.
 
-        A runtime that was started again tells neither the stop nor the removal of a sandbox that is older.
+        After a restart the runtime reports neither the stop nor the removal of sandboxes from before.
         """
         while True:
             await self._sleep(GARBAGE_COLLECTION_S)
             await self.collect_garbage()
 
     async def run_unreported_checks(self) -> None:
-        """Look, now and then, for Pods that run and that the runtime has not named; tell again what still stands."""
+        """Periodically look for running Pods that the runtime has not named; record again what still holds."""
         for checks in itertools.count(1):
             await self._sleep(UNREPORTED_CHECK_S)
             self.check_unreported()
@@ -71,7 +72,7 @@ class Housekeeping:
             await self.audit()
 
     async def collect_garbage(self) -> None:
-        """Let go of the sandboxes whose netns is gone, and free the slots that are nobody's."""
+        """Forget the sandboxes whose netns is gone, and free the slots without an owner."""
         shaper = await self._loader.shaper()
         live = {sandbox.key for sandbox in self._sandboxes}
         try:
@@ -90,15 +91,15 @@ class Housekeeping:
             log.info("freed the slots of Pods that are gone", extra={"slots": freed})
 
     def check_unreported(self) -> None:
-        """Have those reconciled that are unreported: they are told."""
+        """Have the unreported Pods reconciled, which records an event for each."""
         for uid in self._state.check_unreported():
             self._enqueue(uid, Priority.RESYNC)
 
     async def audit(self) -> None:
-        """See that the limits map holds what was written, and have the Pods reconciled where it does not."""
+        """Check that the limits map holds what was written, and have the Pods reconciled where it does not."""
         shaper = await self._loader.shaper()
         try:
-            altered = await self._kernel.run_inline(shaper.audit)  # 0.1 ms: to hand it over costs more
+            altered = await self._kernel.run_inline(shaper.audit)  # 0.1 ms: handing it to the thread costs more
         except ShapingError as error:
             log.warning("the limits were not checked", extra={"error": str(error)})
             return
@@ -108,7 +109,7 @@ class Housekeeping:
     async def counters(self) -> list[tuple[PodView, PodCounters]]:
         """What the kernel counted, with the Pods' names, for the metrics.
 
-        Nothing before the program is loaded, nor while the kernel does not answer: that hides no other figure.
+        Empty before the program is loaded, and while the kernel does not answer: other metrics are still served.
         """
         if not self._loader.done:
             return []
@@ -122,10 +123,10 @@ class Housekeeping:
         known = {sandbox.key: sandbox for sandbox in self._sandboxes}
         shaper, counted = await self._loader.shaper(), list[PodCounters]()
         owners = await self._kernel.run(shaper.slot_owners)
-        for start in range(0, len(owners), COUNTERS_BATCH):  # a Pod that starts meanwhile waits for one of them
+        for start in range(0, len(owners), COUNTERS_BATCH):  # a Pod that starts meanwhile waits for one batch only
             try:
                 counted += await self._kernel.run(shaper.counters, owners[start : start + COUNTERS_BATCH])
-            except ShapingError as error:  # the scrape has all other figures, and the next one may have these
+            except ShapingError as error:  # the scrape has all other figures; the next scrape may have these
                 log.warning("some Pods were not counted", extra={"error": str(error)})
         of_pods = [(known.get((each.pod_uid, each.netns_path or "")), each) for each in counted]
         return [

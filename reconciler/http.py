@@ -1,7 +1,7 @@
-"""Where probes and metrics are served: a port that whoever reaches the node can ask, and one that only the node can.
+"""Serves probes and metrics: one port for any client that reaches the node, and one on loopback for the node only.
 
-Kubelet asks the latter. Whoever floods the former keeps kubelet's connections from it as well as others', and kubelet
-ends whom it does not hear from: Pods that start meanwhile would run without their limits.
+Kubelet uses the latter. A flood of the former shuts out kubelet's connections to it as well as others', and kubelet
+kills a container whose probe gets no answer: Pods that start meanwhile would run without their limits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from webhook.http_server import PLAIN_HTTP, BoundedServer, Handler
 METRICS_BOUNDS: Final = replace(PLAIN_HTTP, connections=64, finish_s=1.0)
 PROBE_BOUNDS: Final = replace(METRICS_BOUNDS, connections=16)
 
-# On nodes of IPv6 alone too: Linux has no IPv6 without IPv4, and gives `lo` this address by itself.
+# Works on IPv6-only nodes too: Linux has no IPv6 without IPv4, and gives `lo` this address by itself.
 LOOPBACK: Final = "127.0.0.1"
 
 

@@ -1,4 +1,4 @@
-"""Inspects one network namespace, and cleans it of all that is ours, whether a reconciler runs or not."""
+"""Inspects one network namespace, and removes all that is ours from it, whether a reconciler runs or not."""
 
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from webhook.contract import Direction
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What of ours one network namespace holds. `interfaces` are those with a filter or qdisc of ours."""
+    """What one network namespace holds of ours. `interfaces` are those with a filter or qdisc of ours."""
 
     interfaces: tuple[str, ...]
     counters: PodCounters | None
 
 
 def inspect(netns_path: str) -> Inspection:
-    """What of ours one network namespace holds, read without a Shaper. Raises ShapingError."""
+    """What one network namespace holds of ours, read without a Shaper. Raises ShapingError."""
     with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
         links = observe_netns(netlink).links
     touched = tuple(held.link.name for held in links if held.is_touched)
@@ -55,7 +55,7 @@ def _counters(program_id: int, slot: int, netns_path: str) -> PodCounters | None
 
 
 def clean(netns_path: str) -> tuple[Step, ...]:
-    """Take all of ours out of one network namespace, without loading a program. Raises ShapingError."""
+    """Remove all that is ours from one network namespace, without loading a program. Raises ShapingError."""
     with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
         planned: Plan = plan(DesiredShaping(0, 0, "", {}), observe_netns(netlink))
         for step in planned.steps:

@@ -1,4 +1,4 @@
-"""Checks what the node's kernel lacks, and says so: in the log, by /readyz, in a metric, and on the Node."""
+"""Checks what the node's kernel lacks, and reports it in the log, by /readyz, in a metric, and on the Node."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from reconciler.kernel.errors import ShapingError
 from reconciler.report import Notice, Reason
 from reconciler.requirements import NEVER_LATER, REQUIREMENTS, Feature, Lack, lacks
 
-# Somebody may load the module that is missing.
+# The missing module may be loaded later.
 AGAIN_S = 60.0
 
 log = logging.getLogger(__name__)
 
 
 class KernelCheck:
-    """Tries the kernel at the start, and again until nothing is missing that could come."""
+    """Probes the kernel at the start, and again until nothing is missing that could still be added."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class KernelCheck:
         self._lacks: tuple[Lack, ...] = ()
 
     async def run(self) -> None:
-        """Try until all is there that can be. Beside the work on Pods, which does not wait for it."""
+        """Probe until all that can be there is there. Work on Pods does not wait for this."""
         while True:
             try:
                 found = lacks(await asyncio.to_thread(self._probe))
@@ -46,7 +46,7 @@ class KernelCheck:
             await self._sleep(AGAIN_S)
 
     def why_not_ready(self) -> str | None:
-        """What is missing that limits need; None when nothing is known to be."""
+        """What limits need and the kernel lacks; None when nothing is known to be missing."""
         return "; ".join(lack.message for lack in self._lacks if lack.is_vital) or None
 
     def _record(self, found: tuple[Lack, ...]) -> None:
@@ -67,5 +67,5 @@ class KernelCheck:
 
 
 def _labels(feature: Feature) -> tuple[str, str]:
-    """The metric's: an alert must not be about what limits can do without, as older kernels never have it."""
+    """The metric's labels. No alert for features that limits can do without: older kernels never have them."""
     return feature, "yes" if REQUIREMENTS[feature].is_vital else "no"

@@ -16,13 +16,13 @@ Ts = TypeVarTuple("Ts")
 HANGS_S = 30.0
 """A call takes milliseconds, and seconds where a Pod has made thousands of links or filters."""
 LOAD_HANGS_S = 180.0
-"""Of what compiles, which on a busy node takes long by itself, and is given up after two minutes."""
+"""For compiling, which takes long by itself on a busy node, and is given up after two minutes."""
 
 
 class KernelExecutor:
-    """What is looked at in the kernel and then done there is under one lock: nothing of ours comes in between.
+    """Looking at the kernel and then changing it happens under one lock: no other work of ours comes in between.
 
-    Whatever goes wrong in a call is a ShapingError, also what nobody foresaw; of `run_load` it is what it is.
+    Any error of a call is raised as a ShapingError, unforeseen ones too; `run_load` raises it unchanged.
     """
 
     def __init__(self, executor: Executor, monotonic: Callable[[], float]) -> None:
@@ -34,7 +34,7 @@ class KernelExecutor:
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing can be done in the kernel: a call does not return, as while something holds rtnl for ever."""
+        """Why no work on the kernel is possible: a call does not return, for example as rtnl is held for ever."""
         began_s, hangs_s = self._at_work or (self._monotonic(), HANGS_S)
         waited_s = self._monotonic() - began_s
         if waited_s < hangs_s:
@@ -46,7 +46,7 @@ class KernelExecutor:
 
     @asynccontextmanager
     async def lock(self) -> AsyncIterator[None]:
-        """Hold the lock. Whoever gives up on a call leaves it on the thread: it is free only when that ends too."""
+        """Hold the lock. A call that its caller gave up still runs on the thread: the lock is freed when it ends."""
         await self._lock.acquire()
         try:
             yield
@@ -64,7 +64,7 @@ class KernelExecutor:
             return await self.run_locked(call, *args)
 
     async def run_load(self, call: Callable[[*Ts], T], *args: *Ts) -> T:
-        """As `run`, for what compiles. Raises whatever it raises."""
+        """As `run`, for calls that compile. Raises whatever the call raises."""
         async with self.lock():
             return await self._on_thread(LOAD_HANGS_S, call, *args)
 
@@ -74,7 +74,7 @@ class KernelExecutor:
             return await self._on_thread(HANGS_S, call, *args)
 
     async def run_inline(self, call: Callable[[], T]) -> T:
-        """Call it on the caller's thread, and hold the lock: what is too short to be handed over."""
+        """Call it on the caller's thread, and hold the lock: for calls too short to be worth handing over."""
         async with self.lock():
             with defects_told():
                 return call()
@@ -93,6 +93,6 @@ class KernelExecutor:
 
 
 def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    """Have a loop call it, from another thread."""
+    """Have the loop make a call, from another thread."""
     with suppress(RuntimeError):  # the loop is closed, as the process ends
         loop.call_soon_threadsafe(call)

@@ -82,15 +82,15 @@ class PodMetrics(Collector):
     def show(
         self, rows: Iterable[tuple[PodView, PodCounters]], unshaped: Iterable[tuple[PodView, Traffic]] = ()
     ) -> None:
-        """Take what the kernel counted, and what went past the limits. Of two sandboxes of a Pod, the later counts."""
+        """Take the kernel's counters, and what went past the limits. Of two sandboxes of a Pod, the later counts."""
         by_age = sorted(
             rows, key=lambda row: row[1].generation
-        )  # they come in the order of their slots after a restart
+        )  # after a restart the counters come in the order of their slots
         self._rows = {(pod.namespace, pod.name): counted for pod, counted in by_age}
         self._unshaped = {(pod.namespace, pod.name): traffic for pod, traffic in unshaped}
 
     def collect(self) -> Iterator[Metric]:
-        """One family a figure, one sample a Pod and direction."""
+        """One family per figure, one sample per Pod and direction."""
         limit = GaugeMetricFamily(PREFIX + "limit_bits_per_second", "The limit in force.", labels=_LABELS)
         families = {
             name: CounterMetricFamily(PREFIX + name, text, labels=_LABELS)

@@ -1,8 +1,8 @@
-"""Migrates what another version's program knows of a Pod's packets, before its filters are replaced by ours.
+"""Migrates another version's state of a Pod's packets to our program, before our filters replace its filters.
 
-Without it the new timelines begin at now while packets of the old ones still wait in fq: for as long as the queue was,
-a Pod that floods would carry twice its limit; counters and flows would begin anew as well. Only between maps whose
-values have the same size: so a version that gives a field of them another meaning must give them another size.
+Without this, the new timelines begin at now while packets of the old ones still wait in fq: for the length of that
+queue, a flooding Pod would send at twice its limit; counters and flows would also begin anew. State is copied only
+between maps with values of the same size: a version that changes a field's meaning must change the size too.
 """
 
 import logging
@@ -19,18 +19,18 @@ from webhook.contract import Direction
 
 _LOG: Final = logging.getLogger(__name__)
 _GENERATION_BYTES: Final = 8
-"""It stands first (`reconciler/kernel/shaper.c`)."""
+"""The generation is the first field (`reconciler/kernel/shaper.c`)."""
 
 
 class Bucket(NamedTuple):
-    """Where a filter leads to."""
+    """The bucket that a filter leads to."""
 
     program_id: int
     class_id: int
 
 
 def older_buckets(links: Sequence[ObservedLink], ours: Program) -> list[Bucket]:
-    """Those of other programs that filters lead to."""
+    """The buckets of other programs that filters lead to."""
     return [bucket for bucket in dict.fromkeys(_buckets(links)) if bucket.program_id != ours.program_id]
 
 
@@ -46,10 +46,10 @@ def migrate_state(links: Sequence[ObservedLink], ours: Program, owner: SlotOwner
 
 
 def clear_left(buckets: Iterable[Bucket], owner: SlotOwner) -> None:
-    """Clear the limits of buckets that no filter of an owner's leads to any more. One that stays is told in the log.
+    """Clear the limits of buckets that none of the owner's filters leads to any more. A limit that stays is logged.
 
-    Their program lasts for as long as it shapes another Pod. A reconciler of its version that took it over again would
-    find limits there that have been changed since, or taken away.
+    Their program lasts for as long as it shapes another Pod. A reconciler of that version, adopting it again, would
+    find limits that have since been changed or removed.
     """
     for bucket in buckets:
         try:
@@ -74,7 +74,7 @@ def _buckets(links: Sequence[ObservedLink]) -> Iterator[Bucket]:
 
 
 def _state(held: Bucket, owner: SlotOwner) -> bytes:
-    """What its program keeps for a filter, without the generation; nothing where that cannot be read."""
+    """The state that a filter's program keeps for it, without the generation; empty if it cannot be read."""
     older = Program.adopt(None, [held.program_id])
     if older is None:
         return b""

@@ -16,35 +16,35 @@ IFB_NAME: Final = "vethbw0"
 COORDINATOR_VETH: Final = "veth0"
 """What Spiderpool's coordinator adds for Service, node and overlay traffic."""
 FQ_HANDLE: Final = 0x1BD0_0000
-"""Handle `1bd0:` of the root fq that the project makes: by it we know our own."""
+"""Handle `1bd0:` of the root fq that the project makes, by which we recognize it."""
 SPLITTER_HANDLE: Final = 0x1BD3_0000
 """Handle `1bd3:` of the root that splits packets, with an fq below it: see Splitting."""
 EGRESS_PRIORITY: Final = 1
-"""The shaper sees what leaves before any other filter could let it pass."""
+"""First, so the shaper sees each packet before any other filter could let it pass."""
 INGRESS_PRIORITY: Final = 0xFFF0
-"""The redirection takes packets away from later filters, so it comes last."""
+"""Last, as the redirection takes packets away from later filters."""
 HANDLE_CLSACT_OURS: Final = 0x1BD1
-"""Handle of a filter on a clsact that we made: clsact goes when the filter does, unless a foreign filter is left."""
+"""Handle of a filter on a clsact that we made: both are deleted together, unless a foreign filter is left."""
 HANDLE_CLSACT_FOREIGN: Final = 0x1BD2
 """Handle of a filter on a clsact that was there before."""
 OUR_HANDLES: Final = frozenset({HANDLE_CLSACT_OURS, HANDLE_CLSACT_FOREIGN})
 GSO_DEFAULT_BYTES: Final = 65536
-"""The kernel's default (GSO_LEGACY_MAX_SIZE). Up to it, the kernel lets what binds IPv4 follow (Linux 6.3)."""
+"""The kernel's default (GSO_LEGACY_MAX_SIZE). Up to it, the kernel makes the bound for IPv4 follow (Linux 6.3)."""
 GSO_BURST_NS: Final = 2_000_000
 """A packet is sent in one piece: at most 2 ms of the limit, so that no 100 ms see more than 102 % of it. Not less: TCP
-keeps only two or three of them in the queue, and a machine that stalls for longer than they last loses that time ..."""
+keeps only two or three packets in the queue, and a stall of the machine longer than they last is lost time ..."""
 GSO_LEAST_BYTES: Final = 2 * 1514
 """... or two full packets, where that is more."""
 LINK_HEADER_BYTES: Final = 14
-"""Of Ethernet, which ipvlan and veth are."""
+"""The header of Ethernet: ipvlan and veth links are Ethernet."""
 VLAN_TAGS_BYTES: Final = 8
-"""Of two VLAN tags, by which a packet may be longer than MTU and header."""
+"""Two VLAN tags: a packet may be longer than MTU and header by this."""
 SPLIT_BELOW: Final = 100_000_000
 """Ingress limits below this, in bits per second: a packet of 64 KiB would take more than 5 ms of it."""
 SLOW_BELOW: Final = 1_000_000
-"""Below this, in bits per second, a full packet takes more than 12 ms: a timer that is late is late by little of it."""
+"""Below this, in bits per second, a full packet takes more than 12 ms: a late timer is late by a small part of it."""
 SHARED_CLSACT: Final = "clsact with a shared block"
-"""Its filters are other links' too: none can be put on one of them (tc(8), shared blocks)."""
+"""Its filters are shared with other links: none can be added for one link alone (tc(8), shared blocks)."""
 FILTER_NAME_PREFIX: Final = "ipvlan-bandwidth:"
 
 
@@ -52,8 +52,8 @@ FILTER_NAME_PREFIX: Final = "ipvlan-bandwidth:"
 class Link:
     """A network interface. `kind` is the kernel's (`ipvlan`, `veth`, `ifb`, ...), `mode` that of an ipvlan slave.
 
-    `gso_max_bytes` is the largest packet that TCP hands to it, to be cut into segments later, and `tso_max_bytes` the
-    most that its driver lets that be, None where that is not known; `mtu` is without the link's header.
+    `gso_max_bytes` is the largest packet that TCP hands to it, to be cut into segments later; `tso_max_bytes` is the
+    largest `gso_max_bytes` that its driver allows, None if unknown; `mtu` is without the link's header.
     """
 
     name: str
@@ -66,17 +66,17 @@ class Link:
 
     @property
     def most_gso_bytes(self) -> int:
-        """The most that `gso_max_bytes` may be: what is not known to be allowed is not tried, as nothing refuses it."""
+        """The most to set `gso_max_bytes` to: only what is known to be allowed, as nothing refuses more."""
         return self.gso_max_bytes if self.tso_max_bytes is None else self.tso_max_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Splitting:
-    """What the root of the ifb does with packets that GRO has merged, or a sender on this node never cut.
+    """What the root of the ifb does with packets that GRO has merged, or that a sender on this node never cut.
 
-    Such a packet has one stamp, and at 1 Mbit/s its 64 KiB take half a second: it would come as one burst. Above
-    `size_bytes` it is cut into its segments (a tbf that is too fast to hold anything back), and these, all of the same
-    stamp, leave no faster than `flow_bytes_per_second` (an fq below it).
+    Such a packet has one stamp, and at 1 Mbit/s its 64 KiB take half a second: it would arrive as one burst. Above
+    `size_bytes` it is cut into its segments (by a tbf that is too fast to hold anything back); these all have the same
+    stamp, and leave no faster than `flow_bytes_per_second` (by an fq below the tbf).
     """
 
     size_bytes: int
@@ -87,8 +87,8 @@ class Splitting:
 class Qdisc:
     """A root qdisc. Handle 0 is the kernel's default for the link.
 
-    `is_intact`: if it is ours, whether its bounds are still those that we gave it. `splitting`: if it is ours, and one
-    that splits.
+    `is_intact`: if it is ours, whether it still has the bounds that we gave it. `splitting`: set if it is ours and
+    splits.
     """
 
     kind: str
@@ -103,7 +103,7 @@ class Qdisc:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether somebody else put it there on purpose."""
+        """Whether it was put there on purpose by others."""
         return self.handle != 0 and not self.is_ours
 
 
@@ -111,8 +111,8 @@ class Qdisc:
 class Filter:
     """A filter on a link's clsact. `hook` is where it sits: EGRESS or INGRESS of the link, not of the Pod.
 
-    `program_id` and `class_id` are of a bpf filter, `redirects_to` is the link that a matchall redirects to; all of one
-    with a handle of ours. Filters of another `chain` than 0 see no packet, unless one of chain 0 sends it there.
+    `program_id` and `class_id` are a bpf filter's, `redirects_to` is the link that a matchall redirects to; all are set
+    only with a handle of ours. Filters of a `chain` other than 0 see only packets that a filter of chain 0 sends there.
     """
 
     hook: Direction
@@ -150,7 +150,7 @@ class ObservedLink:
 
     @property
     def has_no_place(self) -> bool:
-        """Whether what holds its filters takes none of ours."""
+        """Whether the qdisc in the place of a clsact takes no filter of ours."""
         return self.classifier not in {None, "clsact"}
 
     @property
@@ -171,17 +171,17 @@ class ObservedLink:
 
     @property
     def ahead_of_redirect(self) -> Filter | None:
-        """A foreign filter that sees what the link receives before we do, and may keep it from us."""
+        """A foreign filter that sees received packets before ours, and may keep them from ours."""
         ingress = (held for held in self._first(Direction.INGRESS) if not held.is_ours)
         return next((held for held in ingress if held.priority < INGRESS_PRIORITY), None)
 
     def _first(self, hook: Direction) -> Iterable[Filter]:
-        """The filters that packets come to first."""
+        """The filters of chain 0, which packets reach first."""
         return (held for held in self.filters if held.hook is hook and not held.chain)
 
     @property
     def is_stray_ifb(self) -> bool:
-        """Whether this is our ifb under another name: somebody renamed it. Our shaper is on no other's."""
+        """Whether this is our ifb, renamed by others: our shaper is on no other ifb."""
         return self.link.kind == "ifb" and self.link.name != IFB_NAME and self.ours(Direction.EGRESS) is not None
 
 
@@ -189,7 +189,7 @@ class ObservedLink:
 class LimitEntry:
     """What the limits map holds for one slot and direction.
 
-    `is_exact`: whether the figures beside the rate are those that follow from it; somebody may have written others.
+    `is_exact`: whether the other figures are those that follow from the rate; others may have been written.
     """
 
     bits_per_second: int
@@ -203,7 +203,7 @@ class LimitEntry:
 class ObservedShaping:
     """What the kernel holds for one network namespace and its slot.
 
-    `unseen_ipvlan` is how many ipvlan links there are beside those of `links`, which are too many to look at.
+    `unseen_ipvlan` is the number of ipvlan links that are not in `links`, as they are too many to look at.
     """
 
     links: tuple[ObservedLink, ...]
@@ -215,8 +215,8 @@ class ObservedShaping:
 class DesiredShaping:
     """What one network namespace should have. A direction without an entry in `limits` is not limited.
 
-    `may_split`: whether the kernel has what splits packets; ingress is limited without it too. `may_redirect`: whether
-    it has what leads ingress to the ifb; only egress is limited without it.
+    `may_split`: whether the kernel can split packets; without it, ingress is still limited. `may_redirect`: whether it
+    can redirect ingress to the ifb; without it, only egress is limited.
     """
 
     slot: int
@@ -228,7 +228,7 @@ class DesiredShaping:
 
 
 class ProblemKind(StrEnum):
-    """What is not as it should be, in one word for metrics and events."""
+    """The kind of a problem, in one word for metrics and events."""
 
     NO_IPVLAN = "NoIpvlan"
     CONFLICT = "Conflict"
@@ -239,7 +239,7 @@ class ProblemKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something the kernel's state keeps us from: said to the Pod's owner, not an error of the reconciler."""
+    """The kernel's state keeps us from shaping: reported to the Pod's owner, not an error of the reconciler."""
 
     kind: ProblemKind
     message: str
@@ -276,9 +276,9 @@ def gso_max_bytes(bits_per_second: int) -> int:
 def splitting(bits_per_second: int, links: Iterable[Link]) -> Splitting | None:
     """What the ifb's root needs at an ingress limit; None where packets may come as they are.
 
-    Packets that cannot be split must fit, or they would be dropped: those of the largest MTU. The segments of a packet
-    leave at 5/4 of the limit, so that a flow can make up for a late timer. At a low rate a sixteenth is enough: with a
-    quarter, the ten packets that a connection begins with, which come as one, are 109 % of its first second at 100k.
+    Packets that cannot be split (up to the largest MTU) must fit, or they would be dropped. The segments of a packet
+    leave at 5/4 of the limit, so that a flow can make up for a late timer. At a low rate a sixteenth more is enough:
+    with a quarter, the first ten packets of a connection, which come as one, are 109 % of its first second at 100k.
     """
     if bits_per_second >= SPLIT_BELOW:
         return None

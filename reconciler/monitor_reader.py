@@ -8,19 +8,19 @@ from typing import Protocol
 
 from reconciler.kernel.monitor import Monitor
 
-# A Pod with NET_ADMIN can make notifications faster than they can be read: those of this time are read in one go.
+# A Pod with NET_ADMIN can make notifications faster than they can be read: those of this period are read in one go.
 PAUSE_S = 0.1
 
 
 class Hears(Protocol):
-    """What notifications are for: the controller."""
+    """The receiver of notifications: the controller."""
 
     def on_netns_changed(self, netns_paths: Iterable[str]) -> None:
-        """Something of these Pods' networks is another."""
+        """Something changed in these network namespaces."""
         ...
 
     def on_any_changed(self) -> None:
-        """Anything may be another: notifications were lost, or an interface of the node has another MTU."""
+        """Anything may have changed: notifications were lost, or an interface of the node has another MTU."""
         ...
 
 

@@ -1,7 +1,7 @@
-"""Scans what the network namespaces of this node's Pods hold as the reconciler starts: all that it knows of its past.
+"""Scans what the network namespaces of this node's Pods hold when the reconciler starts: all that it knows of its past.
 
-Programs of other versions are read too: a Pod that one of them shapes keeps its limit until it is moved, also where its
-annotation has turned bad meanwhile, and loses it where the annotation has gone.
+Programs of other versions are read too: a Pod that one of them shapes keeps its limit until it is moved to ours, even
+if its annotation has become invalid meanwhile, and loses it if the annotation has been removed.
 """
 
 import logging
@@ -28,11 +28,11 @@ _LOG: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NetnsScan:
-    """`held` has those network namespaces that hold anything of ours, or could not be read, with their limits.
+    """`held` has the network namespaces that hold anything of ours, or could not be read, with their limits.
 
-    The limits are those in force; None: of a netns that cannot be read, or is shaped by a program whose limits cannot.
-    The uid is empty where nobody named one and it cannot be read either.
-    `program_ids` are the programs that shape somewhere.
+    The limits are those in force; None if the netns, or the limits of the program that shapes it, cannot be read.
+    The uid is empty if it was not given and cannot be read either.
+    `program_ids` are the programs that shape any netns.
     """
 
     paths: Mapping[SlotOwner, str] = field(default_factory=dict)
@@ -41,10 +41,10 @@ class NetnsScan:
 
 
 def scan_netns(netns_paths: Iterable[Key], folder: Path | None = None) -> NetnsScan:
-    """Look into each network namespace; one that cannot be read is told in the log.
+    """Look into each network namespace; one that cannot be read is logged.
 
-    So for those of a folder that are not among them: some runtimes do not name the netns of a Pod that another version
-    of theirs started. The maps know whose they are.
+    The same for others in a folder: some runtimes do not name the netns of a Pod that another version of the runtime
+    started. The maps hold the owners' uids.
     """
     with ExitStack() as opened:
         scanner = _Scanner(opened)
@@ -59,7 +59,7 @@ def scan_netns(netns_paths: Iterable[Key], folder: Path | None = None) -> NetnsS
 
 
 def program_ids(folder: Path) -> Generator[int]:
-    """The programs that shape somewhere below a folder, one after the other: whoever wants but one need not see all."""
+    """The programs that shape any netns in a folder, one by one: a caller that needs one need not scan all."""
     with ExitStack() as opened:
         scanner = _Scanner(opened)
         told: set[int] = set()
@@ -71,7 +71,7 @@ def program_ids(folder: Path) -> Generator[int]:
 
 @dataclass(slots=True)
 class _Scanner:
-    """What was seen so far; the programs are open as long as `opened` is."""
+    """What was found so far; the programs stay open as long as `opened` is."""
 
     opened: ExitStack
     paths: dict[SlotOwner, str] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class _Scanner:
     programs: dict[int, Program | None] = field(default_factory=dict)
 
     def scan(self, path: str, pod_uid: str | None = None) -> None:
-        """Look into one; without a uid into one of which only that is of interest which says whose it is."""
+        """Look into one netns; without a uid, its owner is looked for in the maps' entries."""
         try:
             with netns.opened(path) as descriptor, Netlink.inside(descriptor) as netlink:
                 inode = fstat(descriptor).st_ino
@@ -103,7 +103,7 @@ class _Scanner:
             self.held[owner, path] = in_force(rates) if are_all else None
 
     def _entries(self, links: Iterable[ObservedLink]) -> tuple[dict[Direction, LimitEntry], bool]:
-        """What the filters find in their programs' maps, and whether all of these can be read."""
+        """The entries of the filters in their programs' maps, and whether all maps could be read."""
         found: dict[Direction, LimitEntry] = {}
         are_all = True
         for held in (link.ours(Direction.EGRESS) for link in links):

@@ -12,20 +12,20 @@ log = logging.getLogger(__name__)
 
 
 class NetnsSubscriptions:
-    """Subscribes the monitor to each netns once. Called while nothing else works on the kernel."""
+    """Subscribes the monitor to each netns once. Call it while nothing else works on the kernel."""
 
     def __init__(self, monitor: Monitor, run: Callable[..., Awaitable[None]]) -> None:
         self._monitor, self._run = monitor, run
         self._subscribed: set[str] = set()
 
     async def subscribe(self, netns_path: str) -> None:
-        """Be notified of what changes there from now on."""
+        """Be notified of changes in the netns from now on."""
         if netns_path in self._subscribed:
             return
         try:
             await self._run(self._monitor.watch, netns_path)
-        except ShapingError as error:  # as out of descriptors
-            # The limit holds all the same; changes made there by others are found by the resync, later.
+        except ShapingError as error:  # for example out of descriptors
+            # The limit still holds; changes made there by others are found later, by the resync.
             log.warning("cannot subscribe to a Pod's netns", extra={"netns": netns_path, "error": str(error)})
         else:
             self._subscribed.add(netns_path)

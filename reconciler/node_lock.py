@@ -1,8 +1,8 @@
-"""The lock by which one reconciler works on a node: a second one waits until the first has ended, however that ends.
+"""The lock that lets one reconciler work on a node: a second one waits until the first has ended, in whatever way.
 
-Two would each give a free slot to another Pod, and each would repair what the other does. In an update that overlaps,
-the second is loaded by the time the first is gone. The sign is a lock (flock(2)) on the folder of the runtime's socket:
-the kernel takes it back with the process, nothing is left behind, and only who can open the host's folder can hold it.
+Two would each give the same free slot to different Pods, and each would undo the other's work. When they overlap in an
+update, the second is already loaded when the first ends. It is a lock (flock(2)) on the folder of the runtime's socket:
+the kernel releases it with the process, nothing is left behind, and it takes access to the host's folder to hold it.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ _RETRY_S: Final = 0.1
 
 
 async def acquire_node_lock(stopping: asyncio.Event, folder: Path) -> int | None:
-    """Wait for the lock. Close what is returned to give it back; None when `stopping` was set before it came.
+    """Wait for the lock. Close the returned descriptor to release it; None when `stopping` was set first.
 
     Raises ShapingError when the folder cannot be opened.
     """
@@ -46,7 +46,7 @@ def _opened(folder: Path) -> int:
     try:
         return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        # Not made here: a folder of this container's own would be no sign to others.
+        # Not made here: other reconcilers would not see a folder of this container's own.
         hint = "; mount the node's folder there (the volume nri of the DaemonSet)"
         if isinstance(error, PermissionError):
             hint = "; where SELinux enforces, seLinuxOptions: {type: spc_t} is needed"

@@ -9,9 +9,9 @@ from reconciler.report import Notice
 
 POLL_S = 10.0
 POLLS_BEFORE_EVENT = 3
-"""What is started again is away for some seconds: that is told only when it lasts."""
+"""A restart takes some seconds: only a problem that lasts longer is reported."""
 POLLS_BEFORE_REPEAT = 300
-"""What lasts is told again then, as the API server forgets events after an hour (--event-ttl)."""
+"""A lasting problem is reported again then, as the API server forgets events after an hour (--event-ttl)."""
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ async def report_node_problem(
     record_node: Callable[[Notice], None],
     sleep: Callable[[float], Awaitable[None]],
 ) -> None:
-    """Poll for ever; record `begun` of a problem that lasts, again while it does, and `over` once when it is over."""
+    """Poll for ever; record `begun` for a problem that lasts, repeatedly while it does, and `over` once at its end."""
     polls = 0
     while True:
         await sleep(POLL_S)

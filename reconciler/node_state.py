@@ -1,4 +1,4 @@
-"""The state of this node's Pods as runtime, API server and kernel tell of them, and what is applied. Pure."""
+"""The state of this node's Pods as runtime, API server and kernel report it, and what is applied. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PodCounts(NamedTuple):
 
 @dataclass(slots=True)
 class NodeState:
-    """Sandboxes by the runtime's word, Pods by the API server's, and for each sandbox what is in force."""
+    """Sandboxes as the runtime reports them, Pods as the API server does, and for each sandbox what is in force."""
 
     sandboxes: Sandboxes = field(default_factory=Sandboxes)
     ran_unlimited: RanUnlimited = field(default_factory=RanUnlimited)
@@ -39,18 +39,18 @@ class NodeState:
     _views: dict[str, PodView] = field(default_factory=dict)
     _last_good: dict[str, Limits] = field(default_factory=dict)
     _states: dict[Key, SandboxState] = field(default_factory=dict)
-    """Under a Pod's uid alone stands what has no netns, or none that the runtime names."""
+    """The key has an empty path for a sandbox without a netns, or whose netns the runtime does not name."""
     _unmatched: dict[Key, tuple[Limits, Limits | None]] = field(default_factory=dict)
-    """What the kernel was found to hold for Pods that nobody has told of yet: as of `adopt`."""
+    """What the kernel holds for Pods that have not been reported yet: see `adopt`."""
     expects_new_sandbox: bool = False
-    """Whether a Pod that is listed without a netns, or with one that is not seen, may be about to get another."""
+    """Whether a Pod that is listed without a netns, or with one that is not visible, may be about to get another."""
     _awaits_list: bool = True
-    """Whether the API server's first list is waited for."""
+    """Whether to wait for the API server's first list."""
     _listed: bool = False
-    """Whether it has come."""
+    """Whether the API server has listed this node's Pods."""
 
     def started(self, sandbox: Sandbox) -> None:
-        """The runtime tells of a sandbox as it begins: it is as it is told."""
+        """The runtime reports a sandbox at its start: what it says is up to date."""
         self.sandboxes.add(sandbox)
         self._unreported.reported(sandbox.pod.uid)
         if sandbox.netns_path:
@@ -61,12 +61,12 @@ class NodeState:
             self._unmatched.pop(key, None)
 
     def stopped(self, sandbox: Sandbox) -> None:
-        """The runtime tells of the end of a sandbox."""
+        """The runtime reports the end of a sandbox."""
         self.sandboxes.stopped(sandbox)
         self._unreported.reported(sandbox.pod.uid)
 
     def hook_timed_out(self, key: Key, now_s: float) -> None:
-        """The runtime no longer waits for what is to be done as a sandbox begins, which it may be about to tell of."""
+        """The runtime no longer waits for the hook of a new sandbox; the sandbox may not be reported yet."""
         self._of(key).started = False
         self.ran_unlimited.found([key], since_s=now_s)
 
@@ -81,7 +81,7 @@ class NodeState:
         if self._awaits_list:
             for key in {sandbox.key for sandbox in self.sandboxes} - before:
                 self._kept(key).awaiting_api_server = True
-        # A list may leave one out that a later one has: containerd does whose state it cannot tell at the moment.
+        # A later list may have a sandbox that an earlier one left out: containerd omits those of unknown state.
         self._match(self._unmatched)
         new = [sandbox for sandbox in self.sandboxes if sandbox.key not in before]
         self.ran_unlimited.found(each.key for each in new if self.started_unlimited(each))
@@ -92,7 +92,7 @@ class NodeState:
         self.expects_new_sandbox = bool(unplaced) or any(never_seen)
 
     def check_unreported(self) -> list[str]:
-        """To be done now and then: gives the Pods that run, and that the runtime has not named all the while."""
+        """Call it periodically: returns the running Pods that the runtime has not named since the check before last."""
         asking = {uid for uid, view in self._views.items() if view.running and desired_limits(view, Limits()).limits}
         self._unreported.check(
             asking,
@@ -103,24 +103,24 @@ class NodeState:
         return [sandbox.pod.uid for sandbox in self._missing()]
 
     def _missing(self) -> tuple[Sandbox, ...]:
-        """What stands for the sandboxes of those: it has no id."""
+        """Placeholders for the sandboxes of unreported Pods: they have no id."""
         return tuple(Sandbox("", self._views[uid], "") for uid in self._unreported.missing & self._views.keys())
 
     def stop_expecting_new_sandboxes(self) -> None:
-        """Whose sandbox has ended has another by now, as far as its Pod runs."""
+        """A Pod whose sandbox has ended has another by now, if the Pod still runs."""
         self.expects_new_sandbox = False
 
     def awaits_api_server(self, sandbox: Sandbox) -> bool:
-        """Whether it is judged only when the API server has told of its Pod.
+        """Whether a sandbox is judged only once the API server has reported its Pod.
 
-        Its limit may have been taken away since it began. What the kernel holds is newer, so then there is no need.
+        Its limit may have been removed since it started. No need to wait if the kernel holds limits: those are newer.
         """
         return self._of(sandbox.key).awaiting_api_server and sandbox.pod.uid not in self._views
 
     def stop_awaiting_api_server(self) -> list[str]:
-        """From now on the runtime's word counts where the API server has given none. Gives the Pods that waited.
+        """From now on what the runtime says counts for Pods the API server has not reported. Returns those that waited.
 
-        Those go on waiting that may have limits which cannot be read, and which it may not know of.
+        Pods that may have limits in force that cannot be read go on waiting: the runtime may not know these limits.
         """
         return self._stop_awaiting(also_unreadable=False)
 
@@ -136,7 +136,7 @@ class NodeState:
         return [uid for uid, _ in waited]
 
     def listed(self, views: Iterable[PodView]) -> tuple[list[str], list[str]]:
-        """The API server's full list. Gives the uids of Pods to reconcile, and of those that are gone."""
+        """The API server's full list. Returns the uids of Pods to reconcile, and of Pods that are gone."""
         before, self._views = self._views, {view.uid: view for view in views}
         self._listed = True
         self._match(self._unmatched)
@@ -148,20 +148,20 @@ class NodeState:
         return [*changed, *self._stop_awaiting(also_unreadable=True)], gone
 
     def seen(self, view: PodView) -> bool:
-        """The API server tells of a Pod. Whether that is news."""
+        """The API server reports a Pod. Returns whether that is news."""
         news = self._views.get(view.uid) != view
         self._views[view.uid] = view
         self._match((uid, path) for uid, path in self._unmatched if uid == view.uid)
         return news
 
     def deleted(self, view: PodView) -> None:
-        """The API server no longer knows a Pod, or it has finished. Its sandboxes may last a while: it is as it was."""
+        """A Pod is deleted or finished. Its sandboxes may last a while: they keep the Pod's last state."""
         self._views.pop(view.uid, None)
         self.sandboxes.update(view)
         self._forget_last_good(view.uid)
 
     def view(self, sandbox: Sandbox) -> PodView:
-        """A Pod as the API server tells of it, or as it is known without."""
+        """A sandbox's Pod as the API server reports it, else as it is known without the API server."""
         return self._views.get(sandbox.pod.uid) or self.sandboxes.current(sandbox).pod
 
     def desired(self, sandbox: Sandbox) -> DesiredLimits:
@@ -173,26 +173,26 @@ class NodeState:
         return self._of(sandbox.key).applied
 
     def started_unlimited(self, sandbox: Sandbox) -> bool:
-        """Whether it asked for a limit when it began, by the runtime's word, and was not given any that can be had."""
+        """Whether it asked for a limit at its start, by the runtime's word, and was not given any possible limit."""
         if self.applied(sandbox).asked or self._of(sandbox.key).unreadable:
             return False
         return bool(desired_limits(sandbox.pod, Limits()).limits)
 
     def adopt(self, key: Key, wanted: Limits, in_force: Limits | None) -> None:
-        """The kernel holds something for this netns: limits that were to be, and those in force; None: cannot be read.
+        """The kernel holds something for this netns: wanted limits, and those in force (None: cannot be read).
 
-        They stay until the API server says otherwise, which alone knows of changes. Where none are known, it is waited
-        for. A key without a uid is of a netns that does not tell whose it is: the runtime may.
+        They stay until the API server says otherwise, as only it knows of changes. If no limits are known, its list is
+        awaited. A key without a uid is of a netns whose owner could not be read: the runtime may name it.
         """
         uid, path = key
         if not uid and (there := self.sandboxes.at(path)) is not None:
-            if self._of(there.key).started:  # nothing is ours in a netns that has just been made
+            if self._of(there.key).started:  # a netns that has just been made holds nothing of ours
                 return
             key = uid, path = there.key
         if self.sandboxes.has_stopped(key):
             return
         if self.sandboxes.place(key, self._views.get(uid)):
-            self.ran_unlimited.found([key])  # unless it turns out to have been limited all along
+            self.ran_unlimited.found([key])  # taken back below if it turns out to have been limited all along
         if not any(sandbox.key == key for sandbox in self.sandboxes.of(uid)):
             self._unmatched[key] = wanted, in_force
             return
@@ -209,14 +209,14 @@ class NodeState:
             self.ran_unlimited.forget(key)
 
     def _match(self, keys: Iterable[Key]) -> None:
-        """Somebody may have told of them by now."""
+        """Adopt what was found for these keys: their Pods may have been reported by now."""
         for key, held in [(key, self._unmatched.pop(key)) for key in list(keys)]:
             self.adopt(key, *held)
 
     def unlocated(self, uid: str | None = None) -> tuple[Sandbox, ...]:
-        """The sandboxes of Pods, or of one, that ask for a limit and have a netns, which the runtime does not name.
+        """The sandboxes (of all Pods, or of one) that ask for a limit and whose netns the runtime does not name.
 
-        Of those that were there before, the ones that have ended have none: only the API server tells which run.
+        Sandboxes from before that have ended have no netns either: only the API server knows which Pods run.
         """
         started = self.sandboxes.started_without_netns()
         listed = () if self.expects_new_sandbox else self.sandboxes.listed_without_netns()
@@ -230,20 +230,20 @@ class NodeState:
         )
 
     def netns_looked_up(self, sandbox: Sandbox, *, is_there: bool) -> None:
-        """The netns of a sandbox was looked for."""
+        """The netns of a sandbox was looked up."""
         state = self._kept(sandbox.key)
         state.netns_seen = is_there or bool(state.netns_seen)
 
     def is_gone(self, sandbox: Sandbox) -> bool:
-        """Whether a sandbox whose netns is not there has ended. If that was never seen, it may be out of sight only."""
+        """Whether a sandbox whose netns is not there has ended. A netns that was never seen may just be invisible."""
         state = self._of(sandbox.key)
         is_known = state.started or sandbox.pod.uid in self._views or not self._listed
         return bool(state.netns_seen) or not is_known
 
     def is_netns_unseen(self, sandbox: Sandbox) -> bool:
-        """Whether a sandbox is there, though its netns is not and never was.
+        """Whether a sandbox exists, though its netns is not visible and never was.
 
-        Of those that the runtime only lists, the ones that have ended have none either: as of `unlocated`.
+        Sandboxes that the runtime only lists, and that have ended, have no netns either: see `unlocated`.
         """
         state = self._of(sandbox.key)
         if sandbox not in self.sandboxes or state.netns_seen:
@@ -255,14 +255,14 @@ class NodeState:
         return is_latest and view is not None and view.running and not self.expects_new_sandbox
 
     def is_settled(self, sandbox: Sandbox) -> bool:
-        """Whether nothing was asked for, nothing failed, and the kernel holds nothing that is not known."""
+        """Whether nothing was asked for, nothing failed, and the kernel holds nothing unknown."""
         state = self._of(sandbox.key)
         return not (state.applied.asked or state.failures or state.unverified)
 
     def failed(self, sandbox: Sandbox, why: str) -> tuple[int, bool]:
         """A sandbox could not be given what it should have.
 
-        Gives how often that has happened before, one after the other, and whether for another reason than now.
+        Returns how many times in a row that happened before, and whether the reason is a new one.
         """
         state = self._kept(sandbox.key)
         count, before = state.failures, state.why
@@ -279,9 +279,9 @@ class NodeState:
         netns_created_s: float,
         fails: bool = False,
     ) -> None:
-        """A sandbox has what can be had of what it should have: `after`. It was not there before `netns_created_s`.
+        """A sandbox has as much as possible of what it should have: `after`. It did not exist before `netns_created_s`.
 
-        Times are seconds since the epoch. `fails`: it was not given all, and is to be tried again.
+        Times are seconds since the epoch. `fails`: it was not given all, and will be tried again.
         """
         state = self._kept(sandbox.key)
         self.ran_unlimited.reconciled(
@@ -294,13 +294,13 @@ class NodeState:
         if not fails:
             state.failures, state.why = 0, ""
         state.unverified, state.unreadable, state.netns_seen, state.applied = False, False, True, after
-        # An interface may be gone for a moment only: the last good limits are those that were wanted last.
+        # An interface may be gone for a moment only, so the last good limits are those wanted last.
         self._last_good[sandbox.pod.uid] = wanted
 
     def standing(self) -> Iterator[tuple[Sandbox, tuple[Notice, ...], str]]:
-        """What stands of what Pods were told: notices, and why one is not limited as asked, if it is not.
+        """The events that still hold for each sandbox: notices, and why it is not limited as asked, if so.
 
-        Who asks for no limit any more, and has none, misses nothing.
+        A sandbox that no longer asks for a limit, and has none, lacks nothing.
         """
         there = [each for each in self.sandboxes if self._may_be_there(each) and not self.view(each).ended]
         for sandbox in (*there, *self.unlocated()):
@@ -309,13 +309,13 @@ class NodeState:
             yield sandbox, applied.notices, self._of(sandbox.key).why if lacks else ""
 
     def forget(self, sandbox: Sandbox) -> None:
-        """A sandbox was let go."""
+        """A sandbox was forgotten."""
         self._states.pop(sandbox.key, None)
         self.ran_unlimited.forget(sandbox.key)
         self._forget_last_good(sandbox.pod.uid)
 
     def _forget_last_good(self, uid: str) -> None:
-        """Unless the Pod may be given another sandbox, which is to have it too."""
+        """Not while the Pod is known: it may be given another sandbox, which is to have the same limits."""
         if not self.has(uid):
             self._last_good.pop(uid, None)
             self._states.pop((uid, ""), None)
@@ -324,19 +324,19 @@ class NodeState:
         return self._states.get(key) or SandboxState()
 
     def _kept(self, key: Key) -> SandboxState:
-        """For whoever changes it."""
+        """The stored state of a sandbox, to be changed."""
         return self._states.setdefault(key, SandboxState())
 
     def has(self, uid: str) -> bool:
-        """Whether a Pod is known to anyone."""
+        """Whether the API server or the runtime knows a Pod."""
         return uid in self._views or bool(self.sandboxes.of(uid))
 
     def limited(self) -> list[Sandbox]:
-        """The sandboxes that have limits now, or would but for what is in the way."""
+        """The sandboxes that have limits now, or would have them if nothing were in the way."""
         return [sandbox for sandbox in self.sandboxes if self.applied(sandbox).asked]
 
     def pod_counts(self) -> PodCounts:
-        """The sandboxes that ask for a limit, by state."""
+        """The numbers of sandboxes that ask for a limit, by state."""
         asking = [each for each in self.sandboxes if self.desired(each).limits and self._may_be_there(each)]
         states = Counter(self._state(sandbox) for sandbox in (*asking, *self.unlocated()))
         return PodCounts(states.total(), **{state: states[state] for state in ("shaped", "partial", "failed")})
@@ -347,7 +347,7 @@ class NodeState:
         )
 
     def _state(self, sandbox: Sandbox) -> str:
-        """Of those without an ipvlan interface there is none, nor of those that are still to be reconciled."""
+        """The state of a sandbox; empty without an ipvlan interface, and before the first reconcile."""
         applied = self.applied(sandbox)
         if applied.withheld:
             return "partial" if applied.limits or applied.in_part else "failed"

@@ -1,4 +1,4 @@
-"""Where things are on a node by the container runtimes' convention, and how this container sees a path there. Pure."""
+"""Paths on a node by the container runtimes' convention, and how this container sees such a path. Pure."""
 
 from typing import Final
 

@@ -1,8 +1,8 @@
 """Plans the steps from the observed state of a network namespace to the desired one. Pure.
 
-Limits are written before the filters that read them, and cleared after. A foreign qdisc or filter is never touched, and
-clsact goes only when we made it and nobody else uses it. Each step leaves behind that by which the next plan knows what
-is ours, so a reconciler that dies between any two of them is taken up where it was.
+Limits are written before the filters that read them, and cleared after them. A foreign qdisc or filter is never
+touched, and a clsact is deleted only if we made it and it holds no foreign filter. Each step leaves behind what the
+next plan needs to recognize what is ours, so if a reconciler dies between two steps, the next one continues there.
 """
 
 from collections.abc import Iterator, Mapping
@@ -47,11 +47,11 @@ from reconciler.steps import (
 from webhook.contract import Direction
 
 MUCH_LOWER: Final = 4
-"""A limit lowered by more than this: the few packets that wait would take more than a tenth of a second."""
+"""If a limit is lowered by more than this factor, the few waiting packets would take more than a tenth of a second."""
 
 
 def plan(desired: DesiredShaping, observed: ObservedShaping) -> Plan:
-    """The steps that make what is observed what is desired. Without limits: those that take everything of ours away."""
+    """The steps from the observed state to the desired one. Without limits: those that remove everything of ours."""
     targets = covered(observed.links) if desired.limits else ()
     problems = list(_amount_problems(len(targets), observed.unseen_ipvlan)) if desired.limits else []
     ifb = next((held for held in observed.links if held.link.name == IFB_NAME), None)
@@ -79,7 +79,7 @@ def plan(desired: DesiredShaping, observed: ObservedShaping) -> Plan:
         if target in targets:
             problems += _link_problems(desired, target)
         steps += _link_steps(desired, target, wants.get(target.link.name, _NOTHING))
-    # Without what redirects to it an ifb stays as it is: it would be made and deleted at each look.
+    # If the kernel cannot redirect, the ifb stays: else it would be made and deleted at each reconcile.
     if ifb_is_ours and not with_ifb and ingress_problem is None and desired.may_redirect:
         steps.append(DeleteIfb())
     steps += [DeleteIfb(held.link.name) for held in observed.links if held.is_stray_ifb]
@@ -116,7 +116,7 @@ def _wants(desired: DesiredShaping, target: ObservedLink, ifb_is_possible: bool)
 def _missing(
     desired: DesiredShaping, targets: tuple[ObservedLink, ...], wants: Mapping[str, _Wants]
 ) -> dict[Direction, tuple[str, ...]]:
-    """The links that a direction is not limited on, for each that is asked for and has any."""
+    """For each direction that is asked for: the links where it is not limited, if there are any."""
     without = {
         direction: tuple(target.link.name for target in targets if not _holds(direction, target, wants))
         for direction in desired.limits
@@ -128,11 +128,11 @@ def _holds(direction: Direction, target: ObservedLink, wants: Mapping[str, _Want
     want = wants[target.link.name]
     if direction is Direction.INGRESS:
         return want.ingress
-    return want.egress and (want.pacing or target.root.kind == "fq")  # which heeds the stamps, whoever made it
+    return want.egress and (want.pacing or target.root.kind == "fq")  # a foreign fq heeds the stamps, too
 
 
 def _blocks(intruder: Filter | None) -> bool:
-    """Whether a filter leaves no place for the shaper beside it: one priority holds filters of one kind."""
+    """Whether a filter leaves no place for the shaper beside it: all filters of one priority are of one kind."""
     return intruder is not None and intruder.kind != "bpf"
 
 
@@ -143,7 +143,7 @@ def _writes(desired: DesiredShaping, observed: ObservedShaping) -> Iterator[Step
 
 
 def _amount_problems(links: int, unseen: int) -> Iterator[Problem]:
-    """Of too few ipvlan links, or too many."""
+    """Problems of too few ipvlan links, or too many."""
     if not links:
         message = (
             "the Pod has no ipvlan interface, so there is nothing to limit; is its default network an ipvlan one "
@@ -221,7 +221,7 @@ def _beside_ours(name: str, direction: Direction) -> Problem:
 def _splitting(
     desired: DesiredShaping, targets: tuple[ObservedLink, ...], ifb: ObservedLink | None
 ) -> Splitting | None:
-    """What the ifb should split. Never less than it lets pass now: what waits in it already would be stuck for good."""
+    """What the ifb should split. The size never shrinks: longer packets already queued would be stuck for good."""
     if not desired.may_split:
         return None
     wanted = splitting(desired.limits[Direction.INGRESS].bits_per_second, (target.link for target in targets))
@@ -236,7 +236,7 @@ def _is_as_wanted(root: Qdisc, wanted: Splitting | None = None) -> bool:
 
 
 def _must_go(root: Qdisc, wanted: Splitting) -> bool:
-    """Whether what waits in a tbf must be lost: it may not fit, or be of so high a limit that it would take long."""
+    """Whether to drop the packets queued in a tbf: they may not fit, or take long as the old limit was much higher."""
     if root.kind != "tbf":
         return False
     held = root.splitting
@@ -255,7 +255,7 @@ def _ifb_steps(desired: DesiredShaping, ifb: ObservedLink, wanted: Splitting | N
 
 
 def _link_steps(desired: DesiredShaping, target: ObservedLink, want: _Wants) -> Iterator[Step]:
-    """What one link needs: what it should lose last, as the last filter of ours tells whose the clsact is."""
+    """The steps for one link. Removals come last, as our last filter says whether the clsact is ours."""
     yield from _gains(desired, target, want)
     yield from _losses(target, want)
 
@@ -265,7 +265,7 @@ def _losses(target: ObservedLink, want: _Wants) -> Iterator[Step]:
     unbound = min(GSO_DEFAULT_BYTES, target.link.most_gso_bytes)
     was_limited = target.ours(Direction.EGRESS) or target.root.is_ours
     if not want.egress and was_limited and target.link.gso_max_bytes != unbound:
-        yield SetGsoMaxBytes(name, unbound)  # while the filter still tells that it was bound by us
+        yield SetGsoMaxBytes(name, unbound)  # while our filter still shows that we set the bound
     ours = [held for held in target.filters if held.is_ours]
     still_used = want.egress or want.ingress
     if not still_used and len(ours) == len(target.filters) and any(held.handle == HANDLE_CLSACT_OURS for held in ours):
@@ -306,7 +306,7 @@ def _shaper_step(desired: DesiredShaping, target: ObservedLink, direction: Direc
 
 
 def _handle(target: ObservedLink) -> int:
-    """The handle that remembers whether clsact is ours: that of a filter of ours, or what clsact's absence tells."""
+    """The handle that records whether clsact is ours: that of our filter if there is one, else by clsact's absence."""
     held = target.ours(Direction.EGRESS) or target.ours(Direction.INGRESS)
     if held:
         return held.handle

@@ -40,16 +40,16 @@ class PodReconciler:
         netns_created_s: Callable[[str], float],
         enqueue_all: Callable[[], None],
     ) -> None:
-        """`enqueue_all` has all Pods reconciled soon, after whatever is asked for."""
+        """`enqueue_all` has all Pods reconciled soon, after those that were requested."""
         self._state, self._loader, self._kernel = state, loader, kernel
         self._failures, self._subscriptions, self._events, self._metrics = failures, subscriptions, events, metrics
         self._now, self._netns_created_s, self._enqueue_all = now, netns_created_s, enqueue_all
 
     async def reconcile(self, sandbox: Sandbox) -> bool:
-        """Compare what one sandbox should have with what it has, and make it so. False if it has not what it should."""
+        """Compare what one sandbox should have with what it has, and apply it. False if that failed."""
         try:
             return await self._reconcile(sandbox)
-        except Exception as error:  # a defect that one Pod brings out must cost the others nothing
+        except Exception as error:  # a defect triggered by one Pod must not affect the others
             log.exception("a defect: a Pod cannot be reconciled", extra={"pod": str(sandbox.pod)})
             self._failures.failed(sandbox, ShapingError(f"a defect of the reconciler, please report it: {error!r}"))
             return False
@@ -57,7 +57,7 @@ class PodReconciler:
     async def _reconcile(self, sandbox: Sandbox) -> bool:
         if self._state.awaits_api_server(sandbox):
             return True
-        if not self._loader.done:  # every Pod is reconciled when it is
+        if not self._loader.done:  # once it is done, every Pod is reconciled
             if not self._state.desired(sandbox).limits:
                 return True
             await self._loader.tried()
@@ -70,7 +70,7 @@ class PodReconciler:
 
     async def _shape(self, shaper: Shaper, sandbox: Sandbox) -> bool:
         async with self._kernel.lock():
-            if sandbox not in self._state.sandboxes:  # let go while this waited
+            if sandbox not in self._state.sandboxes:  # forgotten while this waited
                 return True
             view, wanted, before = self._state.view(sandbox), self._state.desired(sandbox), self._state.applied(sandbox)
             if not wanted.limits and not wanted.notices and self._state.is_settled(sandbox):
@@ -82,10 +82,10 @@ class PodReconciler:
                 return self._failed(sandbox, wanted, error)
             await self._subscriptions.subscribe(sandbox.netns_path)
         problems = tuple(Notice(problem.kind, problem.message) for problem in outcome.problems)
-        # On another network than ipvlan nothing is in force, and a Pod that was never admitted is nobody's concern.
+        # On a network other than ipvlan nothing is in force, and a Pod that was never admitted needs no notice.
         notices = (*(wanted.notices if outcome.interfaces else ()), *problems)
         after = replace(applied(wanted.limits, outcome.interfaces, outcome.missing, notices), modes=outcome.modes)
-        if after.has_other_modes(before):  # so have all Pods of the same NIC, and from l3 to l3s nothing tells of it
+        if after.has_other_modes(before):  # the mode is the NIC's, for all its Pods; l3 to l3s sends no notification
             self._enqueue_all()
         self._state.succeeded(
             sandbox,
@@ -101,7 +101,7 @@ class PodReconciler:
         return outcome.lack is None
 
     def _failed(self, sandbox: Sandbox, wanted: DesiredLimits, error: ShapingError) -> bool:
-        """The kernel did not do it: gives what `reconcile` does. Who asks for nothing, or has ended, misses nothing."""
+        """Shaping failed: returns as `reconcile`. A sandbox that asks for nothing, or has ended, lacks nothing."""
         is_gone = isinstance(error, NetnsGoneError)
         if is_gone:
             self._state.netns_looked_up(sandbox, is_there=False)
@@ -113,12 +113,12 @@ class PodReconciler:
             self._failures.failed(sandbox, error)
             return False
         log.info("a Pod is gone, or asks for no limit", extra={"pod": str(sandbox.pod), "error": str(error)})
-        if wanted.notices and not is_gone:  # it is still to be told why
+        if wanted.notices and not is_gone:  # its notices are still to be recorded
             self._failures.try_again(sandbox)
         return True
 
     def _record_events(self, sandbox: Sandbox, view: PodView, notices: Iterable[Notice]) -> None:
-        # The API server tells of a static Pod under another uid: it is taken to have started with its sandbox.
+        # The API server has a static Pod under another uid: it is assumed to have started with its sandbox.
         unlimited_s = self._state.ran_unlimited.unlimited_s(sandbox.key, 0.0 if view.static else view.started_s)
         if unlimited_s:
             self._metrics.unshaped_seconds.inc(unlimited_s)

@@ -24,13 +24,12 @@ _API: Final = "api"
 
 @dataclass(frozen=True, slots=True)
 class PodView:
-    """A Pod as the reconciler sees it: who it is, whether it was admitted, and what its annotations ask for.
+    """A Pod as the reconciler sees it: its identity, whether it was admitted, and what its annotations ask for.
 
-    `ingress` and `egress` hold the annotations' text as written; None where there is no annotation. `started_s` is
-    when its first container started, in seconds since the epoch, or a time before that. `running`: one of its
-    containers runs, by the API server's word; `ended`: all of them have ended, and none is started again. `static`:
-    kubelet runs it from a manifest of the node's own; the API server has only an image of it (a mirror Pod), of
-    another uid.
+    `ingress` and `egress` hold the annotations' text as written; None without an annotation. `started_s` is when its
+    first container started, in seconds since the epoch, or a time before that. `running`: one of its containers runs,
+    according to the API server; `ended`: all of them have ended, and none is started again. `static`: kubelet runs it
+    from a manifest on the node; the API server has only an image of it (a mirror Pod), with another uid.
     """
 
     uid: str
@@ -59,17 +58,17 @@ class PodView:
 
 
 def selector(node: str) -> str:
-    """The API server's field selector of the Pods of a node, but for finished ones, which nobody may have taken away.
+    """The API server's field selector for a node's Pods, without finished ones that have not been deleted.
 
-    As a Pod finishes, a watch tells of it as DELETED, with what it was before.
+    When a Pod finishes, the watch reports it as DELETED, with its last state before.
     """
     return f"spec.nodeName={node},status.phase!=Succeeded,status.phase!=Failed"
 
 
 def from_api(pod: Any) -> PodView | None:
-    """Read a Pod of the API server; None for what is no Pod, or a mirror Pod, which kubelet runs by itself.
+    """Read a Pod from the API server's JSON; None if it is no Pod, or is a mirror Pod, whose Pod kubelet runs itself.
 
-    Takes any JSON: what has another shape than the API's counts as absent.
+    Takes any JSON: a field that does not have the API's shape counts as absent.
     """
     metadata = _mapping(_mapping(pod).get("metadata"))
     uid, namespace, name = (_text(metadata.get(key)) for key in ("uid", "namespace", "name"))
@@ -98,9 +97,9 @@ def from_runtime(
     annotations: Mapping[str, str],
     netns_path: str,
 ) -> PodView:
-    """Read a Pod as the runtime tells of it; one without a network namespace of its own is on the host's."""
+    """Read a Pod as the runtime reports it; one without a network namespace of its own is on the host network."""
     view = _view(uid, namespace, name, labels=labels, annotations=annotations, host_network=not netns_path)
-    # kubelet writes there, for each Pod that it runs, where it has it from: api, file, or http.
+    # For each Pod that it runs, kubelet writes the source there: api, file, or http.
     return replace(view, static=annotations.get(SOURCE_ANNOTATION, _API) != _API)
 
 
@@ -159,10 +158,10 @@ def _containers(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _started(status: Mapping[str, Any]) -> float | None:
-    """When the first of the containers that are told of started, or before (core/v1 ContainerStatus).
+    """When the first of the reported containers started, or an earlier time (core/v1 ContainerStatus).
 
-    Of a container that was restarted the last two starts are told at most. It began no later than those, and no earlier
-    than kubelet took up the Pod: that counts then, as time without limits had better be told too long than too short.
+    For a restarted container at most the last two starts are reported. Its first start was no later than those, and no
+    earlier than kubelet's start of the Pod. The latter is used then: time without limits is better overstated.
     """
     times: list[float] = []
     for container in _containers(status):
@@ -175,7 +174,7 @@ def _started(status: Mapping[str, Any]) -> float | None:
 
 
 def _starts(container: Mapping[str, Any]) -> list[float]:
-    """When a container started this time, and the time before."""
+    """When a container last started, and when the time before."""
     states = [_mapping(container.get(name)) for name in ("state", "lastState")]
     return [
         at
@@ -186,7 +185,7 @@ def _starts(container: Mapping[str, Any]) -> list[float]:
 
 
 def _times(rfc3339: Any) -> list[float]:
-    """A time in seconds since the epoch; none where there is none."""
+    """A time in seconds since the epoch; empty if there is none."""
     text = _text(rfc3339)
     at = None if text is None else _seconds(text)
     return [] if at is None else [at]

@@ -1,7 +1,7 @@
-"""For how long Pods ran without their limits, as they started while nobody could limit them (RanUnlimited). Pure.
+"""How long Pods ran without their limits because no reconciler could limit them at their start (RanUnlimited). Pure.
 
 The container runtime does not wait for a reconciler that is away or takes too long (fail-open), so this time is counted
-and told.
+and reported.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from reconciler.sandboxes import Key
 
 @dataclass(slots=True)
 class RanUnlimited:
-    """Sandboxes, by Pod uid and netns path, that were not limited before the runtime went on to start containers.
+    """Sandboxes, by Pod uid and netns path, that were not limited before the runtime began to start containers.
 
     All times are seconds since the epoch.
     """
@@ -25,14 +25,14 @@ class RanUnlimited:
     _limited: dict[Key, tuple[float, float]] = field(default_factory=dict)
 
     def found(self, keys: Iterable[Key], *, since_s: float = 0.0) -> None:
-        """These may have started, and without the limits that they ask for; not before `since_s`.
+        """These may have started without the limits that they ask for; not before `since_s`.
 
-        A Pod whose sandbox is made anew started long before it.
+        A Pod's start may be long before `since_s`, if its sandbox was made anew.
         """
         self._found |= {key: max(since_s, self._found.get(key, 0.0)) for key in keys}
 
     def __contains__(self, key: Key) -> bool:
-        """Whether it was found, and not reconciled since."""
+        """Whether a sandbox was found, and not reconciled since."""
         return key in self._found
 
     def reconciled(
@@ -40,18 +40,18 @@ class RanUnlimited:
     ) -> None:
         """A sandbox has what it should have. Only the first reconcile counts: limits asked for later are on time.
 
-        `netns_created_s`: it was not there before. What the API server tells of may be containers of a former sandbox.
-        `has_ended`: so have all of its containers. Where it is not known since when it may have been unlimited, its
-        limits are taken to have gone with them: a runtime that fails to take its network down lists it still.
+        `netns_created_s`: the sandbox is no older; the API server may report containers of a former sandbox.
+        `has_ended`: all its containers have ended. If it is then unknown since when it may have been unlimited, its
+        limits are assumed to have been removed at its end: a runtime that fails to remove its network still lists it.
         """
         since_s = self._found.pop(key, None)
         if since_s is not None and newly_limited and (since_s or not has_ended):
             self._limited[key] = max(since_s, netns_created_s), now_s
 
     def unlimited_s(self, key: Key, started_s: float | None) -> float:
-        """How long a Pod ran without its limits, once: 0 for most. `started_s`: when its first container started."""
+        """How long a Pod ran without its limits, reported once; usually 0. `started_s`: its first container's start."""
         if started_s is None:
-            # Only the API server knows, and has not been heard yet; or no container has started.
+            # The API server, which alone knows, has not reported the Pod yet; or no container has started.
             return 0.0
         since_s, until_s = self._limited.pop(key, (0.0, 0.0))
         return max(0.0, until_s - max(since_s, started_s))
@@ -63,7 +63,7 @@ class RanUnlimited:
 
 
 def notice(unlimited_s: float) -> Notice:
-    """What the Pod's owner is told."""
+    """The event for the Pod's owner."""
     return Notice(
         Reason.RAN_UNLIMITED,
         f"this Pod ran without its limits for {math.ceil(unlimited_s)} s at most, from the start of its first "

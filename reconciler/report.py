@@ -1,4 +1,4 @@
-"""Which events a Pod gets: those that follow from what was in force before and what is now. Pure."""
+"""Which events a Pod gets, from what was in force before and what is in force now. Pure."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What is in force in one netns: the limits that hold on all its interfaces, these, and what could not be had.
+    """What is in force in one netns: the limits that hold on all its interfaces, these interfaces, and what is missing.
 
-    `withheld` are limits that were asked for and do not hold on all of them; `in_part`, but one does on some. `modes`
-    are those of the ipvlan interfaces, by name.
+    `withheld` are limits that were asked for but do not hold on all of them; `in_part`: one of these holds on some.
+    `modes` are those of the ipvlan interfaces, by name.
     """
 
     limits: Limits = NO_LIMITS
@@ -78,16 +78,16 @@ class Applied:
 
     @property
     def in_conflict(self) -> bool:
-        """Whether something of somebody else is in the way."""
+        """Whether a foreign qdisc, filter or interface is in the way."""
         return any(notice.reason == ProblemKind.CONFLICT for notice in self.notices)
 
     def has_other_modes(self, before: Applied) -> bool:
-        """Whether an interface is of another mode than before."""
+        """Whether an interface has another mode than before."""
         return any(self.modes.get(name, mode) != mode for name, mode in before.modes.items())
 
     @property
     def asked(self) -> Limits:
-        """The limits that it was about."""
+        """The limits that were asked for."""
         return Limits(self.limits.ingress or self.withheld.ingress, self.limits.egress or self.withheld.egress)
 
 
@@ -97,9 +97,9 @@ def applied(
     missing: Mapping[Direction, tuple[str, ...]],
     notices: tuple[Notice, ...] = (),
 ) -> Applied:
-    """What is in force when these limits were asked for, and miss some of the interfaces that share them.
+    """What is in force when these limits were asked for; `missing`: the interfaces where a direction does not hold.
 
-    Without interfaces nothing is: the Pod is on another network than ipvlan.
+    Without interfaces nothing is in force: the Pod is on a network other than ipvlan.
     """
     if not interfaces:
         return Applied(notices=notices)
@@ -119,11 +119,11 @@ def describe(limits: Limits) -> str:
 
 
 def report(before: Applied, after: Applied, steps: Iterable[str]) -> tuple[Notice, ...]:
-    """The events for the passage from `before` to `after`, which took these steps in the kernel.
+    """The events for the change from `before` to `after`, which took these steps in the kernel.
 
-    No steps and the same limits is the usual case, and nothing to tell: so a restarted reconciler, which finds all
-    as it should be, is quiet. A notice that stood before is not repeated. Of what is asked for and not in force the
-    notices say why: here it is not told of.
+    Usually there are no steps and the limits are the same, which gives no event: so a restarted reconciler that finds
+    everything as it should be is quiet. A notice that stood before is not repeated. What is asked for but not in force
+    gets no event here: the notices say why.
     """
     told = tuple(notice for notice in after.notices if notice not in before.notices)
     return (*_change(before, after, tuple(steps)), *told)

@@ -1,7 +1,7 @@
-"""The features that the node's kernel must have, and what a person is told when it does not. Pure.
+"""The features that the node's kernel must have, and the messages when it lacks them. Pure.
 
-What is there is found by trying (`reconciler.kernel.probe`), not by versions: distributions carry features back, and
-leave modules out.
+They are found by trying (`reconciler.kernel.probe`), not by kernel version: distributions backport features, and leave
+modules out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 
 class Feature(StrEnum):
-    """What is tried."""
+    """A feature that is probed."""
 
     IPVLAN = "ipvlan"
     FQ = "fq"
@@ -28,7 +28,7 @@ class Feature(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One feature: what it is, the kernel's option and modules, and what is lost without it.
+    """One feature: what it is, its kernel option and modules, and what is lost without it.
 
     `is_vital`: without it some limit that a Pod asks for cannot be kept, so the node's reconciler is not ready.
     """
@@ -73,13 +73,13 @@ REQUIREMENTS: Final[Mapping[Feature, Requirement]] = {
     ),
 }
 
-# What no module brings while the kernel runs, or brings only to a program that is loaded afterwards.
+# Features that no module adds while the kernel runs, or only for a program that is loaded afterwards.
 NEVER_LATER: Final = frozenset({Feature.SET_TSTAMP, Feature.JIT})
 
 
 @dataclass(frozen=True, slots=True)
 class Lack:
-    """What the kernel has not. `reason` names it in events, `message` says what that means and what to do."""
+    """What the kernel lacks. `reason` names it in events, `message` says what that means and what to do."""
 
     feature: Feature
     message: str
@@ -87,7 +87,7 @@ class Lack:
 
 
 def lacks(missing: Mapping[Feature, str]) -> tuple[Lack, ...]:
-    """What people are told, the vital first; `missing` are the features that were tried in vain, and why it failed."""
+    """What to report, vital features first; `missing` are the features whose probe failed, with the error."""
     found = [Lack(feature, _message(feature, missing[feature]), REQUIREMENTS[feature].is_vital) for feature in missing]
     return tuple(sorted(found, key=lambda lack: (not lack.is_vital, list(Feature).index(lack.feature))))
 

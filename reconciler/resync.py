@@ -1,8 +1,8 @@
-"""The periodic resync of limited Pods: finds drift and unshaped traffic that no notification tells of.
+"""The periodic resync of limited Pods: finds drift and unshaped traffic for which there is no notification.
 
-The kernel notifies of almost every change (`reconciler.kernel.monitor`), not of another `gso_max_size`, and no
-notification says that a Pod sends past its limit. That of a Pod takes half a millisecond, a full one three, so one
-in `PERIOD_S` is cheap whatever the number of Pods: 250 of them are seen once in 25 minutes.
+The kernel notifies of almost every change (`reconciler.kernel.monitor`), but not of another `gso_max_size`, nor of a
+Pod that sends past its limit. The resync of a Pod takes half a millisecond, a full one three, so one per `PERIOD_S` is
+cheap whatever the number of Pods: with 250, each is resynced once in 25 minutes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FULL_ROUNDS = 4
 
 
 class Resync:
-    """Resyncs Pods in turn, and keeps what each has sent past its egress limit."""
+    """Resyncs Pods in turn, and counts what each has sent past its egress limit."""
 
     def __init__(self, controller: Controller, *, events: Events, sleep: Callable[[float], Awaitable[None]]) -> None:
         self._controller, self._events, self._sleep = controller, events, sleep
@@ -32,7 +32,7 @@ class Resync:
         self._unshaped: dict[Key, Traffic] = {}
 
     async def run(self) -> None:
-        """Go round for ever."""
+        """Resync for ever, round after round."""
         while True:
             await self._sleep(PERIOD_S)
             await self.step()
@@ -49,7 +49,7 @@ class Resync:
             await self._resync(self._round.pop(0))
 
     def unshaped(self) -> list[tuple[PodView, Traffic]]:
-        """What each limited Pod was seen to send past its egress limit, at least."""
+        """The least that each limited Pod has sent past its egress limit."""
         limited = self._controller.limited()
         return [(self._controller.view(each), self._unshaped.get(each.key, Traffic())) for each in limited]
 
@@ -57,7 +57,7 @@ class Resync:
         sample = await self._controller.resync(sandbox, full=self._rounds % FULL_ROUNDS == 0)
         before = self._samples.pop(sandbox.key, None)
         if sample is None or sandbox.key not in {each.key for each in self._controller.limited()}:
-            return  # one that is gone meanwhile is forgotten by whoever would be told of it
+            return  # no event for a Pod that is gone meanwhile: its token buckets are already forgotten
         self._samples[sandbox.key] = sample
         passed = unshaped(before, sample)
         if passed.packets:

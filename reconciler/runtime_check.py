@@ -12,7 +12,7 @@ AWAY = "Pods that start before it is run without their limits"
 
 
 class RuntimeCheck:
-    """Looks at the connection now and then; tells when it is gone for long, and once when it is back."""
+    """Checks the connection periodically; reports when it is gone for long, and once when it is back."""
 
     def __init__(
         self,
@@ -24,7 +24,7 @@ class RuntimeCheck:
         record_node: Callable[[Notice], None],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        """Who is registered and not connected waits for the runtime to tell of its Pods."""
+        """Registered but not connected means: waiting for the runtime to list its Pods."""
         self._is_connected, self._is_registered = is_connected, is_registered
         self._trouble, self._socket_path = trouble, socket_path
         self._record_node, self._sleep = record_node, sleep
@@ -37,7 +37,7 @@ class RuntimeCheck:
         return f"{so_far} the container runtime's NRI socket {self._socket_path}: {self._trouble()}"
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Check for ever."""
         await report_node_problem(
             self.why_not_ready,
             begun=lambda why: Notice(Reason.RUNTIME_AWAY, f"{why}. {HELD_UP if self._is_registered() else AWAY}"),

@@ -1,4 +1,4 @@
-"""The state of one sandbox, beside where it is and what its Pod asks for. Pure."""
+"""The state of one sandbox, apart from its netns and what its Pod asks for. Pure."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from reconciler.report import NOTHING, Applied
 
 @dataclass(slots=True)
 class SandboxState:
-    """All of it in one record, so that nothing is left of a sandbox that is forgotten."""
+    """All in one record, so that nothing is left of a forgotten sandbox."""
 
     applied: Applied = NOTHING
     """What is in force."""
     failures: int = 0
-    """How often it could not be given what it should have, one after the other."""
+    """How many times in a row it could not be given what it should have."""
     why: str = ""
-    """Why it could not, the last time."""
+    """The reason of the last failure."""
     unverified: bool = False
     """Whether the kernel may hold something for it, whether limits are wanted or not."""
     awaiting_api_server: bool = False
-    """Whether a replay told of it, as it began, and the API server has not been heard of it, which knows of changes."""
+    """Whether a replay reported it, as it was at its start, and the API server, which knows of changes, has not yet."""
     unreadable: bool = False
-    """Whether it may have had limits in force, which could not be read: nobody is told that there were none."""
+    """Whether it may have had limits in force that could not be read: no event says then that it had none."""
     started: bool = False
-    """Whether the runtime told of it as it began, and lists it still: it is there until the runtime tells of its end.
+    """Whether the runtime reported its start, and still lists it: it exists until the runtime reports its end.
 
     Not if the runtime did not wait: then it may have ended before it was reconciled.
     """
     netns_seen: bool | None = None
-    """Whether its netns was ever there, where that was looked for."""
+    """Whether its netns was ever there; None if it was never looked up."""

@@ -1,6 +1,6 @@
-"""The Pod sandboxes of this node and their network namespaces, as the container runtime tells of them.
+"""The Pod sandboxes of this node and their network namespaces, as the container runtime reports them.
 
-A Pod can have several sandboxes in its life, and two at once while one is torn down: same uid, another netns.
+A Pod can have several sandboxes in its life, and two at once while one is torn down: same uid, different netns.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Key = tuple[str, str]
 class Sandbox:
     """One sandbox: its id at the runtime, the path of its netns, and the Pod as it is known without the API server.
 
-    That is as the runtime told of it when it began, unless something newer was learnt: see `Sandboxes`.
+    That is the Pod as the runtime reported it at its start, unless something newer is known: see `Sandboxes`.
     """
 
     id: str
@@ -32,7 +32,7 @@ class Sandbox:
 
     @classmethod
     def from_nri(cls, pod: PodSandbox) -> Self:
-        """A sandbox as the runtime tells of it."""
+        """A sandbox as the runtime reports it."""
         view = pods.from_runtime(
             pod.uid,
             pod.namespace,
@@ -45,7 +45,7 @@ class Sandbox:
 
     @property
     def key(self) -> Key:
-        """The Pod's uid and the netns: what the kernel's slot belongs to."""
+        """The Pod's uid and the netns, which own a slot in the kernel."""
         return self.pod.uid, self.netns_path
 
 
@@ -55,22 +55,22 @@ class Sandboxes:
 
     _by_id: dict[str, Sandbox] = field(default_factory=dict)
     _started_without_netns: dict[str, Sandbox] = field(default_factory=dict)
-    """Those that began without a netns."""
+    """Those that the runtime started without a netns."""
     _listed_without_netns: dict[str, Sandbox] = field(default_factory=dict)
-    """Those that the last full list has without one; stopped ones too, whose netns is gone."""
+    """Those that the last full list has without a netns; also stopped ones, whose netns is gone."""
     _stopped: dict[str, Key] = field(default_factory=dict)
-    """Those whose end was told, and which may be listed still, by id."""
+    """Those whose end was reported, and which may still be listed, by id."""
 
     def add(self, sandbox: Sandbox) -> None:
-        """Learn of a sandbox, or learn it anew."""
+        """Add a sandbox, or replace what was known of it."""
         self._stopped.pop(sandbox.id, None)
-        self._by_id.pop(sandbox.netns_path, None)  # one that was placed there
+        self._by_id.pop(sandbox.netns_path, None)  # a sandbox that `place` added for this netns
         (self._by_id if sandbox.netns_path else self._started_without_netns)[sandbox.id] = sandbox
 
     def stopped(self, sandbox: Sandbox) -> None:
-        """The containers of a sandbox have ended, and none starts in it any more, whatever a list or the kernel says.
+        """The containers of a sandbox have ended, and none will start in it, whatever a list or the kernel says.
 
-        containerd tells of this before it takes the network down. Where that fails, it keeps sandbox and netns.
+        containerd reports this before it removes the network. If the removal fails, it keeps sandbox and netns.
         """
         self._stopped[sandbox.id] = sandbox.key
 
@@ -79,18 +79,18 @@ class Sandboxes:
         self._stopped.pop(sandbox_id, None)
 
     def has_stopped(self, key: Key) -> bool:
-        """Whether it is the netns of one whose end was told."""
+        """Whether the end of the sandbox with this key was reported."""
         return key in self._stopped.values()
 
     def id_of(self, told: Sandbox) -> str:
-        """The id of a sandbox that the runtime tells of: the netns stands for it where the Pod was placed there."""
+        """The id that a reported sandbox has here: its netns path if `place` added it, else the runtime's id."""
         placed = None if told.id in self._by_id else self._by_id.get(told.netns_path)
         return told.netns_path if placed is not None and placed.pod.uid == told.pod.uid else told.id
 
     def remove(self, sandbox_id: str) -> Sandbox | None:
-        """Forget a sandbox; gives what was known of it.
+        """Forget a sandbox; returns what was known of it.
 
-        Of a Pod whose sandbox had a netns, those that the list had without are earlier ones that have ended.
+        If it had a netns, the Pod's sandboxes listed without a netns are earlier ones that have ended.
         """
         listed = self._listed_without_netns.pop(sandbox_id, None)
         found = self._by_id.pop(sandbox_id, None)
@@ -101,11 +101,11 @@ class Sandboxes:
         return found or self._started_without_netns.pop(sandbox_id, None) or listed
 
     def synchronize(self, sandboxes: Iterable[Sandbox]) -> None:
-        """Take the runtime's full list. Who is known already stays, and as it is known.
+        """Take the runtime's full list. Sandboxes that are already known stay unchanged.
 
-        Also who is not in it, or without a netns: containerd leaves out a sandbox whose state it cannot tell at the
-        moment, and 2.4 the netns of all those that 2.2 made (nri_api_linux.go, GetLinuxNamespaces). Whether a sandbox
-        is gone is seen by its netns alone.
+        Also if the list lacks them or their netns: containerd leaves out a sandbox whose state it cannot read at the
+        moment, and 2.4 the netns of all those that 2.2 made (nri_api_linux.go, GetLinuxNamespaces). Only its netns
+        shows whether a sandbox is gone.
         """
         listed = list(sandboxes)
         self._stopped = {each.id: self._stopped[each.id] for each in listed if each.id in self._stopped}
@@ -119,11 +119,11 @@ class Sandboxes:
         self._started_without_netns = {key: started[key] for key in started.keys() & self._listed_without_netns.keys()}
 
     def place(self, key: Key, view: PodView | None) -> bool:
-        """A Pod's netns was found by what it holds. True if it is news, and the Pod is known.
+        """A Pod's netns was found by what it holds. True if that is new, and the Pod is known.
 
-        That is if the runtime's list has it without a netns, or the API server tells of it: `view`. Which of its
-        sandboxes it is cannot be told, so the netns stands for the id: it goes with the netns, or when the runtime
-        names the netns after all.
+        The Pod is known if the runtime's list has it without a netns, or the API server reports it (`view`). Which of
+        its sandboxes it is remains unknown, so the netns path serves as the id, until the netns is gone or the runtime
+        names it after all.
         """
         uid, path = key
         pod = next((each.pod for each in self._listed_without_netns.values() if each.pod.uid == uid), view)
@@ -133,16 +133,16 @@ class Sandboxes:
         return True
 
     def started_without_netns(self) -> tuple[Sandbox, ...]:
-        """Those that began without a netns, and are there still."""
+        """Those that started without a netns, and still exist."""
         return tuple(self._started_without_netns.values())
 
     def uids(self) -> set[str]:
-        """The Pods that any of them are of, also of those that may have ended."""
+        """The uids of the Pods of all sandboxes, including those that may have ended."""
         held = (*self._by_id.values(), *self._started_without_netns.values(), *self._listed_without_netns.values())
         return {sandbox.pod.uid for sandbox in held}
 
     def listed_without_netns(self) -> tuple[Sandbox, ...]:
-        """Of each Pod of which nothing else is known, one that the last full list has without a netns.
+        """For each Pod without any other known sandbox: one that the last full list has without a netns.
 
         Most of these have ended.
         """
@@ -151,12 +151,12 @@ class Sandboxes:
         return tuple(sandbox for uid, sandbox in listed.items() if uid not in known)
 
     def update(self, view: PodView) -> None:
-        """Keep the API server's last word of a Pod that it tells of no longer, for as long as its sandboxes last."""
+        """Keep the last state of a Pod that the API server no longer has, for as long as its sandboxes last."""
         for sandbox in self.of(view.uid):
             self._by_id[sandbox.id] = replace(sandbox, pod=view)
 
     def adopt(self, key: Key, limits: Limits) -> bool:
-        """Limits were found in the kernel: that is what was asked for last, and newer than the runtime's word.
+        """Limits were found in the kernel: they are what was asked for last, and newer than the runtime's report.
 
         False if there is no such sandbox.
         """
@@ -166,7 +166,7 @@ class Sandboxes:
         return bool(adopting)
 
     def current(self, sandbox: Sandbox) -> Sandbox:
-        """A sandbox as it is known by now, for whoever has held it for a while; as given if it is gone."""
+        """The current state of a sandbox, whose copy the caller may have held for a while; as given if it is gone."""
         return self._by_id.get(sandbox.id, sandbox)
 
     def of(self, uid: str) -> tuple[Sandbox, ...]:
@@ -174,11 +174,11 @@ class Sandboxes:
         return tuple(sandbox for sandbox in self._by_id.values() if sandbox.pod.uid == uid)
 
     def at(self, netns_path: str) -> Sandbox | None:
-        """The sandbox whose netns this is."""
+        """The sandbox with this netns."""
         return next((sandbox for sandbox in self._by_id.values() if sandbox.netns_path == netns_path), None)
 
     def __contains__(self, sandbox: Sandbox) -> bool:
-        """Whether the sandbox is there still."""
+        """Whether the sandbox is still known."""
         return sandbox.id in self._by_id
 
     def __iter__(self) -> Iterator[Sandbox]:

@@ -1,4 +1,4 @@
-"""Loads the Shaper with retries, until the BPF program is loaded or adopted, and says what is in the way."""
+"""Loads the Shaper with retries, until the BPF program is loaded or adopted, and reports what is in the way."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FoundLimits:
-    """What was found for a netns: the limits that were to be, and those that packets come by; None: cannot be told."""
+    """What was found for a netns: the wanted limits, and those that packets pass through (None: unknown)."""
 
     wanted: Limits
     in_force: Limits | None
@@ -48,23 +48,23 @@ class ShaperLoader:
         self._loaded: asyncio.Future[Shaper] = asyncio.get_running_loop().create_future()
         self._tried = asyncio.Event()
         self.trouble: str | None = None
-        """What was in the way last, while it is not loaded."""
+        """The last error, until the shaper is loaded."""
 
     @property
     def done(self) -> bool:
-        """Whether the shaper is there, and so Pods can be limited."""
+        """Whether the shaper is loaded, and so Pods can be limited."""
         return self._loaded.done() and not self._loaded.cancelled()
 
     async def shaper(self) -> Shaper:
-        """The shaper; waits for it."""
+        """The shaper; waits until it is loaded."""
         return await asyncio.shield(self._loaded)
 
     async def tried(self) -> None:
-        """Wait until it is loaded, or could not be at the first try."""
+        """Wait until it is loaded, or the first try has failed."""
         await self._tried.wait()
 
     def finish(self, shaper: Shaper) -> None:
-        """Let those go on who wait for it."""
+        """Wake up all that wait for the shaper."""
         if self.trouble is not None:
             self._record_node(
                 Notice(Reason.STARTED, "Pods of this node can be limited now: what kept them from it is gone")
@@ -74,16 +74,16 @@ class ShaperLoader:
         self._tried.set()
 
     def record_again(self) -> None:
-        """Tell the node what is in the way, if it still is."""
+        """Record on the Node again what is in the way, if it still is."""
         if self.trouble is not None:
             self._record_node(_cannot_start(self.trouble))
 
     async def prepare(self, call: Callable[[], None]) -> None:
-        """Try, once, what takes long of a start and needs no sandboxes."""
+        """Try once the slow part of a start, which needs no sandboxes."""
         await self._try(self._kernel.run_load(call))
 
     async def load(self, keys: Callable[[], Sequence[Key]]) -> tuple[Shaper, Mapping[Key, FoundLimits]]:
-        """Try until it works, for the sandboxes that there are then. Gives also what the kernel holds."""
+        """Try until it works, each time for the current sandboxes. Returns also what the kernel holds."""
         tries = 0
         while True:
             taken = await self._try(self._take_over(keys()))
@@ -95,8 +95,8 @@ class ShaperLoader:
     async def _try(self, work: Awaitable[T]) -> T | None:
         try:
             return await work
-        except Exception as error:  # whatever it is, the node's Pods are unlimited until it works
-            if isinstance(error, ShapingError | OSError):  # as out of descriptors, memory, processes
+        except Exception as error:  # whatever the error, the node's Pods are unlimited until a try succeeds
+            if isinstance(error, ShapingError | OSError):  # for example out of descriptors, memory, processes
                 log.error("cannot start shaping on this node", extra={"error": str(error)})
             else:
                 log.exception("a defect: cannot start shaping on this node")
@@ -114,11 +114,11 @@ class ShaperLoader:
         except BaseException:
             shaper.close()  # the next try has descriptors of its own
             raise
-        # The map knows of limits that no filter could be attached for; filters, of those of an older program.
+        # The map also has limits without an attached filter; the filters also show the limits of older programs.
         in_map = {(pod.pod_uid, pod.netns_path): pod.limits for pod in counted if pod.netns_path and pod.limits}
         found = {key: FoundLimits(limits, in_force=Limits()) for key, limits in in_map.items()}
         for key, limits in shaper.found.items():
-            # Of a netns that could not be read it is supposed that what the map has is in force.
+            # For a netns that could not be read, the map's limits are assumed to be in force.
             in_force = in_map.get(key) if limits is None else limits
             found[key] = FoundLimits(in_map.get(key, in_force or Limits()), in_force)
         return shaper, found

@@ -1,7 +1,7 @@
 """Starts the Shaper in two steps, as compiling its program takes seconds, and many on a busy node.
 
-The first needs no word of the runtime, and so is done before it is connected to: from then on it counts on us, and lets
-go on those Pods that asked not to start without their limits.
+The first needs nothing from the runtime, so it is done before connecting to it: once connected, the runtime relies on
+us, and lets Pods start that asked not to start without their limits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class ShaperStartup:
     """Gets the program ready, then takes over what the network namespaces hold."""
 
     def __init__(self, slots: int, folder: Path) -> None:
-        """`folder`: where there may be network namespaces that nobody names."""
+        """`folder`: it may have network namespaces that the runtime does not name."""
         self._slots, self._folder = slots, folder
         self._ready: Program | None = None
         self._stopping = threading.Event()
@@ -36,15 +36,15 @@ class ShaperStartup:
             in_force.close()
 
     def start(self, keys: Iterable[Key]) -> Shaper:
-        """As Shaper.start, for the sandboxes that are known by now."""
+        """As Shaper.start, for the sandboxes known by now."""
         shaper = Shaper.start(slots=self._slots, netns_paths=keys, folder=self._folder, load=self._load)
-        if self._ready is not None:  # what was in force is of a netns outside of the folder
+        if self._ready is not None:  # a program was adopted from a netns outside the folder
             self._ready.close()
             self._ready = None
         return shaper
 
     def stop(self) -> None:
-        """Give up what compiles, from another thread: a process that ends would wait for it."""
+        """Stop a compile, from another thread: else the process would wait for it when it ends."""
         self._stopping.set()
 
     def _load(self, slots: int) -> Program:

@@ -1,7 +1,7 @@
 """Shaping Pods: from a Pod's uid, its network namespace and its limits to what the kernel holds, and back.
 
-Synchronous: call it from one thread. Whatever it does is planned first (`reconciler.plan`) from what the kernel holds
-at that moment, so doing it again does nothing, and what somebody else removed comes back.
+Synchronous: call it from one thread. All changes are planned (`reconciler.plan`) from what the kernel holds at that
+moment, so a second call changes nothing, and what others removed is restored.
 """
 
 import logging
@@ -66,19 +66,19 @@ __all__ = [
 
 _LOG: Final = logging.getLogger(__name__)
 LACK_LASTS_S: Final = 0.9
-"""The kernel tells of a filter that it does not take, as it begins to make it. Such a change is looked at sooner than
-this (`reconciler.backoff`), and what failed is tried again later (`reconciler.shaper_loader`): else it would be tried
-for ever."""
+"""The kernel notifies of a filter even if it then refuses it. The reconcile for that notification comes sooner than
+this (`reconciler.backoff`), and the retry of the failure later (`reconciler.shaper_loader`): else the filter would be
+tried for ever."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of shaping one Pod. No steps: nothing had to change. `interfaces` are those that share its limits.
+    """The result of shaping one Pod. No steps: nothing had to change. `interfaces` are those that share its limits.
 
-    `modes` are those of the ipvlan interfaces among them, by name: each is its master's, and so that of other Pods too.
+    `modes` are those of the ipvlan interfaces among them, by name: a mode is the master's, so other Pods share it.
 
-    `missing`: the directions that were asked for and do not hold on all of them, with those where they do not. `lack`:
-    what the kernel has not, so that one of them had to be left out; trying again may find it there.
+    `missing`: the directions that were asked for but do not hold on all interfaces, with those where they do not.
+    `lack`: what the kernel lacks, so that a direction had to be left out; a later try may find it there.
     """
 
     steps: tuple[Step, ...]
@@ -90,11 +90,11 @@ class Outcome:
 
 
 class _CannotSplitError(StepFailedError):
-    """The kernel has not what splits packets."""
+    """The kernel lacks what splits packets."""
 
 
 class _CannotRedirectError(StepFailedError):
-    """The kernel has not what leads ingress to where it is limited."""
+    """The kernel lacks what redirects ingress to the ifb, where it is limited."""
 
     def __init__(self, step: Step, lack: KernelLacksError) -> None:
         self.lack = lack
@@ -123,8 +123,8 @@ class Shaper:
     ) -> Self:
         """Take over what the network namespaces of the known sandboxes hold, or load a new program.
 
-        `netns_paths` are pairs of Pod uid and path; `folder` may have others, which tell by what they hold whose they
-        are. `load` gives a new program. Raises ShapingError when there is none.
+        `netns_paths` are pairs of Pod uid and path; `folder` may have others, whose owner is read from what they hold.
+        `load` loads a new program. Raises ShapingError when that fails.
         """
         found = scan_netns(netns_paths, folder)
         program = Program.adopt(slots, found.program_ids)
@@ -133,14 +133,14 @@ class Shaper:
         try:
             return cls(program, slots_in(program), found, adopted=True)
         except BaseException:
-            program.close()  # it is tried again, and again
+            program.close()  # starting is retried: do not leak descriptors
             raise
 
     def shape(self, pod_uid: str, netns_path: str, limits: Limits) -> Outcome:
         """Make the Pod's netns hold exactly these limits; without limits, nothing of ours. Idempotent.
 
         Raises NetnsGoneError, HostNetnsError, NoSlotLeftError, KernelLacksError or StepFailedError; ShapingError also
-        for what nobody foresaw.
+        for unforeseen errors.
         """
         with defects_told():
             return self._shape_netns(pod_uid, netns_path, limits)
@@ -161,7 +161,7 @@ class Shaper:
         return outcome
 
     def release(self, pod_uid: str, netns_path: str) -> None:
-        """The Pod, or this sandbox of it, is gone: take ours out of its netns if that still exists, free its slot."""
+        """The Pod, or this sandbox, is gone: remove all of ours from its netns if it still exists, free its slot."""
         try:
             if not self._allocator.is_reused(pod_uid, netns_path):
                 self.shape(pod_uid, netns_path, Limits())
@@ -175,7 +175,7 @@ class Shaper:
     def collect(self, live: Collection[tuple[str, str]]) -> int:
         """Free the slots of Pods that are not live and whose netns is gone. Returns how many.
 
-        Raises ShapingError, and frees none, when it cannot be told which network namespaces there are.
+        Raises ShapingError, and frees none, when the existing network namespaces cannot be listed.
         """
         gone = self._allocator.gone(live)
         for owner in gone:
@@ -183,9 +183,9 @@ class Shaper:
         return len(gone)
 
     def audit(self) -> list[str]:
-        """The uids of the Pods whose limits somebody else wrote into the map: shape them again.
+        """The uids of the Pods whose limits in the map were overwritten by others: shape them again.
 
-        What somebody wrote into a slot that is nobody's is cleared here.
+        Entries that others wrote into a slot without an owner are cleared here.
         """
         return self._allocator.audit()
 
@@ -216,15 +216,15 @@ class Shaper:
         )
 
     def vanished(self, keys: Collection[Key]) -> list[Key]:
-        """Those whose network namespace is no longer there. Raises ShapingError when that cannot be told."""
+        """The keys whose network namespace no longer exists. Raises ShapingError when that cannot be determined."""
         return [key for key in keys if netns.inode(key[1]) is None]
 
     def slot_owners(self) -> list[SlotOwner]:
-        """Who has a slot."""
+        """The owners of slots."""
         return list(self._allocator.taken)
 
     def counters(self, owners: Iterable[SlotOwner] | None = None) -> list[PodCounters]:
-        """What the kernel counts for those of them, or of all, that have a slot. Raises ShapingError."""
+        """The kernel's counters of these owners, or of all, as far as they have a slot. Raises ShapingError."""
         return self._allocator.counters(owners)
 
     def close(self) -> None:
@@ -237,7 +237,7 @@ class Shaper:
         self._lacks.pop(owner, None)
 
     def _shape(self, owner: SlotOwner, netlink: Netlink, limits: Limits, older: set[Bucket]) -> Outcome:
-        """`older` gets the buckets of other programs that were seen in use."""
+        """`older` receives the buckets of other programs that were found in use."""
         done: list[Step] = []
         lack, failed = self._recent_lack(owner) if limits.ingress else None, False
         desired = replace(self._desired(owner, limits), may_redirect=lack is None)
@@ -245,7 +245,7 @@ class Shaper:
         while approached is None:
             try:
                 approached = self._approach(owner, netlink, desired, done, older)
-            # Both are tried anew at each look, as a module may be loaded meanwhile. The kernel check tells the node.
+            # Both are tried again each time, as a module may be loaded meanwhile. The kernel check informs the Node.
             except _CannotSplitError as error:
                 _LOG.info("limiting without splitting packets: %s", error)
                 desired = replace(desired, may_split=False)
@@ -253,7 +253,7 @@ class Shaper:
                 lack, desired = error.lack, replace(desired, may_redirect=False)
                 self._lacks[owner] = monotonic(), lack
             except StepFailedError as error:
-                # Between looking and doing somebody else may have changed something: look once more, then give up.
+                # Others may have changed something between observing and applying: observe once more, then give up.
                 if failed:
                     raise
                 _LOG.info("looking again after a step failed: %s", error)
@@ -269,7 +269,7 @@ class Shaper:
         return Outcome(tuple(done), planned.problems, names, planned.missing, lack, modes)
 
     def _recent_lack(self, owner: SlotOwner) -> KernelLacksError | None:
-        """What the kernel had not a moment ago, when ingress was to be limited."""
+        """What the kernel lacked a moment ago, when ingress was to be limited."""
         since_s, lack = self._lacks.get(owner, (0.0, None))
         if monotonic() - since_s < LACK_LASTS_S:
             return lack
@@ -279,7 +279,7 @@ class Shaper:
     def _approach(
         self, owner: SlotOwner, netlink: Netlink, desired: DesiredShaping, done: list[Step], older: set[Bucket]
     ) -> tuple[ObservedShaping, Plan]:
-        """Look, plan, do. The steps that succeed are added to `done`."""
+        """Observe, plan, apply. The steps that succeed are added to `done`."""
         observed = self._observe(owner, netlink)
         older.update(older_buckets(observed.links, self._program))
         planned = plan(desired, observed)

@@ -16,7 +16,7 @@ from webhook.contract import Direction
 
 
 class SlotAllocator:
-    """The slots, and where the network namespaces of those who have one are mounted, as far as that is known."""
+    """The slots, and the paths where their owners' network namespaces are mounted, as far as known."""
 
     def __init__(self, program: Program, slots: SlotTable, paths: Mapping[SlotOwner, str]) -> None:
         self._program, self._slots = program, slots
@@ -24,23 +24,23 @@ class SlotAllocator:
 
     @property
     def taken(self) -> Mapping[SlotOwner, Assignment]:
-        """Who has a slot, and which."""
+        """The owners of slots, with their assignments."""
         return self._slots.taken
 
     def of(self, pod_uid: str, netns_path: str) -> list[SlotOwner]:
-        """Those of a Pod that are there, or may be. Raises ShapingError when that cannot be told."""
+        """A Pod's slot owners whose netns is at this path, or may be. Raises ShapingError if that cannot be read."""
         held = [owner for owner in self.taken if owner.pod_uid == pod_uid]
         placed = [owner for owner in held if self._paths.get(owner) == netns_path]
         unplaced = [owner for owner in held if owner not in self._paths]
         return placed + (_perhaps_at(netns_path, unplaced) if unplaced else [])
 
     def is_reused(self, pod_uid: str, netns_path: str) -> bool:
-        """Whether a later Pod has got a netns at the same path."""
+        """Whether a later Pod has a netns at the same path."""
         inode = netns.inode(netns_path)
         return any(held.netns_inode == inode and held.pod_uid != pod_uid for held in self.taken)
 
     def assign(self, owner: SlotOwner, netns_path: str) -> None:
-        """Give a slot to whoever has none. Raises NoSlotLeftError."""
+        """Give the owner a slot, unless it has one. Raises NoSlotLeftError."""
         try:
             self._slots, _ = self._slots.assign(owner)
         except NoFreeSlotError as error:
@@ -49,7 +49,7 @@ class SlotAllocator:
         self._paths[owner] = netns_path
 
     def free(self, owner: SlotOwner) -> None:
-        """Take the slot back, if there is one; no limits stay in it. Raises StepFailedError."""
+        """Free the owner's slot, if it has one, and clear its limits. Raises StepFailedError."""
         assignment = self.taken.get(owner)
         if assignment is not None:
             for direction in Direction:
@@ -58,23 +58,23 @@ class SlotAllocator:
         self._paths.pop(owner, None)
 
     def gone(self, live: Collection[tuple[str, str]]) -> list[SlotOwner]:
-        """Those that are not of live Pods (uid and path), and whose netns is gone.
+        """The slot owners that are not live Pods' (uid and path), and whose netns is gone.
 
-        Raises ShapingError when it cannot be told which network namespaces there are.
+        Raises ShapingError when the existing network namespaces cannot be listed.
         """
         alive = {SlotOwner(pod_uid, inode) for pod_uid, path in live if (inode := netns.inode(path)) is not None}
         doubtful = [held for held in self.taken if held not in alive]
         if not doubtful:
             return []
         present = netns.mounted().keys() | {netns.inode(self._paths[held]) for held in doubtful if held in self._paths}
-        # The inode of one that is gone may be that of a later Pod's by now: the kernel gives the lowest that is free.
+        # A later Pod's netns may have the inode of one that is gone: the kernel assigns the lowest free inode.
         present -= {held.netns_inode for held in alive}
         return [held for held in doubtful if held.netns_inode not in present]
 
     def audit(self) -> list[str]:
-        """The uids of the Pods whose limits somebody else wrote into the map.
+        """The uids of the Pods whose limits in the map were overwritten by others.
 
-        What somebody wrote into a slot that is nobody's is cleared here. Raises ShapingError.
+        Entries that others wrote into a slot without an owner are cleared here. Raises ShapingError.
         """
         with read_back("the limits"):
             altered = {slot for slot, _ in map(bucket_of, self._program.altered())}
@@ -85,7 +85,7 @@ class SlotAllocator:
         return [owners[slot].pod_uid for slot in sorted(altered & owners.keys())]
 
     def write(self, step: WriteLimit | ClearLimit) -> None:
-        """Do a step of a plan that is done in the map. Raises StepFailedError."""
+        """Apply a plan's step that changes the limits map. Raises StepFailedError."""
         try:
             self._program.write_limit(
                 class_id(step.slot, step.direction), step.entry if isinstance(step, WriteLimit) else None
@@ -94,12 +94,12 @@ class SlotAllocator:
             raise StepFailedError(step, error.strerror or str(error)) from error
 
     def limits(self, owner: SlotOwner) -> Mapping[Direction, LimitEntry]:
-        """What the map holds for one. Raises ShapingError."""
+        """The owner's entries in the limits map. Raises ShapingError."""
         with read_back("the limits"):
             return limits_of(self._program, self.taken[owner].slot)
 
     def counters(self, owners: Iterable[SlotOwner] | None = None) -> list[PodCounters]:
-        """What the kernel counts for those of them, or of all, that have a slot. Raises ShapingError."""
+        """The kernel's counters of these owners, or of all, as far as they have a slot. Raises ShapingError."""
         taken = ((owner, self.taken.get(owner)) for owner in (list(self.taken) if owners is None else owners))
         with read_back("the counters"):
             return [
@@ -109,13 +109,13 @@ class SlotAllocator:
             ]
 
     def charged(self, assignment: Assignment) -> Traffic:
-        """What the egress bucket was charged; nothing before its first packet. Raises ShapingError."""
+        """What the egress bucket was charged; zero before its first packet. Raises ShapingError."""
         with read_back("the counters"):
             seen = self._program.read_counters(class_id(assignment.slot, Direction.EGRESS))
         return Traffic(seen.bytes, seen.packets) if seen.generation == assignment.generation else Traffic()
 
 
 def _perhaps_at(netns_path: str, owners: Iterable[SlotOwner]) -> list[SlotOwner]:
-    """Of those whose paths are not known, the one that is there, and those that are nowhere else."""
+    """Of owners with unknown paths: the one whose netns is at this path, and those whose netns is mounted nowhere."""
     there, present = netns.inode(netns_path), netns.mounted()
     return [each for each in owners if each.netns_inode == there or each.netns_inode not in present]

@@ -1,8 +1,8 @@
 """The table of slots of the shaper's maps, and the network namespace that owns each. Pure.
 
-A class id has 16 bits, so slots are few and used again: the lowest free one is taken. Slot 0 stays unused, so that
-class id 0, which a filter without one has, is never a Pod's. The assignment is kept in the limits map itself (see
-`reconciler/kernel/buckets.py`): this table is only its image.
+A class id has 16 bits, so slots are few and reused: the lowest free one is taken. Slot 0 stays unused, so that class
+id 0, which means that a filter has none, is never a Pod's. The assignments are kept in the limits map itself (see
+`reconciler/kernel/buckets.py`): this table is only a copy of them.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, order=True)
 class SlotOwner:
-    """Whose slot: a Pod's uid and the inode of its netns. A sandbox that is made anew has the same uid, a new netns."""
+    """Owns a slot: a Pod's uid and the inode of its netns. A recreated sandbox has the same uid, a new netns."""
 
     pod_uid: str
     netns_inode: int
@@ -23,7 +23,7 @@ class NoFreeSlotError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A slot that is taken. `generation` is never 0 and differs between owners: the shaper starts afresh with each."""
+    """A taken slot. `generation` is never 0 and differs between owners: the shaper starts afresh with each."""
 
     slot: int
     generation: int
@@ -31,7 +31,7 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class SlotTable:
-    """All assignments, as a value: each change gives a new table."""
+    """All assignments, as a value: each change returns a new table."""
 
     size: int
     taken: Mapping[SlotOwner, Assignment] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """The steps from what the kernel holds to what it should hold: a closed union of values.
 
-As a string each says what it does, for events and logs.
+The string of each step says what it does, for events and logs.
 """
 
 from collections.abc import Mapping
@@ -53,10 +53,10 @@ class SetUp:
 
 @dataclass(frozen=True, slots=True)
 class SetRoot:
-    """Make our fq the root qdisc of a link, below what splits packets if that is wanted.
+    """Make our fq the root qdisc of a link, or the child of a tbf that splits packets if that is wanted.
 
-    What is there already gets its bounds back, and keeps the packets that wait in it; where the other of both kinds is,
-    they are lost. So they are `afresh`: packets longer than what a tbf's bounds become would be stuck in it for good.
+    A root of the same kind gets its bounds back, and keeps its queued packets; one of the other kind loses them. So
+    does any with `afresh`: packets longer than a tbf's new bound would be stuck in it for good.
     """
 
     link: str
@@ -86,8 +86,8 @@ class SetGsoMaxBytes:
 class AttachShaper:
     """Add the shaper's filter at a link's egress, or replace our own there.
 
-    `with_clsact` makes the clsact too, in the same system call: of a clsact without a filter nobody could tell, after
-    a crash in between, whose it is.
+    `with_clsact` makes the clsact too, in the same system call: after a crash in between, it would be unknown whose the
+    clsact without a filter is.
     """
 
     link: str
@@ -104,7 +104,7 @@ class AttachShaper:
 class AttachRedirect:
     """Add the filter that sends a link's ingress to the ifb, `with_clsact` as AttachShaper.
 
-    `replacing`: in the place of one of ours that leads elsewhere, which the kernel does not change (matchall).
+    `replacing`: in place of our filter that redirects elsewhere: the kernel cannot change a matchall's target.
     """
 
     link: str
@@ -131,7 +131,7 @@ class DetachFilter:
 
 @dataclass(frozen=True, slots=True)
 class DeleteClsact:
-    """Delete a clsact that we made and that nobody else uses, and our filters on it."""
+    """Delete a clsact that we made and that holds no foreign filter, and our filters on it."""
 
     link: str
 
@@ -181,8 +181,8 @@ Step = (
 class Plan:
     """The steps, in order, and what stands in the way.
 
-    `missing`: the directions that are asked for and, when all is done, not limited on each link that shares the limits;
-    with the links where they are not.
+    `missing`: the directions that are asked for but not limited on all links that share the limits, even after all
+    steps; with the links where they are not.
     """
 
     steps: tuple[Step, ...] = ()

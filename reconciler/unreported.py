@@ -1,6 +1,6 @@
-"""Unreported Pods: they run and ask for a limit, by the API server's word, and the runtime never named them. Pure.
+"""Unreported Pods: they run and ask for a limit, says the API server, but the runtime never named them. Pure.
 
-Its list may leave some out, as containerd does with those whose state it cannot tell at the moment.
+The runtime's list may omit some: containerd omits sandboxes whose state it cannot read at the moment.
 """
 
 from __future__ import annotations
@@ -11,35 +11,35 @@ from dataclasses import dataclass, field
 from typing import Final
 
 UNSYNCHRONIZED_CHECKS: Final = 4
-"""The first call that counts where the runtime tells of no Pods; the next, after five minutes, finds who is missing."""
+"""The first check that counts if the runtime lists no Pods; the next one, after five minutes, finds missing Pods."""
 
 
 @dataclass(slots=True)
 class UnreportedPods:
-    """The uids of Pods. Those are missing that two checks in a row found absent: a hook may be on its way at one."""
+    """The uids of Pods. Missing are those absent at two checks in a row: at one, a hook may be on its way."""
 
     _waits: int = UNSYNCHRONIZED_CHECKS
-    """So many checks are still without effect, as the runtime may be about to tell of all."""
+    """How many further checks have no effect, as the runtime may be about to list all Pods."""
     _reported: set[str] = field(default_factory=set)
-    """Also those that have ended since, which the API server may not have told while it is away."""
+    """Also Pods that have ended since: if the API server is away, it has not reported their end."""
     _absent: AbstractSet[str] = frozenset()
     _missing: AbstractSet[str] = frozenset()
 
     def reported(self, uid: str) -> None:
-        """The runtime tells of a Pod."""
+        """The runtime reports a Pod."""
         self._reported.add(uid)
 
     def synchronized(self, uids: Iterable[str]) -> None:
-        """The runtime tells of all. Until it has, nobody is missing for a while: that is the node's trouble."""
+        """The runtime lists all Pods. Before that, none is missing for a while: the problem is the node's."""
         self._reported.update(uids)
         self._waits = 0
 
     def check(
         self, running: AbstractSet[str], *, known: AbstractSet[str], there: AbstractSet[str], has_unidentified: bool
     ) -> None:
-        """Of those that run, who is absent? `known`: to the API server. `there`: there is something of theirs.
+        """Find the running Pods that are absent. `known`: to the API server. `there`: with a known sandbox.
 
-        `has_unidentified`: any of them may be limited already, by what the runtime alone can say whose it is.
+        `has_unidentified`: any of them may be limited already, in a netns whose owner only the runtime knows.
         """
         self._reported &= known | there
         if not has_unidentified:
@@ -48,5 +48,5 @@ class UnreportedPods:
 
     @property
     def missing(self) -> AbstractSet[str]:
-        """Those that nothing was heard of since the check before the last."""
+        """The Pods that were absent at the last two checks, and have not been reported since."""
         return self._missing & self._absent - self._reported

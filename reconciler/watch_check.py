@@ -1,4 +1,4 @@
-"""Checks that the API server lets us watch Pods; if not, /readyz, a metric and an event on the Node say so."""
+"""Checks that the API server lets us watch Pods; if not, /readyz, a metric and an event on the Node report it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from webhook.reflector import Reflector
 
 
 class WatchCheck:
-    """Looks at what became of the watch on Pods.
+    """Checks the state of the watch on Pods.
 
-    A server that cannot be reached is no reason to be unready: an outage would make every node's reconciler so. Nor is
-    a right that is taken away later: what was listed is known, and limits hold.
+    A server that cannot be reached is no reason to be unready: an outage would make every node's reconciler unready.
+    Nor is a right that is revoked later: the listed Pods are known, and limits hold.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class WatchCheck:
         return None if self._reflector.synced.is_set() else self._refusal()
 
     async def run(self) -> None:
-        """Tell of a refusal that lasts, for ever."""
+        """Report refusals that last; runs for ever."""
         await report_node_problem(
             self._refusal,
             begun=lambda why: Notice(

@@ -8,18 +8,18 @@ from enum import IntEnum
 
 
 class Priority(IntEnum):
-    """What is reconciled first. A Pod that keeps changing its own network never delays what somebody asked for."""
+    """What is reconciled first. A Pod that keeps changing its own network never delays what was requested."""
 
     REQUESTED = 0
-    """The API server or the runtime wants something else than before, or something failed and is tried again."""
+    """The API server or the runtime wants something else than before, or a failure is tried again."""
     DRIFT = 1
-    """Somebody changed something in the kernel."""
+    """Something was changed in the kernel."""
     RESYNC = 2
     """Something may have changed, in any Pod."""
 
 
 class WorkQueue:
-    """The uids of Pods to reconcile, by priority, and among equals the first added; each is in it once."""
+    """The uids of Pods to reconcile, by priority, then in the order of adding; each is in it once."""
 
     def __init__(self) -> None:
         self._queue: asyncio.PriorityQueue[tuple[Priority, int, str]] = asyncio.PriorityQueue()
@@ -37,6 +37,6 @@ class WorkQueue:
         """Take the next one; waits while there is none."""
         while True:
             priority, _, uid = await self._queue.get()
-            if self._priorities.get(uid) == priority:  # else it is there at a higher one, or was taken
+            if self._priorities.get(uid) == priority:  # else it is queued at a higher priority, or was taken
                 del self._priorities[uid]
                 return uid

@@ -55,16 +55,16 @@ _ABSENT: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL})
 
 @dataclass(frozen=True, slots=True)
 class AttachedProgram:
-    """The program as a filter names it: a descriptor of this process, and the name that the filter carries."""
+    """The program as a filter refers to it: a descriptor of this process, and the filter's name."""
 
     descriptor: int
     filter_name: str
 
 
 def apply(step: Step, netlink: Netlink, program: AttachedProgram | None) -> None:
-    """Do one step in the netns of `netlink`. Steps on the limits map are not this function's.
+    """Apply one step in the netns of `netlink`, but no steps on the limits map.
 
-    Deleting what is not there succeeds. Raises StepFailedError, or KernelLacksError where the kernel has no such thing.
+    Deleting what is not there succeeds. Raises StepFailedError, or KernelLacksError if the kernel lacks the feature.
     """
     try:
         _apply(step, netlink, program)
@@ -74,7 +74,7 @@ def apply(step: Step, netlink: Netlink, program: AttachedProgram | None) -> None
         raise StepFailedError(step, error.text) from error
 
 
-def _apply(  # noqa: C901 - one case a step
+def _apply(  # noqa: C901 - one case per step
     step: Step, netlink: Netlink, program: AttachedProgram | None
 ) -> None:
     match step:
@@ -113,7 +113,7 @@ def _apply(  # noqa: C901 - one case a step
 
 
 def _attach(netlink: Netlink, step: AttachShaper | AttachRedirect, message: Any, flags: int) -> None:
-    """Attach a filter; where clsact is made with it, both are there afterwards or neither is."""
+    """Attach a filter; if the clsact is made with it, both are there afterwards or neither is."""
     if isinstance(step, AttachRedirect) and step.replacing:
         detaching = place_of(message["index"], Direction.INGRESS, step.handle)
         _, failed = netlink.request_all((detaching, RTM_DELTFILTER, 0), (message, RTM_NEWTFILTER, flags))
@@ -130,7 +130,7 @@ def _attach(netlink: Netlink, step: AttachShaper | AttachRedirect, message: Any,
     if no_clsact is None and no_filter is not None:
         _ignoring_absence(netlink, _clsact(message["index"]), RTM_DELQDISC)
     if no_clsact is not None and no_filter is None:
-        # Somebody made one at this moment, and our filter on it would pass it off as ours.
+        # A foreign clsact was made at this moment; our filter's handle would mark it as ours.
         hook = Direction.EGRESS if isinstance(step, AttachShaper) else Direction.INGRESS
         _ignoring_absence(netlink, place_of(message["index"], hook, step.handle), RTM_DELTFILTER)
     if no_clsact is not None and no_clsact.errno in _UNKNOWN:
@@ -155,7 +155,7 @@ def _ignoring_absence(netlink: Netlink, message: Any, message_type: int) -> None
 
 
 def _create_ifb(netlink: Netlink) -> None:
-    """Down, and told in the same system call to take no fe80 address and route of its own when it comes up."""
+    """Make the ifb, down; the same system call keeps it from taking an fe80 address and route when it comes up."""
     message = ifinfmsg()
     message["attrs"] = [
         ("IFLA_IFNAME", IFB_NAME),
@@ -189,7 +189,7 @@ def _clsact(index: int) -> TrafficControlMessage:
 
 
 def _set_root(netlink: Netlink, index: int, step: SetRoot) -> None:
-    """Both qdiscs in one system call: between the two, packets leave without their stamps."""
+    """Set both qdiscs in one system call: between the two, packets would leave regardless of their stamps."""
     flags = NLM_F_CREATE | NLM_F_REPLACE
     if step.splitting is None:
         fq = _qdisc(index, TC_H_ROOT, FQ_HANDLE, "fq", FQ_BOUNDS)

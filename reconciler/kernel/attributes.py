@@ -1,7 +1,7 @@
 """Netlink messages of traffic control as the project needs them, where pyroute2's own lack something.
 
-pyroute2 0.9.7 has no fq (options are ignored), of a tbf it sends tables that nothing reads, and of a bpf filter it
-decodes only the old attributes. From the kernel's uapi/linux/pkt_sched.h and pkt_cls.h.
+pyroute2 0.9.7 has no fq (options are ignored), sends tables for a tbf that nothing reads, and decodes only the old
+attributes of a bpf filter. From the kernel's uapi/linux/pkt_sched.h and pkt_cls.h.
 """
 
 from collections.abc import Mapping
@@ -18,15 +18,15 @@ FQ_BOUNDS: Final[Mapping[str, int]] = {
     "TCA_FQ_ORPHAN_MASK": 0xFFFF,
 }
 """fq must never drop what the shaper has admitted. The shaper bounds the queue by time, so fq's own bounds are out of
-reach: packets (that of all and that of one flow), and how far a stamp may lie ahead: 1 hour, in microseconds. At
-1 kbit/s one GSO packet of 64 KiB takes nine minutes. No flow has a rate of its own (bytes per second; all bits: none).
-Packets from a wire have no socket, and their flow is their hash: of the 10 bits that are the default, a ping would
-share one with one of 64 bulk flows every sixteenth time, and wait for that one's next packet. 16 bits are 8 MB at most.
+reach: packets (in all and per flow), and how far ahead a stamp may be: 1 hour, in microseconds. At 1 kbit/s one GSO
+packet of 64 KiB takes nine minutes. No flow has a rate of its own (bytes per second; all bits set: none). Packets from
+a wire have no socket, and their flow is their hash: with the default of 10 bits, one ping in sixteen would share a flow
+with one of 64 bulk flows, and wait for its next packet. 16 bits are 8 MB at most.
 """
 FQ_MAX_RATE: Final = "TCA_FQ_FLOW_MAX_RATE"
 
 SPLITTER_BYTES_PER_SECOND: Final = 4_000_000_000
-"""The tbf that splits holds nothing back: 32 Gbit/s, and split are only limits far below."""
+"""The rate of the tbf that splits: 32 Gbit/s, which holds nothing back, as only limits far below it are split."""
 _LINKLAYER_ETHERNET: Final = 1
 
 
@@ -55,26 +55,26 @@ class FqOptions(nla):  # type: ignore[misc] # pyroute2 ships no types
 
 
 def paced_bounds(flow_bytes_per_second: int) -> dict[str, int]:
-    """Of an fq below a tbf that splits: likewise, but no flow is faster than this.
+    """The bounds of an fq below a tbf that splits: as FQ_BOUNDS, but no flow is faster than this.
 
-    No rate is too low for fq to space packets that have no stamp by their length: above the threshold it would hold
-    back one of them in thirty for as long as a quantum of 3 kB takes.
+    The low-rate threshold is out of reach, so fq always spaces packets without a stamp by their length: above the
+    threshold it would hold back one of them in thirty for as long as a quantum of 3 kB takes.
     """
     return {**FQ_BOUNDS, FQ_MAX_RATE: flow_bytes_per_second, "TCA_FQ_LOW_RATE_THRESHOLD": 0xFFFFFFFF}
 
 
 def splitter_parameters(size_bytes: int) -> dict[str, int]:
-    """A tbf's, to split what is longer than this. What is longer than its burst it never lets pass (tbf_dequeue).
+    """The parameters of a tbf that splits packets above this size. Packets above its burst never pass (tbf_dequeue).
 
-    The burst is a time, in units of 64 ns (PSCHED_SHIFT). `limit` is of the qdisc it makes below itself, in whose place
-    ours comes; it is where the size is read back, as the burst is rounded.
+    The burst is a time, in units of 64 ns (PSCHED_SHIFT). `limit` is for the default child qdisc, which ours replaces;
+    the size is read back from it, as the burst is rounded.
     """
     burst = -(-size_bytes * 10**9 // SPLITTER_BYTES_PER_SECOND // 64)
     return {"linklayer": _LINKLAYER_ETHERNET, "rate": SPLITTER_BYTES_PER_SECOND, "limit": size_bytes, "buffer": burst}
 
 
 class _TbfOptions(nla):  # type: ignore[misc] # pyroute2 ships no types
-    """TCA_OPTIONS of tbf. That the link layer is named spares the tables of rates that older kernels want."""
+    """TCA_OPTIONS of tbf. As the link layer is given, the rate tables that older kernels want are not needed."""
 
     nla_flags = NLA_F_NESTED
     nla_map = (("TCA_TBF_UNSPEC", "none"), ("TCA_TBF_PARMS", "parms"))
@@ -151,7 +151,7 @@ class _Actions(nla):  # type: ignore[misc] # pyroute2 ships no types
 
 
 class MatchallOptions(nla):  # type: ignore[misc] # pyroute2 ships no types
-    """TCA_OPTIONS of a matchall filter, with at most one action that is decoded."""
+    """TCA_OPTIONS of a matchall filter; only its first action is decoded."""
 
     nla_flags = NLA_F_NESTED
     nla_map = (
@@ -167,7 +167,7 @@ _OPTIONS: Final = {"fq": FqOptions, "tbf": _TbfOptions, "bpf": BpfOptions, "matc
 
 
 class TrafficControlMessage(tcmsg):  # type: ignore[misc] # pyroute2 ships no types
-    """A qdisc or filter message whose options are those above, and bytes for every other kind."""
+    """A qdisc or filter message with the options above; options of every other kind are bytes."""
 
     nla_map = (
         (0, "TCA_UNSPEC", "none"),

@@ -1,4 +1,4 @@
-"""The bpf system call as the long-lived reconciler needs it, by way of the small libbpf (see bpf(2), libbpf's bpf.h).
+"""The bpf system call as the long-lived reconciler needs it, through the small libbpf (see bpf(2), libbpf's bpf.h).
 
 Loading is not here: compiling costs more than 100 MB and happens in a child (`compile.py`).
 """
@@ -78,9 +78,9 @@ class Bpf:
             raise ShapingError(f"cannot load libbpf: {error}; install Debian's libbpf1") from error
 
     def has_helper(self, helper: int) -> bool:
-        """Whether the verifier knows a helper function: it is asked with a program that calls it.
+        """Whether the verifier knows a helper function, tested with a program that calls it.
 
-        Needs CAP_SYS_ADMIN or CAP_BPF. True where it cannot be told: then loading the real program tells.
+        Needs CAP_SYS_ADMIN or CAP_BPF. True if unknown: loading the real program will show it.
         """
         return bool(self._library.libbpf_probe_bpf_helper(_BPF_PROG_TYPE_SCHED_CLS, helper, None) != 0)
 
@@ -93,14 +93,14 @@ class Bpf:
         return self._checked(self._library.bpf_map_get_fd_by_id(ctypes.c_uint32(map_id)))
 
     def program_info(self, descriptor: int) -> ProgramInfo:
-        """What a program's descriptor leads to."""
+        """The info of a program, by its descriptor."""
         map_ids = (ctypes.c_uint32 * _MOST_MAPS)()
         info = _ProgramInfo(nr_map_ids=_MOST_MAPS, map_ids=ctypes.addressof(map_ids))
         self._info(descriptor, info)
         return ProgramInfo(info.id, info.name.decode(), tuple(map_ids[: min(info.nr_map_ids, _MOST_MAPS)]))
 
     def map_info(self, descriptor: int) -> MapInfo:
-        """What a map's descriptor leads to."""
+        """The info of a map, by its descriptor."""
         info = _MapInfo()
         self._info(descriptor, info)
         return MapInfo(info.name.decode(), info.value_size, info.max_entries)
@@ -118,7 +118,7 @@ class Bpf:
         count, position = ctypes.c_uint32(entries), ctypes.c_uint32()
         call = self._library.bpf_map_lookup_batch
         result = call(descriptor, None, ctypes.byref(position), keys, values, ctypes.byref(count), None)
-        if result < 0 and (ctypes.get_errno() or -result) != errno.ENOENT:  # ENOENT: that was the last of them
+        if result < 0 and (ctypes.get_errno() or -result) != errno.ENOENT:  # ENOENT: that was the last entry
             self._checked(result)
         return values.raw
 

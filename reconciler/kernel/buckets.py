@@ -38,7 +38,7 @@ MINIMUM_BORROWED_SHIFT: Final = 24
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What the shaper computes with, for one rate. Times in nanoseconds."""
+    """The shaper's figures for one rate. Times in nanoseconds."""
 
     multiplier: int
     shift: int
@@ -52,7 +52,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What a bucket has seen in its present generation. Bytes on the wire and packets that passed; drops; ECN marks."""
+    """A bucket's counters in its present generation: bytes on the wire and packets that passed; drops; ECN marks."""
 
     generation: int
     bytes: int
@@ -66,20 +66,20 @@ def timing(bits_per_second: int) -> Timing:
 
     The time of a byte is a fixed-point number whose multiplier has 40 bits, so 1 kbit/s and 1 Pbit/s are both exact to
     a billionth. CoDel's target is 10 ms, or one and a half full packets where that is longer, and its interval 100 ms
-    or 10 targets. That is the upper end of what RFC 8289 advises (5 to 10 % of the interval): the queue is the bulk
-    flows' own, sparse ones pass it, and it is what carries them over a pause of the sender. The queue is no longer than
+    or 10 targets. That is the upper end of what RFC 8289 advises (5 to 10 % of the interval): only bulk flows wait in
+    the queue, as sparse ones pass it, and it carries them over a pause of the sender. The queue is no longer than
     150 ms, or 8 full packets where that is longer; with very many flows than four packets of each, and never a second.
 
-    What a flow has had is counted in units of 2**unit_shift bytes, of which 16 bits hold all that the rate can bring. A
-    sparse flow has had at most 1 ms of the rate lately, or 4 KiB. 2**borrowed_shift ns of the rate may go ahead of the
-    queue: 17 ms, or about what CoDel lets wait where that is longer, as 17 ms of 100 kbit/s are two pings.
+    A flow's recent bytes are counted in units of 2**unit_shift bytes, so that 16 bits hold all that the rate can bring.
+    A sparse flow has had at most 1 ms of the rate lately, or 4 KiB. 2**borrowed_shift ns of the rate may go ahead of
+    the queue: 17 ms, or about what CoDel lets wait where that is longer, as 17 ms of 100 kbit/s are two pings.
     """
     packet_ns = FULL_PACKET_BYTES * 8 * 10**9 // bits_per_second
     byte_numerator = 8 * 10**9
     shift = 0
     while (byte_numerator << (shift + 1)) // bits_per_second < 1 << MULTIPLIER_BITS:
         shift += 1
-    # What a flow has at the full rate in 67 ms / ln 2, the time over which the shaper sums up, and a GSO packet.
+    # The bytes of a flow at the full rate in 67 ms / ln 2, the time over which the shaper sums up, and a GSO packet.
     most_had = max(MINIMUM_MOST_HAD_BYTES, bits_per_second // 8 // 10)
     unit_shift = most_had.bit_length() - MOST_HAD_BITS
     target_ns = max(MINIMUM_TARGET_NS, packet_ns * 3 // 2)
@@ -96,7 +96,7 @@ def timing(bits_per_second: int) -> Timing:
 
 
 def is_rate(bits_per_second: int) -> bool:
-    """Whether a limit may be so: what somebody else wrote into a map may be no rate at all, such as 0."""
+    """Whether this is a valid limit: others may have written an invalid rate into the map, such as 0."""
     return MINIMUM_BITS_PER_SECOND <= bits_per_second <= MAXIMUM_BITS_PER_SECOND
 
 
@@ -120,7 +120,7 @@ def encode_limit(entry: LimitEntry) -> bytes:
 
 
 def decode_limit(value: bytes) -> LimitEntry | None:
-    """What an entry of the limits map says; None for one that is empty."""
+    """The decoded entry of the limits map; None for an empty one."""
     bits_per_second, generation, _, _, _, _, netns_inode, _, _, _, _, pod_uid = _LIMIT.unpack(value)
     if not generation:
         return None
@@ -133,11 +133,11 @@ def decode_counters(value: bytes) -> Counters:
 
 
 def queue_ns(value: bytes, bits_per_second: int, now_ns: int) -> int:
-    """How long a packet of a bulk flow would wait that came now, by an entry of the state map and the limit.
+    """How long a packet of a bulk flow would wait if it came now, from an entry of the state map and the limit.
 
-    As the shaper decides when it comes (`change_rate`): a long queue of a lower limit counts for as long as it takes
-    now, and of a timeline that another limit took far ahead, which may be minutes, nothing is left. What is no rate
-    tells of no wait.
+    Computed as the shaper does when a packet comes (`change_rate`): a long queue of a lower limit counts for as long as
+    it takes now, and nothing is left of a timeline that another limit took far ahead, which may be minutes. Without a
+    valid rate there is no wait.
     """
     if not is_rate(bits_per_second):
         return 0

@@ -1,12 +1,12 @@
 """The short-lived child that compiles and loads the shaper with bcc and hands the descriptors over (SCM_RIGHTS).
 
-`python -m reconciler.kernel.compile SOCKET NAME ENTRIES`: libbcc costs 73 MB resident and compiling 127, so none of it
-is in the process that stays. Failures are told on standard error, with exit status 1. With the descriptors goes the
-name of the variant that was loaded: kernels without the helper bpf_skb_set_tstamp (before Linux 5.18) get the one that
-writes the stamp plainly. The kernel is asked for the helper, not for its version, as distributions carry back.
+`python -m reconciler.kernel.compile SOCKET NAME ENTRIES`: libbcc costs 73 MB resident and compiling 127, so neither is
+in the long-lived process. Failures go to standard error, with exit status 1. The name of the loaded variant is sent
+with the descriptors: kernels without the helper bpf_skb_set_tstamp (before Linux 5.18) get the variant that writes the
+stamp directly. The helper itself is probed, not the kernel's version, as distributions backport.
 
-bcc wants the kernel's headers, but the shaper needs only a few types of them, and bcc carries its own
-uapi/linux/bpf.h: a made-up tree in a temporary folder does, on any kernel, and no package of headers is needed.
+bcc wants the kernel's headers, but the shaper needs only a few types of them, and bcc brings its own
+uapi/linux/bpf.h: a made-up tree in a temporary folder suffices, on any kernel, and no package of headers is needed.
 """
 
 import os
@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> int:
             return 1
         with socket.socket(fileno=descriptor) as channel:
             socket.send_fds(channel, [variant], [program.fd, *maps])
-        os.chdir("/")  # bcc may have left the working directory inside the folder that goes now
+        os.chdir("/")  # bcc may have left the working directory inside the folder that is now deleted
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong between the reconciler and the kernel, in words for the person who must act."""
+"""Errors between the reconciler and the kernel, with messages for the person who must act."""
 
 import logging
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ class ShapingError(Exception):
 
 
 class NetnsGoneError(ShapingError):
-    """The network namespace does not exist any more: the Pod is gone or its sandbox is being made anew."""
+    """The network namespace no longer exists: the Pod is gone, or its sandbox is being recreated."""
 
 
 class HostNetnsError(ShapingError):
@@ -27,7 +27,7 @@ class NoSlotLeftError(ShapingError):
 
 
 class KernelLacksError(ShapingError):
-    """The kernel has not what shaping needs: a configuration option or module, which the message names."""
+    """The kernel lacks what shaping needs: a configuration option or module, which the message names."""
 
     def __init__(self, option: str, message: str) -> None:
         super().__init__(f"{message}; the node's kernel needs {option}")
@@ -60,7 +60,7 @@ def read_back(what: str) -> Iterator[None]:
 
 @contextmanager
 def defects_told() -> Iterator[None]:
-    """What nobody foresaw is a ShapingError too: what a Pod does to its netns must cost no other Pod anything."""
+    """Turns unforeseen errors into a ShapingError: what a Pod does to its netns must not affect other Pods."""
     try:
         yield
     except ShapingError:

@@ -1,8 +1,8 @@
 """Monitors the Pods' network namespaces for changes by netlink, on one socket in the node's own.
 
 NETLINK_LISTEN_ALL_NSID (kernel commit 59324cf35aba; needs CAP_NET_BROADCAST) brings the events of every namespace that
-has an id in ours; `watch` gives it one. No socket stays in a Pod's netns, where it would keep that alive.
-Deleting a clsact sends RTM_DELQDISC and nothing for its filters; writes to maps tell nobody.
+has an id in ours; `watch` gives it one. No socket stays in a Pod's netns, as it would keep the netns alive.
+Deleting a clsact sends RTM_DELQDISC and nothing for its filters; writes to maps send no notification.
 """
 
 import errno
@@ -43,8 +43,8 @@ _MOST_EVENTS: Final = 10_000
 class Changes:
     """Network namespaces in which a link, qdisc or filter changed.
 
-    `overrun`: events were lost. `mtu_changed`: an interface of the node has another MTU, and so have all ipvlan
-    interfaces of it, which the kernel tells in none of their network namespaces (ipvlan_adjust_mtu).
+    `overrun`: events were lost. `mtu_changed`: an interface of the node has another MTU, and so have all its ipvlan
+    interfaces; the kernel sends no notification for those in their network namespaces (ipvlan_adjust_mtu).
     """
 
     netns_paths: frozenset[str]
@@ -53,7 +53,7 @@ class Changes:
 
     @property
     def may_be_anywhere(self) -> bool:
-        """Whether all are to be looked at."""
+        """Whether all network namespaces are to be looked at."""
         return self.overrun or self.mtu_changed
 
 
@@ -64,7 +64,7 @@ class Monitor:
         """Raises ShapingError when the kernel or the capabilities do not allow it."""
         self._paths: dict[int, str] = {}
         self._mtus: dict[int, int | None] = {}
-        """Of the node's own interfaces, by index."""
+        """The MTUs of the node's own interfaces, by index."""
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
         try:
@@ -94,7 +94,7 @@ class Monitor:
         self._socket.close()
 
     def watch(self, netns_path: str) -> None:
-        """Hear of changes in this network namespace. Raises NetnsGoneError, HostNetnsError, ShapingError."""
+        """Receive changes in this network namespace. Raises NetnsGoneError, HostNetnsError, ShapingError."""
         with netns.opened(netns_path) as descriptor, Netlink.here() as netlink:
             try:
                 self._paths[_nsid(netlink, descriptor)] = netns_path
@@ -127,7 +127,7 @@ class Monitor:
         return Changes(frozenset(changed), overrun, mtu_changed)
 
     def _learn_mtus(self) -> None:
-        """Of those that are there. Of one that is not known, the first notification tells nothing."""
+        """Learn the MTUs of existing interfaces. The first notification for an unknown one shows no change."""
         try:
             with Netlink.here() as netlink:
                 self._mtus = {link_index_of(message): _mtu(message) for message in dump_links(netlink)}
@@ -135,7 +135,7 @@ class Monitor:
             _LOG.warning("another MTU of an interface of this node may be found late: %s", error)
 
     def _tells_another_mtu(self, message_type: int, message: bytes) -> bool:
-        """Whether a notification of the node's own is of an interface whose MTU is not the last one that was told."""
+        """Whether a notification of the node's own netns shows a change of an interface's MTU."""
         index, mtu = link_index_of(message), _mtu(message)
         if message_type == RTM_DELLINK:
             self._mtus.pop(index, None)
@@ -146,13 +146,13 @@ class Monitor:
 
 
 def _mtu(message: bytes) -> int | None:
-    """Of a link. Not every notification has it, as one of a wireless link's own."""
+    """The MTU of a link. Not every notification has it: those that are specific to wireless links do not."""
     told = raw_attributes(message, LINK_ATTRIBUTES).get(_IFLA_MTU)
     return int.from_bytes(told, sys.byteorder) if told else None
 
 
 def _nsids(notes: list[tuple[int, int, bytes]]) -> list[int]:
-    """The namespace that a message came from; none for our own."""
+    """The id of the namespace that a message came from; empty for our own."""
     return [
         struct.unpack("=i", data[:4])[0]
         for level, kind, data in notes
@@ -161,7 +161,7 @@ def _nsids(notes: list[tuple[int, int, bytes]]) -> list[int]:
 
 
 def _nsid(netlink: Netlink, descriptor: int) -> int:
-    """The id that the network namespace has in ours: it gets one if it has none."""
+    """The id that the network namespace has in ours; one is assigned if it has none."""
     message = nsidmsg()
     message["attrs"] = [("NETNSA_NSID", _ANY_NSID), ("NETNSA_FD", descriptor)]
     try:

@@ -1,8 +1,8 @@
 """rtnetlink, synchronously, over one raw socket: requests with acknowledgement, and dumps.
 
 pyroute2's message classes encode and decode; its own sockets are not used, since they fork to enter a network namespace
-and run an event loop of their own. What is read of an answer is bounded, and the time until it comes; not the time
-that the kernel takes to do what is asked, under rtnl, within the call that sends it: `kernel_executor.py` tells of it.
+and run an event loop of their own. The size of an answer and the wait for it are bounded; the kernel's own work on a
+request, under rtnl, within the send call, is not: `kernel_executor.py` reports if it hangs.
 """
 
 import errno
@@ -38,7 +38,7 @@ _HEADER: Final = struct.Struct("=IHHII")
 _RECEIVE_BYTES: Final = 1 << 18
 _LARGEST_ANSWER_BYTES: Final = 1 << 23
 _OBJECT_BYTES: Final = 1 << 11
-"""Few links, qdiscs or filters are longer, and nothing asks for the rest of a list in which they are on average."""
+"""Few links, qdiscs or filters are longer; of a list in which they are longer on average, the rest is not read."""
 _TIMEOUT_SECONDS: Final = 2.0
 _DUMP_TRIES: Final = 5
 
@@ -46,7 +46,7 @@ _DUMP_TRIES: Final = 5
 class Listing(NamedTuple):
     """What the kernel listed, or as much of it as was read.
 
-    `before_too_long`: the kernel could list no more, as the next one is too long for it.
+    `before_too_long`: the kernel could list no more, as the next object is too long for it.
     """
 
     messages: list[bytes]
@@ -61,14 +61,14 @@ class Netlink:
         self._open_one = open_one
         self._socket = _prepared(open_one())
         self._has_rest = False
-        """Whether the rest of a list is still to come, which nobody will read: the next request needs a new socket."""
+        """Whether the socket still holds the unread rest of a list: the next request then needs a new socket."""
         self._sequence = 0
         self.link_indexes: dict[str, int] = {}
-        """Indexes of the links by name, as the last list of links told (`reconciler.kernel.observe`)."""
+        """Indexes of the links by name, from the last list of links (`reconciler.kernel.observe`)."""
 
     @classmethod
     def inside(cls, netns_descriptor: int) -> Self:
-        """In the network namespace of a descriptor, which stays open for as long as this. Raises ShapingError."""
+        """In the network namespace of a descriptor, which must stay open as long as this. Raises ShapingError."""
         return cls(lambda: netns.open_netlink(netns_descriptor))
 
     @classmethod
@@ -93,7 +93,7 @@ class Netlink:
     def request_all(self, *requests: tuple[Any, int, int]) -> list[NetlinkError | None]:
         """Send requests (message, its type, flags) in one system call, so that all are done even if we die meanwhile.
 
-        Gives how each ended. Raises NetlinkError when the kernel does not say.
+        Returns the result of each. Raises NetlinkError when the kernel gives none.
         """
         wanted = [self._encoded(message, kind, NLM_F_REQUEST | NLM_F_ACK | flags) for message, kind, flags in requests]
         self._send(b"".join(wanted))
@@ -117,8 +117,8 @@ class Netlink:
     def dump(self, message: Any, message_type: int, most: int) -> Listing:
         """The objects that the kernel lists. Raises NetlinkError.
 
-        No more are read than `most`, nor more bytes than so many usually have. What changed while it was listed may be
-        missing or old, which the kernel tells (NLM_F_DUMP_INTR): it is listed again, within the same number of bytes.
+        At most `most` are read, and no more bytes than so many usually have. Objects that changed during the listing
+        may be missing or old; the kernel flags this (NLM_F_DUMP_INTR), and all is listed again, within the same bytes.
         """
         left = min(most * _OBJECT_BYTES, _LARGEST_ANSWER_BYTES)
         for _ in range(_DUMP_TRIES):
@@ -159,7 +159,7 @@ class Netlink:
             raise _silence(error) from error
 
     def _answers(self, awaited: int) -> Iterator[tuple[int, bytes]]:
-        """The messages that answer a request, with their flags; of the end of a dump, its flags alone."""
+        """The messages that answer a request, with their flags; for the end of a dump only the flags."""
         received = 0
         while received < _LARGEST_ANSWER_BYTES:
             try:
@@ -167,7 +167,7 @@ class Netlink:
             except OSError as error:
                 raise _silence(error) from error
             received += len(data)
-            if sender != _KERNEL:  # a process of the Pod's may send here as well, and guess what is awaited
+            if sender != _KERNEL:  # a process of the Pod may also send to this socket, and guess the sequence number
                 continue
             for message_type, flags, sequence, message in split(data):
                 if sequence != awaited:
@@ -181,7 +181,7 @@ class Netlink:
 
 
 class _RefusedError(NetlinkError):
-    """The kernel answered, and said no."""
+    """The kernel refused the request."""
 
 
 def _opened_here() -> socket.socket:

@@ -23,7 +23,7 @@ from reconciler.kernel.errors import HostNetnsError, NetnsGoneError, ShapingErro
 CLONE_NEWNET: Final = 0x40000000
 NETNS_FOLDER: Final = Path(paths.NETNS_FOLDER)
 NS_GET_NSTYPE: Final = 0xB703
-"""ioctl_nsfs(2): the kind of namespace that a descriptor is of."""
+"""ioctl_nsfs(2): the kind of a descriptor's namespace."""
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def opened(path: str) -> Iterator[int]:
     """A descriptor of the network namespace at `path`.
 
     Raises NetnsGoneError when there is none, HostNetnsError when it is the node's own, and ShapingError when that
-    cannot be told.
+    is unknown.
     """
     try:
         descriptor = os.open(paths.canonical(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -53,13 +53,13 @@ def opened(path: str) -> Iterator[int]:
 
 
 def inode(path: str) -> int | None:
-    """The inode of the namespace at `path`, which names it while it exists; None when there is none.
+    """The inode of the namespace at `path`, which identifies it while it exists; None when there is none.
 
-    Cheap, as the collector asks for all of a node's again and again: looked up, not opened. Raises ShapingError.
+    Cheap, as the garbage collector asks for all of a node's regularly: a stat, no open. Raises ShapingError.
     """
     own = _own()
     try:
-        found = os.stat(paths.canonical(path))  # noqa: PTH116 - 2 us, a Path's is 6
+        found = os.stat(paths.canonical(path))  # noqa: PTH116 - takes 2 us, Path.stat 6
     except OSError as error:
         failure = _not_opened(path, error)
         if isinstance(failure, NetnsGoneError):
@@ -69,11 +69,11 @@ def inode(path: str) -> int | None:
 
 
 def created_s(path: str) -> float:
-    """Before then, in seconds since the epoch by the clock as it is now, there was no such namespace at `path`.
+    """The namespace at `path` did not exist before this time, in seconds since the epoch by the present clock.
 
-    While a namespace is mounted, its inode stays and has the times of its making, which nsfs lets nobody change; of one
-    without a mount the kernel makes the inode anew, with new times, whenever it is asked for. Nor is any older than the
-    node's boot: a clock that was set forward since adds no years.
+    While a namespace is mounted, its inode stays and has its creation times, which nsfs does not let anyone change;
+    without a mount, the kernel makes the inode anew, with new times, whenever it is asked for. No namespace is older
+    than the node's boot: so a clock that was set forward since adds no years.
     """
     booted_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     try:
@@ -84,14 +84,14 @@ def created_s(path: str) -> float:
 
 @functools.cache
 def _own() -> os.stat_result:
-    """Of the network namespace of this process, which it never leaves."""
+    """The stat of this process's network namespace, which the process never leaves."""
     return Path("/proc/self/ns/net").stat()
 
 
 def mounted(folder: Path = NETNS_FOLDER) -> dict[int, str]:
-    """The paths of all namespaces mounted in a folder, by inode. Raises ShapingError when that cannot be told."""
+    """The paths of all namespaces mounted in a folder, by inode. Raises ShapingError when it cannot be read."""
     try:
-        names = os.listdir(folder)  # noqa: PTH208 - of names, no Paths are needed
+        names = os.listdir(folder)  # noqa: PTH208 - names suffice, no Paths are needed
     except FileNotFoundError:
         names = []
     except OSError as error:
@@ -101,7 +101,7 @@ def mounted(folder: Path = NETNS_FOLDER) -> dict[int, str]:
 
 
 def _not_opened(path: str, error: OSError) -> ShapingError:
-    """Only what is not there is gone: out of descriptors or memory, or forbidden, it may be shaping a Pod."""
+    """Only an absent path means gone: if out of descriptors or memory, or forbidden, it may be a Pod's with limits."""
     if error.errno in {errno.ENOENT, errno.ENOTDIR}:
         return NetnsGoneError(f"no network namespace at {path}: {error.strerror}")
     return ShapingError(f"cannot look into the network namespace {path}: {error.strerror}")
@@ -118,7 +118,7 @@ def open_netlink_in_new() -> socket.socket:
 
 
 def _opened_after(what: str, move: Callable[[ctypes.CDLL], int]) -> socket.socket:
-    """A netlink socket that a thread of its own opened once it had moved: `move` gives 0, or sets errno."""
+    """A netlink socket, opened in a separate thread after `move` moved it there: `move` returns 0, or sets errno."""
     result: list[socket.socket | int] = []
 
     def run() -> None:

@@ -58,20 +58,20 @@ _MOST_LISTED_LINKS: Final = 4096
 MOST_QDISCS: Final = 10_000
 _IPVLAN: Final = "ipvlan"
 _IPVTAP: Final = "ipvtap"
-"""An ipvlan link with a character device beside it: as any other, while nobody reads that."""
+"""An ipvlan link with a character device: as any other ipvlan link while the device is not read."""
 _KINDS: Final = frozenset({_IPVLAN, "veth", "ifb"})
 _NAMES: Final = frozenset({IFB_NAME, COORDINATOR_VETH})
 _IPVLAN_MODES: Final = {0: "l2", 1: "l3", 2: "l3s"}
 _BLOCKS: Final = frozenset({13, 14})
-"""TCA_INGRESS_BLOCK and TCA_EGRESS_BLOCK, which a qdisc has whose filters are shared with others."""
+"""TCA_INGRESS_BLOCK and TCA_EGRESS_BLOCK: a qdisc has them if its filters are shared with others."""
 _CLASSIFIERS: Final = frozenset({"clsact", "ingress"})
 
 
 def observe_netns(netlink: Netlink) -> ObservedShaping:
     """The netns' links that may matter, with what traffic control holds on them; no limits. Raises NetlinkError.
 
-    Those are its ipvlan, veth and ifb links, and whatever has the name of one of ours: at most `MOST_LINKS` of those
-    kinds, ipvlan before others and the oldest of each, so that nobody can keep us busy with thousands of them.
+    Those are its ipvlan, veth and ifb links, and any link with one of our names: at most `MOST_LINKS` of those kinds,
+    ipvlan before others and the oldest of each, so that thousands of links cannot keep us busy.
     """
     relevant, unseen = _relevant(dump_links(netlink))
     links = {link_index_of(message): _link(message, name, kind) for message, name, kind in relevant}
@@ -134,14 +134,14 @@ def _all(netlink: Netlink, request: Any, message_type: int, most: int, what: str
 
 
 def name_and_kind(message: bytes) -> tuple[str, str]:
-    """The name of a link as it is known everywhere here, whatever its bytes are, and its kind."""
+    """The name of a link as used everywhere here, whatever its bytes are, and its kind."""
     held = raw_attributes(message, LINK_ATTRIBUTES)
     kind = text(_info(held).get(_IFLA_INFO_KIND, b""))
     return text(held.get(_IFLA_IFNAME, b"")), _IPVLAN if kind == _IPVTAP else kind
 
 
 def _mode(message: bytes) -> str | None:
-    """Of an ipvlan link."""
+    """The mode of an ipvlan link."""
     info = _info(raw_attributes(message, LINK_ATTRIBUTES))
     value = raw_attributes(info.get(_IFLA_INFO_DATA, b""), 0).get(_IFLA_IPVLAN_MODE, b"")
     return _IPVLAN_MODES.get(int.from_bytes(value[:2], sys.byteorder)) if value else None
@@ -153,9 +153,9 @@ def _info(link: Mapping[int, bytes]) -> dict[int, bytes]:
 
 
 def _relevant(messages: Iterable[bytes]) -> tuple[list[tuple[bytes, str, str]], int]:
-    """With their names and kinds, in the order of their indexes; and how many ipvlan links there are beyond the bound.
+    """The links that matter, with names and kinds, by index; and the number of ipvlan links beyond the bound.
 
-    Of more than there may be, ipvlan comes before others, as it is what is limited.
+    If there are more than the bound, ipvlan comes before others, as only ipvlan is limited.
     """
     links = [(message, *name_and_kind(message)) for message in sorted(messages, key=link_index_of)]
     counted = sorted((kind != _IPVLAN, number) for number, (_, _, kind) in enumerate(links) if kind in _KINDS)
@@ -190,9 +190,9 @@ def _link(raw: bytes, name: str, kind: str) -> Link:
 
 
 def _master_allows(link: Any, name: str, kind: str) -> int | None:
-    """What its driver lets a packet of a link be, where the kernel does not tell it (before Linux 5.19).
+    """The packet size that a link's driver allows, if the kernel does not report it (before Linux 5.19).
 
-    An ipvlan link has it of its master, a veth of its peer, in the node's netns. None where that cannot be read.
+    An ipvlan link has it from its master, a veth from its peer, in the node's netns. None if that cannot be read.
     """
     request = ifinfmsg()
     request["index"] = link.get_attr("IFLA_LINK") or 0
@@ -201,14 +201,14 @@ def _master_allows(link: Any, name: str, kind: str) -> int | None:
     try:
         with Netlink.here() as node:
             answer = node.ask(request, RTM_GETLINK) or b""
-    except ShapingError:  # it is not there, or elsewhere; or we are out of descriptors
+    except ShapingError:  # the link does not exist, or is elsewhere; or we are out of descriptors
         return None
     told = raw_attributes(answer, LINK_ATTRIBUTES).get(_IFLA_GSO_MAX_SIZE, b"")
     return int.from_bytes(told, sys.byteorder) or None
 
 
 def _root(raw: bytes | None, raw_below: bytes | None) -> Qdisc:
-    """A root qdisc, and what is in the place of the fq below it if it is ours and splits. Another's is not decoded."""
+    """A root qdisc, with the fq below it if it is ours and splits. A foreign one is not decoded."""
     if raw is None:
         return Qdisc("noqueue", 0)
     root = Qdisc(text(raw_attributes(raw, TC_ATTRIBUTES).get(TCA_KIND, b"")), traffic_control(raw).handle)
@@ -228,5 +228,5 @@ def _root(raw: bytes | None, raw_below: bytes | None) -> Qdisc:
 
 
 def _has_bounds(options: Any, bounds: Mapping[str, int]) -> bool:
-    """Whether an fq has the bounds that we give it. What a kernel does not tell, it does not have (horizon: 5.8)."""
+    """Whether an fq has the bounds that we give it. A bound that is not reported, the kernel lacks (horizon: 5.8)."""
     return all(options.get_attr(name) in {None, bound} for name, bound in bounds.items())

@@ -1,4 +1,4 @@
-"""Tries what shaping needs of the kernel, in a network namespace made for it, which goes with the socket inside it.
+"""Tries what shaping needs of the kernel, in a network namespace made for it, which ends with the socket inside it.
 
 Trying loads modules, as shaping itself would. It takes some milliseconds.
 """
@@ -67,7 +67,7 @@ def probe() -> dict[Feature, str]:
 
 
 def _ipvlan(netlink: Netlink) -> None:
-    """Without a master it is refused, but for another reason than an unknown kind."""
+    """Without a master, ipvlan is refused, but with a different error than an unknown kind."""
     message = ifinfmsg()
     message["attrs"] = [("IFLA_IFNAME", "probe"), ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "ipvlan")]})]
     try:
@@ -99,7 +99,7 @@ def _message(index: int, parent: int, kind: str) -> TrafficControlMessage:
 
 
 def _has_jit() -> bool:
-    """Whether programs become machine code; true where it cannot be told."""
+    """Whether programs are compiled to machine code; true if unknown."""
     try:
         return _JIT.read_text(encoding="ascii").strip() != "0"
     except FileNotFoundError:

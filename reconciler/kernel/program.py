@@ -1,8 +1,8 @@
 """The shaper's program and its two maps: loaded by a child, or adopted from the filters that hold them.
 
-What is loaded is told by name: the function's name carries a hash of the source and the number of slots, so a restarted
-reconciler knows whether what runs is what it would load itself. Which variant of it was loaded (`compile.py`) is not
-in the name: that is the kernel's doing, and the same on a kernel every time.
+A loaded program is identified by name: the function's name has a hash of the source and the number of slots, so a
+restarted reconciler knows whether the running program is the one it would load itself. The variant (`compile.py`) is
+not in the name: it depends on the kernel alone, and is always the same on a kernel.
 """
 
 import errno
@@ -36,7 +36,7 @@ _VALUE_BYTES: Final[Mapping[str, int]] = {"limits": buckets.LIMIT_BYTES, "state"
 
 
 def identity(slots: int) -> str:
-    """Ten hexadecimal digits that name the program which this version loads for a number of slots."""
+    """Ten hexadecimal digits that identify the program of this version for a number of slots."""
     return hashlib.sha256(f"{slots}\n{source()}".encode()).hexdigest()[:10]
 
 
@@ -50,15 +50,15 @@ class Program:
     descriptor: int
     limits: int
     state: int | None
-    """None: of another version, which keeps something else there."""
+    """None for another version's program whose state has a different layout."""
     written: bytearray = field(repr=False, compare=False)
-    """What the limits map should hold: as it was found, and since then as we wrote it."""
+    """What the limits map should hold: its contents when found, with what we have written since."""
 
     @classmethod
     def load(cls, slots: int, *, is_over: Callable[[], bool] = lambda: False) -> Self:
         """Compile and load in a child. Raises ShapingError or KernelLacksError with what bcc or the kernel said.
 
-        The child is killed when `is_over`, which is asked now and then.
+        The child is killed when `is_over` is true, which is polled.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:
@@ -68,7 +68,7 @@ class Program:
                 variant, descriptors, _, _ = socket.recv_fds(ours, 16, 1 + len(MAPS))
             except OSError:
                 variant, descriptors = b"", []
-        with ExitStack() as opened:  # it is tried again, and again
+        with ExitStack() as opened:  # loading is retried: do not leak descriptors
             for descriptor in descriptors:
                 opened.callback(os.close, descriptor)
                 os.set_inheritable(descriptor, False)
@@ -90,12 +90,12 @@ class Program:
     def adopt(cls, slots: int | None, program_ids: Iterable[int]) -> Self | None:
         """The program of this version, if it is among those that filters hold.
 
-        `slots` None: of any number of slots, and of any version whose limits can be read. Raises OSError when they
-        cannot be at the moment.
+        `slots` None: with any number of slots, and of any version whose limits can be read. Raises OSError when the
+        limits cannot be read at the moment.
         """
         bpf = Bpf()
         for program_id in dict.fromkeys(program_ids):
-            with ExitStack() as opened:  # who cannot take it over tries again, and again
+            with ExitStack() as opened:  # adopting is retried: do not leak descriptors
                 try:
                     descriptor = bpf.program_by_id(program_id)
                 except OSError:
@@ -132,7 +132,7 @@ class Program:
         self.written[class_id * buckets.LIMIT_BYTES : (class_id + 1) * buckets.LIMIT_BYTES] = value
 
     def altered(self) -> set[int]:
-        """The buckets whose limit is not what we wrote last: somebody else did. Writes to maps notify nobody."""
+        """The buckets whose limit was overwritten by others. Writes to maps send no notification."""
         held = self.bpf.lookup_all(self.limits, _entries(self.slots), buckets.LIMIT_BYTES)
         if held == self.written:
             return set()
@@ -145,7 +145,7 @@ class Program:
         return buckets.decode_counters(self.read_state(class_id))
 
     def read_figures(self, class_id: int, bits_per_second: int) -> tuple[buckets.Counters, int]:
-        """The counters of a bucket, and how many ns a packet of a bulk flow would wait that came now, at this limit.
+        """The counters of a bucket, and how many ns a packet of a bulk flow would wait if it came now, at this limit.
 
         The shaper's clock is CLOCK_MONOTONIC.
         """
@@ -153,11 +153,11 @@ class Program:
         return buckets.decode_counters(state), buckets.queue_ns(state, bits_per_second, time.monotonic_ns())
 
     def read_state(self, class_id: int) -> bytes:
-        """All that the shaper keeps of a bucket. Raises OSError also where that is another version's own."""
+        """All that the shaper keeps for a bucket. Raises OSError also if another version keeps it in its own layout."""
         return self.bpf.lookup(self._known_state(), class_id, buckets.STATE_BYTES)
 
     def write_state(self, class_id: int, state: bytes) -> None:
-        """Give a bucket its state: only of one that no filter leads to yet, as the shaper writes it without a lock."""
+        """Write a bucket's state: only if no filter leads to it yet, as the shaper writes it without a lock."""
         self.bpf.update(self._known_state(), class_id, state)
 
     def close(self) -> None:
@@ -178,7 +178,7 @@ def _entries(slots: int) -> int:
 
 
 def _is_exact(entry: LimitEntry, value: bytes) -> bool:
-    """Whether an entry is what we would write for its rate. Another's bytes may hold a rate that is none."""
+    """Whether an entry is what we would write for its rate. An entry written by others may have an invalid rate."""
     return buckets.is_rate(entry.bits_per_second) and buckets.encode_limit(entry) == value
 
 
@@ -216,7 +216,7 @@ def _said(child: subprocess.Popen[bytes], is_over: Callable[[], bool]) -> str:
 
 
 def _load_error(failure: str) -> ShapingError:
-    # The compiler names its headers, in a folder of another name each time: what is said again must be known again.
+    # The compiler names its headers' folder, which differs each time: a repeated message must stay recognizable.
     failure = re.sub(rf"{re.escape(HEADERS_PREFIX)}\w+", HEADERS_PREFIX, failure)
     said = failure.strip()[-_MESSAGE_BYTES:] or "it said nothing"
     if "No module named 'bcc'" in failure:
@@ -234,9 +234,9 @@ def _load_error(failure: str) -> ShapingError:
 
 
 def _adopted_maps(bpf: Bpf, descriptor: int, slots: int | None, kept: ExitStack) -> dict[str, int] | None:
-    """Descriptors of those of the program's maps that are as we know them, by name; `kept` closes them.
+    """Descriptors, by name, of the program's maps that have the layout we know; `kept` closes them.
 
-    None if it is not our program, or lacks one of them; of another version the limits are enough.
+    None if it is not our program, or lacks one of them; for another version the limits map is enough.
     """
     info = bpf.program_info(descriptor)
     if not info.name.startswith(_function_name(slots) if slots else _FUNCTION_PREFIX):

@@ -1,7 +1,7 @@
-"""Netlink messages as bytes: what must be known of an object to pass it over is read, and no more. Pure.
+"""Netlink messages as bytes: only what is needed to skip an object is read. Pure.
 
-A Pod with NET_ADMIN may hold a hundred thousand objects; pyroute2 takes some 40 us and 3 KiB to decode each. Whatever
-the bytes are, these functions give something: a message that is cut short is of no link, and has no attributes.
+A Pod with NET_ADMIN may hold a hundred thousand objects; pyroute2 takes some 40 us and 3 KiB to decode each. These
+functions never fail, whatever the bytes are: a message that is cut short belongs to no link, and has no attributes.
 """
 
 import struct
@@ -15,7 +15,7 @@ from webhook.contract import Direction
 LINK_ATTRIBUTES: Final = 16 + 16
 """Where the attributes of a link's message begin: after the headers of netlink and of the link (struct ifinfomsg)."""
 TC_ATTRIBUTES: Final = 16 + 20
-"""Likewise of a qdisc's or filter's (struct tcmsg)."""
+"""The same for a qdisc's or filter's message (struct tcmsg)."""
 MIRRED_EGRESS_REDIRECT: Final = 1
 """tc_mirred(8): a packet leaves by another interface, and no copy of it stays."""
 TC_ACT_STOLEN: Final = 4
@@ -43,7 +43,7 @@ _MIRRED: Final = struct.Struct("=IIiiiiI")
 class TrafficControl(NamedTuple):
     """The fixed part of a qdisc's or filter's message, with the index of its link.
 
-    `info` is of a filter: its priority, and below it a protocol.
+    `info` is a filter's: its priority in the upper 16 bits, a protocol in the lower ones.
     """
 
     link: int
@@ -87,12 +87,13 @@ def text(value: bytes) -> str:
 
 
 def filter_of(hook: Direction, message: bytes, names: Mapping[int, str]) -> Filter:
-    """A filter at a hook. Its options are read only if it has a handle of ours. `names` are the links' by index."""
+    """A filter at a hook. Its options are read only if it has one of our handles. `names`: of links, by index."""
     head = traffic_control(message)
     held = raw_attributes(message, TC_ATTRIBUTES)
     kind, chain, priority = text(held.get(TCA_KIND, b"")), _number(held.get(_TCA_CHAIN)) or 0, head.info >> 16
     if head.info & 0xFFFF != ETH_P_ALL_BIG_ENDIAN:
-        # It sees not all packets, and leaves ours no place at its priority, as one of another kind (tcf_chain_tp_find).
+        # It does not see all packets, and like one of another kind leaves ours no place at its priority
+        # (tcf_chain_tp_find).
         kind += " of one protocol"
     options = raw_attributes(held.get(_TCA_OPTIONS, b""), 0) if head.handle in OUR_HANDLES else {}
     if kind == "bpf":

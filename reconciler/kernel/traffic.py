@@ -1,4 +1,4 @@
-"""What a network namespace's links have sent, and what waits in their queues. Read without decoding all else."""
+"""What a network namespace's links have sent, and what waits in their queues. Read without decoding anything else."""
 
 import struct
 from collections.abc import Collection
@@ -51,12 +51,12 @@ class Sent(NamedTuple):
 
 
 def sent(netlink: Netlink, links: Collection[str]) -> Sent:
-    """What the named links have sent. A GSO packet counts as one, as it is."""
+    """What the named links have sent. A GSO packet counts as one packet, unsplit."""
     found, largest_mtu, has_tunnel = dict[int, Traffic](), 0, False
     for message in dump_links(netlink):
         held = raw_attributes(message, LINK_ATTRIBUTES)
         name, kind = name_and_kind(message)
-        has_tunnel |= kind in _TUNNELS and link_is_up(message)  # modules of some make one that is down, in each netns
+        has_tunnel |= kind in _TUNNELS and link_is_up(message)  # some modules make one in each netns, which is down
         if name in links and _IFLA_STATS64 in held:
             _, packets, _, size = _STATS64.unpack_from(held[_IFLA_STATS64])
             found[link_index_of(message)] = Traffic(size, packets)
@@ -65,7 +65,7 @@ def sent(netlink: Netlink, links: Collection[str]) -> Sent:
 
 
 def queued(netlink: Netlink) -> dict[int, Traffic]:
-    """What waits in links' root qdiscs, by the link's index. A GSO packet is one, and has the bytes of its segments."""
+    """What waits in links' root qdiscs, by link index. A GSO packet counts as one, with the bytes of its segments."""
     found = {}
     for message in dump_qdiscs(netlink):
         head = traffic_control(message)

@@ -1,1 +1,1 @@
-"""The NRI plugin: what the container runtime tells of Pods before their containers start."""
+"""The NRI plugin: the container runtime's events about Pods, before their containers start."""

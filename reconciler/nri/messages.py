@@ -18,13 +18,13 @@ RUNTIME_SERVICE: Final = "nri.pkg.api.v1alpha1.Runtime"
 MAX_PODS: Final = 65_536
 """Far above what a node holds, dead sandboxes included; a bound on memory, not on nodes."""
 
-# All that is read of labels and annotations, of which a Pod's author may have written tens of thousands.
+# The only labels and annotations that are read: a Pod's author may have written tens of thousands.
 LABELS: Final = (MANAGED_LABEL,)
 ANNOTATIONS: Final = (INGRESS_ANNOTATION, EGRESS_ANNOTATION, SOURCE_ANNOTATION)
 
 
 class Hook(Enum):
-    """A Pod's events that can be subscribed: the method the runtime calls, and its number in enum Event."""
+    """A Pod's events that can be subscribed to: the method the runtime calls, and its number in enum Event."""
 
     RUN_POD_SANDBOX = ("RunPodSandbox", 1)
     STOP_POD_SANDBOX = ("StopPodSandbox", 2)
@@ -53,7 +53,7 @@ class PodSandbox:
     it out once the path no longer exists (internal/cri/nri/nri_api_linux.go, GetLinuxNamespaces), so at removal, and
     for stopped sandboxes in the replay.
 
-    Of labels and annotations those are here that somebody reads, and of each as much as tells that it is too long.
+    Only labels and annotations that the project reads are kept, each cut where it is certain to be too long.
     """
 
     id: str
@@ -83,7 +83,7 @@ class PodSandbox:
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """What the runtime says of itself once it has taken the plugin, and how long it waits for an answer."""
+    """What the runtime says of itself once it has accepted the plugin, and how long it waits for an answer."""
 
     runtime_name: str
     runtime_version: str
@@ -100,7 +100,7 @@ class Configure:
 class Synchronize:
     """A chunk of the replay of all Pods; `more` says that others follow. Containers are left out.
 
-    Each of `pods` is for PodSandbox.decode: the runtime has a chunk answered sooner than its Pods could be read.
+    `pods` are for PodSandbox.decode: a chunk must be answered sooner than its Pods could be decoded.
     """
 
     pods: tuple[bytes, ...]
@@ -134,7 +134,7 @@ def decode_pod(data: bytes) -> PodSandbox:
 
 
 def decode_state_change(data: bytes) -> tuple[Hook | None, PodSandbox]:
-    """The Pod of StateChangeEvent and what became of it; None for what is not subscribed. Raises ProtocolError."""
+    """The Pod of StateChangeEvent and its hook; None for an event not subscribed to. Raises ProtocolError."""
     fields = Fields(data)
     return Hook.of_event(fields.integer(1)), _pod_in(fields, 2)
 
@@ -158,9 +158,9 @@ def encode_register_plugin(name: str, index: str) -> bytes:
 
 
 def encode_configure_response(hooks: Iterable[Hook]) -> bytes:
-    """ConfigureResponse: the events subscribed, a bit each. None at all would mean all of them to the runtime.
+    """ConfigureResponse: the subscribed events, one bit each. The runtime would take no bits as all events.
 
-    Raises ValueError for none.
+    Raises ValueError if there is none.
     """
     events = sum(1 << hook.event - 1 for hook in set(hooks))
     if not events:

@@ -33,22 +33,22 @@ from reconciler.nri.ttrpc import Assembler, Code, Message, MessageType, Request,
 DEFAULT_REQUEST_TIMEOUT_NS: Final = 2_000_000_000
 """DefaultPluginRequestTimeout in pkg/api/timeouts.go."""
 MAX_UNANSWERED: Final = 1024
-"""Calls that may wait for an answer at once. A runtime has one; the bound is against a peer that is none."""
+"""How many calls may wait for an answer at once. A runtime has one; the bound is against a peer that is no runtime."""
 LARGE_POD_BYTES: Final = 16 * 2**10
-"""A Pod has one to three KiB as a rule; its author can make that a MiB, by labels and annotations."""
+"""A Pod usually has one to three KiB; its author can make it a MiB, by labels and annotations."""
 MAX_LARGE_PODS_BYTES: Final = 128 * 2**20
-"""Of large Pods, as many as this are kept of a replay: a hundred of a MiB."""
+"""How many bytes of large Pods are kept of a replay: a hundred Pods of a MiB."""
 _REGISTER_STREAM: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """The runtime has taken the plugin."""
+    """The runtime has accepted the plugin."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegistrationRefused:
-    """The runtime has not, and leaves the connection open: close it."""
+    """The runtime has refused the plugin, and leaves the connection open: close it."""
 
     code: int
     message: str
@@ -56,17 +56,17 @@ class RegistrationRefused:
 
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """The runtime told of itself; the subscription is on its way to it."""
+    """The runtime has described itself; the subscription is on its way to it."""
 
     configure: Configure
 
 
 @dataclass(frozen=True, slots=True)
 class Synchronized:
-    """The replay is whole: all Pods of the node. To be answered, by `accept` with `stream`.
+    """The replay is complete: all Pods of the node. Answer it by `accept` with `stream`.
 
     `deadline_ns` is how long the answer may take: four fifths of what the runtime waits before it drops the plugin.
-    `pods` are for PodSandbox.decode. `left_out` others were too large.
+    Decode `pods` with PodSandbox.decode. `left_out` others were too large.
     """
 
     stream: int
@@ -102,7 +102,7 @@ class _Replay:
     large_bytes: int = 0
 
     def keep(self, pods: Iterable[bytes]) -> None:
-        """Take a chunk's. Raises ProtocolError for more than MAX_PODS."""
+        """Add a chunk's Pods. Raises ProtocolError for more than MAX_PODS."""
         for pod in pods:
             if len(pod) > LARGE_POD_BYTES:
                 if self.large_bytes + len(pod) > MAX_LARGE_PODS_BYTES:
@@ -121,7 +121,7 @@ class Plugin:
     """
 
     def __init__(self, name: str, index: str, hooks: Iterable[Hook]) -> None:
-        """Raises ValueError for a name, index or subscription that the runtime would not take as meant."""
+        """Raises ValueError for a name, index or subscription that the runtime would refuse or misread."""
         self._registration = encode_register_plugin(name, index)
         self._subscription = encode_configure_response(hooks)
         self._outgoing = bytearray()
@@ -135,19 +135,19 @@ class Plugin:
         self._failure: ProtocolError | None = None
 
     def register(self) -> None:
-        """Ask the runtime to take the plugin: the first thing on a connection, and due within 5 s of it."""
+        """Register the plugin: the first message on a connection, and due within 5 s of its start."""
         self._registering = True
         request = Request(RUNTIME_SERVICE, "RegisterPlugin", self._registration)
         self._send(RUNTIME_CONNECTION, Message(_REGISTER_STREAM, MessageType.REQUEST, request.encode()))
 
     def feed(self, data: bytes) -> list[Event]:
-        """What the bytes tell. Raises ProtocolError, and then again at each call: close the connection."""
+        """The events in the bytes. Raises ProtocolError, and then again at each call: close the connection."""
         if self._failure:
             raise self._failure
         events: list[Event | None] = []
         try:
             for connection, piece in self._demultiplexer.feed(data):
-                # Data for a connection that nobody opened is dropped, as by the runtime's own multiplexer.
+                # Data for a connection that was not opened is dropped, as by the runtime's own multiplexer.
                 assembler = self._assemblers.get(connection)
                 messages = assembler.feed(piece) if assembler else []
                 events.extend(self._receive(connection, message) for message in messages)
@@ -157,11 +157,11 @@ class Plugin:
         return [event for event in events if event]
 
     def accept(self, stream: int) -> None:
-        """Answer the call of that stream: all is well, go on. Raises ValueError for a stream that waits for none."""
+        """Answer a stream's call with success. Raises ValueError for a stream without a call that waits for it."""
         self._answer(stream, self._take_unanswered(stream))
 
     def take_outgoing(self) -> bytes:
-        """What is to be sent now, b"" for nothing; each byte is handed out once."""
+        """The bytes to send now, b"" for none; each byte is returned once."""
         outgoing = bytes(self._outgoing)
         self._outgoing.clear()
         return outgoing
@@ -204,7 +204,7 @@ class Plugin:
         return self._hook(stream, request, hook, decode_pod(request.payload))
 
     def _hook(self, stream: int, request: Request, hook: Hook | None, pod: PodSandbox) -> Event | None:
-        """None is an event that was not subscribed: nothing to do, and no error."""
+        """None is an event that was not subscribed to: nothing to do, and no error."""
         if hook is None:
             self._answer(stream, Response())
             return None
@@ -231,7 +231,7 @@ class Plugin:
     def _deadline_ns(self, request: Request) -> int:
         waits_ns = self._request_timeout_ns
         if request.timeout_ns:
-            # What is left of it: the chunks of one Synchronize share one timeout.
+            # The rest of the timeout: the chunks of one Synchronize share one.
             waits_ns = max(0, min(waits_ns, request.timeout_ns))
         return waits_ns * 4 // 5
 

@@ -19,7 +19,7 @@ _MAX_FIELD_NUMBER: Final = 2**29 - 1
 _MORE: Final = 0x80
 """The top bit of a varint's byte: others follow."""
 
-# Wire types. They are no enum, as its members take longer to compare, and of fields there may be a hundred thousand.
+# Wire types. No enum: its members take longer to compare, and there may be a hundred thousand fields.
 _VARINT: Final = 0
 _LENGTH_DELIMITED: Final = 2
 _FIXED_BYTES: Final = {1: 8, 5: 4}
@@ -61,7 +61,7 @@ def signed(value: int) -> int:
 
 
 class Fields:
-    """One message's known fields, read by number; a field of another wire type counts as unknown and is not seen."""
+    """One message's known fields, read by number; a field of another wire type counts as unknown and is skipped."""
 
     def __init__(self, data: bytes) -> None:
         """Raises ProtocolError where the bytes are no message."""
@@ -92,14 +92,14 @@ class Fields:
         return values[-1] if values else b""
 
     def message(self, number: int) -> bytes:
-        """An embedded message. Its repetitions are merged, and joining encodings is what merging means."""
+        """An embedded message. Its repetitions are merged, by joining their encodings."""
         return b"".join(self.each(number))
 
     def text_map(self, number: int, keys: Collection[str]) -> dict[str, str]:
-        """What a map<string, string> has of these keys: entries with key and value as fields 1 and 2; the last counts.
+        """A map<string, string>'s values of these keys: entries with key and value as fields 1 and 2; the last counts.
 
-        An entry is read only if it holds the key's bytes somewhere, as it does however it is encoded: of tens of
-        thousands of entries others pass for next to nothing, and may be malformed.
+        An entry is read only if it contains a key's bytes, which any encoding of it does. Among tens of thousands of
+        entries, skipping the others costs next to nothing; they may be malformed.
         """
         holds_one = re.compile(b"|".join(re.escape(key.encode()) for key in keys)).search
         entries = map(Fields, filter(holds_one, self.each(number)))

@@ -1,6 +1,6 @@
 """The plugin on the runtime's Unix socket: connects, registers, calls the handler, and connects again after an end.
 
-Whatever goes wrong on this side, the Pod starts (fail-open): an add-on that has failed must not stop a node.
+Whatever fails on this side, the Pod starts (fail-open): an add-on that has failed must not stop a node.
 """
 
 import asyncio
@@ -41,27 +41,27 @@ _CUT_SHORT: Final = (
     "synchronize': of a list that it cannot split, as of containers with megabytes of environment)"
 )
 _CUT_SHORT_WITHIN_S: Final = 30.0
-"""A list that cannot be split ends a connection at once; one that lasted longer was held up until the runtime ended."""
+"""A list that cannot be split ends a connection at once; a longer connection was held up until the runtime ended."""
 _CHANCE: Final = 1
-"""So often in a row that may be as a runtime is stopped, and tells of nothing that lasts."""
+"""So many in a row may be due to a runtime being stopped, and are no sign of a lasting problem."""
 
 
 class Handler(Protocol):
-    """What is to be done when the runtime tells of Pods.
+    """Handles the runtime's events about Pods.
 
     The runtime stops all its sandbox and container calls on the node meanwhile: return within milliseconds, and do not
-    block the event loop. After the deadline the runtime is answered, and the handler goes on; so one call may overlap
-    the next, but calls about one sandbox run one after the other, in order, as do all those after `on_synchronize`.
+    block the event loop. After the deadline the runtime is answered, and the handler goes on. So one call may overlap
+    the next, but calls about one sandbox run one after the other, in order, and later calls wait for `on_synchronize`.
     """
 
     async def on_synchronize(self, pods: Sequence[PodSandbox], /) -> None:
         """All Pods of the node, at each connect. Stopped sandboxes are among them, so two may have one uid."""
 
     async def on_run(self, pod: PodSandbox, /) -> None:
-        """The Pod's network stands, and none of its containers has started."""
+        """The Pod's network is set up, and none of its containers has started."""
 
     def on_hook_timeout(self, pod: PodSandbox, /) -> None:
-        """`on_run` is at work past its deadline: the runtime goes on, and starts the Pod's containers."""
+        """`on_run` has passed its deadline: the runtime goes on, and starts the Pod's containers."""
 
     async def on_stop(self, pod: PodSandbox, /) -> None:
         """The Pod's containers have ended; its network is about to be taken down."""
@@ -74,11 +74,11 @@ class Handler(Protocol):
 class Timing:
     """How the plugin waits between connections, and until it is registered on one. All in seconds.
 
-    The cap is short, as Pods that start in between start without a limit, and asking costs next to nothing. Accepts are
+    The cap is short, as Pods that start in between start without a limit, and a try costs next to nothing. Accepts are
     serial in the runtime, and each plugin before this one may take 5 s to register: hence 30 s.
 
-    The replay, which comes next, is waited for without end. A runtime that waits for its own lock to begin it cannot
-    give up: it would take the lock for a connection that is gone, and another for the next.
+    The replay, which comes next, has no timeout. A runtime that waits for its own lock to begin it cannot give up: it
+    would take the lock for a connection that is gone, and another for the next.
     """
 
     first_delay_seconds: float = 0.1
@@ -106,13 +106,13 @@ class _Connection:
     limit: asyncio.Timeout
 
     def send(self) -> None:
-        """What the plugin has to say; nothing once the connection has ended."""
+        """Send the plugin's pending bytes; nothing once the connection has ended."""
         outgoing = self.plugin.take_outgoing()
         if not self.writer.is_closing():
             self.writer.write(outgoing)
 
     def keep(self) -> bool:
-        """Lets the connection last, now that the runtime has taken the plugin. False where it has ended already."""
+        """Lift the timeout, now that the runtime has accepted the plugin. False if the connection has ended already."""
         if self.writer.is_closing() or self.limit.expired():
             return False
         self.limit.reschedule(None)
@@ -137,12 +137,12 @@ class NriPlugin:
         """`sleep` and `fraction` (0 to 1) make the wait between connections; `monotonic` says how long one lasted."""
         self.connected = False
         self.registered = False
-        """Whether the runtime has taken the plugin; until it is connected too, the runtime has not told of its Pods.
+        """Whether the runtime has accepted the plugin; before `connected` is true, it has not yet listed its Pods.
 
-        Not while it is one that keeps closing the connection in between: it is not waited for.
+        False for a runtime that keeps closing the connection in between: its list is not waited for.
         """
         self.trouble = "it has not been tried yet: first the shaper's program is loaded"
-        """Why it is not connected, as far as a try has shown."""
+        """Why it is not connected, as far as known from a try."""
         self._handler = handler
         self._socket_path = socket_path
         self._name = name
@@ -160,8 +160,8 @@ class NriPlugin:
     async def run(self, *, after: Callable[[], Awaitable[None]] | None = None) -> None:
         """Serve the runtime until cancelled, then close the connection and cancel what the handler still does.
 
-        `after` is done before the first connection, as the runtime may let Pods start for that. Raises ValueError for a
-        name or index that the runtime would not take.
+        `after` is awaited before the first connection, as a connection may make the runtime let Pods start. Raises
+        ValueError for a name or index that the runtime would refuse.
         """
         failures = 0
         told = ""
@@ -215,7 +215,7 @@ class NriPlugin:
         return self._why_ended(ended)
 
     def _why_ended(self, ended: str) -> str:
-        """Counts a connection that was cut short, and says so; else `ended`."""
+        """Counts and reports a connection that was cut short; else returns `ended`."""
         if self.connected or self._taken_at is None:
             return ended
         if self._monotonic() - self._taken_at > _CUT_SHORT_WITHIN_S:
@@ -265,14 +265,14 @@ class NriPlugin:
         return task
 
     def _spawn(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        """A task that is held until it ends, and ends with the plugin."""
+        """A task that is referenced until it ends, and is cancelled with the plugin."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def _call(self, event: Synchronized | PodEvent, before: Sequence[_Handling]) -> None:
-        """Runs the handler. Logs its error rather than raising it: nobody may be waiting any more."""
+        """Runs the handler. Logs its error rather than raising it: the answer may already have been sent."""
         if before:
             await asyncio.wait(before)
         try:
@@ -285,7 +285,7 @@ class NriPlugin:
                     await self._handler.on_stop(event.pod)
                 case _:
                     await self._handler.on_remove(event.pod)
-        except Exception:  # the Pod is to start whatever the handler does
+        except Exception:  # the Pod is to start even if the handler fails
             logger.exception("NRI: %s failed", _describe(event))
 
     async def _answer(self, event: Synchronized | PodEvent, handling: _Handling, connection: _Connection) -> None:
@@ -306,7 +306,7 @@ class NriPlugin:
 async def _decoded(event: Synchronized) -> list[PodSandbox]:
     """The Pods of the replay, read one at a time: a large one takes tens of milliseconds, and others wait for the loop.
 
-    One that cannot be read costs only itself.
+    One that cannot be read does not affect the others.
     """
     pods = []
     left_out = ["large Pods take too much memory"] * event.left_out

@@ -49,7 +49,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A call. `timeout_ns` is how long the caller will still wait when it sends; 0 is for ever, below it: no longer."""
+    """A call. `timeout_ns` is how long the caller waits from sending on; 0: for ever, negative: no longer."""
 
     service: str
     method: str
@@ -100,7 +100,7 @@ class Assembler:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Message]:
-        """Messages that are whole now. Raises ProtocolError as soon as a header says more than the maximum."""
+        """The messages completed by now. Raises ProtocolError as soon as a header's length is above the maximum."""
         self._buffer += data
         messages: list[Message] = []
         while len(self._buffer) >= _HEADER.size:
