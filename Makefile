@@ -9,13 +9,14 @@ export PYTHONDONTWRITEBYTECODE := 1
 export PATH := $(PATH):/usr/sbin:/sbin
 # Of both targets of the fuzzer together.
 FUZZ_SECONDS ?= 60
-# Guests and clusters whose CPU is emulated have bad moments, not a bad hour: what fails is done once more and told in
-# full at the end, and a fourth failure of a run is final. What the tests of the cluster say was lost is final at once.
+# Guests and clusters whose CPU is emulated have bad moments, not a bad hour: a test that fails is run once more and its
+# failure printed in full at the end; a fourth failure of a run is final. A loss (LostError of the cluster's tests) is
+# final at once.
 SECOND_CHANCE := --reruns 1 --max-suite-reruns 3 --rerun-show-tracebacks
 UNLESS_LOST := --rerun-except ^LostError:
-# Of Debian's releases: bullseye, bookworm, trixie, and sid's.
+# The kernels of Debian's bullseye, bookworm, trixie and sid.
 KERNELS ?= 5.10 6.1 6.12 newest
-# What depends on the kernel's version; the others are about our own steps, and take half an hour more for each kernel.
+# The tests that depend on the kernel's version; the others test our own steps, and take half an hour more per kernel.
 KERNEL_TESTS ?= rates queue splitting parallel versions lifecycle monitor
 # The functional core: no I/O, and every branch tested.
 PURE := webhook/arguments.py,webhook/contract.py,webhook/suggestions.py,webhook/admission.py,webhook/policy.py,webhook/jsonpatch.py,webhook/list_decoder.py,webhook/review.py,webhook/token_bucket.py,webhook/event.py,reconciler/model.py,reconciler/plan.py,$\

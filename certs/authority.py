@@ -1,4 +1,4 @@
-"""Makes a private CA, and serving certificates of it. Pure but for keys; when either is due is for `certs.rotation`.
+"""Makes a private CA, and serving certificates of it. Pure but for keys; `certs.rotation` decides when either is due.
 
 ECDSA P-256 throughout: every Kubernetes release verifies it, and a handshake costs a fraction of RSA's. Extensions as
 RFC 5280 has them for a CA (4.2.1.9, 4.2.1.3) and for a TLS server (4.2.1.12), with the key identifiers that Python
@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 # Clocks of API servers differ from ours: a certificate made now must be valid there already.
 BACKDATED: Final = timedelta(hours=1)
-# Begins the common name of every authority made here, and so tells them from other people's.
+# Begins the common name of every authority made here, which distinguishes them from other people's.
 AUTHORITY_NAME: Final = "ipvlan-bandwidth webhook CA"
 
 
@@ -40,7 +40,7 @@ class KeyPair:
 
 
 def make_authority(now: datetime, lifetime: timedelta) -> KeyPair:
-    """A new self-signed CA that may sign servers and nothing below; valid from BACKDATED before `now`."""
+    """A new self-signed CA that may sign server certificates but no other CA; valid from BACKDATED before `now`."""
     key = ec.generate_private_key(ec.SECP256R1())
     # The serial number in the name keeps successive authorities apart: clients choose an issuer by its name.
     serial = x509.random_serial_number()
@@ -104,7 +104,7 @@ def validity_fault(certificate: x509.Certificate, now: datetime) -> str:
 
 
 def earliness(certificate: x509.Certificate, now: datetime) -> str:
-    """That a certificate is not valid yet, by which a clock is wrong, or was: as the rest of a sentence, or empty."""
+    """That a certificate is not valid yet, so that a clock is or was wrong; as the rest of a sentence, or empty."""
     begins = certificate.not_valid_before_utc
     return f"is not valid before {moment(begins)}, so a clock is wrong, or was" if now < begins else ""
 

@@ -8,7 +8,7 @@ class Kind(StrEnum):
     """What can happen to credentials."""
 
     MADE = "made"
-    """There were none that anybody knew of."""
+    """New credentials were made, as none were known."""
     RESTORED = "restored"
     """The Secret was lost or damaged, and written again from a replica's memory."""
     ANNOUNCED = "announced"
@@ -24,7 +24,7 @@ class Kind(StrEnum):
     BUNDLE_REPAIRED = "bundle_repaired"
     """Somebody changed the bundle in the webhook's configuration; it was put back."""
     STUCK = "stuck"
-    """Nothing of this can happen: what is due cannot be written, or not be read."""
+    """None of these can happen: reading or writing fails."""
 
 
 @dataclass(frozen=True, slots=True)

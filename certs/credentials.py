@@ -8,7 +8,7 @@ from cryptography import x509
 
 from certs.authority import KeyPair, pem_of
 
-# A rotation leaves one, for as long as a certificate lasts: more are the work of clocks that differ.
+# A rotation leaves one former authority, for as long as a certificate lasts; more come from clocks that differ.
 MOST_FORMER: Final = 8
 
 
@@ -16,7 +16,7 @@ MOST_FORMER: Final = 8
 class Next:
     """The authority that will sign.
 
-    `published` is since when the bundle with it has been where clients read it, without a break; None: not yet.
+    `published`: the time since which clients could read the bundle with it, without a break; None: not yet.
     """
 
     authority: KeyPair
@@ -39,7 +39,7 @@ class Credentials:
     serving: KeyPair
     next: Next | None = None
     former: tuple[Former, ...] = ()
-    """Newest first, and MOST_FORMER at most once they are renewed."""
+    """Newest first; at most MOST_FORMER after `renew`."""
 
     def trusted(self) -> tuple[x509.Certificate, ...]:
         """The authorities that clients must trust: the one in use, the next one, the former ones."""
@@ -54,10 +54,9 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
-    """For how long what is made is valid, and how long a new authority is trusted before it signs.
+    """How long new certificates are valid, and how long a new authority is trusted before it signs.
 
-    A certificate is renewed when two thirds of its lifetime are over; where it was made for longer than what is asked
-    for now, of the latter.
+    A certificate is renewed after two thirds of its lifetime, or of the lifetime configured now if that is shorter.
     """
 
     authority: timedelta = timedelta(days=3650)

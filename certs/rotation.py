@@ -1,18 +1,19 @@
-"""The rotation of the CA: how one authority follows another and no client ever has to refuse. Pure but for keys.
+"""The rotation of the CA: one authority follows another, and clients accept certificates throughout. Pure but for keys.
 
     announced   a new authority is in the bundle that clients trust, and signs nothing yet
     promoted    once that bundle has been published for the overlap, it signs, and the former one no longer
     retired     once nothing that the former one ever signed is valid any longer, clients trust it no longer
 
-Each step is one write of the Secret that replicas share (`certs.store`), and any replica may take it. So a client that
-knows a bundle as old as the overlap accepts what any replica serves, and a replica may serve what it has until that
-expires, however late it hears of the rest.
+Each step is one write of the Secret that replicas share (`certs.store`), and any replica may take it. So a client whose
+bundle is as old as the overlap accepts every replica's certificate, and a replica may serve its certificate until that
+expires, however late it learns of the rest.
 
-Clocks may be wrong. A replica cannot tell whether an authority that is not valid yet was made by a clock that was
-ahead, so that no client accepts it, or its own clock is behind, and all do. So it takes the same steps either way, with
-an overlap of HASTE: in the latter case no client notices, in the former they accept again after some minutes. Only what
-has expired is followed at once. As replicas whose clocks are years apart could go on like that for ever, MOST_FORMER
-bounds what clients trust; how often one writes is bounded by whoever calls (`webhook.certificate_controller`).
+Clocks may be wrong. If an authority is not valid yet, a replica cannot tell whether it was made by a clock that was
+ahead, so that no client accepts it, or whether the replica's own clock is behind, and all clients do. So it takes the
+same steps either way, with an overlap of HASTE: if its own clock is behind, no client notices; otherwise clients accept
+again after some minutes. Only an expired authority is replaced at once. Replicas whose clocks are years apart could go
+on like that for ever, so MOST_FORMER bounds what clients trust; the caller bounds how often a replica writes
+(`webhook.certificate_controller`).
 """
 
 from collections.abc import Sequence
@@ -36,8 +37,8 @@ from certs.authority import (
 from certs.changes import Change, Kind
 from certs.credentials import MOST_FORMER, Credentials, Former, Lifetimes, Next
 
-# In which API servers, who watch their configuration, have surely heard of a new authority; and replicas, who look once
-# a minute by default when no watch tells them.
+# By then a new authority is surely known to API servers, which watch their configuration, and to replicas, which check
+# once a minute by default when they have no watch.
 HASTE: Final = timedelta(minutes=2)
 
 
@@ -50,7 +51,7 @@ _TOO_MANY: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """Credentials that are good now, and how they differ from those before; no changes: they do not differ."""
+    """Credentials that are good now, and the changes from those before; none if they do not differ."""
 
     credentials: Credentials
     changes: tuple[Change, ...] = ()
@@ -63,7 +64,7 @@ class Renewal:
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """What a step is judged by."""
+    """The inputs that decide a step."""
 
     names: Sequence[str]
     now: datetime
@@ -81,18 +82,18 @@ def renew(
     known: Sequence[x509.Certificate] = (),
     fault: str = "there are no credentials yet",
 ) -> Renewal:
-    """Credentials for the DNS `names` that are valid at `now` and for some time: those given, as far as they serve.
+    """Credentials for the DNS `names`, valid at `now` and for some time: those given, as far as they are usable.
 
-    `published` tells that the bundle of those given is where clients read it. Where none are given, `fault` says why,
-    and ours among the certificates that clients have `known` so far stay trusted: a replica that is cut off may serve
-    something of them. Renewing again what this returned changes nothing.
+    `published` means that the bundle of those given is where clients read it. Where none are given, `fault` says why,
+    and our authorities among `known`, the certificates that clients trusted so far, stay trusted: a replica that is cut
+    off may serve a certificate of theirs. Renewing the result again changes nothing.
     """
     judged = _Judged(names, now, lifetimes or Lifetimes(), published)
     if credentials is None:
         authority = make_authority(now, judged.lifetimes.authority)
         serving = issue(authority, names, now, judged.lifetimes.serving)
         former = tuple(
-            # What it signed last may have been signed just now.
+            # Its latest certificate may have been signed just now.
             Former(certificate, min(certificate.not_valid_after_utc, now + judged.lifetimes.serving))
             # The bundle has the oldest first.
             for certificate in reversed(known)
@@ -100,7 +101,7 @@ def renew(
         )
         return Renewal(Credentials(authority, serving, former=former[:MOST_FORMER]), (Change(Kind.MADE, fault),))
     changes = []
-    # Who has just begun to sign may be due itself, after years without a replica: that is judged afterwards.
+    # An authority just promoted may be due itself, after years without a replica: so `_announce` comes afterwards.
     for step in (_mark, _promote, _announce, _certify, _retire):
         credentials, change = step(credentials, judged)
         if change is not None:
@@ -109,7 +110,7 @@ def renew(
 
 
 def next_step(credentials: Credentials, lifetimes: Lifetimes) -> datetime:
-    """When `renew` will have something to do, if nobody else does anything before, and clocks are right."""
+    """When `renew` next has something to do, if no other replica acts before and clocks are right."""
     moments = [_due_at(credentials.serving.certificate, lifetimes.serving)]
     moments += [former.until for former in credentials.former]
     if credentials.next is None:
@@ -125,11 +126,11 @@ def next_step(credentials: Credentials, lifetimes: Lifetimes) -> datetime:
 def settle(
     found: Credentials | None, held: Credentials | None, *, now: datetime, fault: str = ""
 ) -> tuple[Credentials | None, Change | None]:
-    """Which credentials to go on with: those found in the Secret, or those that this replica serves with.
+    """Which credentials to go on with: those `found` in the Secret, or those `held`, which this replica serves with.
 
-    What is found is taken when it follows from what is held, that is when the authority held is trusted in it. All else
-    is damage, and `fault` says which when nothing can be found: clients trust what is held, so it must stay. Where
-    others may serve what was found, it is trusted too: so two replicas that hold different credentials agree after all.
+    `found` is taken when it follows from `held`, that is when it trusts the authority held. Anything else is damage
+    (`fault` says which, when nothing is found), and `held` stays, as clients trust it. Where other replicas may serve
+    what was found, its authority is trusted too: so two replicas that hold different credentials agree after all.
     """
     if held is None or expiry(held.serving.certificate, now):
         return found, None
@@ -151,7 +152,7 @@ def _mark(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Chang
     if coming is None:
         return credentials, None
     certificate, old = coming.authority.certificate, credentials.authority.certificate
-    # One that is not valid yet may be so by other clocks, and is waited for while the one in use lasts.
+    # An authority that is not valid yet may be valid by other clocks: it is waited for while the one in use lasts.
     late = certificate.not_valid_before_utc >= old.not_valid_after_utc or earliness(old, judged.now)
     if expiry(certificate, judged.now) or (late and earliness(certificate, judged.now)):
         return replace(credentials, next=None), Change(Kind.RETIRED, _DROPPED)
@@ -160,8 +161,8 @@ def _mark(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Chang
         return unknown, Change(Kind.PUBLISHED, "the new CA is not in the caBundle any more: its overlap begins again")
     if not judged.published or earliness(certificate, judged.now):
         return credentials, None
-    # A time that cannot be is a wrong clock's, and would cut the overlap short or draw it out. Who cannot tell whether
-    # it is the wrong one itself leaves it.
+    # An impossible time comes from a wrong clock, and would shorten or prolong the overlap. A replica that cannot tell
+    # whether its own clock is the wrong one leaves the time as it is.
     begins = max(certificate.not_valid_before_utc, old.not_valid_before_utc)
     wrong = coming.published is not None and not begins <= coming.published <= judged.now
     if coming.published is None or (wrong and not earliness(old, judged.now)):
@@ -201,22 +202,22 @@ def _announce(credentials: Credentials, judged: _Judged) -> tuple[Credentials, C
 
 
 def _certify(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Change | None]:
-    """Have a serving certificate of the authority in use, by all names."""
+    """Ensure a serving certificate of the authority in use, for all names."""
     fault = _serving_fault(credentials, judged)
     if not fault:
         return credentials, None
     names, held = judged.names, credentials.serving.certificate
     if _is_issued_by(held, credentials.authority.certificate) and not _expired_or_due(credentials, judged):
-        # Only a name is missing. Those that another replica wants stay, or the two would renew in turn for ever.
+        # Only a name is missing. Names that another replica wants stay, or the two would renew in turn for ever.
         names = (*names, *sorted(_names(held) - set(names)))
     serving = issue(credentials.authority, names, judged.now, judged.lifetimes.serving)
     return replace(credentials, serving=serving), Change(Kind.RENEWED, f"the serving certificate {fault}")
 
 
 def _retire(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Change | None]:
-    """Drop former authorities of which nothing can be served any more, and the oldest of too many.
+    """Drop former authorities whose certificates have all expired, and the oldest beyond MOST_FORMER.
 
-    To promote nothing more instead would leave replicas with an authority that has expired, until somebody comes.
+    Stopping promotions instead would leave replicas with an expired authority until somebody intervenes.
     """
     kept = tuple(
         former
@@ -262,7 +263,7 @@ def _is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) ->
 
 
 def _ripe(credentials: Credentials, published: datetime, judged: _Judged) -> datetime:
-    """When the next authority signs: after the overlap, or HASTE where a clock has the one in use not valid yet."""
+    """When the next authority signs: after the overlap, or HASTE if the one in use is not valid yet by our clock."""
     full = _in_order(credentials, published, judged.lifetimes)
     return min(full, published + HASTE) if earliness(credentials.authority.certificate, judged.now) else full
 
@@ -270,7 +271,7 @@ def _ripe(credentials: Credentials, published: datetime, judged: _Judged) -> dat
 def _in_order(credentials: Credentials, published: datetime, lifetimes: Lifetimes) -> datetime:
     """When the next authority signs: after the overlap, which is cut short when a tenth of the current one is left.
 
-    Only where lifetimes were changed, or there was no API server for long, is there so little left.
+    So little is left only after a change of lifetimes, or a long time without an API server.
     """
     made, ends = _validity(credentials.authority.certificate)
     return min(published + lifetimes.overlap, max(published, ends - (ends - made) / 10))

@@ -2,7 +2,7 @@
 
 The keys are those of `kubernetes.io/tls` Secrets (`tls.crt`, `tls.key`) and the customary `ca.crt`, `ca.key`. In
 `ca.crt` the authority in use comes first, then the next one where there is `next.key`, then former ones: as it stands,
-the file is a CA bundle for clients. `rotation.json` holds the times that no certificate tells; without it, as in a
+the file is a CA bundle for clients. `rotation.json` holds the times that are in no certificate; without it, as in a
 Secret that was written before there was rotation, former authorities are trusted until they expire.
 """
 
@@ -26,7 +26,7 @@ NEXT_KEY: Final = "next.key"
 SERVING_CERTIFICATE: Final = "tls.crt"
 SERVING_KEY: Final = "tls.key"
 ROTATION: Final = "rotation.json"
-# TLS serves with nothing smaller; ours have so many.
+# TLS serves with no smaller key; ours have this size.
 SMALLEST_KEY_BITS: Final = 256
 
 
@@ -80,7 +80,7 @@ def _pair(
 ) -> KeyPair:
     try:
         fits = certificate.public_key() == key.public_key()
-        _ = certificate.subject, certificate.issuer  # are read when they are asked for, and may be damaged
+        _ = certificate.subject, certificate.issuer  # parsed on access, and may be damaged
     except (ValueError, UnsupportedAlgorithm):
         fits = False
     if not fits:

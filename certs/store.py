@@ -1,9 +1,9 @@
 """Replicas agree on credentials through one Secret, and have API servers trust them before they are served with.
 
-There is no leader: whoever comes first creates the Secret, or replaces it at the resourceVersion that it read; whoever
-is refused for having come second reads again, and takes what the first one wrote. The bundle that API servers trust is
-written likewise, at the version that was read before the Secret: so no replica, however slow, ever puts an older bundle
-over a newer one.
+There is no leader: the first replica creates the Secret, or replaces it at the resourceVersion that it read; a second
+one is refused, reads again, and takes what the first one wrote. The bundle that API servers trust is written likewise,
+at the version that was read before the Secret: so no replica, however slow, ever overwrites a newer bundle with an
+older one.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ class Published:
     version: str
 
     def certificates(self) -> tuple[x509.Certificate, ...]:
-        """What can be read of them."""
+        """The certificates in the bundles that can be read."""
         found: list[x509.Certificate] = []
         for bundle in self.bundles:
             with suppress(ValueError, x509.InvalidVersion):  # somebody else's text
@@ -74,7 +74,7 @@ class BundleStore(Protocol):
     """Where clients read which authorities to trust, with optimistic concurrency; otherwise as SecretStore."""
 
     async def read(self) -> Published:
-        """What is there."""
+        """The bundles and the version."""
         ...
 
     async def replace(self, bundle: bytes, version: str) -> bool:
@@ -83,14 +83,14 @@ class BundleStore(Protocol):
 
 
 class StoreBusyError(Exception):
-    """The Secret or the bundle changed under our hands time and again."""
+    """The Secret or the bundle kept changing between our reads and our writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialStore:
-    """Where credentials are kept, whom they are for, and the clock (UTC, aware) that they are judged by.
+    """Where credentials are kept, the names they are for, and the clock (UTC, aware) that they are checked against.
 
-    `tell` hears of every change that this replica makes.
+    `tell` is called for every change that this replica makes.
     """
 
     secret: SecretStore
@@ -104,12 +104,12 @@ class CredentialStore:
     async def establish(self, held: Credentials | None = None) -> Credentials:
         """Credentials that all replicas agree on, that serve for some time, and that clients trust already.
 
-        `held` is what this replica serves with: what it restores a lost or damaged Secret from. Two reads when all is
-        well, so that it can be called again and again. Raises StoreBusyError, and what the two stores raise.
+        `held` is what this replica serves with, and restores a lost or damaged Secret from. Costs two reads when all is
+        well, so it can be called again and again. Raises StoreBusyError, and what the two stores raise.
         """
         patient = held is None
         for _ in range(_ROUNDS):
-            # First: a bundle that was written since then, from a newer Secret, refuses ours.
+            # Read first: if a bundle from a newer Secret is written after this, our write is refused.
             published = await self.bundle.read()
             credentials = await self._agree(held, published, patient=patient)
             if credentials is None:
@@ -172,7 +172,7 @@ def _read(stored: StoredSecret | None) -> tuple[Credentials | None, str]:
     except UnusableSecret as error:
         return None, f"the Secret with the webhook's credentials cannot be used: {error}"
     except Exception as error:
-        # Whatever somebody wrote there: all replicas would fail at it, and none write it again.
+        # Caught whatever somebody wrote there: else all replicas would fail at it, and none would write it again.
         logger.exception("defect while reading the webhook's Secret")
         return None, f"the Secret with the webhook's credentials cannot be used: {type(error).__name__}"
 

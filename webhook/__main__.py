@@ -43,8 +43,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     review_command.add_arguments(review)
     if arguments[:1] == ["serve"]:
-        # Python as a container's first process has no SIGTERM end it, until there is a handler: the server's own comes
-        # after its imports, which take a while.
+        # As a container's first process, Python is not ended by SIGTERM until it has a handler. The server installs its
+        # own only after its imports, which take a while.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         # Only here: it brings aiohttp and the Kubernetes client, and the other commands should answer at once.
         from webhook import server, settings  # noqa: PLC0415

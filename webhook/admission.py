@@ -1,14 +1,14 @@
 """Admission of a Pod: (the Pod, its old self, the namespace's policy) -> decision. Pure, and idempotent.
 
-What a refused Pod's author reads is made here, so all that is wrong is said at once. What a decision leaves alone:
-- mirror Pods, which stand for a static Pod that runs already;
-- on UPDATE whatever did not change, and all of a Pod that is being deleted: a Pod older than the namespace's opt-in can
-  still be labelled, finalised and finished, whatever its annotations are. The `matchConditions` in the manifest say the
-  same, and save the call;
+The messages for a refused Pod's author are written here, with all problems at once. A decision leaves alone:
+- mirror Pods, which represent a static Pod that already runs;
+- on UPDATE whatever did not change, and all of a Pod that is being deleted: a Pod older than the namespace's opt-in
+  can still be labelled, finalised and finished, whatever its annotations are. The `matchConditions` in the manifest
+  express the same, and save the call;
 - the default network of a Pod that has one, or that is not just being created: a running Pod's network never changes;
-- a label that the Pod brings: if its workload selects by it, the controller would let go of a Pod without it, and make
-  the next one, without end. So the managed label is added and never taken off or changed; without a limit it means
-  nothing, and beside one another value is refused, after which controllers back off.
+- a label that the Pod brings: if its workload selects by it, the controller would release a Pod without it, and create
+  the next one, without end. So the managed label is added, and never removed or changed. Without a limit it means
+  nothing; beside a limit, another value is refused, after which controllers back off.
 """
 
 from collections.abc import Iterator, Mapping
@@ -92,7 +92,7 @@ class Decision:
 
 @dataclass(slots=True)
 class _Reading:
-    """What the two annotations of a Pod come to."""
+    """The result of reading a Pod's two annotations."""
 
     limits: dict[Direction, Quantity] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -132,12 +132,12 @@ def review(pod: Pod, old: Pod | None, policy: Policy) -> Decision:
 
 
 def _names_network(pod: Pod) -> bool:
-    """Whether its author chose a network. What templates leave when they have none is no choice: Multus would fail."""
+    """Whether its author chose a network. A blank or `[]`, as templates leave, is no choice: Multus would fail."""
     return "".join((pod.annotation(DEFAULT_NETWORK_ANNOTATION) or "").split()) not in {"", "[]"}
 
 
 def _keeps_all(pod: Pod, old: Pod) -> bool:
-    """Whether an update is none of the webhook's business: `matchConditions` in the manifest, in Python."""
+    """Whether an update does not concern the webhook: the manifest's `matchConditions`, in Python."""
     return pod.deleting or (
         pod.label(MANAGED_LABEL) == old.label(MANAGED_LABEL)
         and all(pod.annotation(way.annotation) == old.annotation(way.annotation) for way in Direction)
@@ -145,7 +145,7 @@ def _keeps_all(pod: Pod, old: Pod) -> bool:
 
 
 def _read(pod: Pod, changed: tuple[Direction, ...]) -> _Reading:
-    """The limits that read. What does not is a problem if this request brings it, a warning if it was there before."""
+    """The valid limits. An invalid one is a problem if this request brings it, a warning if it was there before."""
     reading = _Reading()
     for direction in Direction:
         text = pod.annotation(direction.annotation)
@@ -174,7 +174,7 @@ def _host_network(pod: Pod, changed: tuple[Direction, ...]) -> Iterator[Problem]
 
 
 def _managed(pod: Pod, reading: _Reading) -> Iterator[Problem]:
-    """Beside a limit, whatever else its author has to mend, the managed label can only say so."""
+    """Beside a limit, also one that is refused, the managed label must be "true"."""
     value = pod.label(MANAGED_LABEL)
     if value not in {None, _MANAGED} and (reading.limits or reading.problems) and not pod.host_network:
         yield Problem(

@@ -4,11 +4,11 @@ import argparse
 from typing import Final
 
 _HIGHEST_PORT: Final = 65_535
-_MOST_SECONDS: Final = 1_000_000  # what is longer is a slip of the pen, and at some length no clock's any more
+_MOST_SECONDS: Final = 1_000_000  # a longer time is a typo, and beyond some length no clock can hold it
 
 
 def whole(text: str, least: int, most: int, what: str) -> int:
-    """The whole number between bounds that a flag's value says; ArgumentTypeError otherwise, which says of `what`."""
+    """A flag's value as a whole number within bounds; ArgumentTypeError otherwise, with `what` in its message."""
     try:
         value = int(text)
     except ValueError:
@@ -34,6 +34,6 @@ def seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= _MOST_SECONDS:  # so also of nan
+    if not 0 <= value <= _MOST_SECONDS:  # also true of nan
         raise argparse.ArgumentTypeError(f"{text!r} is no time: a number of seconds from 0 to {_MOST_SECONDS}")
     return value

@@ -1,7 +1,7 @@
-"""Reconciles our own certificates: agreed on with other replicas, trusted by API servers, watched, mended, renewed.
+"""Reconciles our own certificates: agreed on with other replicas, trusted by API servers, watched, repaired, renewed.
 
-Both objects, the Secret and the MutatingWebhookConfiguration, are watched, so what somebody does to them is mended
-within a second while the watch stands; every `recheck_s` they are looked at anyhow, which bounds it when it does not.
+The Secret and the MutatingWebhookConfiguration are both watched: a change by somebody else is repaired within a second
+while the watch is connected. Both are also checked every `recheck_s`, which bounds the time to repair when it is not.
 """
 
 import asyncio
@@ -26,14 +26,14 @@ from webhook.token_bucket import TokenBucket
 
 _FIRST_RETRY_S: Final = 0.5
 _LONGEST_RETRY_S: Final = 15.0
-# One write of ours, and another replica's to the other object, are one look at both.
+# A write of ours and another replica's write to the other object lead to one check of both.
 _SETTLE_S: Final = 0.05
-# Somebody who damages again and again what is mended is not to be fought for all that the API server can take; nor is
-# another replica, whose clock or lifetimes are others. A rotation is a handful of changes.
+# If somebody keeps undoing repairs, or a replica with another clock or other lifetimes does, repairs must not take all
+# that the API server can bear. A rotation is a handful of changes.
 _CHANGES_AT_ONCE: Final = 10
 _FORGIVEN_AFTER_S: Final = 60.0
 _PAUSE_S: Final = 5.0
-# After some 15 s, as of an installation that is still being applied; and then every hour, as long as an event lasts.
+# First after some 15 s, as an installation may still be being applied; then every hour, as long as an event lasts.
 _FAILURES_TOLD: Final = 5
 _FAILURES_AGAIN: Final = 240
 
@@ -45,7 +45,7 @@ class Api(ListAndWatch, ReadWrite, Protocol):
 
 
 class CertificateController:
-    """Keeps a listener in certificates that API servers trust. `ready` is called with "", or why there is none yet."""
+    """Supplies a listener with certificates that API servers trust. `ready` gets "", or why there is none yet."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class CertificateController:
             Reflector(
                 api,
                 path,
-                # By this selector RBAC lets a right be held to one object's name.
+                # With this selector, RBAC can restrict a right to one object's name.
                 params={"fieldSelector": f"metadata.name={name}"},
                 on_sync=lambda _: self._changed.set(),
                 on_event=self._event,
@@ -138,12 +138,12 @@ class CertificateController:
             await self._wait(min(self._settings.recheck_s, max(due.total_seconds(), _FIRST_RETRY_S)))
 
     def _problem(self, error: Exception, failures: int) -> str:
-        """Why a look failed: a defect is one too, as a replica with a good certificate must go on serving."""
+        """Why a check failed. A defect is a failure too, as a replica with a good certificate must go on serving."""
         problem = str(error)
         if not isinstance(error, (ApiError, StoreBusyError, UnusableCertificateError)):
             logger.error("defect while keeping certificate and caBundle", exc_info=error)
             problem = "a defect in the webhook, please report it: its log has the details"
-        # An API server that does not answer is not told of to itself.
+        # No event about an API server that does not answer: it would have to be posted there.
         refused = not isinstance(error, ApiError) or 400 <= error.status < 500  # noqa: PLR2004 - client errors
         if refused and failures % _FAILURES_AGAIN == _FAILURES_TOLD:
             self._changes.append(
@@ -157,7 +157,7 @@ class CertificateController:
         self._events.record(self._changes)
 
     async def _wait(self, seconds: float) -> None:
-        """Wait so long, or until one of the objects changes."""
+        """Wait for `seconds`, or until one of the objects changes."""
         try:
             async with asyncio.timeout(seconds):
                 await self._changed.wait()

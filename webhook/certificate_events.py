@@ -1,7 +1,8 @@
 """Events about the webhook's certificates, on its Deployment: `kubectl describe deployment` shows them.
 
-Not on the Secret, whose description has no events, and not on the MutatingWebhookConfiguration, whose events would have
-to be in the namespace `default`: so the right to create events is one within the webhook's own namespace.
+Not on the Secret, for which `kubectl describe` shows no events, nor on the MutatingWebhookConfiguration, whose events
+would have to be in the namespace `default`: so the right to create events is needed only in the webhook's own
+namespace.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from webhook.token_bucket import TokenBucket
 # Somebody who overwrites the caBundle for ever must not fill etcd: ten at once, then one a minute.
 BURST: Final = 10
 PERIOD_S: Final = 60.0
-# While the API server takes none.
+# Events that wait while the API server accepts none.
 MOST_WAITING: Final = 50
 
 _EVENTS: Final = {
@@ -50,9 +51,9 @@ class EventApi(Protocol):
 
 
 class CertificateEvents:
-    """Posts what people should know, by a task of its own: what an event is about has not to wait for it.
+    """Posts events in a task of its own, so that the changes they report do not wait for the API server.
 
-    A change that cannot be posted, or is one too many, is in the log all the same.
+    A change without an event, because posting failed or there were too many, is still in the log.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class CertificateEvents:
         self._waiting: asyncio.Queue[Change] = asyncio.Queue(MOST_WAITING)
 
     def record(self, changes: Sequence[Change]) -> None:
-        """Have an event posted for each change that has one."""
+        """Queue an event for each change that has one."""
         for change in changes:
             if change.kind in _EVENTS and self._bucket.take():
                 try:
@@ -81,7 +82,7 @@ class CertificateEvents:
                     logger.warning("no event, as too many wait for the API server: %s", change.text)
 
     async def run(self) -> None:
-        """Post what there is to tell, until cancelled."""
+        """Post queued events until cancelled."""
         while True:
             change = await self._waiting.get()
             try:

@@ -44,7 +44,7 @@ class KubeSecret:
         self._api = api
         self._collection = secrets_path(namespace)
         self._name = name
-        # What is replaced keeps what is not ours to change: the Secret's type, which is immutable, and its labels.
+        # A replacement keeps the fields that are not ours: the Secret's type, which is immutable, and its labels.
         self._last: dict[str, Any] = {}
 
     async def read(self) -> StoredSecret | None:
@@ -76,7 +76,7 @@ class KubeSecret:
         return True
 
     async def replace(self, data: Mapping[str, str], version: str) -> bool:
-        """Replace its data, unless its version is another by now."""
+        """Replace its data, unless its version has changed."""
         metadata = {**self._last["metadata"], "resourceVersion": version}
         try:
             await self._api.replace(
@@ -108,7 +108,7 @@ class KubeBundle:
         return Published(bundles, found["metadata"]["resourceVersion"])
 
     async def replace(self, bundle: bytes, version: str) -> bool:
-        """Have API servers trust a bundle when they call these webhooks, unless the version is another by now.
+        """Have API servers trust a bundle when they call these webhooks, unless the version has changed.
 
         By a strategic merge patch, which merges the list of webhooks by name and leaves all else as it is.
         """

@@ -1,10 +1,10 @@
 """Bounds the number of open connections: at the bound, the least useful one makes room.
 
-Newcomers are those that have not asked yet, be it that TLS is still to come: whoever only connects is never anything
-else, and an API server's connection is one for some milliseconds. So at the bound the oldest newcomer makes room once
-it has had time enough to ask; those behind it wait in the kernel's queue until then, and none of a burst is cut off,
-however large it is. Only where newcomers are few, others make room at once: the one that was idle for longest, then the
-one whose request has been coming for longest, and never one that waits for its answer.
+A newcomer is a connection that has sent no request yet, also while TLS is still to come. A client that only connects
+stays one; an API server's connection is one for some milliseconds. So at the bound the oldest newcomer is closed once
+it has had enough time to send a request. Further connections wait in the kernel's queue until then, and no connection
+of a burst is cut off, however large it is. Only where newcomers are few is another connection closed at once: the one
+idle for longest, else the one whose request has been arriving for longest, and never one that waits for its answer.
 """
 
 import asyncio
@@ -21,28 +21,28 @@ _Handshake: TypeAlias = asyncio.Task[None]
 
 @dataclass(slots=True)
 class _Newcomer:
-    """A connection that has not asked yet: its handshake, or what aiohttp has of it; and since when, monotonic."""
+    """A connection without a request so far: its handshake or aiohttp's handler, and when it came (monotonic)."""
 
     who: _Handshake | web.RequestHandler
     since_s: float
 
 
 class Connections:
-    """The connections of a server: `most` of them, and newcomers have `first_request_s` to ask."""
+    """The connections of a server: at most `most`; a newcomer has `first_request_s` to send a request."""
 
     def __init__(self, server: web.Server, most: int, first_request_s: float) -> None:
         self._server = server
         self._most = most
         self._first_request_s = first_request_s
         self._handshakes: set[_Handshake] = set()
-        # In the order of their coming.
+        # In order of arrival.
         self._new: dict[socket.socket, _Newcomer] = {}
         # In the order of their last answers.
         self._idle: dict[web.RequestHandler, None] = {}
         # In the order in which their requests began.
         self._busy: dict[web.RequestHandler, web.BaseRequest] = {}
-        # What a connection is ended by. Its transport may be closing already, and wait for ever for a client that
-        # reads nothing: then aiohttp has let go of it, or asyncio has, and `abort` does nothing or fails.
+        # For ending connections. A transport may be closing already, and wait for ever for a client that reads nothing:
+        # aiohttp or asyncio has let go of it then, and `abort` does nothing or fails.
         self._sockets: dict[web.RequestHandler, socket.socket] = {}
 
     @property
@@ -56,7 +56,7 @@ class Connections:
         def over(task: _Handshake) -> None:
             self._handshakes.discard(task)
             newcomer = self._new.get(connection)
-            if newcomer is not None and newcomer.who is task:  # it came to nothing
+            if newcomer is not None and newcomer.who is task:  # it was never established
                 del self._new[connection]
             if task.cancelled():  # perhaps before its first step
                 connection.close()
@@ -68,7 +68,7 @@ class Connections:
         task.add_done_callback(over)
 
     def established(self, connection: web.RequestHandler, its_socket: socket.socket) -> None:
-        """TLS stands, and aiohttp has the connection: it may have been asked by it already."""
+        """TLS is established and aiohttp has the connection, perhaps with a request already."""
         self._sockets[connection] = its_socket
         if connection in self._busy or connection in self._idle:
             self._new.pop(its_socket, None)
@@ -78,12 +78,12 @@ class Connections:
             self._forget_closed()
 
     def cancel_handshakes(self) -> None:
-        """End whoever has not got through TLS."""
+        """Cancel the handshakes that are not finished."""
         for task in self._handshakes:
             task.cancel()
 
     def request_started(self, request: web.BaseRequest) -> None:
-        """A request has come, its head at least."""
+        """A request has arrived, at least its head."""
         connection = request.protocol
         self._idle.pop(connection, None)
         if (its_socket := self._sockets.get(connection)) is not None:
@@ -91,17 +91,18 @@ class Connections:
         self._busy[connection] = request
 
     def request_finished(self, connection: web.RequestHandler) -> None:
-        """Its request has its answer."""
+        """The connection's request has been answered."""
         self._busy.pop(connection, None)
         self._idle[connection] = None
         if len(self._idle) > self._most:
             self._forget_closed()
 
     async def wait_for_room(self) -> None:
-        """Return when there may be one more."""
+        """Return when one more connection is allowed."""
         while self.number >= self._most:
             self._end_one()
-            # The loop takes a few rounds to see it gone. When all wait for answers, one of them has it before long.
+            # The loop takes a few rounds to see it gone. When all wait for answers, one of them gets its answer before
+            # long.
             await asyncio.sleep(0.001)
 
     def _end_one(self) -> None:
@@ -114,7 +115,7 @@ class Connections:
                 self._end(oldest.who)
             return
         if 2 * len(self._new) >= self._most:
-            # A burst, or a flood: API servers' idle connections are what serves them through either.
+            # A burst or a flood: API servers' idle connections are kept, as they serve API servers through either.
             return
         least = next(iter(self._idle), None)
         if least is None:
@@ -127,7 +128,7 @@ class Connections:
         if its_socket is not None:
             with contextlib.suppress(OSError):  # the client was quicker
                 its_socket.shutdown(socket.SHUT_RDWR)
-        if transport is not None and not transport.is_closing():  # it may have paused reading, and see no end
+        if transport is not None and not transport.is_closing():  # it may have paused reading, and miss the end
             transport.abort()
 
     def _forget_closed(self) -> None:

@@ -1,8 +1,8 @@
 """The contract between a Pod's author, the webhook and the reconciler: names, and the grammar of a limit.
 
-The webhook refuses what does not read by this grammar and rewrites the rest in its normal form; the reconciler reads
-the annotations again by the same grammar, as it trusts none. So this module needs nothing but the standard library,
-does no I/O, and takes time bounded by `MAXIMUM_LENGTH` and `MAXIMUM_EXPONENT` whatever the value is.
+The webhook refuses values outside this grammar and rewrites the rest in normal form; the reconciler parses the
+annotations again by the same grammar, as it trusts none. So this module needs only the standard library, does no I/O,
+and takes time bounded by `MAXIMUM_LENGTH` and `MAXIMUM_EXPONENT`, whatever the value is.
 
 The grammar is that of Kubernetes' quantities (`k8s.io/apimachinery/pkg/api/resource`), read exactly: rationals, never
 floats. The bounds are those of Kubernetes itself for bandwidth annotations (`k8s.io/kubernetes/pkg/util/bandwidth`).
@@ -68,8 +68,8 @@ class Direction(StrEnum):
 class InvalidQuantity(ValueError):  # noqa: N818 - it names a value, as the messages do
     """A text that is no bandwidth limit. As a string: the whole sentence, with the value and what was probably meant.
 
-    `reason` goes on where the quoted value stops ("is 0.1 bit/s, ..."); `suggestion` is a text that `Quantity.parse`
-    takes; `remedy` says what to do where there is no suggestion.
+    `reason` continues the sentence after the quoted value ("is 0.1 bit/s, ..."); `suggestion` is a text that
+    `Quantity.parse` accepts; `remedy` says what to do where there is no suggestion.
     """
 
     def __init__(self, text: str, reason: str, suggestion: str | None = None, remedy: str = "") -> None:
@@ -119,7 +119,7 @@ class Limits:
 
     @classmethod
     def of(cls, limits: Mapping[Direction, Quantity | None]) -> Self:
-        """Those of these directions."""
+        """The limits in a map by direction."""
         return cls(limits.get(Direction.INGRESS), limits.get(Direction.EGRESS))
 
     def get(self, direction: Direction) -> Quantity | None:
@@ -131,12 +131,12 @@ class Limits:
 
 
 def beginning(text: str) -> str:
-    """As much of a value as tells that it is too long: an annotation may have a quarter of a million characters."""
+    """Enough of a value to see that it is too long: an annotation may have a quarter of a million characters."""
     return text[: MAXIMUM_LENGTH + 1]
 
 
 def quoted(text: str) -> str:
-    """A value as messages show it: in quotes, with what cannot be seen written as escapes, and cut when it is long."""
+    """A value as messages show it: in quotes, with unprintable characters as escapes, and cut when it is long."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in beginning(text))
     return f'"{shown}"' if len(shown) <= MAXIMUM_LENGTH else f'"{shown[: MAXIMUM_LENGTH - 1]}…"'
 

@@ -1,7 +1,7 @@
 """Where the API server is, and who we are there: by a Pod's service account, or by a person's kubeconfig.
 
-A Pod finds its credentials in the twenty lines that it takes; the client library, which costs 39 MB, is imported only
-where a kubeconfig must be read, that is on a person's machine.
+In a Pod, twenty lines of code find the credentials; the client library, which costs 39 MB, is imported only to read a
+kubeconfig, that is on a person's machine.
 """
 
 import logging
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class ConfigurationError(Exception):
-    """Where the API server is, or who we are, cannot be known from the environment: nothing to retry."""
+    """The environment does not say where the API server is, or who we are: nothing to retry."""
 
 
 class NoTokenError(Exception):
@@ -30,7 +30,7 @@ class Endpoint:
     """Where the API server is, and how to speak to it.
 
     `tls` gives the context for a call, the same one for as long as the same authorities are trusted.
-    `authorization` gives the Authorization header anew for each call, for tokens that rotate; None for none. It raises
+    `authorization` gives the Authorization header, or None, anew for each call, as tokens rotate. It raises
     NoTokenError.
     """
 
@@ -53,9 +53,9 @@ class Trust:
         self._context = ssl.create_default_context(cafile=file)
 
     def context(self) -> ssl.SSLContext:
-        """The context that trusts what the file says now, or said when it could last be used."""
-        # kubelet puts another file in the place of this one, with each new token too. A look at the time on it is all
-        # that a call costs, and beginning anew once an hour costs little.
+        """The context that trusts the authorities now in the file, or those when it could last be read."""
+        # kubelet replaces this file, also with each new token. A call costs only a stat() of it, and a new context once
+        # an hour costs little.
         version = self._look()
         if version != self._version:
             try:
@@ -84,8 +84,8 @@ class Trust:
 def in_cluster(environ: Mapping[str, str], folder: Path = SERVICE_ACCOUNT_FOLDER) -> Endpoint | None:
     """The endpoint that a Pod's environment and its service account describe; None outside of a Pod.
 
-    The token is read at each call: kubelet replaces the file well before the old token expires (KEP-1205). The CA is
-    looked at as often: kubelet replaces that file when the cluster's CA is rotated.
+    The token is read at each call: kubelet replaces the file well before the old token expires (KEP-1205). The CA file
+    is checked as often: kubelet replaces it when the cluster's CA is rotated.
     """
     host, port = environ.get("KUBERNETES_SERVICE_HOST"), environ.get("KUBERNETES_SERVICE_PORT")
     token = folder / "token"

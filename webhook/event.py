@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 COMPONENT: Final = "ipvlan-bandwidth"
 # The API server refuses an event's note beyond 1024 bytes (k8s.io/kubernetes/pkg/apis/core/validation/events.go).
 MESSAGE_BYTES: Final = 1024
-# Of the name of what an event is about: a name has 253 characters at most, and a suffix has to fit.
+# How much of the object's name goes into the event's: a name has 253 characters at most, and a suffix has to fit.
 NAME_LENGTH: Final = 200
 
 
@@ -26,9 +26,9 @@ def event(
 ) -> dict[str, Any]:
     """An Event about an object; its message is cut to what fits.
 
-    `about` is an ObjectReference with the `uid` by which `kubectl describe` finds it. The event belongs to the same
-    namespace, or to `default`, as the API server wants it of what has none. `instance` is who tells, on `host` if on
-    one node; `suffix` makes the name unique.
+    `about` is an ObjectReference with the `uid` by which `kubectl describe` finds the event. The event is in the
+    object's namespace, or in `default` if it has none, as the API server requires. `instance` is the reporting
+    instance, on `host` if on one node; `suffix` makes the name unique.
     """
     stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {

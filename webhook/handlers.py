@@ -1,9 +1,9 @@
-"""The webhook's HTTPS, which is `/mutate` for API servers, and whether it should be asked.
+"""The webhook's HTTPS handler, `/mutate` for API servers, and its readiness.
 
-Of an HTTP error people read the status alone, in `failed calling webhook`, but for 415 and 500, whose text is passed on
-(k8s.io/apimachinery, NewGenericServerResponse). So whatever becomes of a review that was read, it is answered by one;
-errors are for what no API server sends, for defects, and for bodies that had to give way: a request that is answered by
-503 and `Retry-After` is repeated within the webhook's `timeoutSeconds` (k8s.io/client-go, rest/with_retry.go).
+Of an HTTP error people see only the status, in `failed calling webhook`, except for 415 and 500, whose text is passed
+on (k8s.io/apimachinery, NewGenericServerResponse). So every AdmissionReview that could be read is answered with one.
+HTTP errors are for requests that no API server sends, for defects, and for evicted bodies: a request answered with 503
+and `Retry-After` is repeated within the webhook's `timeoutSeconds` (k8s.io/client-go, rest/with_retry.go).
 """
 
 import json
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class Readiness:
-    """Whether requests should be sent here, and if not why not. Each condition is off until said otherwise."""
+    """Whether requests should be sent here, and if not why not. Each condition is unmet until `done`."""
 
     def __init__(self, conditions: tuple[str, ...]) -> None:
         self._waiting = dict.fromkeys(conditions, "")
@@ -40,7 +40,7 @@ class Readiness:
         self._waiting.pop(condition, None)
 
     def waits(self, condition: str, why: str) -> None:
-        """Tell why a condition is not met yet; nothing when it was met before."""
+        """Note why a condition is not met yet; no effect when it was met before."""
         if condition in self._waiting:
             self._waiting[condition] = why
 
@@ -67,12 +67,12 @@ class Admission:
         self._readiness = readiness
         self._clock = clock
         self._bodies = RequestBodies()
-        # By reason: what strangers send keeps no line about ourselves from the log.
+        # One per reason, so that strangers' requests suppress no line about our own failures.
         self._failures: defaultdict[str, LogRateLimiter] = defaultdict(lambda: LogRateLimiter(clock))
         self._refusals = LogRateLimiter(clock)
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
-        """The HTTPS side."""
+        """Answer one HTTPS request."""
         if request.path != "/mutate":
             return elsewhere(request, "/mutate")
         if request.method != "POST":
@@ -88,7 +88,7 @@ class Admission:
             return await self._answer(request)
         except RequestError as error:
             response = self._wrong(error.status, str(error))
-            # What of its body is still to come is not worth reading.
+            # The rest of its body is not worth reading.
             response.force_close()
             return response
         except InvalidReview as error:
@@ -101,7 +101,7 @@ class Admission:
         body = await self._bodies.read(request)
         begun = self._clock()
         question = asked(parsed(body))
-        # What it was read from may take megabytes: nothing of it is kept while the Namespace is asked for.
+        # The body may take megabytes: none of it is kept while the API server is asked for the Namespace.
         del body
         try:
             policy = await self._namespaces.policy_of(question.namespace) if question.needs_policy else Policy()
@@ -127,7 +127,7 @@ class Admission:
             logger.warning("no decision on an AdmissionReview", extra=extra)
 
     def _log(self, reviewed: Reviewed) -> None:
-        """One line for a refusal, if there are not too many; what is admitted is in the Pod for all to see."""
+        """One line for a refusal, if there are not too many; an admitted Pod itself shows what was changed."""
         refused = reviewed.outcome is Outcome.REFUSED
         level = logging.INFO if refused else logging.DEBUG
         if not logger.isEnabledFor(level):

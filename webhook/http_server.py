@@ -1,14 +1,14 @@
-"""The HTTP server: connections bounded in number and time, whoever makes them, and a drain that loses no request.
+"""The HTTP server: connections bounded in number and time, for every client, and a drain that loses no request.
 
-aiohttp reads HTTP and asyncio does TLS; here are the connections under them. With TLS each costs some 45 kB, three
-times that while a body comes, and a server that takes any number of them is out of memory when a stranger opens some
-thousands. At the bound, the one that is missed least makes room (`webhook.connections`).
+aiohttp reads HTTP and asyncio does TLS; this module manages the connections under them. With TLS each costs some 45 kB,
+three times that while a body arrives; without a bound, a stranger who opens some thousands would exhaust the memory. At
+the bound, the least useful connection is closed (`webhook.connections`).
 
-On HTTP/1.1 a server cannot say that it is about to close an idle connection, and Go's client does not repeat a POST
-that met the end of one: the admission fails. API servers speak HTTP/1.1 to webhooks that are Services, always
-(k8s.io/apiserver, pkg/util/webhook/client.go), and themselves close what was idle for 90 s (k8s.io/apimachinery,
-SetTransportDefaults). So idle connections are left to them: the bound here is higher, and a drain goes on until the
-last one is gone, and takes new ones as long as some come.
+On HTTP/1.1 a server cannot announce that it is about to close an idle connection, and Go's client does not repeat a
+POST sent on a connection that was just closed: the admission fails. API servers always speak HTTP/1.1 to webhooks that
+are Services (k8s.io/apiserver, pkg/util/webhook/client.go), and close connections themselves after 90 s idle
+(k8s.io/apimachinery, SetTransportDefaults). So closing idle connections is left to them: the idle timeout here is
+longer, and a drain goes on until the last connection is gone, and accepts new ones as long as some come.
 """
 
 import asyncio
@@ -33,34 +33,35 @@ from webhook.logs import LogRateLimiter
 
 logger = logging.getLogger(__name__)
 
-# aiohttp reads 32 requests of a connection ahead of their answers, 16 MB, and has no parameter for it. No client of
-# ours asks before it has its answer (Go's net/http does not, nor does Prometheus, which is written in Go).
+# aiohttp reads 32 requests of a connection before it answers them, 16 MB, and has no parameter for it. None of our
+# clients pipelines requests (Go's net/http does not, nor does Prometheus, which is written in Go).
 web_protocol.MAX_MSG_QUEUE_SIZE = 1
 # asyncio reads 256 KiB of TLS at once, into a buffer of that size for each connection, beside one of OpenSSL's that
-# grows as large, and has no parameter for it either. A record of TLS has 16 KiB, and few reviews have as much.
+# grows as large, and has no parameter for it either. A TLS record has 16 KiB, and few reviews are as large.
 asyncio.sslproto.SSLProtocol.max_size = 16 * 1024
-# Of whoever asks on while aiohttp reads nothing, it keeps 256 KiB more.
+# If a client sends on while aiohttp reads nothing, asyncio buffers 256 KiB more.
 asyncio.constants.FLOW_CONTROL_HIGH_WATER_SSL_READ = 16  # type: ignore[misc] # in KiB, read at each connection
-# Of what comes without TLS it reads 256 KiB into one piece, which aiohttp keeps while a request before it is answered.
-# Of our connections alone, as whoever imports this may read other sockets.
+# Without TLS, asyncio reads 256 KiB in one piece, which aiohttp keeps while it answers an earlier request. Set on our
+# connections only, as importers of this module may read other sockets.
 PLAIN_READ_BYTES: Final = 16 * 1024
-# Of a request's head. API servers, kubelet and Prometheus send ten headers or less, what stands between some more. A
-# line is at most W3C's baggage of an instrumented client, 8 KiB beside its name, which API servers pass on to webhooks.
-# aiohttp keeps a header as it came and as text, of which a single emoji makes each character four bytes wide: with what
-# is not counted, as it came at once with the end of another request, 0.3 MB for a head, and by its own bounds 5 MB.
+# Of a request's head. API servers, kubelet and Prometheus send ten headers or less, proxies in between some more. The
+# longest line is W3C's baggage of an instrumented client, 8 KiB plus its name, which API servers pass on to webhooks.
+# aiohttp keeps a header as bytes and as text, in which a single emoji makes each character four bytes wide. With the
+# part that is not counted, because it came together with the end of another request, that is 0.3 MB for a head; by
+# aiohttp's own bounds it would be 5 MB.
 LONGEST_LINE_BYTES: Final = 8 * 1024 + 64
 MOST_HEADERS: Final = 24
 MOST_HEAD_BYTES: Final = 16 * 1024
-# Of answers that a client does not read, of which asyncio keeps 512 KiB with TLS: with more than these its next request
-# waits until it has read. There are another 64 KiB below TLS, for which there is no parameter.
+# Of answers that a client does not read; asyncio would keep 512 KiB of them with TLS. Beyond this bound the client's
+# next request waits until it has read them. Another 64 KiB are kept below TLS, for which there is no parameter.
 UNREAD_BYTES: Final = 16 * 1024
 
 
 class _Parser(HttpRequestParser):
-    """As aiohttp's, but a head is bounded as a whole, and whatever it fails at is no HTTP.
+    """aiohttp's parser, but a head is bounded as a whole, and input that raises any exception is no HTTP.
 
-    yarl raises IndexError of `http://[]@/`, which nothing would catch: no answer, and as the second of two requests
-    that come together it would leave the connection open for good.
+    yarl raises IndexError for `http://[]@/`, which nothing would catch: the request would get no answer, and as the
+    second of two that come together it would leave the connection open for good.
     """
 
     __slots__ = ("_body", "_head_bytes")
@@ -99,27 +100,28 @@ class Bounds:
     """What a stranger may take. Times in seconds."""
 
     # 25 MB, and 100 MB with all bodies that are let in; 425 MB where each has two of the largest heads and reads no
-    # answer, as only strangers do. An API server has as many as it has requests under way, by default up to 200 that
-    # change something, and keeps 25 of them. More than the bound wait in the kernel's queue.
+    # answer, as only strangers do. An API server has one per request in flight, by default up to 200 mutating ones, and
+    # keeps 25 of them. Connections beyond the bound wait in the kernel's queue.
     connections: int = 512
-    # The length of that queue: those beyond it have to try again, and who waits behind a long one may have given up.
+    # The length of that queue: connections beyond it must retry, and in a long queue clients may give up before their
+    # turn.
     backlog: int = 512
     handshake_s: float = 5.0
-    # What a newcomer has at the bound, from TCP's connection to its first request; a burst of 512 handshakes takes as
-    # long on a slow CPU. A flood of connections is let in, and out again, as fast as this lets it.
+    # A newcomer's time at the bound, from the TCP connection to its first request; a burst of 512 handshakes takes as
+    # long on a slow CPU. It limits how fast a flood of connections is let in, and out again.
     first_request_s: float = 1.0
-    # Of a connection without a whole request head, be it silent or slow: more than the 90 s of API servers.
+    # For a connection without a whole request head, silent or slow: more than the 90 s of API servers.
     idle_s: float = 120.0
-    # Of a connection that has answers to send, and takes nothing of them. No API server waits longer for one.
+    # For a client that reads nothing of its answers. No API server waits longer for an answer.
     unread_s: float = 30.0
-    # What is still coming when the answer is out is read this long, that the client may see the answer.
+    # How long the rest of a body is read after the answer, so that the client can see the answer.
     linger_s: float = 2.0
     # For answers in flight when a drain is over.
     finish_s: float = 10.0
 
 
-# Of ports for probes and metrics. Without TLS the first request comes with the connection, so a flood can be let in,
-# and out again, as fast as the loop does it: with still less time it was no faster.
+# For the ports of probes and metrics. Without TLS the first request comes with the connection, so a flood can be let
+# in, and out again, as fast as the loop can: a shorter time made it no faster.
 PLAIN_HTTP: Final = Bounds(first_request_s=0.1, backlog=256)
 
 Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -141,7 +143,7 @@ class BoundedServer:
             max_line_size=LONGEST_LINE_BYTES,
             max_field_size=LONGEST_LINE_BYTES,
             max_headers=MOST_HEADERS,
-            # API servers compress nothing, and little that was compressed may be much.
+            # API servers compress nothing, and a small compressed body may decompress to a large one.
             auto_decompress=False,
         )
         self._connections = Connections(self._server, self._bounds.connections, self._bounds.first_request_s)
@@ -153,16 +155,16 @@ class BoundedServer:
     async def listen(self, host: str | None, port: int, context: Callable[[], ssl.SSLContext] | None = None) -> None:
         """Serve on an address, or on all, from now on. Raises OSError.
 
-        By TLS if there is a `context`: each new connection asks it for one.
+        With TLS if `context` is given, which is called for each new connection.
         """
         loop = asyncio.get_running_loop()
-        # asyncio knows how to bind; accepting is done here, as it would take whatever comes.
+        # asyncio binds; accepting is done here, as asyncio would accept without a bound.
         bound = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)
         self._listening = [each.dup() for each in bound.sockets]
         bound.close()
         for listening in self._listening:
             listening.setblocking(False)
-            # Its connections inherit it. The kernel ends them, whatever asyncio and aiohttp wait for by then.
+            # Inherited by its connections. The kernel then ends them, whatever asyncio and aiohttp wait for.
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._bounds.unread_s * 1000))
             listening.listen(self._bounds.backlog)
             task = loop.create_task(self._accept(listening, context))
@@ -170,21 +172,21 @@ class BoundedServer:
             self._accepting.append(task)
 
     async def accepting(self) -> None:
-        """Wait until no connection is accepted any more, for whoever must not go on then. Raises what ended it."""
+        """Wait until no connection is accepted any more, for callers that must stop then. Raises the error that did."""
         await asyncio.shield(self._ended)
 
     async def drain(self, quiet_s: float, longest_s: float) -> None:
-        """Wait until no connection has come or been open for `quiet_s`, at most `longest_s`, and take no more then.
+        """Wait until no connection has come or been open for `quiet_s`, at most `longest_s`, then stop accepting.
 
-        Until then whoever dials is answered: how long clients still take this for an endpoint is known to nobody here.
-        Whoever calls this has its answers say `Connection: close` by now.
+        Until then new connections are served: how long clients still see this endpoint cannot be known here. The caller
+        must already answer with `Connection: close`.
         """
         loop = asyncio.get_running_loop()
         seen, seen_s = self._accepted, loop.time()
         try:
             async with asyncio.timeout(longest_s):
                 while (number := self._connections.number) or loop.time() - seen_s < quiet_s:
-                    await asyncio.sleep(0.05)  # aiohttp tells of no connection's end
+                    await asyncio.sleep(0.05)  # aiohttp reports no connection's end
                     if number or seen != self._accepted:
                         seen, seen_s = self._accepted, loop.time()
         except TimeoutError:
@@ -242,12 +244,12 @@ class BoundedServer:
                 ssl_handshake_timeout=self._bounds.handshake_s if context else None,
                 ssl_shutdown_timeout=self._bounds.linger_s if context else None,
             )
-        except OSError as error:  # of TLS, or the client is gone
+        except OSError as error:  # TLS failed, or the client is gone
             logger.debug("no TLS with a client: %s", error)
-            # asyncio's frames hold the error, and it the frames: together they would hold 300 kB for a while.
+            # asyncio's frames and the error refer to each other: the cycle would hold 300 kB for a while.
             error.__traceback__ = None
         else:
-            if context is None:  # nothing is read yet, as the loop looks for what has come after this
+            if context is None:  # nothing is read yet: the loop polls the socket after this
                 transport.max_size = PLAIN_READ_BYTES  # type: ignore[attr-defined] # no parameter
             transport.set_write_buffer_limits(UNREAD_BYTES)
             self._connections.established(protocol, connection)
@@ -260,7 +262,7 @@ class BoundedServer:
         finally:
             self._connections.request_finished(request.protocol)
             if "Transfer-Encoding" in request.headers:
-                # Nobody who calls us sends chunks, and reading tiny ones takes long: no linger. The answer is out by
+                # None of our clients sends chunks, and reading tiny ones takes long: no linger. The answer is sent by
                 # the loop's next round.
                 asyncio.get_running_loop().call_soon(request.protocol.force_close)
 
@@ -272,10 +274,10 @@ def _request(
     writer: AbstractStreamWriter,
     task: asyncio.Task[None],
 ) -> web.BaseRequest:
-    """A request for the path alone, whatever scheme and host it names beside.
+    """A request for the path alone, without the scheme and host of an absolute URL.
 
-    aiohttp decodes a host where nothing catches what that raises (`http://xn--a/`): there would be no answer, and the
-    connection would stay.
+    aiohttp decodes a host where nothing catches its exceptions (`http://xn--a/`): there would be no answer, and the
+    connection would stay open.
     """
     if message.url.absolute:
         message = message._replace(url=message.url.relative())
@@ -283,7 +285,7 @@ def _request(
 
 
 class _HttpLog(logging.LoggerAdapter[logging.Logger]):
-    """What aiohttp logs; of a request that is no HTTP a line without the traceback, and not too many of these."""
+    """aiohttp's log. A request that is no HTTP gets a line without the traceback, and such lines are rate-limited."""
 
     def __init__(self) -> None:
         super().__init__(logging.getLogger("aiohttp.server"))

@@ -1,4 +1,4 @@
-"""JSON Patch (RFC 6902) for maps of strings, one operation a key: what stands beside those keys stays as it is."""
+"""JSON Patch (RFC 6902) for maps of strings, one operation per key: other keys stay as they are."""
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -12,14 +12,14 @@ def escape(token: str) -> str:
 
 
 def unescape(token: str) -> str:
-    """The key that `escape` wrote so. The order matters: "~01" is "~1", not "/"."""
+    """The inverse of `escape`. The order matters: "~01" is "~1", not "/"."""
     return token.replace("~1", "/").replace("~0", "~")
 
 
 def map_changes(path: str, before: Mapping[str, str] | None, changes: Mapping[str, str]) -> tuple[Operation, ...]:
     """The operations that set the keys of `changes` in the map at `path`.
 
-    `before` is the map as it is, None where there is no map yet. A key that is as it should be costs no operation.
+    `before` is the map as it is, None where there is no map yet. A key that already has its value needs no operation.
     """
     present = before or {}
     operations: list[Operation] = []

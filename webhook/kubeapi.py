@@ -19,14 +19,15 @@ from webhook.list_decoder import MalformedError, items_of
 
 _CONNECT_TIMEOUT_S: Final = 10.0
 _CALL_TIMEOUT_S: Final = 30.0
-# A long list takes its time to read, and an API server its own to give up (--request-timeout).
+# A long list takes time to read, and an API server gives up after its --request-timeout.
 _LIST_TIMEOUT_S: Final = 60.0
-# A watch that outlives the time it asked for by this much hangs in a server that answers nothing.
+# A watch that lasts this much longer than it asked for hangs in a server that answers nothing.
 _WATCH_GRACE_S: Final = 30.0
-# With bookmarks allowed, the API server says something every minute in which any object of the kind changed, whoever
-# watches it (KEP-956; tried on 1.37). A watch without a word for more than two of them goes to a server that hangs, on
-# a connection that is open at one end only, or from a resourceVersion that the server has yet to reach, as after etcd
-# came back from a backup, which is not refused (tried too). Or nothing happens at all: beginning again costs little.
+# With bookmarks allowed, the API server sends something every minute in which any object of the kind changed, whichever
+# watch selects it (KEP-956; tried on 1.37). A watch that is silent for more than two minutes goes to a server that
+# hangs, over a connection that is open at one end only, or from a resourceVersion that the server has yet to reach, as
+# after etcd was restored from a backup; that is not refused (tried too). Or nothing changes at all: a new watch costs
+# little.
 WATCH_SILENCE_S: Final = 150.0
 # A dead peer is noticed after 15 + 3 * 10 s of silence, as by client-go's HTTP/2 pings (30 s + 15 s).
 _KEEPALIVE_IDLE_S: Final = 15
@@ -43,9 +44,9 @@ class ApiError(Exception):
     """The API server said no, or could not be reached.
 
     `status` is the HTTP status, or the `code` of a Status object within a watch, and 0 when there was no answer.
-    `reason` is the machine's word for it (`NotFound`, `Conflict`, `Expired`, `Unreachable`, `Timeout` of a call that
-    is not answered, as a rule by a server that can be reached, and of a watch without a word for too long `Silent`),
-    `message` the people's. `causes` are the machine's words for why, where there are any.
+    `reason` is machine-readable: `NotFound`, `Conflict`, `Expired`, `Unreachable`, `Timeout` for a call without an
+    answer, as a rule from a server that can be reached, or `Silent` for a watch that got nothing for too long.
+    `message` is for people. `causes` are the machine-readable causes, if any.
     """
 
     def __init__(self, status: int, reason: str, message: str, causes: Collection[str] = ()) -> None:
@@ -84,10 +85,9 @@ class KubeApi:
         return await self._call("GET", path, params)
 
     async def read_list(self, path: str, params: Mapping[str, str], take: Callable[[Any], None]) -> dict[str, Any]:
-        """Read a list: `take` is given its items, one at a time and whatever each is. Gives all else of it.
+        """Read a list: call `take` with each item, of whatever type, and return the rest of the list.
 
-        Others have their turn in between, and memory is needed for one item. When this raises, some may have been
-        given.
+        Other tasks run in between, and memory is needed for one item. When this raises, `take` may have got some items.
         """
         timeout = aiohttp.ClientTimeout(
             total=_LIST_TIMEOUT_S, sock_connect=_CONNECT_TIMEOUT_S, sock_read=_CALL_TIMEOUT_S
@@ -114,7 +114,7 @@ class KubeApi:
         return await self._call("PUT", path, None, body)
 
     async def patch(self, path: str, body: Mapping[str, Any], *, content_type: str) -> dict[str, Any]:
-        """Patch an object; `content_type` says in which of the API's patch languages the body is."""
+        """Patch an object; `content_type` says which of the API's patch formats the body has."""
         return await self._call("PATCH", path, None, body, content_type)
 
     async def watch(
@@ -122,10 +122,10 @@ class KubeApi:
     ) -> AsyncGenerator[dict[str, Any]]:
         """The events of one watch connection, as `{"type": ..., "object": ...}`, until the server ends it.
 
-        `on_open` is called when the server has accepted the watch, and may have nothing to tell yet. An event of type
-        ERROR is raised as ApiError with its Status' code. `params["timeoutSeconds"]`, which the server honours, also
-        bounds the wait for a server that has stopped answering. So does its silence, where
-        `params["allowWatchBookmarks"]` keeps it talking.
+        `on_open` is called when the server has accepted the watch, perhaps long before an event. An event of type ERROR
+        is raised as ApiError with its Status' code. `params["timeoutSeconds"]`, which the server honours, also bounds
+        the wait for a server that has stopped answering. With `params["allowWatchBookmarks"]`, so does a bound on the
+        server's silence.
         """
         seconds = params.get("timeoutSeconds")
         timeout = aiohttp.ClientTimeout(
@@ -140,12 +140,12 @@ class KubeApi:
                 async for line in _lines(response.content.iter_any()):
                     try:
                         event = _event(line)
-                    except RecursionError:  # the author of one object must not keep others' from being followed
+                    except RecursionError:  # one author's object must not stop the watch of all others
                         logger.warning("the watch of %s told of an object that is nested too deep: %.200r", path, line)
                         continue
                     yield event
             finally:
-                # Cut short, the connection is of no use any more, and a TLS farewell would outlive its event loop.
+                # Cut short, the connection cannot be reused, and a TLS shutdown would outlive its event loop.
                 if response.connection is not None and response.connection.transport is not None:
                     response.connection.transport.abort()
                 response.close()

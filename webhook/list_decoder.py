@@ -1,6 +1,6 @@
-"""Decodes a list of the API server's as it comes, item by item, as all may be more than can be held. Pure.
+"""Decodes a list from the API server as it arrives, item by item, as the whole may not fit in memory. Pure.
 
-Decoded, JSON takes twenty times the room: 20 Pods of 1.4 MB each, which anybody may write, took 460 MB.
+Decoded JSON takes twenty times the memory: 20 Pods of 1.4 MB each, which anybody may write, took 460 MB.
 """
 
 import codecs
@@ -14,24 +14,24 @@ LONGEST_VALUE: Final = 16 * 2**20
 
 _SPACE: Final = " \t\r\n"
 _NEXT: Final = re.compile(rf"[{_SPACE}]*([^{_SPACE}])")
-# After a number nothing else may come: what has been read of it may be its first digits.
+# A value is complete only once one of these follows: a number that was read may be the first digits of a longer one.
 _AFTER_VALUE: Final = frozenset((*_SPACE, *",:]}"))
-# Strings, also one that breaks off, and where a value begins and ends that is made of others. Possessive, as going back
-# would cost a hundred bytes for each character of a string.
+# Strings, also one that breaks off, and the brackets of objects and arrays. Possessive, as backtracking would cost a
+# hundred bytes for each character of a string.
 _NESTING: Final = re.compile(r'"(?:[^"\\]++|\\.|\\\Z)*+(?:"|\Z)|[][{}]', re.DOTALL)
 _BEGINNING: Final = 200
 _decoder: Final = json.JSONDecoder()
 
 
 class MalformedError(Exception):
-    """What comes is no JSON object, or one of its values is too long; with why, and how it begins."""
+    """The text is no JSON object, or one of its values is too long; says why, and how the text begins."""
 
 
 async def items_of(chunks: AsyncIterable[bytes], rest: dict[str, Any]) -> AsyncGenerator[Any]:
-    """The items of a list, however the network cuts it up. Whoever takes one holds no other. Raises MalformedError.
+    """The items of a list, held one at a time, however the network cuts it up. Raises MalformedError.
 
-    `rest` gets all else that the object has, in whichever order, and no items for `items`. What stands there and is no
-    array is as it is.
+    `rest` gets the object's other members, in any order, and an empty list for `items`. If `items` is no array, it is
+    kept as it is.
     """
     text = _Text(chunks)
     async for _ in text.entries("{", "}"):
@@ -50,13 +50,13 @@ class _Text:
 
     def __init__(self, chunks: AsyncIterable[bytes]) -> None:
         self._chunks = aiter(chunks)
-        # One object's author must not have all others' unread: the API server writes some of it as it came.
+        # One author's invalid UTF-8 must not make all objects unreadable: the API server passes some on as it came.
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._beginning = b""
         self._text, self._at = "", 0
 
     async def entries(self, opening: str, closing: str) -> AsyncGenerator[None]:
-        """Stops before each entry of an object or an array, that it be read."""
+        """Yields before each entry of an object or an array, for the caller to read it."""
         await self.take(opening)
         if await self.peek() == closing:
             await self.take(closing)
@@ -67,7 +67,7 @@ class _Text:
                 return
 
     async def peek(self) -> str:
-        """What comes next: one character, which is no space."""
+        """The next character that is no space; not read yet."""
         while not (found := _NEXT.match(self._text, self._at)):
             await self._more()
         self._at = found.start(1)
@@ -108,7 +108,7 @@ class _Text:
             await self._more()
 
     async def end(self) -> None:
-        """Read on to the end, where nothing else comes."""
+        """Read to the end; only spaces may follow."""
         after = self._text[self._at :]
         while not after.strip(_SPACE):
             if (chunk := await anext(self._chunks, None)) is None:
@@ -117,7 +117,7 @@ class _Text:
         raise self._malformed("something comes after it")
 
     async def _more(self) -> None:
-        """Read twice as far, so that a long value is not tried again with each piece of it."""
+        """Double the unread text, so that a long value is not decoded again with each piece of it."""
         pieces = [self._text[self._at :]]
         unread = len(pieces[0])
         if unread > LONGEST_VALUE:

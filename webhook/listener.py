@@ -18,7 +18,7 @@ class UnusableCertificateError(Exception):
 
 
 class Listener:
-    """Listens once there is a certificate; later ones are for connections from then on, and no open one ends."""
+    """Listens once there is a certificate. A later one is used for new connections; open ones stay open."""
 
     def __init__(self, server: BoundedServer, address: str | None, port: int, metrics: Metrics) -> None:
         self._server = server
@@ -26,7 +26,7 @@ class Listener:
         self._port = port
         self._metrics = metrics
         self._serving: bytes | None = None
-        # From the first certificate on.
+        # Set from the first certificate on.
         self._current: ssl.SSLContext
 
     @property
@@ -35,15 +35,16 @@ class Listener:
         return self._serving is not None
 
     async def use(self, chain: bytes, key: bytes) -> None:
-        """Serve with this certificate (and those between it and its CA) and its key, in PEM; the same again is nothing.
+        """Serve with this certificate (and its intermediates) and its key, in PEM; the same again has no effect.
 
-        Raises UnusableCertificateError, and goes on with the one before. OSError when the port cannot be had.
+        Raises UnusableCertificateError, and goes on with the previous one. Raises OSError when the port cannot be
+        bound.
         """
         pem = chain + b"\n" + key
         if pem == self._serving:
             return
-        # A context of its own: one that has served keeps a former certificate of another kind of key beside this one,
-        # and half of a pair that does not match.
+        # A new context: a used one would keep a former certificate with another type of key beside this one, and half
+        # of a pair that does not match.
         context = server_context()
         try:
             expires = x509.load_pem_x509_certificate(chain).not_valid_after_utc
@@ -54,7 +55,7 @@ class Listener:
         self._metrics.serves_with(expires.timestamp())
         logger.info("serving with a certificate that expires on %s", moment(expires))
         if first:
-            # Not by `sni_callback`: of a name that is not ASCII, Python writes a traceback to standard error each time.
+            # Not by `sni_callback`: for each name that is not ASCII, Python writes a traceback to standard error.
             await self._server.listen(self._address, self._port, lambda: self._current)
 
 
@@ -62,10 +63,10 @@ def server_context() -> ssl.SSLContext:
     """TLS 1.2 and up for the server; `load` gives it a certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # OpenSSL's own choice has ffdhe8192 in it, for which a stranger's made-up share costs the event loop a hundred
-    # times what a curve does (D(HE)at: CVE-2002-20001, CVE-2022-40735), and ten a second would use it up. This leaves
-    # one curve, which all clients know; X25519 cannot be named in Python 3.11. Those that send a share for another
-    # first, as Go does, have one more round trip for each connection, and they keep their connections.
+    # OpenSSL's default groups include ffdhe8192, for which a stranger's made-up key share costs the event loop a
+    # hundred times what a curve does (D(HE)at: CVE-2002-20001, CVE-2022-40735); ten a second would use it up. This
+    # leaves one curve, which all clients know; X25519 cannot be named in Python 3.11. Clients that first send a share
+    # for another, as Go does, need one more round trip per connection, and they keep their connections.
     context.set_ecdh_curve("prime256v1")
     context.set_alpn_protocols(["http/1.1"])
     return context
@@ -78,7 +79,7 @@ def load(context: ssl.SSLContext, pem: bytes) -> None:
     try:
         with os.fdopen(os.dup(descriptor), "wb") as file:
             file.write(pem)
-        # No password: without one given, OpenSSL would ask for it on the terminal.
+        # An empty password: without one, OpenSSL would ask for it on the terminal.
         context.load_cert_chain(f"/proc/self/fd/{descriptor}", password="")
     finally:
         os.close(descriptor)

@@ -10,8 +10,8 @@ from pythonjsonlogger.json import JsonFormatter
 
 from webhook.token_bucket import TokenBucket
 
-# Of a kind of line that strangers can cause. A line is written at once, while all else waits, and thousands a second
-# would push whatever matters out of what the kubelet keeps of a log.
+# For each kind of line that strangers can cause. Writing a line blocks everything else, and thousands a second would
+# push the lines that matter out of the part of a log that the kubelet keeps.
 LINES_AT_ONCE: Final = 20
 LINE_EVERY_S: Final = 1.0
 
@@ -40,7 +40,7 @@ class LogRateLimiter:
         self._suppressed = 0
 
     def extra(self) -> dict[str, int] | None:
-        """What to log with the line: how many were not written since the last one, if any; None: do not write it."""
+        """What to log with the line: how many were suppressed since the last one, if any. None: do not write it."""
         if not self._bucket.take():
             self._suppressed += 1
             return None
@@ -49,7 +49,7 @@ class LogRateLimiter:
 
 
 class _AsyncioLogFilter:
-    """Of what asyncio itself logs, such as an exception that nobody awaits, some of a kind: strangers may cause it."""
+    """Limits each kind of line that asyncio itself logs, such as an exception nobody awaits: strangers may cause it."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._kinds: defaultdict[object, LogRateLimiter] = defaultdict(lambda: LogRateLimiter(clock))
@@ -58,7 +58,7 @@ class _AsyncioLogFilter:
         """A filter, as `logging` has them."""
         if record.name != "asyncio":
             return True
-        # Not by the message, which may be another each time. So a stranger's kind keeps no other from the log.
+        # By exception type, as the message may differ each time. So lines that strangers cause suppress no other kind.
         kind = record.exc_info[0] if record.exc_info else None
         more = self._kinds[kind].extra()
         vars(record).update(more or {})

@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from webhook.version import REVISION, VERSION
 
-# Of errors, those that Pods are refused by for want of their Namespace: an alert tells of them, and of no status that
-# what strangers send is answered by as well.
+# The reason of errors by which Pods are refused because their Namespace cannot be read. An alert is on this reason, not
+# on a status, as strangers' requests get the same statuses.
 NO_DECISION: Final = "NoDecision"
 # An admission takes well under a millisecond, or else it waits for a GET of the Namespace.
 _BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -78,18 +78,18 @@ class Metrics:
         self._seconds.observe(seconds)
 
     def failed(self, reason: str) -> None:
-        """Count a request that got an error for an answer, of which the operation may not be known."""
+        """Count a request that was answered with an error; its operation may be unknown."""
         self._admissions.labels("", "error", reason).inc()
 
     def serves_with(self, expires_s: float) -> None:
-        """Tell that another certificate is served, and when it expires, in seconds since 1970."""
+        """Record that another certificate is served, and when it expires, in seconds since 1970."""
         self._expiry.set(expires_s)
         self._loads.inc()
 
     def trusts(self, authority_expires_s: float) -> None:
-        """Tell when the CA that signs expires, in seconds since 1970."""
+        """Record when the CA that signs expires, in seconds since 1970."""
         self._authority_expiry.set(authority_expires_s)
 
     def certificates_changed(self, change: str) -> None:
-        """Count one change that this replica made to what all share."""
+        """Count one change that this replica made to what all replicas share."""
         self._changes.labels(change).inc()

@@ -1,6 +1,6 @@
 """Serves with certificates from a mounted Secret, as of cert-manager, and reloads them when they change.
 
-The caBundle is theirs to keep as well (cert-manager's `inject-ca-from`), so this needs no right in the cluster at all.
+Their issuer also keeps the caBundle (cert-manager's `inject-ca-from`), so this needs no right in the cluster at all.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class MountedCertificates:
-    """Keeps a listener in the certificates of a folder. `ready` is called with "", or why there is none yet."""
+    """Supplies a listener with the certificates of a folder. `ready` gets "", or why there is none yet."""
 
     def __init__(
         self,
@@ -47,13 +47,13 @@ class MountedCertificates:
             await self._sleep(POLL_S)
 
     async def _look(self) -> str:
-        """Use what is in the folder; the problem that it has, or nothing."""
+        """Use the certificate in the folder; returns what is wrong with it, or ""."""
         try:
             chain, key = (self._read(name) for name in (SERVING_CERTIFICATE, SERVING_KEY))
         except OSError as error:
             return f"cannot read {error.filename}: {error.strerror}; is the Secret with the certificate mounted there?"
         try:
-            # Between the two reads the Secret may have changed: they do not match then, and do at the next look.
+            # The Secret may change between the two reads: then they do not match, but they will at the next look.
             await self._listener.use(chain, key)
         except UnusableCertificateError as error:
             return f"{self._folder} holds {error}"

@@ -1,7 +1,8 @@
 """What each opted-in Namespace decides for its Pods, known without asking the API server for each Pod.
 
-An AdmissionReview carries no labels of the Namespace, so they are kept here by list and watch. The API server calls
-the webhook by its own view of them, which may be ahead of ours by a moment: a Namespace that is not here is asked for.
+An AdmissionReview carries no labels of the Namespace, so they are kept here by list and watch. The API server decides
+by its own view of the labels whether to call the webhook, and may be a moment ahead of ours: a Namespace that is
+missing here is read with a GET.
 """
 
 import asyncio
@@ -17,13 +18,13 @@ from webhook.reflector import ListAndWatch, Reflector
 from webhook.token_bucket import TokenBucket
 
 PATH: Final = "/api/v1/namespaces"
-# The API server waits `timeoutSeconds` for an admission, 5 by our manifest, and should hear why there is none.
+# The API server waits `timeoutSeconds` for an admission, 5 by our manifest: it should get the reason before that.
 ASK_S: Final = 4.0
-# At once: anybody can send reviews of Pods in Namespaces that are not opted in, and each costs a GET.
+# GETs at once: anybody can send reviews of Pods in Namespaces that are not opted in, and each costs one.
 MOST_ASKED: Final = 16
-# Whoever waits has one of the server's connections for as long as the API server says nothing.
+# Each waiting request holds one of the server's connections until the API server answers.
 MOST_WAITING: Final = 48
-# And in time: a Namespace is asked for only until the watch tells of its label.
+# The rate of GETs: a Namespace is read only until the watch delivers its label.
 ASKED_IN_A_BURST: Final = 200
 ASKED_EVERY_S: Final = 0.02
 
@@ -37,9 +38,9 @@ class Api(ListAndWatch, Protocol):
 
 
 class Namespaces:
-    """The policies of the labelled Namespaces. `run` keeps them true; until `synced` each costs a GET.
+    """The policies of the labelled Namespaces. `run` keeps them current; until `synced`, each costs a GET.
 
-    `on_restart` is told of each list or watch that failed.
+    `on_restart` is called for each list or watch that failed.
     """
 
     def __init__(self, api: Api, on_restart: Callable[[], None] = lambda: None) -> None:
@@ -65,7 +66,7 @@ class Namespaces:
 
     @property
     def connected(self) -> bool:
-        """Whether the API server tells of changes just now."""
+        """Whether changes are received at the moment (`Reflector.connected`)."""
         return self._reflector.connected
 
     def __len__(self) -> int:
@@ -76,7 +77,7 @@ class Namespaces:
         await self._reflector.run()
 
     async def policy_of(self, namespace: str) -> Policy:
-        """The policy for Pods of a Namespace; ApiError when it is not known and cannot be asked for."""
+        """The policy for Pods of a Namespace; ApiError when it is not known here and cannot be read."""
         known = self._policies.get(namespace)
         if known is not None:
             return known
@@ -84,7 +85,7 @@ class Namespaces:
             raise ApiError(0, "Busy", "too many Namespaces that are not known to be opted in are asked for at once")
         self._waiting += 1
         try:
-            # Not kept: whatever it says, the watch will say it too, and in the right order with what comes after.
+            # The answer is not kept: the watch will deliver it too, in the right order with later changes.
             async with asyncio.timeout(ASK_S), self._asking:
                 return _policy(await self._api.get(f"{PATH}/{namespace}"))
         except TimeoutError as error:
@@ -100,7 +101,7 @@ class Namespaces:
         self._policies = {item["metadata"]["name"]: _policy(item) for item in items}
 
     def _event(self, kind: str, item: dict[str, Any]) -> None:
-        # One that loses its label leaves the selection: the API server tells that as DELETED too.
+        # A Namespace that loses its label leaves the selection: the API server reports that as DELETED too.
         if kind == "DELETED":
             self._policies.pop(item["metadata"]["name"], None)
         else:

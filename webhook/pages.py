@@ -10,8 +10,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from webhook.contract import quoted
 
-# Metrics are made no more often, however many ask: that takes the loop milliseconds, and the reconciler reads them from
-# the kernel, while Pods wait for their limits.
+# Metrics are generated no more often, however many clients ask: that takes the loop milliseconds, and the reconciler
+# reads its own from the kernel, while Pods wait for their limits.
 METRICS_CACHE_S: Final = 0.25
 
 
@@ -56,7 +56,7 @@ class Pages:
 
 
 def elsewhere(request: web.BaseRequest, pages: str) -> web.Response:
-    """The answer to a request for what is not there."""
+    """The answer to a request for an unknown path."""
     return web.Response(status=404, text=f"ipvlan-bandwidth: there is no {quoted(request.path)} here, only {pages}\n")
 
 

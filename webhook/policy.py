@@ -25,9 +25,9 @@ class Policy:
     def from_label(cls, namespace: str, value: str | None) -> Self:
         """The policy that the network label's value stands for in `namespace`; None is a Namespace without the label.
 
-        A value that does not read is kept as `problem`: a typo must not put Pods on another network without a word. So
-        is a name with a dot, which Kubernetes allows, and of which Multus makes an error at each start of a Pod
-        (pkg/k8sclient, parsePodNetworkObjectName).
+        An invalid value is kept as `problem`: a typo must not silently put Pods on another network. So is a name with a
+        dot: Kubernetes allows it, but Multus fails on it at each start of a Pod (pkg/k8sclient,
+        parsePodNetworkObjectName).
         """
         if value is None:
             return cls()

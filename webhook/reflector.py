@@ -22,13 +22,13 @@ LONGEST_DELAY_S: Final = 30.0
 # A watch that lasted this long, or brought an event, was no failure: the next delay starts small again.
 HEALTHY_AFTER_S: Final = 10.0
 
-# When a watch can no longer be resumed, that is often so for all nodes at one moment (an API server that was started
-# again remembers no older versions): their lists are spread over so long. Limits hold meanwhile.
+# When a watch can no longer be resumed, this often happens to all nodes at once (a restarted API server remembers no
+# older versions): their lists are spread over this time. Limits hold meanwhile.
 LIST_SPREAD_S: Final = 10.0
 # As client-go: objects of one page of a list.
 PAGE: Final = 500
 
-# After these the view is still good, and listing again would only add to the server's trouble.
+# After these errors the view is still valid, and listing again would only add to the server's load.
 _RESUMABLE_STATUS: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _RESUMABLE_REASON: Final = frozenset({"Unreachable", "ShortWatch", "NoToken"})
 _REFUSED_STATUS: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
@@ -43,33 +43,33 @@ class ListAndWatch(Protocol):
     """The part of KubeApi that is needed here."""
 
     async def read_list(self, path: str, params: Mapping[str, str], take: Callable[[Any], None]) -> dict[str, Any]:
-        """Read a list: its items are taken one by one, all else is given."""
+        """Read a list: call `take` with each item, and return the rest of the list."""
         ...
 
     def watch(
         self, path: str, params: Mapping[str, str], on_open: Callable[[], None] = ...
     ) -> AsyncGenerator[dict[str, Any]]:
-        """The events of one watch connection. `on_open` is called when it stands, maybe long before the first."""
+        """The events of one watch connection. `on_open` is called when it is accepted, maybe long before an event."""
         ...
 
 
 class Reflector:
     """Lists a collection, then watches it from the list's resourceVersion, for ever.
 
-    `on_sync` gets the complete list, at the start and whenever events may have been missed (410 Gone): what is not in
-    it is gone. `on_event` gets `"ADDED"`, `"MODIFIED"` or `"DELETED"` and the object; an object may come again as it
-    was. Both get what `keep` makes of an object, and nothing where that is None: a collection may be too much to be
-    held whole. All run in the event loop and must not block. Items of a list carry neither `kind` nor `apiVersion`;
-    every object has a `metadata` with a `name`.
+    `on_sync` gets the complete list, at the start and whenever events may have been missed (410 Gone): objects not in
+    it are gone. `on_event` gets `"ADDED"`, `"MODIFIED"` or `"DELETED"` and the object; an object may come again
+    unchanged. Both get the result of `keep` for an object, and not the object where that is None: a collection may be
+    too large to be held whole. All callbacks run in the event loop and must not block. Items of a list carry neither
+    `kind` nor `apiVersion`; every object has a `metadata` with a `name`.
 
-    A lost connection is resumed from the last version, however long the API server was away. Lists are asked for as
-    client-go does, so that they cost etcd nothing: at first whatever version the API server has in memory, later one
-    that is no older than what was seen; the newest only where the server does not know that (KEP-2340).
+    A lost connection is resumed from the last version, however long the API server was away. Lists are requested as by
+    client-go, so that they cost etcd nothing: at first any version that the API server has in memory, later one no
+    older than the last seen; the newest only where the server does not know that one (KEP-2340).
 
-    `synced` is set after the first list, and stays set. `restarts` counts lists and watches that failed, and
-    `on_restart` is told of each. `connected` is whether a watch stands, or the last one ended as it should; `refused`
-    what the API server answered last, if that was 401 or 403. `spread_s` is 0 for the few that must not miss what
-    happens meanwhile. `clock` gives seconds, monotonic; `uniform` a random number from 0 to 1.
+    `synced` is set after the first list, and stays set. `restarts` counts lists and watches that failed; `on_restart`
+    is called for each. `connected` is whether a watch is open, or the last one ended normally; `refused` is the API
+    server's last answer, if that was 401 or 403. `spread_s` is 0 for the few callers that must not miss what happens
+    meanwhile. `clock` gives seconds, monotonic; `uniform` a random number from 0 to 1.
     """
 
     def __init__(
@@ -116,12 +116,12 @@ class Reflector:
             except ApiError as error:
                 self.restarts += 1
                 self.connected = False
-                if error.status:  # who cannot be reached takes nothing back
+                if error.status:  # without an answer, the last refusal stands
                     self.refused = error if error.status in _REFUSED_STATUS else None
                 self._on_restart()
                 delay = self._delay_after(error)
-                # 410 is the ordinary end of an old resourceVersion, as after an hour without a connection; silence that
-                # of a cluster in which nothing happens.
+                # 410 is normal for an old resourceVersion, as after an hour without a connection; silence is normal in
+                # a cluster in which nothing happens.
                 is_ordinary = error.status == HTTPStatus.GONE or error.reason == "Silent"
                 level = logging.INFO if is_ordinary else logging.WARNING
                 logger.log(level, "watch of %s failed, again in %.1f s: %s", self._path, delay, error)
@@ -131,8 +131,8 @@ class Reflector:
         try:
             version, items = await self._pages()
         except ApiError as error:
-            # No other error leads to a list of the newest: it is read from etcd, and maybe for all nodes at one moment.
-            # Any version is never unknown: there a page grew old.
+            # No other error leads to a list of the newest, which is read from etcd, maybe for all nodes at once.
+            # _ANY_VERSION is never unknown: with it, such an error means that a page expired.
             if self._version != _ANY_VERSION and _is_of_an_unknown_version(error):
                 self._version = _NEWEST_VERSION
             raise
@@ -186,13 +186,14 @@ class Reflector:
                 async for event in events:
                     self._take(event["type"], event["object"])
                     self._failures = 0
-                    await asyncio.sleep(0)  # many come in one piece: others have their turn in between
+                    await asyncio.sleep(0)  # many come at once: other tasks run in between
         finally:
             lasted = self._clock() - begun
             if lasted >= HEALTHY_AFTER_S:
                 self._failures = 0
         if lasted < HEALTHY_AFTER_S:
-            # An API server that shuts down does so, and a broken proxy in between, which must not be called in a loop.
+            # An API server that shuts down ends watches so, and so does a broken proxy, which must not be called in a
+            # loop.
             raise ApiError(0, "ShortWatch", f"the API server ended the watch after {lasted:.1f} s")
 
     def _opened(self) -> None:
@@ -209,9 +210,9 @@ class Reflector:
         self._version = version if isinstance(version, str) and version else self._version
 
     def _delay_after(self, error: ApiError) -> float:
-        """How long to wait, and whether the next is a list. Anything from nothing to twice as long as the last time.
+        """How long to wait, from 0 to a bound that doubles each time; also decides whether a list comes next.
 
-        So that all nodes, which lost the API server at one moment, do not come back at one moment (full jitter).
+        Full jitter, so that nodes that all lost the API server at once do not all come back at once.
         """
         longest = min(FIRST_DELAY_S * 2.0**self._failures, LONGEST_DELAY_S)
         self._failures = min(self._failures + 1, 16)
@@ -222,7 +223,7 @@ class Reflector:
 
 
 def _is_of_an_unknown_version(error: ApiError) -> bool:
-    """As client-go: 410 for one that is too old, 504 with this cause for one of the future; and 400 for none."""
+    """As client-go: 410 for a version that is too old, 504 with this cause for a future one; 400 for an invalid one."""
     is_of_future = "ResourceVersionTooLarge" in error.causes or "Too large resource version" in error.message
     is_of_others = error.status in {HTTPStatus.GONE, HTTPStatus.BAD_REQUEST}
     return is_of_others or (error.status == HTTPStatus.GATEWAY_TIMEOUT and is_of_future)

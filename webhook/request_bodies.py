@@ -1,7 +1,7 @@
 """Receives the bodies of AdmissionReviews: each bounded in size and time, and all of them together.
 
-At the bound the one makes room that has been coming with the most for the longest, so that whoever sends much, or
-slowly, is in nobody's way: an API server's come within milliseconds.
+At the bound for all, the body with the most bytes times seconds is evicted, so that senders of much, or slow ones, do
+not block others: an API server's bodies arrive within milliseconds.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from webhook.contract import quoted
 
 # A review of an UPDATE carries two Pods, and an API server takes no request over 3 MiB.
 LARGEST_REVIEW_BYTES: Final = 8 * 2**20
-# All bodies that are coming: a hundred senders of the largest would fill the memory.
+# All bodies being received: a hundred senders of the largest would fill the memory.
 ALL_BODIES_BYTES: Final = 32 * 2**20
 # An API server waits no longer than `timeoutSeconds` for an answer, 5 by our manifest and at most 30.
 BODY_S: Final = 10.0
@@ -64,7 +64,7 @@ class RequestBodies:
         if (coding := request.headers.get("Content-Encoding", "identity")) != "identity":
             raise RequestError(415, f"expected no Content-Encoding, got {quoted(coding)}")
         if request.content_length is None:
-            # Chunks of a byte take a hundred times as long to read. API servers know what they send: client-go makes
+            # Chunks of a byte take a hundred times as long to read. API servers know the length: client-go makes
             # requests of whole bodies (rest/request.go, newHTTPRequest).
             raise RequestError(411, "expected a Content-Length, as API servers send it")
         if request.content_length > LARGEST_REVIEW_BYTES:
@@ -78,7 +78,7 @@ class RequestBodies:
             OSError,
             RuntimeError,
             web.RequestPayloadError,
-        ) as error:  # as aiohttp and TLS tell of a lost connection
+        ) as error:  # as aiohttp and TLS report a lost connection
             raise RequestError(400, "the request's body breaks off") from error
 
     async def _receive(self, request: web.BaseRequest) -> bytearray:
@@ -89,7 +89,7 @@ class RequestBodies:
                 async for chunk in request.content.iter_any():
                     self._take(coming, chunk)
         except BaseException as error:
-            # aiohttp's reader keeps an error, and that our frame: until the garbage collector comes by.
+            # aiohttp's reader keeps the error, and the error our frame, until the garbage collector runs.
             coming.received = bytearray()
             if not isinstance(error, TimeoutError):
                 raise

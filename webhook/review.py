@@ -1,8 +1,8 @@
 """AdmissionReview in, AdmissionReview out: the webhook's answer as a pure function of the request and the policies.
 
-The format is `admission.k8s.io/v1` (Kubernetes documentation, "Dynamic Admission Control"). Nothing in a document is
-taken for granted: what does not have the shape of a review of a Pod is an `InvalidReview` that says where it differs,
-in a sentence of bounded length, and nothing that a stranger chose freely becomes a path or a metric's label.
+The format is `admission.k8s.io/v1` (Kubernetes documentation, "Dynamic Admission Control"). No document is trusted: one
+without the shape of a review of a Pod raises `InvalidReview`, which says where it differs in a sentence of bounded
+length, and no text that a stranger chose freely becomes a path or a metric's label.
 """
 
 import base64
@@ -28,11 +28,11 @@ from webhook.policy import DNS_LABEL, Policy
 API_VERSION: Final = "admission.k8s.io/v1"
 KIND: Final = "AdmissionReview"
 
-# What Python makes of values takes up to 25 times their text: 8 MiB of `[[],[],...` would fill the webhook's memory. So
-# many are in two Pods (of an UPDATE) of etcd's largest size that consist of short environment variables.
+# Decoded values take up to 25 times the memory of their text: 8 MiB of `[[],[],...` would fill the webhook's memory.
+# Two Pods (of an UPDATE) of etcd's largest size that consist of short environment variables have this many.
 MOST_VALUES: Final = 400_000
 _VALUES_BEGIN: Final = (b",", b"[", b"{")
-# A text, to the body's end if it has none, so that no text is looked for twice; possessive, so without a way back.
+# A string, up to the body's end if unclosed, so that none is scanned twice; possessive, so without backtracking.
 _TEXT: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _OPERATIONS: Final = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
 _LONGEST_UID: Final = 256  # API servers' have 36 characters
@@ -59,9 +59,9 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What an AdmissionReview asks, of bounded size when it needs the policy, as it is kept until that is known.
+    """What an AdmissionReview asks. Its size is bounded when it needs the policy, as it is kept until that is known.
 
-    `pod` is None where the answer is yes whatever the Pod, `old` where it is being created.
+    `pod` is None where any Pod is allowed, `old` where the Pod is being created.
     """
 
     uid: str
@@ -93,8 +93,8 @@ class Reviewed:
 def parsed(body: bytes | bytearray) -> Any:
     """The JSON of a request's body, in time and memory bounded by its length and MOST_VALUES. Raises InvalidReview.
 
-    Strict where Python's reader is lenient: UTF-8 alone (RFC 8259, section 8.1), no NaN or Infinity. Of a name that an
-    object has twice the last counts, as in the API server's own reader (encoding/json): both see the same Pod.
+    Strict where Python's reader is lenient: UTF-8 alone (RFC 8259, section 8.1), no NaN or Infinity. Of duplicate names
+    in an object the last counts, as in the API server's own reader (encoding/json): both see the same Pod.
     """
     if len(body) > MOST_VALUES and _has_too_many_values(body):
         raise InvalidReview(f"the request's body has more than {MOST_VALUES} values in it")
@@ -113,7 +113,7 @@ def parsed(body: bytes | bytearray) -> Any:
 
 
 def _has_too_many_values(body: bytes | bytearray) -> bool:
-    """Counts what begins values, less what is in texts, if there are no more texts than values may be."""
+    """Counts what begins values, outside of strings; in strings too if these alone are more than MOST_VALUES."""
     count = _beginnings(body)
     if count <= MOST_VALUES or body.count(b'"') - body.count(b'\\"') > 2 * MOST_VALUES:
         return count > MOST_VALUES
@@ -153,7 +153,7 @@ def asked(review: object) -> Question:
 
 
 def respond(question: Question, policy: Policy) -> Reviewed:
-    """The answer to what an AdmissionReview asks; `policy` is its namespace's, and counts if `needs_policy`."""
+    """The answer to what an AdmissionReview asks; `policy` is its namespace's, used if `needs_policy`."""
     decision = admission.review(question.pod, question.old, policy) if question.pod is not None else Decision()
     return Reviewed(
         response=_sent(question, answer(decision)),
@@ -167,9 +167,9 @@ def respond(question: Question, policy: Policy) -> Reviewed:
 
 
 def undecided(question: Question, why: str) -> dict[str, Any]:
-    """The AdmissionReview to send while the policy cannot be known: a refusal for now, of which people read why.
+    """The AdmissionReview to send while the policy cannot be known: a refusal for now, with a reason that people see.
 
-    Of an HTTP error they read the status alone (k8s.io/apimachinery, NewGenericServerResponse).
+    Of an HTTP error they would see only the status (k8s.io/apimachinery, NewGenericServerResponse).
     """
     return _sent(question, {"allowed": False, "status": _failure("ServiceUnavailable", 503, why)})
 
@@ -213,7 +213,7 @@ def pod_of(document: Mapping[str, Any], where: str) -> Pod:
 
 
 def name_of(document: Mapping[str, Any], where: str) -> str:
-    """How messages call an object: by its name, or before it has one by its generateName and "*"; cut when too long."""
+    """An object's name in messages: its name, or its generateName and "*" while it has none; cut when too long."""
     metadata = object_at(document, "metadata", where)
     name = metadata.get("name")
     if isinstance(name, str) and name:
@@ -252,7 +252,7 @@ def strings_at(parent: Mapping[str, Any], key: str, where: str) -> Mapping[str, 
 
 
 def _essence(pod: Pod) -> Pod:
-    """A Pod that is being created, with what admission looks at in its maps and no more: a longer text is no limit."""
+    """A Pod that is being created, with only the map entries that admission reads, cut: a longer text is no limit."""
     return replace(
         pod,
         annotations=_kept(pod.annotations, _ANNOTATIONS),

@@ -2,8 +2,8 @@
 
 For authors, CI pipelines and bug reports. An AdmissionReview is answered with the AdmissionReview that the webhook
 would send; a Pod, or the Pods of a workload's template, with what would be changed or refused, in words. The policy
-comes from the Namespaces in the input, or from `--network` for a namespace that has no label there. What else a
-manifest has in it is passed over.
+comes from the Namespaces in the input, or from `--network` for a namespace that has no label there. Other objects in a
+manifest are skipped.
 """
 
 import argparse
@@ -37,9 +37,9 @@ OK: Final = 0
 REFUSED: Final = 1
 UNREADABLE: Final = 2
 _DEPTH: Final = 8
-# Where a workload has its template: a Deployment, say, or a resource of somebody else's that is like one; a CronJob.
+# Where a workload has its template: a Deployment, or a custom resource like it; a CronJob.
 _TEMPLATES: Final = (("spec", "template"), ("spec", "jobTemplate", "spec", "template"))
-# go-yaml's, which `kubectl` has: PyYAML's own wants both a point and a sign in an exponent, and takes 1.5e8 for a text.
+# As in go-yaml, which `kubectl` uses: PyYAML requires a point and a signed exponent, and reads 1.5e8 as a text.
 _FLOAT: Final = re.compile(r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9][0-9_]*)?$")
 
 
@@ -53,7 +53,7 @@ class Verdict(Enum):
 
 
 class Unreadable(ValueError):  # noqa: N818 - it names the input
-    """Input that holds nothing to review, or not in a form that can be read."""
+    """Input that holds nothing to review, or cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def review_text(text: bytes, *, network: str | None) -> tuple[str, bool]:
     if not answers:
         raise Unreadable("found no Pod, no workload with a template of Pods, and no AdmissionReview in standard input")
     verdicts = {verdict for _, verdict in answers}
-    # Of namespaces that get their labels elsewhere: whoever checks manifests by this would take it for an approval.
+    # These namespaces may get their labels elsewhere: exit status 0 would pass for an approval of the manifests.
     if verdicts - {Verdict.NEVER_ASKED} == {Verdict.UNLABELLED}:
         raise Unreadable(
             f"reviewed nothing, as no Namespace in standard input that has Pods has the label {NETWORK_LABEL}: give "
@@ -126,7 +126,7 @@ def _load(text: bytes) -> Sequence[Any]:
     except RecursionError as error:
         raise Unreadable("standard input is nested too deeply") from error
     try:
-        import yaml  # noqa: PLC0415 - JSON, as the API server's audit logs have it, does without
+        import yaml  # noqa: PLC0415 - not needed for JSON, as in the API server's audit logs
     except ImportError as error:
         raise Unreadable(
             "standard input is no JSON, and to read YAML this Python lacks PyYAML: install it (Debian: python3-yaml; "
@@ -140,7 +140,7 @@ def _load(text: bytes) -> Sequence[Any]:
         return loader.construct_scalar(node)
 
     def number(loader: Loader, node: yaml.ScalarNode) -> Any:
-        # 1:30 is 90, by the sixties of YAML 1.1, which go-yaml leaves alone.
+        # 1:30 is 90 in YAML 1.1 (base 60), which go-yaml does not implement.
         return node.value if ":" in node.value else yaml.SafeLoader.yaml_constructors[node.tag](loader, node)
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, [*"-+.0123456789"])
@@ -150,7 +150,7 @@ def _load(text: bytes) -> Sequence[Any]:
         Loader.add_constructor(f"tag:yaml.org,2002:{tag}", number)
     try:
         return list(yaml.load_all(text, Loader=Loader))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number that is none, as 0x_
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an invalid number, as 0x_
         raise Unreadable(f"standard input is neither JSON nor YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise Unreadable("standard input is nested too deeply") from error
@@ -175,21 +175,22 @@ def _flat(document: Any, depth: int) -> Iterator[dict[str, Any]]:
 
 
 def _template(document: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The template of a workload's Pods; None of what is no workload."""
+    """The template of a workload's Pods; None if this is no workload."""
     for path in _TEMPLATES:
         found: Any = document
         for key in path:
             found = found.get(key) if isinstance(found, dict) else None
         if isinstance(found, dict) and isinstance(found.get("spec"), dict) and "containers" in found["spec"]:
-            # A template needs no metadata, and the name there, if there is one, is nobody's.
+            # A template needs no metadata, and no Pod takes a name in it.
             return {**found, "metadata": {} if (metadata := found.get("metadata")) is None else metadata}
     return None
 
 
 def _answer(document: dict[str, Any], labels: Labels) -> tuple[str, Verdict] | None:
-    """What to print for an object, and what became of it; None of what has no Pods.
+    """What to print for an object, and its verdict; None for an object without Pods.
 
-    One of the wrong shape, as with a limit that is a number, the API server refuses by itself, and the others go on.
+    An object of the wrong shape, as with a limit that is a number, is refused, as by the API server itself; the others
+    are still reviewed.
     """
     try:
         return _reviewed(document, labels)
@@ -244,7 +245,7 @@ def _namespace(document: dict[str, Any]) -> str:
 
 
 def _network_labels(documents: Iterable[dict[str, Any]]) -> Iterator[tuple[str, str | None]]:
-    """The labels of the Namespaces among them. What is wrong with one is told where it is reviewed."""
+    """The network labels of the Namespaces among the documents. An invalid one is reported where it is reviewed."""
     for document in documents:
         if document["kind"] == "Namespace":
             with contextlib.suppress(InvalidReview):

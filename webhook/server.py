@@ -30,8 +30,8 @@ from webhook.version import REVISION, VERSION
 
 _NAMESPACES: Final = "the first list of Namespaces"
 _CERTIFICATE: Final = "a certificate that API servers trust"
-# Kubelet and Prometheus have a few. As many as HTTPS has would be as much memory again for strangers to fill, and with
-# very few of them a flood would have probes wait for too long.
+# Kubelet and Prometheus have a few. As many as for HTTPS would give strangers as much memory again to fill; with very
+# few, probes would wait too long in a flood.
 HEALTH_BOUNDS: Final = replace(PLAIN_HTTP, connections=128)
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ async def serve(
             background = [
                 tasks.create_task(namespaces.run()),
                 tasks.create_task(_follow_sync(namespaces, readiness)),
-                # A server that accepts nobody any more is one to be started again.
+                # A server that accepts no more connections must be restarted.
                 tasks.create_task(admission.accepting()),
                 tasks.create_task(health.accepting()),
             ]
@@ -97,8 +97,8 @@ async def serve(
             await stop.wait()
             logger.info("draining for %.1f s", settings.drain_s)
             readiness.draining = True
-            # The certificates are its successors', whose settings may differ: who deletes a Secret whose key has leaked
-            # must not have it restored by one that is on its way out.
+            # Its successors, whose settings may differ, keep the certificates from now on: a Secret that was deleted
+            # because its key leaked must not be restored by a replica that is terminating.
             certified.cancel()
             await sleep(settings.drain_s)
             await admission.drain(settings.drain_s, settings.linger_s)

@@ -149,7 +149,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 
 def _check(settings: Settings) -> None:
-    """What is renewed in the last third of its lifetime must be served with by all before that ends."""
+    """A certificate renewed in the last third of its lifetime must reach all replicas before that ends."""
     if settings.recheck_s <= 0:
         raise ConfigurationError("--recheck-seconds must be more than 0")
     lifetimes, rechecks = settings.lifetimes, timedelta(seconds=2 * settings.recheck_s)

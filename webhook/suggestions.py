@@ -23,8 +23,8 @@ def counts_bytes(suffix: str) -> bool:
 def likely_meanings(text: str) -> tuple[str, ...]:
     """Quantities that the author of `text` may have meant, the likeliest first; the caller checks that they are valid.
 
-    A limit of less than 1k is never meant, so "100m" stands for 100M, as does a bare "100". A unit only says again what
-    is known, so it goes: "100Mbps", "100 Mbit/s" and "100MB" stand for 100M.
+    A limit of less than 1k is never meant, so "100m" stands for 100M, as does a bare "100". A unit adds nothing, so it
+    is dropped: "100Mbps", "100 Mbit/s" and "100MB" stand for 100M.
     """
     plain = _NOISE.sub("", unicodedata.normalize("NFKC", text))
     spoken = _SPOKEN.fullmatch(plain)

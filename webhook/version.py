@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-# The one place where it is said: pyproject.toml takes it from here, as the images have no packages' metadata.
+# Defined only here: pyproject.toml reads it from this file, as the images have no package metadata.
 VERSION: Final = "0.1.0"
 
 
@@ -15,7 +15,7 @@ def _revision() -> str:
         return "unknown"
 
 
-# The commit that the image was built from, where its build was told; it leaves a file.
+# The commit that the image was built from, if the build was given one, which it writes to a file.
 REVISION: Final = _revision()
 
 
