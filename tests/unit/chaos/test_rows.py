@@ -74,7 +74,7 @@ def test_a_replica_that_was_not_killed_is_told_of(lab):
 @pytest.mark.parametrize("sent", [0.0, 4.0, 9.9])
 def test_a_pod_that_sends_nothing_is_not_limited_as_before(lab, sent):
     lab.flow = Flow(sent, (sent,))
-    assert node.node_lost(lab).lost == (f"the node's Pod is limited to {TEN} afterwards and sent {lab.flow}",)
+    assert node.node_lost(lab).lost == (f"afterwards the node's Pod sent {lab.flow}",)
     assert reconciler.away(lab).lost[0] == f"after the reconciler came back the Pod sent {lab.flow}"
 
 
@@ -141,9 +141,14 @@ def test_a_flow_that_has_too_little_may_have_been_slow_and_one_that_has_too_much
     lab.cluster.pod.return_value = {"metadata": {"labels": {scenario.MANAGED: "true"}}}
     assert are_doubts(authors.annotations_forged(lab).lost) == [doubt]
     assert are_doubts(reconciler.away(lab).lost[:1]) == [doubt]
+    lab.limits_of.side_effect = None
+    assert are_doubts(node.node_lost(lab).lost) == [doubt]
+    lab.limits_of.return_value = {}
+    assert are_doubts(node.node_lost(lab).lost) == [False, doubt]
 
 
-def test_a_load_that_was_not_made_may_be_the_machines_doing_and_a_pod_made_past_the_webhook_is_not(lab):
+@pytest.mark.parametrize("row", [webhook.deleted, node.node_lost])
+def test_a_load_that_was_not_made_may_be_the_machines_doing_and_a_pod_made_past_the_webhook_is_not(lab, row):
     lab.here.seconds = lab.elsewhere.seconds = 50
     lab.here.amiss.append(BYPASSED)
-    assert are_doubts(webhook.deleted(lab).lost) == [False, True, True]
+    assert are_doubts(row(lab).lost) == [False, True, True]
