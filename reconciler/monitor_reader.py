@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Protocol
 
+from reconciler.controller import Controller
 from reconciler.kernel.monitor import Monitor
 
 # A Pod with NET_ADMIN can make notifications faster than they can be read: those of this period are read in one go.
 PAUSE_S = 0.1
 
 
-class Hears(Protocol):
-    """The receiver of notifications: the controller."""
-
-    def on_netns_changed(self, netns_paths: Iterable[str]) -> None:
-        """Something changed in these network namespaces."""
-        ...
-
-    def on_any_changed(self) -> None:
-        """Anything may have changed: notifications were lost, or an interface of the node has another MTU."""
-        ...
-
-
 class MonitorReader:
     """Hands what a Monitor hears to the controller, on the running loop, from construction until `close`."""
 
-    def __init__(self, monitor: Monitor, controller: Hears) -> None:
+    def __init__(self, monitor: Monitor, controller: Controller) -> None:
         self._monitor, self._controller = monitor, controller
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None

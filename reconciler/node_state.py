@@ -67,7 +67,8 @@ class NodeState:
 
     def hook_timed_out(self, key: Key, now_s: float) -> None:
         """The runtime no longer waits for the hook of a new sandbox; the sandbox may not be reported yet."""
-        self._of(key).started = False
+        if (state := self._states.get(key)) is not None:
+            state.started = False
         self.ran_unlimited.found([key], since_s=now_s)
 
     def synchronized(self, sandboxes: Iterable[Sandbox]) -> None:

@@ -9,7 +9,6 @@ import errno
 import logging
 import socket
 import struct
-import sys
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -20,14 +19,13 @@ from reconciler.kernel import netns
 from reconciler.kernel.errors import NetlinkError, ShapingError
 from reconciler.kernel.netlink import Netlink, split
 from reconciler.kernel.observe import dump_links
-from reconciler.kernel.raw import LINK_ATTRIBUTES, link_index_of, raw_attributes
+from reconciler.kernel.raw import IFLA_MTU, LINK_ATTRIBUTES, link_index_of, number, raw_attributes
 
 _LOG: Final = logging.getLogger(__name__)
 RTM_NEWLINK: Final = 16
 RTM_DELLINK: Final = 17
 RTM_NEWNSID: Final = 88
 RTM_GETNSID: Final = 90
-_IFLA_MTU: Final = 4
 _SOL_NETLINK: Final = 270
 _NETLINK_LISTEN_ALL_NSID: Final = 8
 _SO_RCVBUFFORCE: Final = 33
@@ -147,8 +145,7 @@ class Monitor:
 
 def _mtu(message: bytes) -> int | None:
     """The MTU of a link. Not every notification has it: those that are specific to wireless links do not."""
-    told = raw_attributes(message, LINK_ATTRIBUTES).get(_IFLA_MTU)
-    return int.from_bytes(told, sys.byteorder) if told else None
+    return number(raw_attributes(message, LINK_ATTRIBUTES).get(IFLA_MTU))
 
 
 def _nsids(notes: list[tuple[int, int, bytes]]) -> list[int]:

@@ -23,6 +23,7 @@ from reconciler.kernel.raw import (
     TC_ATTRIBUTES,
     TCA_KIND,
     link_index_of,
+    number,
     raw_attributes,
     text,
     traffic_control,
@@ -203,8 +204,7 @@ def _master_allows(link: Any, name: str, kind: str) -> int | None:
             answer = node.ask(request, RTM_GETLINK) or b""
     except ShapingError:  # the link does not exist, or is elsewhere; or we are out of descriptors
         return None
-    told = raw_attributes(answer, LINK_ATTRIBUTES).get(_IFLA_GSO_MAX_SIZE, b"")
-    return int.from_bytes(told, sys.byteorder) or None
+    return number(raw_attributes(answer, LINK_ATTRIBUTES).get(_IFLA_GSO_MAX_SIZE)) or None
 
 
 def _root(raw: bytes | None, raw_below: bytes | None) -> Qdisc:

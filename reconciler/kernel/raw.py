@@ -20,6 +20,7 @@ MIRRED_EGRESS_REDIRECT: Final = 1
 """tc_mirred(8): a packet leaves by another interface, and no copy of it stays."""
 TC_ACT_STOLEN: Final = 4
 ETH_P_ALL_BIG_ENDIAN: Final = 0x0300
+IFLA_MTU: Final = 4
 TCA_KIND: Final = 1
 _TCA_OPTIONS: Final = 2
 _TCA_CHAIN: Final = 11
@@ -81,6 +82,11 @@ def raw_attributes(message: bytes, offset: int) -> dict[int, bytes]:
     return found
 
 
+def number(value: bytes | None) -> int | None:
+    """An attribute's value as the kernel writes a number, in the machine's byte order; None without one."""
+    return None if value is None else int.from_bytes(value, sys.byteorder)
+
+
 def text(value: bytes) -> str:
     """A name that a Pod may have given, of any bytes. No two names become the same, so a backslash becomes two."""
     return value.rstrip(b"\0").replace(b"\\", rb"\\").decode(errors="backslashreplace")
@@ -90,7 +96,7 @@ def filter_of(hook: Direction, message: bytes, names: Mapping[int, str]) -> Filt
     """A filter at a hook. Its options are read only if it has one of our handles. `names`: of links, by index."""
     head = traffic_control(message)
     held = raw_attributes(message, TC_ATTRIBUTES)
-    kind, chain, priority = text(held.get(TCA_KIND, b"")), _number(held.get(_TCA_CHAIN)) or 0, head.info >> 16
+    kind, chain, priority = text(held.get(TCA_KIND, b"")), number(held.get(_TCA_CHAIN)) or 0, head.info >> 16
     if head.info & 0xFFFF != ETH_P_ALL_BIG_ENDIAN:
         # It does not see all packets, and like one of another kind leaves ours no place at its priority
         # (tcf_chain_tp_find).
@@ -103,8 +109,8 @@ def filter_of(hook: Direction, message: bytes, names: Mapping[int, str]) -> Filt
             priority,
             head.handle,
             name=text(options.get(_BPF_NAME, b"")),
-            program_id=_number(options.get(_BPF_ID)),
-            class_id=_number(options.get(_BPF_CLASSID)),
+            program_id=number(options.get(_BPF_ID)),
+            class_id=number(options.get(_BPF_CLASSID)),
             chain=chain,
         )
     target = _redirect_target(options) if kind == "matchall" else None
@@ -119,7 +125,3 @@ def _redirect_target(matchall: Mapping[int, bytes]) -> int | None:
         return None
     _, _, verdict, _, _, what, index = _MIRRED.unpack_from(parameters)
     return int(index) if (verdict, what) == (TC_ACT_STOLEN, MIRRED_EGRESS_REDIRECT) else None
-
-
-def _number(value: bytes | None) -> int | None:
-    return None if value is None else int.from_bytes(value, sys.byteorder)

@@ -8,15 +8,16 @@ from reconciler.bypass import Traffic
 from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import TC_H_ROOT, dump_links, dump_qdiscs, name_and_kind
 from reconciler.kernel.raw import (
+    IFLA_MTU,
     LINK_ATTRIBUTES,
     TC_ATTRIBUTES,
     link_index_of,
     link_is_up,
+    number,
     raw_attributes,
     traffic_control,
 )
 
-_IFLA_MTU: Final = 4
 _IFLA_STATS64: Final = 23
 _STATS64: Final = struct.Struct("=QQQQ")
 """The head of struct rtnl_link_stats64 (uapi/linux/if_link.h): packets received and sent, bytes received and sent."""
@@ -60,7 +61,7 @@ def sent(netlink: Netlink, links: Collection[str]) -> Sent:
         if name in links and _IFLA_STATS64 in held:
             _, packets, _, size = _STATS64.unpack_from(held[_IFLA_STATS64])
             found[link_index_of(message)] = Traffic(size, packets)
-            largest_mtu = max(largest_mtu, int.from_bytes(held.get(_IFLA_MTU, b""), "little"))
+            largest_mtu = max(largest_mtu, number(held.get(IFLA_MTU)) or 0)
     return Sent(found, largest_mtu, has_tunnel)
 
 

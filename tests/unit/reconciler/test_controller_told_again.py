@@ -73,13 +73,19 @@ async def test_a_pod_that_is_missing_for_an_hour_is_told_so_twice(bench):
     assert bench.told.notices == [("shop/web-0", "BandwidthFailed")] * 2
 
 
-async def test_that_no_pod_can_be_limited_is_told_on_the_node_twice_in_an_hour_and_each_pod_is_told_too():
+async def without_a_program():
+    """A bench that has one Pod and cannot load the shaper, and its controller's task."""
     bench = Bench(start_failures=[ShapingError("no sch_fq")])
     bench.gate = asyncio.Event()
     run = asyncio.create_task(bench.controller.run())
     bench.on_pods([api_pod(ingress="100M")])
     await bench.controller.on_synchronize([sandbox()])
     await bench.settle()
+    return bench, run
+
+
+async def test_that_no_pod_can_be_limited_is_told_on_the_node_twice_in_an_hour_and_each_pod_is_told_too():
+    bench, run = await without_a_program()
     await pass_an_hour(bench)
     assert bench.told.notices.count(("the node", "CannotShape")) == 2
     assert bench.told.notices.count(("shop/web-0", "BandwidthFailed")) == 2
@@ -87,12 +93,7 @@ async def test_that_no_pod_can_be_limited_is_told_on_the_node_twice_in_an_hour_a
 
 
 async def test_a_pod_that_asks_for_no_limit_any_more_is_not_told_again_that_no_pod_can_be_limited():
-    bench = Bench(start_failures=[ShapingError("no sch_fq")])
-    bench.gate = asyncio.Event()
-    run = asyncio.create_task(bench.controller.run())
-    bench.on_pods([api_pod(ingress="100M")])
-    await bench.controller.on_synchronize([sandbox()])
-    await bench.settle()
+    bench, run = await without_a_program()
     assert bench.told.notices.count(("shop/web-0", "BandwidthFailed")) == 1
     bench.on_pod_event("MODIFIED", api_pod())
     await pass_an_hour(bench)

@@ -23,6 +23,13 @@ class Hanging:
         return "done"
 
 
+async def at_work(run, hang):
+    """The task of a call that hangs on the thread by now."""
+    call = asyncio.create_task(run(hang))
+    await asyncio.to_thread(hang.entered.wait)
+    return call
+
+
 @pytest.fixture
 def now():
     return [0.0]
@@ -36,8 +43,7 @@ def kernel(now):
 
 async def test_a_call_that_does_not_return_is_told_until_it_does(kernel, now):
     hang = Hanging()
-    call = asyncio.create_task(kernel.run(hang))
-    await asyncio.to_thread(hang.entered.wait)
+    call = await at_work(kernel.run, hang)
     now[0] = HANGS_S - 1
     told = [kernel.trouble]
     now[0] = HANGS_S + 1
@@ -50,8 +56,7 @@ async def test_a_call_that_does_not_return_is_told_until_it_does(kernel, now):
 
 async def test_a_caller_that_gives_up_does_not_hide_that_its_call_hangs(kernel, now):
     hang = Hanging()
-    call = asyncio.create_task(kernel.run(hang))
-    await asyncio.to_thread(hang.entered.wait)
+    call = await at_work(kernel.run, hang)
     call.cancel()
     await asyncio.wait([call])
     now[0] = HANGS_S
@@ -62,8 +67,7 @@ async def test_a_caller_that_gives_up_does_not_hide_that_its_call_hangs(kernel, 
 
 async def test_a_compiler_that_takes_long_is_no_kernel_that_does_not_answer(kernel, now):
     compiles = Hanging()
-    call = asyncio.create_task(kernel.run_load(compiles))
-    await asyncio.to_thread(compiles.entered.wait)
+    call = await at_work(kernel.run_load, compiles)
     now[0] = LOAD_HANGS_S - 1
     told = [kernel.trouble]
     now[0] = LOAD_HANGS_S
@@ -75,8 +79,7 @@ async def test_a_compiler_that_takes_long_is_no_kernel_that_does_not_answer(kern
 
 async def test_the_turn_of_a_caller_that_gives_up_lasts_until_the_thread_is_done_with_its_call(kernel):
     hang = Hanging()
-    call = asyncio.create_task(kernel.run(hang))
-    await asyncio.to_thread(hang.entered.wait)
+    call = await at_work(kernel.run, hang)
     call.cancel()
     await asyncio.wait([call])
     following = asyncio.create_task(kernel.run_inline(lambda: "in its turn"))
@@ -89,8 +92,7 @@ async def test_the_turn_of_a_caller_that_gives_up_lasts_until_the_thread_is_done
 
 async def test_who_gives_up_while_others_are_at_work_takes_no_turn_and_holds_up_nobody(kernel):
     hang, done = Hanging(), []
-    first = asyncio.create_task(kernel.run(hang))
-    await asyncio.to_thread(hang.entered.wait)
+    first = await at_work(kernel.run, hang)
     waiting = asyncio.create_task(kernel.run(lambda: done.append("waiting")))
     await asyncio.sleep(0)
     waiting.cancel()
@@ -105,8 +107,7 @@ async def test_a_call_that_outlasts_the_loop_ends_in_silence(now, caplog):
     hang, executor = Hanging(), ThreadPoolExecutor(1)
 
     async def give_up():
-        call = asyncio.create_task(KernelExecutor(executor, lambda: now[0]).run(hang))
-        await asyncio.to_thread(hang.entered.wait)
+        call = await at_work(KernelExecutor(executor, lambda: now[0]).run, hang)
         call.cancel()
         await asyncio.wait([call])
 
