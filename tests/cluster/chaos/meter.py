@@ -1,7 +1,6 @@
 """iperf3 between limited Pods while something goes wrong: no second above the limit, and none far below it."""
 
 import contextlib
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,16 +8,15 @@ from dataclasses import dataclass, field
 from tests import seconds
 from tests.cluster import traffic
 from tests.cluster.chaos import own_cpu
+from tests.cluster.chaos.idle import IdleWatch
 from tests.cluster.cluster import Cluster
 from tests.cluster.traffic import Flow
-from tests.steal import machine
 
 # Of 1514 bytes on the link, 1448 are payload of TCP over IPv4.
 WIRE = 1514 / 1448
 ABOVE, BELOW = 1.02, 0.90
-# Where less than this of the machine's CPUs was idle, a flow may have less than its limit for want of a CPU: it is held
-# to the lower floor, as a roll keeps the machine busy for most of its time.
-IDLE, BUSY_BELOW = 0.10, 0.50
+# Of a second in which the machine or the flow's node had no CPU left: a roll keeps both busy for most of its time.
+BUSY_BELOW = 0.50
 # One that stands still is lost, on a busy machine too: a good neighbour alone would lift its second to half.
 STILL = 0.10
 # Of a flow's seconds so many are to be measured, those of its start apart: one that ended early shows nothing after.
@@ -42,7 +40,7 @@ class Measured:
     line: Line
     flow: Flow
     busy: frozenset[int] = frozenset()
-    """The seconds in or beside which the machine had no CPU left."""
+    """The seconds in or beside which the machine, or a node of the flow, had no CPU left."""
     lasted: float = 0.0
     """For how many seconds it was to be carried."""
 
@@ -87,7 +85,7 @@ class Measured:
         return found
 
     def _judged(self, *, busy: bool) -> list[int]:
-        """The seconds with a floor, the first apart: those in which the machine was busy, or the others."""
+        """The seconds with a floor, the first apart: those without an idle CPU, or the others."""
         return [second for second in range(1, len(self.shares)) if (second in self.busy) == busy]
 
     def __str__(self) -> str:
@@ -96,7 +94,7 @@ class Measured:
         idle, busy = ([shares[second] for second in self._judged(busy=state)] for state in (False, True))
         said = f"{self.line.name}: {len(shares)} s at " + (f"{min(idle):.1%} to " if idle else "no more than ")
         said += f"{max(shares):.1%} of {self.line.limit:g}M{stolen}"
-        return said + (f", {len(busy)} s on a busy machine at {min(busy):.1%} and more" if busy else "")
+        return said + (f", {len(busy)} s without an idle CPU at {min(busy):.1%} and more" if busy else "")
 
 
 def _seconds(number: int) -> str:
@@ -143,46 +141,14 @@ class Meter:
         return "; ".join(said)
 
 
-class _Idle(threading.Thread):
-    """Notes how much of the machine's CPUs is idle, twice a second."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._stop_asked = threading.Event()
-        self._samples: list[tuple[float, float]] = []
-
-    def run(self) -> None:
-        before = self._ticks()
-        while not self._stop_asked.wait(0.5):
-            now = self._ticks()
-            idle, total = (after - was for after, was in zip(now, before, strict=True))
-            self._samples.append((time.monotonic(), idle / max(1, total)))
-            before = now
-
-    @staticmethod
-    def _ticks() -> tuple[int, int]:
-        fields = [int(text) for text in machine().split("\n", 1)[0].split()[1:9]]
-        return fields[3], sum(fields)
-
-    def stop(self) -> None:
-        """End it."""
-        self._stop_asked.set()
-        self.join()
-
-    def busy_seconds(self, since: float) -> frozenset[int]:
-        """The seconds from then on, and their neighbours, in which there was next to no idle CPU."""
-        late = [int(at - since) for at, idle in self._samples if idle < IDLE]
-        return frozenset(second + near for second in late for near in (-1, 0, 1))
-
-
 @contextlib.contextmanager
 def metering(cluster: Cluster, lines: Sequence[Line]) -> Iterator[Meter]:
     """Keep these flows going as long as the block lasts."""
     meter = Meter()
-    transfers, began, ended, flows, idle = [], [], [], [], _Idle()
+    transfers, began, ended, flows = [], [], [], []
     node = cluster.node_of(lines[0].client)
     took_before = own_cpu.read(node)
-    idle.start()
+    idle = IdleWatch(cluster, [pod for line in lines for pod in (line.client, line.server)])
     try:
         for line in lines:
             transfers.append(traffic.start(cluster, line.client, line.server, seconds=86400, first=True))

@@ -69,7 +69,7 @@ def attempt(lab: Lab, chosen: Scenario) -> Outcome:
     if not first.slow or first.lost:
         return replace(first, lost=(*first.lost, *map(Doubt, first.slow)), slow=())
     second = chosen.run(lab)
-    return Outcome(f"{second.seen}; once before: {'; '.join(first.slow)}", (*second.lost, *second.slow))
+    return Outcome(f"{second.seen}; once before: {'; '.join(first.slow)}", (*second.lost, *map(Doubt, second.slow)))
 
 
 def scenarios() -> tuple[Scenario, ...]:

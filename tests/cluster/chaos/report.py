@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-RULE = 3
+RULE = 4
 """What rows are judged by; to be raised when a scenario may come out otherwise by another one."""
 HEAD = """# What was done to a running installation, and what was lost
 

@@ -9,6 +9,7 @@ from tests.cluster.chaos.lab import told
 from tests.cluster.chaos.meter import WIRE, Line, Measured
 from tests.cluster.chaos.registry import Outcome, Scenario
 from tests.cluster.chaos.report import RULE, Row, merge, write
+from tests.cluster.losses import Doubt
 from tests.cluster.traffic import Flow
 
 LINE = Line("egress", "a/b", "a/c", 20)
@@ -82,10 +83,10 @@ def test_a_moment_without_a_cpu_is_not_lost_but_two_seconds_that_lack_a_little_a
 def test_the_text_has_the_extremes_of_the_seconds_that_count():
     assert str(measured(0.5, 0.95, 1.01)) == "egress: 3 s at 95.0% to 101.0% of 20M"
     assert str(measured(1, 0.3, 0.95, busy={1})) == (
-        "egress: 3 s at 95.0% to 100.0% of 20M, 1 s on a busy machine at 30.0% and more"
+        "egress: 3 s at 95.0% to 100.0% of 20M, 1 s without an idle CPU at 30.0% and more"
     )
     assert str(measured(1, 0.6, 0.7, busy={1, 2})) == (
-        "egress: 3 s at no more than 100.0% of 20M, 2 s on a busy machine at 60.0% and more"
+        "egress: 3 s at no more than 100.0% of 20M, 2 s without an idle CPU at 60.0% and more"
     )
 
 
@@ -136,6 +137,8 @@ def test_what_was_slow_is_lost_when_it_is_so_again_and_all_else_at_once(outcomes
     left = iter(outcomes)
     outcome = registry.attempt(None, Scenario("a", "does a", lambda _: next(left), 1, quick=True))
     assert outcome.lost == lost
+    assert {each for each in outcome.lost if isinstance(each, Doubt)} <= {"slow", "again"}
+    assert not {each for each in outcome.lost if not isinstance(each, Doubt)} & {"slow", "again"}
     assert outcome.slow == ()
     assert list(left) == []
     assert outcome.seen == ("a" if runs == 1 else "b; once before: slow")
