@@ -51,6 +51,7 @@ class ControlPlane:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ending: list[subprocess.Popen[bytes]] = []
         self._context: ssl.SSLContext | None = None
+        self._authority = pki.Authority.create()
 
     @property
     def kubeconfig(self) -> Path:
@@ -123,10 +124,19 @@ class ControlPlane:
         (ours,) = yaml.safe_load_all((layout.PROJECT / "manifests" / "base" / "webhook-configuration.yaml").read_text())
         return self.post(CONFIGURATIONS, ours)
 
-    def run_webhook(self, name: str, port: int, *arguments: str) -> Path:
-        """A replica of ours; its health port is the next one. It is ready when `wait_until_ready` returns."""
+    def kubeconfig_of(self, user: str) -> Path:
+        """That of a user who may do what RBAC says and no more."""
+        path = self.folder / f"{user.rpartition(':')[2]}.kubeconfig"
+        path.write_text(pki.kubeconfig(f"https://{ADDRESS}:{PORT}", self._authority, user), encoding="utf-8")
+        return path
+
+    def run_webhook(self, name: str, port: int, *arguments: str, kubeconfig: Path | None = None) -> Path:
+        """A replica of ours; its health port is the next one. It is ready when `wait_until_ready` returns.
+
+        It is an administrator, but for another `kubeconfig`.
+        """
         serve = ["-m", "webhook", "serve", f"--listen={ADDRESS}", f"--port={port}", f"--health-port={port + 1}"]
-        return self.run(name, [sys.executable, *serve, *arguments], {"KUBECONFIG": str(self.kubeconfig)})
+        return self.run(name, [sys.executable, *serve, *arguments], {"KUBECONFIG": str(kubeconfig or self.kubeconfig)})
 
     def wait_until_ready(self, port: int) -> None:
         """The replica at that port is."""
@@ -200,7 +210,7 @@ class ControlPlane:
             time.sleep(0.1)
 
     def _write_pki(self) -> None:
-        authority = pki.Authority.create()
+        authority = self._authority
         (self.folder / "ca.crt").write_bytes(authority.pem)
         for name, (key, certificate) in {
             "apiserver": authority.issue("kube-apiserver", addresses=("127.0.0.1", ADDRESS)),
