@@ -173,7 +173,7 @@ def _built(settings: Settings, api: KubeApi) -> _Parts:
         keep=pods.from_api,
         on_sync=controller.on_pods,
         on_event=controller.on_pod_event,
-        on_restart=metrics.watch_restarts.inc,
+        on_restart=lambda _: metrics.watch_restarts.inc(),
     )
     runtime = NriPlugin(controller, socket_path=str(settings.nri_socket))
     record_node, sleep = events.record_node, asyncio.sleep

@@ -40,10 +40,10 @@ class Api(ListAndWatch, Protocol):
 class Namespaces:
     """The policies of the labelled Namespaces. `run` keeps them current; until `synced`, each costs a GET.
 
-    `on_restart` is called for each list or watch that failed.
+    `on_restart` is called with the error of each list or watch that failed.
     """
 
-    def __init__(self, api: Api, on_restart: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, api: Api, on_restart: Callable[[ApiError], None] = lambda _: None) -> None:
         self._api = api
         self._policies: dict[str, Policy] = {}
         self._asking = asyncio.Semaphore(MOST_ASKED)

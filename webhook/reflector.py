@@ -67,9 +67,9 @@ class Reflector:
     older than the last seen; the newest only where the server does not know that one (KEP-2340).
 
     `synced` is set after the first list, and stays set. `restarts` counts lists and watches that failed; `on_restart`
-    is called for each. `connected` is whether a watch is open, or the last one ended normally; `refused` is the API
-    server's last answer, if that was 401 or 403. `spread_s` is 0 for the few callers that must not miss what happens
-    meanwhile. `clock` gives seconds, monotonic; `uniform` a random number from 0 to 1.
+    is called with the error of each. `connected` is whether a watch is open, or the last one ended normally; `refused`
+    is the API server's last answer, if that was 401 or 403. `spread_s` is 0 for the few callers that must not miss what
+    happens meanwhile. `clock` gives seconds, monotonic; `uniform` a random number from 0 to 1.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Reflector:
         on_sync: Callable[[list[Any]], None],
         on_event: Callable[[str, Any], None],
         keep: Callable[[dict[str, Any]], Any] = lambda item: item,
-        on_restart: Callable[[], None] = lambda: None,
+        on_restart: Callable[[ApiError], None] = lambda _: None,
         spread_s: float = LIST_SPREAD_S,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -118,7 +118,7 @@ class Reflector:
                 self.connected = False
                 if error.status:  # without an answer, the last refusal stands
                     self.refused = error if error.status in _REFUSED_STATUS else None
-                self._on_restart()
+                self._on_restart(error)
                 delay = self._delay_after(error)
                 # 410 is normal for an old resourceVersion, as after an hour without a connection; silence is normal in
                 # a cluster in which nothing happens.

@@ -18,7 +18,7 @@ from webhook.certificate_controller import Api, CertificateController
 from webhook.endpoint import ConfigurationError
 from webhook.handlers import Admission, Readiness
 from webhook.http_server import PLAIN_HTTP, BoundedServer
-from webhook.kubeapi import KubeApi
+from webhook.kubeapi import ApiError, KubeApi
 from webhook.listener import Listener
 from webhook.logs import configure_logging
 from webhook.metrics import Metrics
@@ -77,9 +77,14 @@ async def serve(
 ) -> None:
     """Serve until `stop` is set, then drain. Raises OSError in an ExceptionGroup when a port cannot be had."""
     metrics = Metrics()
-    namespaces = Namespaces(api, metrics.watch_restarts.inc)
-    metrics.watch_connected.set_function(lambda: namespaces.connected)
     readiness = Readiness((_NAMESPACES, _CERTIFICATE))
+
+    def restarted(error: ApiError) -> None:
+        metrics.watch_restarts.inc()
+        readiness.waits(_NAMESPACES, str(error))
+
+    namespaces = Namespaces(api, restarted)
+    metrics.watch_connected.set_function(lambda: namespaces.connected)
     admission = BoundedServer(Admission(namespaces, metrics, readiness).handle)
     pages = Pages(lambda: readiness.problem, metrics.registry)
     health = BoundedServer(pages.handle, bounds=HEALTH_BOUNDS)

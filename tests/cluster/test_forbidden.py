@@ -21,5 +21,5 @@ def test_a_person_is_told_that_the_webhook_may_not_read_namespaces_and_the_manif
     assert "cannot read the Pod's Namespace just now, try again" in result["refusal"]
     assert 'namespaces \\"shop\\" is forbidden' in result["refusal"]
     assert ": 503 " in result["refusal"]
-    assert "Namespaces" in result["readiness"]
+    assert "waiting for the first list of Namespaces: namespaces is forbidden: User " in result["readiness"]
     assert result["created"]["metadata"]["annotations"]["kubernetes.io/ingress-bandwidth"] == "100M"

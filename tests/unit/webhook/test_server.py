@@ -35,13 +35,13 @@ async def test_it_is_alive_at_once_and_says_what_it_waits_for() -> None:
     api.down = True
     async with running(api) as starting:
         status, text = 0, ""
-        while "no answer" not in text:
+        while text.count("no answer") < 2:
             await asyncio.sleep(0.01)
             with suppress(aiohttp.ClientConnectorError):
                 status, text = await starting.get("/readyz")
         assert (await starting.get("/healthz")) == (200, "ok\n")
         assert status == 503
-        assert "waiting for the first list of Namespaces" in text
+        assert "waiting for the first list of Namespaces: no answer (Unreachable)" in text
         assert "waiting for a certificate that API servers trust: no answer (Unreachable)" in text
         assert "ipvlan_bandwidth_watch_connected 0.0" in (await starting.get("/metrics"))[1]
         api.down = False
