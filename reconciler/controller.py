@@ -115,6 +115,7 @@ class Controller:
             kernel=self._kernel,
             forget=self.forget,
             enqueue=self.enqueue,
+            slot_freed=self._failures.slot_freed,
             record_again=self._record_again,
             sleep=sleep,
         )
@@ -318,7 +319,8 @@ class Controller:
             async with self._kernel.lock():
                 self._subscriptions.unsubscribe(sandbox.netns_path)
                 try:
-                    await self._kernel.run_locked(shaper.release, *sandbox.key)
+                    if await self._kernel.run_locked(shaper.release, *sandbox.key):
+                        self._failures.slot_freed()
                 except ShapingError as error:
                     log.warning("cannot take the shaping off a Pod that is gone", extra={"error": str(error)})
                 self._forget_sandbox(sandbox)

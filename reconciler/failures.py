@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 
 from prometheus_client import Counter
@@ -11,7 +12,7 @@ from reconciler.node_state import NodeState
 from reconciler.report import Notice, Reason
 from reconciler.sandboxes import Key, Sandbox
 from reconciler.shaper_loader import RETRY_S
-from reconciler.shaping import ShapingError
+from reconciler.shaping import NoSlotLeftError, ShapingError
 
 _NO_NETNS = (
     "the container runtime does not say which network namespace it has: create the Pod anew if another version of the "
@@ -35,12 +36,14 @@ class Failures:
         events: Events,
         errors: Counter,
         enqueue: Callable[[str], None],
-        spawn: Callable[[Coroutine[None, None, None]], object],
+        spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._state, self._events, self._errors = state, events, errors
         self._enqueue, self._spawn, self._sleep = enqueue, spawn, sleep
-        self._retrying: set[Key] = set()
+        self._retrying: dict[Key, asyncio.Task[None]] = {}
+        self._without_slot: set[Key] = set()
+        """Those whose last failure was that all slots are taken, until they are tried again."""
 
     def report_once(self, sandbox: Sandbox, why: str) -> int:
         """Record once for each reason that a Pod is not limited; returns how often it failed before."""
@@ -64,17 +67,32 @@ class Failures:
         """Record the failure, and try again with backoff."""
         count = self.report_once(sandbox, str(error))
         self._errors.labels(kind=type(error).__name__).inc()
+        if isinstance(error, NoSlotLeftError):
+            self._without_slot.add(sandbox.key)
+        else:
+            self._without_slot.discard(sandbox.key)
         self.try_again(sandbox, RETRY_S[min(count, len(RETRY_S) - 1)])
 
     def try_again(self, sandbox: Sandbox, delay_s: float = RETRY_S[-1]) -> None:
         """Have it reconciled after a while."""
         if sandbox.key not in self._retrying:  # a Pod that changes all the time also fails in between
-            self._retrying.add(sandbox.key)
-            self._spawn(self._again(sandbox, delay_s))
+            self._retrying[sandbox.key] = self._spawn(self._again(sandbox, delay_s))
+
+    def succeeded(self, sandbox: Sandbox) -> None:
+        """End the retry, if one waits: it may wait for a minute, and the next failure is to be tried again sooner."""
+        self._without_slot.discard(sandbox.key)
+        if (retry := self._retrying.pop(sandbox.key, None)) is not None:
+            retry.cancel()
+
+    def slot_freed(self) -> None:
+        """Have those reconciled now that no slot was left for."""
+        for uid, _ in self._without_slot:
+            self._enqueue(uid)
 
     async def _again(self, sandbox: Sandbox, delay_s: float) -> None:
         await self._sleep(delay_s)
-        self._retrying.discard(sandbox.key)
+        del self._retrying[sandbox.key]
+        self._without_slot.discard(sandbox.key)
         self._enqueue(sandbox.pod.uid)
 
 

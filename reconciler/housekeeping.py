@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 class Housekeeping:
     """Works on the controller's state.
 
-    `forget` forgets a sandbox by its id, `enqueue` has a Pod reconciled, `record_again` records what still holds.
+    `forget` forgets a sandbox by its id, `enqueue` has a Pod reconciled, `slot_freed` those that wait for a slot;
+    `record_again` records what still holds.
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class Housekeeping:
         kernel: KernelExecutor,
         forget: Callable[[str], Awaitable[None]],
         enqueue: Callable[[str, Priority], None],
+        slot_freed: Callable[[], None],
         record_again: Callable[[], None],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._state, self._sandboxes, self._loader, self._kernel = state, state.sandboxes, loader, kernel
-        self._forget, self._enqueue, self._record_again, self._sleep = forget, enqueue, record_again, sleep
+        self._forget, self._enqueue, self._slot_freed = forget, enqueue, slot_freed
+        self._record_again, self._sleep = record_again, sleep
 
     async def run_garbage_collector(self) -> None:
         """Periodically free what Pods that went without a notification have left.
@@ -89,6 +92,7 @@ class Housekeeping:
             return
         if freed:
             log.info("freed the slots of Pods that are gone", extra={"slots": freed})
+            self._slot_freed()
 
     def check_unreported(self) -> None:
         """Have the unreported Pods reconciled, which records an event for each."""

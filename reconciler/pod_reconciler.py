@@ -96,7 +96,11 @@ class PodReconciler:
             fails=outcome.lack is not None,
         )
         self._record_events(sandbox, view, report(before, after, [str(step) for step in outcome.steps]))
-        if outcome.lack is not None:
+        if before.asked and not after.asked:
+            self._failures.slot_freed()
+        if outcome.lack is None:
+            self._failures.succeeded(sandbox)
+        else:
             self._failures.failed(sandbox, outcome.lack)
         return outcome.lack is None
 

@@ -160,8 +160,12 @@ class Shaper:
             self._free(owner)
         return outcome
 
-    def release(self, pod_uid: str, netns_path: str) -> None:
-        """The Pod, or this sandbox, is gone: remove all of ours from its netns if it still exists, free its slot."""
+    def release(self, pod_uid: str, netns_path: str) -> bool:
+        """The Pod, or this sandbox, is gone: remove all of ours from its netns if it still exists, free its slot.
+
+        Returns whether it had one.
+        """
+        taken = len(self._allocator.taken)
         try:
             if not self._allocator.is_reused(pod_uid, netns_path):
                 self.shape(pod_uid, netns_path, Limits())
@@ -171,6 +175,7 @@ class Shaper:
             _LOG.warning("not all was taken out of %s, which goes with it: %s", netns_path, error)
         for owner in self._allocator.of(pod_uid, netns_path):
             self._free(owner)
+        return len(self._allocator.taken) < taken
 
     def collect(self, live: Collection[tuple[str, str]]) -> int:
         """Free the slots of Pods that are not live and whose netns is gone. Returns how many.

@@ -64,7 +64,7 @@ class Kernel:
         )
 
     def release(self, pod_uid, netns_path):
-        self.held.pop((pod_uid, netns_path), None)
+        return self.held.pop((pod_uid, netns_path), None) is not None
 
     def collect(self, live):
         gone = [key for key in self.held if key not in live and key[1] in self.gone]

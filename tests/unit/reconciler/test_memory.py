@@ -65,7 +65,7 @@ async def test_what_is_there_is_remembered_in_all_the_places_that_the_next_test_
     node = Node()
     await node.begin()
     node.bench.gate = asyncio.Event()  # whoever sleeps does so from now on
-    node.kernel.failing["/run/netns/1"] = [ShapingError("no")]
+    node.kernel.failing["/run/netns/1"] = [ShapingError("no")] * 9
     for number in range(4):
         node.bench.on_pod_event("ADDED", api_pod(f"pod-{number}", ingress="20M", egress="1M"))
         await node.controller.on_run(pod_of(number, egress="1M"))

@@ -102,13 +102,13 @@ def unplaced(monkeypatch):
 
 def test_an_earlier_sandbox_that_goes_takes_no_slot_from_one_that_is_elsewhere(unplaced):
     for elsewhere in ("/run/netns/gone", "/run/netns/c"):
-        unplaced.release("u1", elsewhere)
+        assert not unplaced.release("u1", elsewhere)
     assert unplaced.slot_owners() == [SlotOwner("u1", 7)]
 
 
 def test_a_sandbox_that_goes_leaves_its_slot_though_nobody_knew_where_it_was(unplaced, monkeypatch):
     monkeypatch.setattr("reconciler.shaping.netns.opened", lambda _: raised(ShapingError("too many open files")))
-    unplaced.release("u1", "/run/netns/b")
+    assert unplaced.release("u1", "/run/netns/b")
     assert unplaced.slot_owners() == []
 
 
