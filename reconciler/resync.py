@@ -18,7 +18,7 @@ from reconciler.sandboxes import Key, Sandbox
 
 PERIOD_S = 6.0
 FULL_ROUNDS = 4
-"""One round in so many is full."""
+"""One round in so many is full; so is the resync of a Pod that seems to have sent past its limit."""
 
 
 class Resync:
@@ -54,8 +54,13 @@ class Resync:
         return [(self._controller.view(each), self._unshaped.get(each.key, Traffic())) for each in limited]
 
     async def _resync(self, sandbox: Sandbox) -> None:
-        sample = await self._controller.resync(sandbox, full=self._rounds % FULL_ROUNDS == 0)
+        full = self._rounds % FULL_ROUNDS == 0
+        sample = await self._controller.resync(sandbox, full=full)
         before = self._samples.pop(sandbox.key, None)
+        if sample is not None and unshaped(before, sample).packets and not full:
+            # It looks the same if the shaper was removed and no notification came: then this puts it back, and the
+            # samples cannot be compared any more.
+            sample = await self._controller.resync(sandbox, full=True)
         if sample is None or sandbox.key not in {each.key for each in self._controller.limited()}:
             return  # no event for a Pod that is gone meanwhile: its token buckets are already forgotten
         self._samples[sandbox.key] = sample

@@ -86,13 +86,22 @@ async def test_nobody_to_visit_is_fine():
 
 
 async def test_what_a_pod_sends_past_its_limit_is_summed_up_and_told_with_the_remedy():
-    going, told = resync(ResyncTarget(a=[seen(5), seen(7), seen(7), seen(10)]))
+    going, told = resync(ResyncTarget(a=[seen(5), seen(7), seen(7), seen(7), seen(10)]))
     for _ in range(4):
         await going.step()
     assert [(pod.name, traffic) for pod, traffic in going.unshaped()] == [("a", Traffic(5000, 5))]
     assert [(name, notice.reason) for name, notice in told.notices] == [("a", "UnshapedTraffic")] * 2
     assert "at least 2 packets (2000 bytes)" in told.notices[0][1].message
     assert "NET_RAW" in told.notices[0][1].message
+
+
+async def test_a_pod_that_seems_to_send_past_its_limit_is_looked_at_before_it_is_told():
+    visited = ResyncTarget(a=[seen(5), seen(7), seen(7, epoch=(1, 1)), seen(7, epoch=(1, 1))])
+    going, told = resync(visited)
+    for _ in range(3):
+        await going.step()
+    assert visited.visits == ["a", "a", "A", "a"]
+    assert told.notices == [], "its filter was gone, and nobody had told"
 
 
 async def test_what_was_sent_while_nothing_could_be_told_or_the_shaping_changed_is_not_counted():
