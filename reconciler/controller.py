@@ -195,7 +195,7 @@ class Controller:
         for uid in gone:
             self._forget_events(uid)
         for uid in changed:
-            self.enqueue(uid)
+            self._enqueue_changed(uid)
 
     def on_pod_event(self, kind: str, view: PodView) -> None:
         """One Pod was ADDED, MODIFIED or DELETED."""
@@ -203,7 +203,7 @@ class Controller:
             self._state.deleted(view)
             self._forget_events(view.uid)
         elif self._state.seen(view):
-            self.enqueue(view.uid)
+            self._enqueue_changed(view.uid)
 
     # -- the kernel --------------------------------------------------------------------------------------------------
 
@@ -339,4 +339,13 @@ class Controller:
 
     def _enqueue_all(self, priority: Priority = Priority.REQUESTED) -> None:
         for sandbox in (*self._sandboxes, *self._state.unlocated()):
-            self.enqueue(sandbox.pod.uid, priority)
+            self.enqueue(sandbox.pod.uid, max(priority, self._urgency(sandbox)))
+
+    def _enqueue_changed(self, uid: str) -> None:
+        """The API server reports another state of a Pod."""
+        if self._loader.done or self._loader.trouble:  # before that, no Pod can be limited; then all are enqueued
+            self.enqueue(uid, min(map(self._urgency, self._sandboxes.of(uid)), default=Priority.REQUESTED))
+
+    def _urgency(self, sandbox: Sandbox) -> Priority:
+        """After a start, Pods that run without their limits are not to wait behind all those that have them."""
+        return Priority.DRIFT if self._state.has_its_limits(sandbox) else Priority.REQUESTED

@@ -173,6 +173,10 @@ class NodeState:
         """What is in force for a sandbox."""
         return self._of(sandbox.key).applied
 
+    def has_its_limits(self, sandbox: Sandbox) -> bool:
+        """Whether exactly what it asks for is in force, as far as known."""
+        return self.applied(sandbox).limits == self.desired(sandbox).limits
+
     def started_unlimited(self, sandbox: Sandbox) -> bool:
         """Whether it asked for a limit at its start, by the runtime's word, and was not given any possible limit."""
         if self.applied(sandbox).asked or self._of(sandbox.key).unreadable:

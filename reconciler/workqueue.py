@@ -13,7 +13,7 @@ class Priority(IntEnum):
     REQUESTED = 0
     """The API server or the runtime wants something else than before, or a failure is tried again."""
     DRIFT = 1
-    """Something was changed in the kernel."""
+    """Something was changed in the kernel, or may have been while nobody listened, in a Pod that had its limits."""
     RESYNC = 2
     """Something may have changed, in any Pod."""
 

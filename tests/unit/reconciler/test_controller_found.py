@@ -145,3 +145,23 @@ async def test_the_last_good_limit_of_an_older_program_stays_when_the_annotation
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
     run.cancel()
+
+
+@pytest.mark.parametrize("listed", ["before the runtime's list", "while the program loads", "at last"])
+async def test_those_that_run_without_their_limits_come_before_those_that_have_them(listed):
+    bench = Bench()
+    bench.kernel.found = {("u1", A): Limits(ingress=M100)}
+    pods = [api_pod("u1", ingress="100M"), api_pod("u2", ingress="100M")]
+    run = asyncio.create_task(bench.controller.run())
+    bench.gate = asyncio.Event()
+    if listed == "before the runtime's list":
+        bench.on_pods(pods)
+    await bench.settle()
+    await bench.controller.on_synchronize([sandbox(), sandbox("s2", uid="u2", path=B)])
+    if listed == "at last":
+        await bench.settle()
+        bench.kernel.calls.clear()
+    bench.on_pods(pods)
+    await bench.settle()
+    assert bench.kernel.calls[0] == ("u2", B, Limits(ingress=M100))
+    run.cancel()
