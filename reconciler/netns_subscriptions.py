@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from reconciler.kernel.monitor import Monitor
-from reconciler.shaping import ShapingError
+from reconciler.shaping import NetnsGoneError, ShapingError
 
 log = logging.getLogger(__name__)
 
@@ -18,17 +18,20 @@ class NetnsSubscriptions:
         self._monitor, self._run = monitor, run
         self._subscribed: set[str] = set()
 
-    async def subscribe(self, netns_path: str) -> None:
-        """Be notified of changes in the netns from now on."""
+    async def subscribe(self, netns_path: str) -> bool:
+        """Be notified of changes in the netns from now on. Returns whether that is new."""
         if netns_path in self._subscribed:
-            return
+            return False
         try:
             await self._run(self._monitor.watch, netns_path)
+        except NetnsGoneError:
+            return False  # the caller finds out as well
         except ShapingError as error:  # for example out of descriptors
             # The limit still holds; changes made there by others are found later, by the resync.
             log.warning("cannot subscribe to a Pod's netns", extra={"netns": netns_path, "error": str(error)})
-        else:
-            self._subscribed.add(netns_path)
+            return False
+        self._subscribed.add(netns_path)
+        return True
 
     def unsubscribe(self, netns_path: str) -> None:
         """The netns is going."""

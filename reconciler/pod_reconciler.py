@@ -76,11 +76,14 @@ class PodReconciler:
             if not wanted.limits and not wanted.notices and self._state.is_settled(sandbox):
                 self._state.ran_unlimited.forget(sandbox.key)
                 return True
+            # First, as a change between the two would not be reported.
+            is_new = await self._subscriptions.subscribe(sandbox.netns_path)
             try:
                 outcome = await self._kernel.run_locked(shaper.shape, view.uid, sandbox.netns_path, wanted.limits)
             except ShapingError as error:
+                if is_new:  # else what the kernel refuses would be tried again for its own notifications
+                    self._subscriptions.unsubscribe(sandbox.netns_path)
                 return self._failed(sandbox, wanted, error)
-            await self._subscriptions.subscribe(sandbox.netns_path)
         problems = tuple(Notice(problem.kind, problem.message) for problem in outcome.problems)
         # On a network other than ipvlan nothing is in force, and a Pod that was never admitted needs no notice.
         notices = (*(wanted.notices if outcome.interfaces else ()), *problems)
