@@ -195,7 +195,7 @@ class Controller:
         for uid in gone:
             self._forget_events(uid)
         for uid in changed:
-            self._enqueue_changed(uid)
+            self._pod_changed(uid)
 
     def on_pod_event(self, kind: str, view: PodView) -> None:
         """One Pod was ADDED, MODIFIED or DELETED."""
@@ -203,7 +203,7 @@ class Controller:
             self._state.deleted(view)
             self._forget_events(view.uid)
         elif self._state.seen(view):
-            self._enqueue_changed(view.uid)
+            self._pod_changed(view.uid)
 
     # -- the kernel --------------------------------------------------------------------------------------------------
 
@@ -341,10 +341,14 @@ class Controller:
         for sandbox in (*self._sandboxes, *self._state.unlocated()):
             self.enqueue(sandbox.pod.uid, max(priority, self._urgency(sandbox)))
 
-    def _enqueue_changed(self, uid: str) -> None:
-        """The API server reports another state of a Pod."""
-        if self._loader.done or self._loader.trouble:  # before that, no Pod can be limited; then all are enqueued
-            self.enqueue(uid, min(map(self._urgency, self._sandboxes.of(uid)), default=Priority.REQUESTED))
+    def _pod_changed(self, uid: str) -> None:
+        """The API server reports another state of a Pod. Most often a container of it started or ended."""
+        sandboxes = self._sandboxes.of(uid)
+        if sandboxes and all(map(self._state.is_up_to_date, sandboxes)):
+            for sandbox in sandboxes:
+                self._pod_reconciler.report_ran_unlimited(sandbox)
+        elif self._loader.done or self._loader.trouble:  # before that, no Pod can be limited; then all are enqueued
+            self.enqueue(uid, min(map(self._urgency, sandboxes), default=Priority.REQUESTED))
 
     def _urgency(self, sandbox: Sandbox) -> Priority:
         """After a start, Pods that run without their limits are not to wait behind all those that have them."""

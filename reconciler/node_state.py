@@ -177,6 +177,16 @@ class NodeState:
         """Whether exactly what it asks for is in force, as far as known."""
         return self.applied(sandbox).limits == self.desired(sandbox).limits
 
+    def looked_at(self, sandbox: Sandbox, wanted: DesiredLimits) -> None:
+        """A sandbox is being given what it should have."""
+        self._kept(sandbox.key).wanted = wanted
+
+    def is_up_to_date(self, sandbox: Sandbox) -> bool:
+        """Whether nothing is to be done for it in the kernel: it was, or is being, given all it should have now."""
+        state = self._of(sandbox.key)
+        is_open = state.failures or state.unverified or state.applied.withheld or sandbox.key in self.ran_unlimited
+        return bool(state.netns_seen) and not is_open and state.wanted == self.desired(sandbox)
+
     def started_unlimited(self, sandbox: Sandbox) -> bool:
         """Whether it asked for a limit at its start, by the runtime's word, and was not given any possible limit."""
         if self.applied(sandbox).asked or self._of(sandbox.key).unreadable:

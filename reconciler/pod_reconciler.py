@@ -73,6 +73,7 @@ class PodReconciler:
             if sandbox not in self._state.sandboxes:  # forgotten while this waited
                 return True
             view, wanted, before = self._state.view(sandbox), self._state.desired(sandbox), self._state.applied(sandbox)
+            self._state.looked_at(sandbox, wanted)
             if not wanted.limits and not wanted.notices and self._state.is_settled(sandbox):
                 self._state.ran_unlimited.forget(sandbox.key)
                 return True
@@ -123,6 +124,10 @@ class PodReconciler:
         if wanted.notices and not is_gone:  # its notices are still to be recorded
             self._failures.try_again(sandbox)
         return True
+
+    def report_ran_unlimited(self, sandbox: Sandbox) -> None:
+        """Record that it ran without its limits, if so, once it is known when it started."""
+        self._record_events(sandbox, self._state.view(sandbox), ())
 
     def _record_events(self, sandbox: Sandbox, view: PodView, notices: Iterable[Notice]) -> None:
         # The API server has a static Pod under another uid: it is assumed to have started with its sandbox.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from reconciler.desired import DesiredLimits
 from reconciler.report import NOTHING, Applied
 
 
@@ -13,6 +14,8 @@ class SandboxState:
 
     applied: Applied = NOTHING
     """What is in force."""
+    wanted: DesiredLimits | None = None
+    """What it was given last, or is being given."""
     failures: int = 0
     """How many times in a row it could not be given what it should have."""
     why: str = ""

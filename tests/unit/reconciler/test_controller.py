@@ -61,6 +61,35 @@ async def test_an_event_that_changes_nothing_that_matters_is_not_looked_at(bench
     assert len(bench.kernel.calls) == calls
 
 
+async def test_neither_the_first_list_nor_a_containers_start_or_end_costs_a_look_at_a_pod_that_has_its_limits(bench):
+    await bench.controller.on_run(sandbox())
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B, ingress="100m"))
+    calls = len(bench.kernel.calls)
+    ended = {"containerStatuses": [{"state": {"terminated": {"startedAt": "2001-09-09T01:46:40Z"}}}]}
+    for status in ({}, STARTED, ended):
+        bench.on_pods([api_pod(ingress="100M", status=status), api_pod("u2", ingress="100m", status=status)])
+        await bench.settle()
+    assert len(bench.kernel.calls) == calls
+    bench.on_pod_event("MODIFIED", api_pod("u2", ingress="1", status=STARTED))
+    await bench.settle()
+    assert len(bench.kernel.calls) == calls + 1, "it has another notice"
+
+
+async def test_an_annotation_that_is_changed_back_during_the_look_for_the_change_is_not_missed(bench):
+    await bench.controller.on_run(sandbox())
+    shape = bench.kernel.shape
+
+    def change_back(*asked):
+        bench.kernel.shape = shape
+        bench.on_pod_event("MODIFIED", api_pod(ingress="100M"))
+        return shape(*asked)
+
+    bench.kernel.shape = change_back
+    bench.on_pod_event("MODIFIED", api_pod(ingress="20M"))
+    await bench.settle()
+    assert [limits.ingress for _, _, limits in bench.kernel.calls] == [M100, M20, M100]
+
+
 async def test_what_the_watch_knows_is_newer_than_the_runtimes_word(bench):
     bench.on_pods([api_pod(ingress="20M")])
     await bench.controller.on_run(sandbox(ingress="100M"))

@@ -130,6 +130,19 @@ async def test_a_pod_annotated_again_much_later_did_not_run_without_its_limits(b
     run.cancel()
 
 
+async def test_a_pod_whose_hook_took_too_long_and_that_was_annotated_much_later_did_not_run_without_its_limits(bench):
+    await bench.controller.on_run(sandbox(ingress=None))
+    bench.controller.on_hook_timeout(sandbox(ingress=None))
+    await bench.controller.housekeeping.collect_garbage()
+    bench.on_pods([api_pod(status=STARTED)])
+    await bench.settle()
+    bench.now_s += 1000
+    bench.on_pod_event("MODIFIED", api_pod(ingress="20M", status=STARTED))
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
+    assert unshaped_seconds(bench) == 0
+
+
 async def test_a_pod_whose_hook_failed_or_took_too_long_ran_unlimited(bench):
     bench.now_s = STARTED_S + 1000  # its containers are those of a sandbox before this one
     bench.kernel.failing[A] = [ShapingError("no such module")] * 2
