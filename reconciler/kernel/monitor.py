@@ -19,7 +19,7 @@ from reconciler.kernel import netns
 from reconciler.kernel.errors import NetlinkError, ShapingError
 from reconciler.kernel.netlink import Netlink, split
 from reconciler.kernel.observe import dump_links
-from reconciler.kernel.raw import IFLA_MTU, LINK_ATTRIBUTES, link_index_of, number, raw_attributes
+from reconciler.kernel.raw import IFLA_MTU, LINK_ATTRIBUTES, link_index_of, link_is_up, number, raw_attributes
 
 _LOG: Final = logging.getLogger(__name__)
 RTM_NEWLINK: Final = 16
@@ -41,8 +41,8 @@ _MOST_EVENTS: Final = 10_000
 class Changes:
     """Network namespaces in which a link, qdisc or filter changed.
 
-    `overrun`: events were lost. `mtu_changed`: an interface of the node has another MTU, and so have all its ipvlan
-    interfaces; the kernel sends no notification for those in their network namespaces (ipvlan_adjust_mtu).
+    `overrun`: events were lost. `mtu_changed`: an interface of the node that is up has another MTU, and so have all its
+    ipvlan interfaces; the kernel sends no notification for those in their network namespaces (ipvlan_adjust_mtu).
     """
 
     netns_paths: frozenset[str]
@@ -62,7 +62,7 @@ class Monitor:
         """Raises ShapingError when the kernel or the capabilities do not allow it."""
         self._paths: dict[int, str] = {}
         self._mtus: dict[int, int | None] = {}
-        """The MTUs of the node's own interfaces, by index."""
+        """The MTUs of the node's own interfaces, by index: at the start, or when they were up last."""
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
         try:
@@ -137,7 +137,8 @@ class Monitor:
         index, mtu = link_index_of(message), _mtu(message)
         if message_type == RTM_DELLINK:
             self._mtus.pop(index, None)
-        if message_type != RTM_NEWLINK or mtu is None:
+        # A CNI plugin may make a veth, set its MTU, and then set it up: of no concern to Pods, as nothing is on it yet.
+        if message_type != RTM_NEWLINK or mtu is None or not link_is_up(message):
             return False
         before, self._mtus[index] = self._mtus.get(index), mtu
         return before not in {None, mtu}

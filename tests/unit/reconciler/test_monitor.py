@@ -81,3 +81,19 @@ def test_where_the_nodes_interfaces_cannot_be_listed_their_mtus_are_learnt_as_th
     for mtu, changed in ((1500, False), (9000, True)):
         kernel.tell(link(2, "eno1", mtu=mtu))
         assert listening.read().mtu_changed == changed
+
+
+def test_the_mtu_of_one_that_is_made_and_then_set_up_as_a_starting_pods_veth_is_concerns_no_pod(kernel):
+    listening = Monitor()
+    for mtu, is_up in ((1500, False), (9000, False), (9000, True)):
+        kernel.tell(link(3, "lxc1", "veth", mtu=mtu, is_up=is_up))
+        assert not listening.read().may_be_anywhere
+    kernel.tell(link(3, "lxc1", "veth", mtu=1500))
+    assert listening.read().mtu_changed
+
+
+def test_another_mtu_of_one_that_is_down_is_told_when_it_is_up(kernel):
+    listening = Monitor()
+    for mtu, is_up, changed in ((1500, False, False), (9000, False, False), (9000, True, True), (9000, True, False)):
+        kernel.tell(link(2, "eno1", mtu=mtu, is_up=is_up))
+        assert listening.read().mtu_changed == changed
