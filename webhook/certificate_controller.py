@@ -9,18 +9,18 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from certs.changes import Change, Kind
 from certs.credentials import Credentials
 from certs.rotation import next_step
 from certs.store import CredentialStore, StoreBusyError
 from webhook.certificate_events import CertificateEvents
-from webhook.certificates import CONFIGURATIONS, KubeBundle, KubeSecret, ReadWrite, secrets_path
-from webhook.kubeapi import ApiError
+from webhook.certificates import CONFIGURATIONS, KubeBundle, KubeSecret, secrets_path
+from webhook.kubeapi import ApiError, KubeApi
 from webhook.listener import Listener, UnusableCertificateError
 from webhook.metrics import Metrics
-from webhook.reflector import ListAndWatch, Reflector
+from webhook.reflector import Reflector
 from webhook.settings import Settings
 from webhook.token_bucket import TokenBucket
 
@@ -40,17 +40,13 @@ _FAILURES_AGAIN: Final = 240
 logger = logging.getLogger(__name__)
 
 
-class Api(ListAndWatch, ReadWrite, Protocol):
-    """The part of KubeApi that is needed here."""
-
-
 class CertificateController:
     """Supplies a listener with certificates that API servers trust. `ready` gets "", or why there is none yet."""
 
     def __init__(
         self,
         settings: Settings,
-        api: Api,
+        api: KubeApi,
         listener: Listener,
         metrics: Metrics,
         ready: Callable[[str], None],

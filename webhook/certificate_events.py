@@ -9,13 +9,13 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from certs.changes import Change, Kind
 from webhook.event import EventContent, event
-from webhook.kubeapi import ApiError
+from webhook.kubeapi import ApiError, KubeApi
 from webhook.token_bucket import TokenBucket
 
 # Somebody who overwrites the caBundle for ever must not fill etcd: ten at once, then one a minute.
@@ -38,18 +38,6 @@ _EVENTS: Final = {
 logger = logging.getLogger(__name__)
 
 
-class EventApi(Protocol):
-    """The calls of the API server that posting needs."""
-
-    async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Read the Deployment."""
-        ...
-
-    async def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """POST a new object."""
-        ...
-
-
 class CertificateEvents:
     """Posts events in a task of its own, so that the changes they report do not wait for the API server.
 
@@ -58,7 +46,7 @@ class CertificateEvents:
 
     def __init__(
         self,
-        api: EventApi,
+        api: KubeApi,
         namespace: str,
         deployment: str,
         *,

@@ -3,10 +3,10 @@
 import base64
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from certs.store import Published, StoredSecret
-from webhook.kubeapi import ApiError
+from webhook.kubeapi import ApiError, KubeApi
 
 STRATEGIC_MERGE_PATCH: Final = "application/strategic-merge-patch+json"
 CONFIGURATIONS: Final = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
@@ -17,30 +17,10 @@ def secrets_path(namespace: str) -> str:
     return f"/api/v1/namespaces/{namespace}/secrets"
 
 
-class ReadWrite(Protocol):
-    """The part of KubeApi that is needed here."""
-
-    async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Read an object."""
-        ...
-
-    async def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Create an object."""
-        ...
-
-    async def replace(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Replace an object at its resourceVersion."""
-        ...
-
-    async def patch(self, path: str, body: Mapping[str, Any], *, content_type: str) -> dict[str, Any]:
-        """Patch an object."""
-        ...
-
-
 class KubeSecret:
     """One Secret of the cluster as `certs.store.SecretStore`; its methods raise ApiError."""
 
-    def __init__(self, api: ReadWrite, namespace: str, name: str) -> None:
+    def __init__(self, api: KubeApi, namespace: str, name: str) -> None:
         self._api = api
         self._collection = secrets_path(namespace)
         self._name = name
@@ -92,7 +72,7 @@ class KubeSecret:
 class KubeBundle:
     """The CA bundle in a MutatingWebhookConfiguration as `certs.store.BundleStore`; its methods raise ApiError."""
 
-    def __init__(self, api: ReadWrite, configuration: str) -> None:
+    def __init__(self, api: KubeApi, configuration: str) -> None:
         self._api = api
         self._path = f"{CONFIGURATIONS}/{configuration}"
         self._webhooks: list[str] = []

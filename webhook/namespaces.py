@@ -9,12 +9,12 @@ import asyncio
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from webhook.contract import NETWORK_LABEL
-from webhook.kubeapi import ApiError
+from webhook.kubeapi import ApiError, KubeApi
 from webhook.policy import Policy
-from webhook.reflector import ListAndWatch, Reflector
+from webhook.reflector import Reflector
 from webhook.token_bucket import TokenBucket
 
 PATH: Final = "/api/v1/namespaces"
@@ -29,21 +29,13 @@ ASKED_IN_A_BURST: Final = 200
 ASKED_EVERY_S: Final = 0.02
 
 
-class Api(ListAndWatch, Protocol):
-    """The part of KubeApi that is needed here."""
-
-    async def get(self, path: str) -> dict[str, Any]:
-        """Read an object."""
-        ...
-
-
 class Namespaces:
     """The policies of the labelled Namespaces. `run` keeps them current; until `synced`, each costs a GET.
 
     `on_restart` is called with the error of each list or watch that failed.
     """
 
-    def __init__(self, api: Api, on_restart: Callable[[ApiError], None] = lambda _: None) -> None:
+    def __init__(self, api: KubeApi, on_restart: Callable[[ApiError], None] = lambda _: None) -> None:
         self._api = api
         self._policies: dict[str, Policy] = {}
         self._asking = asyncio.Semaphore(MOST_ASKED)

@@ -8,12 +8,12 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from webhook.kubeapi import ApiError
+from webhook.kubeapi import ApiError, KubeApi
 
 # As client-go: a watch asks to be ended after 5 to 10 minutes, so that load moves between API servers.
 WATCH_SECONDS: Final = 300
@@ -39,20 +39,6 @@ _NEWEST_VERSION: Final = ""
 logger = logging.getLogger(__name__)
 
 
-class ListAndWatch(Protocol):
-    """The part of KubeApi that is needed here."""
-
-    async def read_list(self, path: str, params: Mapping[str, str], take: Callable[[Any], None]) -> dict[str, Any]:
-        """Read a list: call `take` with each item, and return the rest of the list."""
-        ...
-
-    def watch(
-        self, path: str, params: Mapping[str, str], on_open: Callable[[], None] = ...
-    ) -> AsyncGenerator[dict[str, Any]]:
-        """The events of one watch connection. `on_open` is called when it is accepted, maybe long before an event."""
-        ...
-
-
 class Reflector:
     """Lists a collection, then watches it from the list's resourceVersion, for ever.
 
@@ -74,7 +60,7 @@ class Reflector:
 
     def __init__(
         self,
-        api: ListAndWatch,
+        api: KubeApi,
         path: str,
         *,
         params: Mapping[str, str],

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from webhook.certificate_controller import Api, CertificateController
+from webhook.certificate_controller import CertificateController
 from webhook.endpoint import ConfigurationError
 from webhook.handlers import Admission, Readiness
 from webhook.http_server import PLAIN_HTTP, BoundedServer
@@ -73,7 +73,7 @@ async def _run(settings: Settings) -> None:
 
 
 async def serve(
-    settings: Settings, api: Api, stop: asyncio.Event, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    settings: Settings, api: KubeApi, stop: asyncio.Event, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 ) -> None:
     """Serve until `stop` is set, then drain. Raises OSError in an ExceptionGroup when a port cannot be had."""
     metrics = Metrics()
@@ -122,7 +122,7 @@ async def _follow_sync(namespaces: Namespaces, readiness: Readiness) -> None:
 
 
 async def _keep_certified(
-    settings: Settings, api: Api, admission: BoundedServer, metrics: Metrics, readiness: Readiness
+    settings: Settings, api: KubeApi, admission: BoundedServer, metrics: Metrics, readiness: Readiness
 ) -> None:
     """Serve HTTPS with our own certificates, or with those that others put into a folder."""
     listener = Listener(admission, settings.listen, settings.port, metrics)
