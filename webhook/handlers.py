@@ -20,7 +20,7 @@ from webhook.kubeapi import ApiError
 from webhook.logs import LogRateLimiter
 from webhook.metrics import NO_DECISION, Metrics
 from webhook.namespaces import Namespaces
-from webhook.pages import another_method, elsewhere
+from webhook.pages import method_not_allowed, not_found
 from webhook.policy import Policy
 from webhook.request_bodies import RequestBodies, RequestError
 from webhook.review import InvalidReview, Outcome, Reviewed, asked, parsed, respond, undecided
@@ -74,9 +74,9 @@ class Admission:
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer one HTTPS request."""
         if request.path != "/mutate":
-            return elsewhere(request, "/mutate")
+            return not_found(request, "/mutate")
         if request.method != "POST":
-            return another_method("POST")
+            return method_not_allowed("POST")
         response = await self._mutate(request)
         if self._readiness.draining:
             # API servers keep connections open: this sends them to another replica before this one is gone.
@@ -122,7 +122,7 @@ class Admission:
 
     def _failed(self, reason: str, status: int, text: str) -> None:
         self._metrics.failed(reason)
-        if (more := self._failures[reason].extra()) is not None:
+        if (more := self._failures[reason].admit()) is not None:
             extra = {"reason": reason, "status": status, "error": text, **more}
             logger.warning("no decision on an AdmissionReview", extra=extra)
 
@@ -132,7 +132,7 @@ class Admission:
         level = logging.INFO if refused else logging.DEBUG
         if not logger.isEnabledFor(level):
             return
-        more = self._refusals.extra() if refused else {}
+        more = self._refusals.admit() if refused else {}
         if more is None:
             return
         logger.log(

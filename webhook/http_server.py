@@ -296,5 +296,5 @@ class _HttpLog(logging.LoggerAdapter[logging.Logger]):
         error = keywords.get("exc_info")
         if not isinstance(error, HttpProcessingError):
             self.logger.log(level, msg, *args, **keywords)
-        elif self.isEnabledFor(level) and (more := self._no_http.extra()) is not None:
+        elif self.isEnabledFor(level) and (more := self._no_http.admit()) is not None:
             self.logger.log(level, "no HTTP from a client: %s", error.message.splitlines()[0], extra=more)

@@ -39,8 +39,8 @@ class LogRateLimiter:
         self._bucket = TokenBucket(LINES_AT_ONCE, LINE_EVERY_S, clock)
         self._suppressed = 0
 
-    def extra(self) -> dict[str, int] | None:
-        """What to log with the line: how many were suppressed since the last one, if any. None: do not write it."""
+    def admit(self) -> dict[str, int] | None:
+        """Take a token: what to log with the line, as how many were suppressed before. None: do not write it."""
         if not self._bucket.take():
             self._suppressed += 1
             return None
@@ -60,6 +60,6 @@ class _AsyncioLogFilter:
             return True
         # By exception type, as the message may differ each time. So lines that strangers cause suppress no other kind.
         kind = record.exc_info[0] if record.exc_info else None
-        more = self._kinds[kind].extra()
+        more = self._kinds[kind].admit()
         vars(record).update(more or {})
         return more is not None

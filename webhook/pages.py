@@ -34,7 +34,7 @@ class Pages:
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer one request."""
         if request.method not in {"GET", "HEAD"}:
-            return another_method("GET, HEAD")
+            return method_not_allowed("GET, HEAD")
         match request.path:
             case "/healthz":
                 return web.Response(text="ok\n")
@@ -44,7 +44,7 @@ class Pages:
             case "/metrics":
                 return web.Response(body=await self._scraped(), headers={"Content-Type": CONTENT_TYPE_LATEST})
             case _:
-                return elsewhere(request, "/healthz, /readyz, /metrics")
+                return not_found(request, "/healthz, /readyz, /metrics")
 
     async def _scraped(self) -> bytes:
         async with self._making:
@@ -55,11 +55,11 @@ class Pages:
             return self._metrics
 
 
-def elsewhere(request: web.BaseRequest, pages: str) -> web.Response:
-    """The answer to a request for an unknown path."""
+def not_found(request: web.BaseRequest, pages: str) -> web.Response:
+    """The answer to a request for an unknown path, 404."""
     return web.Response(status=404, text=f"ipvlan-bandwidth: there is no {quoted(request.path)} here, only {pages}\n")
 
 
-def another_method(methods: str) -> web.Response:
-    """The answer to a request by a method that is not one of these."""
+def method_not_allowed(methods: str) -> web.Response:
+    """The answer to a request by a method that is not one of these, 405."""
     return web.Response(status=405, text=f"ipvlan-bandwidth: only {methods}\n", headers={"Allow": methods})
