@@ -26,7 +26,9 @@ class Pages:
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._why_not_ready, self._before_scrape, self._registry = why_not_ready, before_scrape, registry
+        self._why_not_ready = why_not_ready
+        self._registry = registry
+        self._before_scrape = before_scrape
         self._monotonic = monotonic
         self._metrics, self._made_s = b"", float("-inf")
         self._making = asyncio.Lock()

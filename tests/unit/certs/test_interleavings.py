@@ -132,7 +132,10 @@ class Interleaving:
     """Replicas and the clients between them, driven by a source of chance."""
 
     def __init__(self, chance: Random, world: World, replicas: list[Replica], turns: int) -> None:
-        self.chance, self.world, self.replicas, self.turns = chance, world, replicas, turns
+        self.chance = chance
+        self.world = world
+        self.replicas = replicas
+        self.turns = turns
 
     def go(self) -> None:
         try:
