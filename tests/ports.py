@@ -5,12 +5,12 @@ from contextlib import ExitStack
 
 
 def free_port() -> int:
-    """One."""
+    """A port that nobody has."""
     return free_ports(1)[0]
 
 
 def free_ports(number: int) -> list[int]:
-    """Each another: one that was let go of may be the next that the kernel gives."""
+    """Different ports: all are held at once, as the kernel may give a port again that was let go."""
     with ExitStack() as held:
         probes = [held.enter_context(socket.socket()) for _ in range(number)]
         for probe in probes:

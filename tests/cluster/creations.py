@@ -29,7 +29,7 @@ class Creations:
 
     @property
     def lost(self) -> list[str]:
-        """What may happen to none."""
+        """What must not happen to a Pod: it was not made, or made without the webhook."""
         return [*self.unmade, *self.unreviewed]
 
 
