@@ -88,7 +88,7 @@ class StoreBusyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CredentialStore:
-    """Where credentials are kept, the names they are for, and the clock (UTC, aware) that they are checked against.
+    """Where credentials are kept, the names they are for, and the time (UTC, aware) that they are checked at.
 
     `tell` is called for every change that this replica makes.
     """
@@ -96,7 +96,7 @@ class CredentialStore:
     secret: SecretStore
     bundle: BundleStore
     names: Sequence[str]
-    clock: Callable[[], datetime]
+    utcnow: Callable[[], datetime]
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
     tell: Callable[[Change], None] = lambda _: None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -130,7 +130,7 @@ class CredentialStore:
         for _ in range(_ROUNDS):
             stored = await self.secret.read()
             found, fault = _read(stored)
-            now = self.clock()
+            now = self.utcnow()
             chosen, restored = settle(found, held, now=now, fault=fault)
             if chosen is None and patient and any(published.bundles):
                 return None

@@ -51,25 +51,25 @@ class CertificateController:
         metrics: Metrics,
         ready: Callable[[str], None],
         *,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        clock: Callable[[], float] = time.monotonic,
+        utcnow: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._settings = settings
         self._listener = listener
         self._metrics = metrics
         self._ready = ready
-        self._now = now
+        self._utcnow = utcnow
         self._sleep = sleep
         self._changed = asyncio.Event()
         self._changes: list[Change] = []
-        self._bucket = TokenBucket(_CHANGES_AT_ONCE, _FORGIVEN_AFTER_S, clock)
-        self._events = CertificateEvents(api, settings.namespace, settings.deployment, now=now)
+        self._bucket = TokenBucket(_CHANGES_AT_ONCE, _FORGIVEN_AFTER_S, monotonic)
+        self._events = CertificateEvents(api, settings.namespace, settings.deployment, utcnow=utcnow)
         self._store = CredentialStore(
             KubeSecret(api, settings.namespace, settings.secret),
             KubeBundle(api, settings.configuration),
             settings.names,
-            now,
+            utcnow,
             settings.lifetimes,
             self._changes.append,
             sleep,
@@ -130,7 +130,7 @@ class CertificateController:
             too_often = bool(self._changes) and not self._bucket.take()
             self._record_changes()
             await self._sleep(min(_PAUSE_S, self._settings.recheck_s) if too_often else _SETTLE_S)
-            due = next_step(held, self._settings.lifetimes) - self._now()
+            due = next_step(held, self._settings.lifetimes) - self._utcnow()
             await self._wait(min(self._settings.recheck_s, max(due.total_seconds(), _FIRST_RETRY_S)))
 
     def _problem(self, error: Exception, failures: int) -> str:

@@ -50,14 +50,14 @@ class CertificateEvents:
         namespace: str,
         deployment: str,
         *,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
+        utcnow: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._api = api
         self._namespace = namespace
         self._deployment = deployment
-        self._now = now
-        self._bucket = TokenBucket(BURST, PERIOD_S, clock)
+        self._utcnow = utcnow
+        self._bucket = TokenBucket(BURST, PERIOD_S, monotonic)
         self._waiting: asyncio.Queue[Change] = asyncio.Queue(MOST_WAITING)
 
     def record(self, changes: Sequence[Change]) -> None:
@@ -94,4 +94,4 @@ class CertificateEvents:
             "uid": uid,
         }
         told = EventContent(kind, reason, change.text)
-        return event(about, told, instance=self._deployment, now=self._now(), suffix=secrets.token_hex(8))
+        return event(about, told, instance=self._deployment, now=self._utcnow(), suffix=secrets.token_hex(8))

@@ -53,23 +53,23 @@ class Readiness:
 
 
 class Admission:
-    """Answers AdmissionReviews. `clock` gives seconds, monotonic."""
+    """Answers AdmissionReviews. `monotonic` gives seconds."""
 
     def __init__(
         self,
         namespaces: Namespaces,
         metrics: Metrics,
         readiness: Readiness,
-        clock: Callable[[], float] = time.perf_counter,
+        monotonic: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._namespaces = namespaces
         self._metrics = metrics
         self._readiness = readiness
-        self._clock = clock
+        self._monotonic = monotonic
         self._bodies = RequestBodies()
         # One per reason, so that strangers' requests suppress no line about our own failures.
-        self._failures: defaultdict[str, LogRateLimiter] = defaultdict(lambda: LogRateLimiter(clock))
-        self._refusals = LogRateLimiter(clock)
+        self._failures: defaultdict[str, LogRateLimiter] = defaultdict(lambda: LogRateLimiter(monotonic))
+        self._refusals = LogRateLimiter(monotonic)
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer one HTTPS request."""
@@ -99,7 +99,7 @@ class Admission:
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         body = await self._bodies.read(request)
-        begun = self._clock()
+        begun = self._monotonic()
         question = asked(parsed(body))
         # The body may take megabytes: none of it is kept while the API server is asked for the Namespace.
         del body
@@ -111,7 +111,7 @@ class Admission:
             self._failed(NO_DECISION, 503, why)
             return _json(undecided(question, why))
         reviewed = respond(question, policy)
-        self._metrics.admitted(reviewed.operation, reviewed.outcome, reviewed.reasons, self._clock() - begun)
+        self._metrics.admitted(reviewed.operation, reviewed.outcome, reviewed.reasons, self._monotonic() - begun)
         self._log(reviewed)
         return _json(reviewed.response)
 

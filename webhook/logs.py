@@ -33,10 +33,10 @@ def configure_logging(stream: TextIO, packages: Iterable[str], level: str) -> No
 
 
 class LogRateLimiter:
-    """Tells whether one more line of a kind may be written. `clock` gives seconds, monotonic."""
+    """Tells whether one more line of a kind may be written. `monotonic` gives seconds."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._bucket = TokenBucket(LINES_AT_ONCE, LINE_EVERY_S, clock)
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._bucket = TokenBucket(LINES_AT_ONCE, LINE_EVERY_S, monotonic)
         self._suppressed = 0
 
     def admit(self) -> dict[str, int] | None:
@@ -51,8 +51,8 @@ class LogRateLimiter:
 class _AsyncioLogFilter:
     """Limits each kind of line that asyncio itself logs, such as an exception nobody awaits: strangers may cause it."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._kinds: defaultdict[object, LogRateLimiter] = defaultdict(lambda: LogRateLimiter(clock))
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._kinds: defaultdict[object, LogRateLimiter] = defaultdict(lambda: LogRateLimiter(monotonic))
 
     def passes(self, record: logging.LogRecord) -> bool:
         """A filter, as `logging` has them."""

@@ -55,7 +55,7 @@ class Reflector:
     `synced` is set after the first list, and stays set. `restarts` counts lists and watches that failed; `on_restart`
     is called with the error of each. `connected` is whether a watch is open, or the last one ended normally; `refused`
     is the API server's last answer, if that was 401 or 403. `spread_s` is 0 for the few callers that must not miss what
-    happens meanwhile. `clock` gives seconds, monotonic; `uniform` a random number from 0 to 1.
+    happens meanwhile. `monotonic` gives seconds; `uniform` a random number from 0 to 1.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Reflector:
         keep: Callable[[dict[str, Any]], Any] = lambda item: item,
         on_restart: Callable[[ApiError], None] = lambda _: None,
         spread_s: float = LIST_SPREAD_S,
-        clock: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         uniform: Callable[[], float] = random.random,
     ) -> None:
@@ -85,7 +85,7 @@ class Reflector:
         self._keep = keep
         self._on_restart = on_restart
         self._spread_s = spread_s
-        self._clock = clock
+        self._monotonic = monotonic
         self._sleep = sleep
         self._uniform = uniform
         self._is_listed = False
@@ -166,7 +166,7 @@ class Reflector:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(round(WATCH_SECONDS * (1 + self._uniform()))),
         }
-        begun = self._clock()
+        begun = self._monotonic()
         try:
             async with aclosing(self._api.watch(self._path, params, self._opened)) as events:
                 async for event in events:
@@ -174,7 +174,7 @@ class Reflector:
                     self._failures = 0
                     await asyncio.sleep(0)  # many come at once: other tasks run in between
         finally:
-            lasted = self._clock() - begun
+            lasted = self._monotonic() - begun
             if lasted >= HEALTHY_AFTER_S:
                 self._failures = 0
         if lasted < HEALTHY_AFTER_S:

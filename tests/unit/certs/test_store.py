@@ -88,11 +88,11 @@ class FakeBundle:
 
 
 def replica(
-    cluster: FakeCluster, clock: Callable[[], datetime] = lambda: NOW, bundle: type[FakeBundle] = FakeBundle
+    cluster: FakeCluster, utcnow: Callable[[], datetime] = lambda: NOW, bundle: type[FakeBundle] = FakeBundle
 ) -> CredentialStore:
     lifetimes = Lifetimes(1000 * DAY, 100 * DAY)
     return CredentialStore(
-        cluster, bundle(cluster), ("webhook",), clock, lifetimes, cluster.changes.append, cluster.sleep
+        cluster, bundle(cluster), ("webhook",), utcnow, lifetimes, cluster.changes.append, cluster.sleep
     )
 
 

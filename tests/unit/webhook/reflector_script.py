@@ -111,7 +111,7 @@ class Script:
             on_sync=lambda items: self.seen.append("sync " + ",".join(each["metadata"]["name"] for each in items)),
             on_event=lambda kind, each: self.seen.append(f"{kind} {each['metadata']['name']}"),
             on_restart=lambda _: self.told.append(self.now),
-            clock=lambda: self.now,
+            monotonic=lambda: self.now,
             sleep=self.sleep,
             uniform=lambda: uniform,
         )

@@ -58,8 +58,8 @@ class Watched:
             listener,
             Metrics(),
             self.ready.append,
-            now=lambda: NOW + ahead + timedelta(seconds=self.now_s),
-            clock=lambda: self.now_s,
+            utcnow=lambda: NOW + ahead + timedelta(seconds=self.now_s),
+            monotonic=lambda: self.now_s,
             sleep=self.sleep,
         )
 

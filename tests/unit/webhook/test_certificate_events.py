@@ -14,9 +14,9 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 REPAIRED = Change(Kind.BUNDLE_REPAIRED, "the caBundle was missing, and was put back")
 
 
-def notices(api: FakeApi, clock: list[float] | None = None) -> CertificateEvents:
-    times = clock or [0.0]
-    return CertificateEvents(api, "ipvlan-bandwidth", "webhook", clock=lambda: times[-1], now=lambda: NOW)
+def notices(api: FakeApi, times: list[float] | None = None) -> CertificateEvents:
+    told = times or [0.0]
+    return CertificateEvents(api, "ipvlan-bandwidth", "webhook", monotonic=lambda: told[-1], utcnow=lambda: NOW)
 
 
 async def tell(here: CertificateEvents, *changes: Change) -> None:
@@ -71,12 +71,12 @@ async def test_nothing_is_asked_for_when_there_is_nothing_to_say() -> None:
 
 async def test_a_fight_over_the_bundle_fills_no_etcd() -> None:
     api = FakeApi()
-    clock = [0.0]
-    here = notices(api, clock)
+    times = [0.0]
+    here = notices(api, times)
     for _ in range(100):
         await tell(here, REPAIRED)
     assert len(events(api)) == BURST
-    clock.append(2.5 * PERIOD_S)
+    times.append(2.5 * PERIOD_S)
     for _ in range(100):
         await tell(here, REPAIRED)
     assert len(events(api)) == BURST + 2
@@ -103,9 +103,9 @@ async def test_a_long_message_is_cut_where_the_api_server_would_refuse_it() -> N
 def test_while_the_api_server_takes_none_some_wait_and_the_others_are_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    clock = [0.0]
-    here = notices(FakeApi(), clock)
+    times = [0.0]
+    here = notices(FakeApi(), times)
     for number in range(MOST_WAITING + 5):
-        clock.append(number * PERIOD_S)
+        times.append(number * PERIOD_S)
         here.record([REPAIRED])
     assert caplog.messages == [f"no event, as too many wait for the API server: {REPAIRED.text}"] * 5

@@ -47,7 +47,7 @@ async def test_a_refusal_is_an_answer_and_one_line_in_the_log(up: Running, caplo
 
 def test_of_many_refusals_some_are_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     now = 0.0
-    admission = handlers.Admission(None, None, None, clock=lambda: now)
+    admission = handlers.Admission(None, None, None, monotonic=lambda: now)
     reviewed = respond(asked(review(REFUSED)), Policy())
     with caplog.at_level(logging.INFO, "webhook.handlers"):
         for _ in range(100):
@@ -168,7 +168,7 @@ def test_of_requests_that_are_wrong_some_are_in_the_log_with_the_number_of_the_o
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     now = 0.0
-    admission = handlers.Admission(None, metrics := Metrics(), None, clock=lambda: now)
+    admission = handlers.Admission(None, metrics := Metrics(), None, monotonic=lambda: now)
     for _ in range(100):
         assert admission._wrong(400, "no JSON").status == 400
     now = LINE_EVERY_S
@@ -186,7 +186,7 @@ def test_of_requests_that_are_wrong_some_are_in_the_log_with_the_number_of_the_o
 def test_bodies_that_had_to_give_way_are_not_counted_as_undecided_nor_keep_those_from_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    admission = handlers.Admission(None, metrics := Metrics(), None, clock=lambda: 0.0)
+    admission = handlers.Admission(None, metrics := Metrics(), None, monotonic=lambda: 0.0)
     for _ in range(100):
         admission._wrong(503, "too many")
     admission._failed(NO_DECISION, 503, "no Namespace")
