@@ -98,21 +98,21 @@ def pem_of(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def validity_fault(certificate: x509.Certificate, now: datetime) -> str:
-    """Why no client accepts a certificate at `now`, as the rest of a sentence; empty when they do."""
+def validity_fault(certificate: x509.Certificate, now: datetime) -> str | None:
+    """Why no client accepts a certificate at `now`, as the rest of a sentence; None when they do."""
     return earliness(certificate, now) or expiry(certificate, now)
 
 
-def earliness(certificate: x509.Certificate, now: datetime) -> str:
-    """That a certificate is not valid yet, so that a clock is or was wrong; as the rest of a sentence, or empty."""
+def earliness(certificate: x509.Certificate, now: datetime) -> str | None:
+    """That a certificate is not valid yet, so that a clock is or was wrong; as the rest of a sentence, or None."""
     begins = certificate.not_valid_before_utc
-    return f"is not valid before {moment(begins)}, so a clock is wrong, or was" if now < begins else ""
+    return f"is not valid before {moment(begins)}, so a clock is wrong, or was" if now < begins else None
 
 
-def expiry(certificate: x509.Certificate, now: datetime) -> str:
-    """That a certificate has expired, as the rest of a sentence, or empty."""
+def expiry(certificate: x509.Certificate, now: datetime) -> str | None:
+    """That a certificate has expired, as the rest of a sentence, or None."""
     ends = certificate.not_valid_after_utc
-    return f"expired on {moment(ends)}" if ends <= now else ""
+    return f"expired on {moment(ends)}" if ends <= now else None
 
 
 def moment(time: datetime) -> str:

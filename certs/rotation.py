@@ -175,7 +175,7 @@ def _promote(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Ch
     """Have the next authority sign, after the overlap, or at once when the one in use has expired for everybody."""
     old, coming = credentials.authority.certificate, credentials.next
     fault = expiry(old, judged.now)
-    if not fault:
+    if fault is None:
         published = None if coming is None or earliness(coming.authority.certificate, judged.now) else coming.published
         if published is None or judged.now < _ripe(credentials, published, judged):
             return credentials, None
@@ -204,7 +204,7 @@ def _announce(credentials: Credentials, judged: _Judged) -> tuple[Credentials, C
 def _certify(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Change | None]:
     """Ensure a serving certificate of the authority in use, for all names."""
     fault = _serving_fault(credentials, judged)
-    if not fault:
+    if fault is None:
         return credentials, None
     names, held = judged.names, credentials.serving.certificate
     if _is_issued_by(held, credentials.authority.certificate) and not _expired_or_due(credentials, judged):
@@ -230,8 +230,8 @@ def _retire(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Cha
     return replace(credentials, former=kept[:MOST_FORMER]), Change(Kind.RETIRED, text)
 
 
-def _serving_fault(credentials: Credentials, judged: _Judged) -> str:
-    """Why the serving certificate cannot be used any longer, as the rest of a sentence; empty when it can."""
+def _serving_fault(credentials: Credentials, judged: _Judged) -> str | None:
+    """Why the serving certificate cannot be used any longer, as the rest of a sentence; None when it can."""
     certificate = credentials.serving.certificate
     if not _is_issued_by(certificate, credentials.authority.certificate):
         return "is not of the CA in use"
@@ -240,7 +240,7 @@ def _serving_fault(credentials: Credentials, judged: _Judged) -> str:
     return _expired_or_due(credentials, judged)
 
 
-def _expired_or_due(credentials: Credentials, judged: _Judged) -> str:
+def _expired_or_due(credentials: Credentials, judged: _Judged) -> str | None:
     certificate = credentials.serving.certificate
     return validity_fault(certificate, judged.now) or _due(certificate, judged.now, judged.lifetimes.serving)
 
@@ -277,10 +277,10 @@ def _in_order(credentials: Credentials, published: datetime, lifetimes: Lifetime
     return min(published + lifetimes.overlap, max(published, ends - (ends - made) / 10))
 
 
-def _due(certificate: x509.Certificate, now: datetime, lifetime: timedelta) -> str:
-    """Why it is time to renew a certificate, as the rest of a sentence; empty when it is not."""
+def _due(certificate: x509.Certificate, now: datetime, lifetime: timedelta) -> str | None:
+    """Why it is time to renew a certificate, as the rest of a sentence; None when it is not."""
     if now < _due_at(certificate, lifetime):
-        return ""
+        return None
     return f"expires on {moment(certificate.not_valid_after_utc)}"
 
 

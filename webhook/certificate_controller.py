@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 class CertificateController:
-    """Supplies a listener with certificates that API servers trust. `ready` gets "", or why there is none yet."""
+    """Supplies a listener with certificates that API servers trust. `report_problem` gets why it has none, or None."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class CertificateController:
         api: KubeApi,
         listener: Listener,
         metrics: Metrics,
-        ready: Callable[[str], None],
+        report_problem: Callable[[str | None], None],
         *,
         utcnow: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
@@ -58,7 +58,7 @@ class CertificateController:
         self._settings = settings
         self._listener = listener
         self._metrics = metrics
-        self._ready = ready
+        self._report_problem = report_problem
         self._utcnow = utcnow
         self._sleep = sleep
         self._changed = asyncio.Event()
@@ -116,7 +116,7 @@ class CertificateController:
                     raise
                 failures += 1
                 problem = self._problem(error, failures)
-                self._ready(problem)
+                self._report_problem(problem)
                 what = "cannot check certificate and caBundle" if held else "no trusted certificate yet"
                 logger.warning("%s, again in %.1f s: %s", what, delay, problem)
                 self._record_changes()
@@ -126,7 +126,7 @@ class CertificateController:
                 continue
             delay, failures = _FIRST_RETRY_S, 0
             self._metrics.trusts(authority_expires_s=held.authority.certificate.not_valid_after_utc.timestamp())
-            self._ready("")
+            self._report_problem(None)
             too_often = bool(self._changes) and not self._bucket.take()
             self._record_changes()
             await self._sleep(min(_PAUSE_S, self._settings.recheck_s) if too_often else _SETTLE_S)

@@ -32,7 +32,7 @@ class Readiness:
     """Whether requests should be sent here, and if not why not. Each condition is unmet until `done`."""
 
     def __init__(self, conditions: tuple[str, ...]) -> None:
-        self._waiting = dict.fromkeys(conditions, "")
+        self._waiting: dict[str, str | None] = dict.fromkeys(conditions)
         self.draining = False
 
     def done(self, condition: str) -> None:
@@ -45,11 +45,12 @@ class Readiness:
             self._waiting[condition] = why
 
     @property
-    def problem(self) -> str:
-        """Why it is not ready; empty when it is."""
+    def problem(self) -> str | None:
+        """Why it is not ready; None when it is."""
         if self.draining:
             return "draining: this replica is about to stop"
-        return "\n".join(f"waiting for {name}" + (f": {why}" if why else "") for name, why in self._waiting.items())
+        lines = (f"waiting for {name}" + (f": {why}" if why else "") for name, why in self._waiting.items())
+        return "\n".join(lines) or None
 
 
 class Admission:

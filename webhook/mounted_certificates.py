@@ -19,35 +19,35 @@ logger = logging.getLogger(__name__)
 
 
 class MountedCertificates:
-    """Supplies a listener with the certificates of a folder. `ready` gets "", or why there is none yet."""
+    """Supplies a listener with the certificates of a folder. `report_problem` gets why it has none, or None."""
 
     def __init__(
         self,
         folder: Path,
         listener: Listener,
-        ready: Callable[[str], None],
+        report_problem: Callable[[str | None], None],
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._folder = folder
         self._listener = listener
-        self._ready = ready
+        self._report_problem = report_problem
         self._sleep = sleep
 
     async def run(self) -> None:
         """Run until cancelled. Raises OSError when the port cannot be had."""
-        said = ""
+        said: str | None = None
         while True:
             problem = await self._look()
-            if problem and problem != said:
+            if problem is not None and problem != said:
                 what = "still serving with the certificate before" if self._listener.listens else "no certificate yet"
                 logger.warning("%s: %s", what, problem)
             said = problem
-            self._ready(problem)
+            self._report_problem(problem)
             await self._sleep(POLL_S)
 
-    async def _look(self) -> str:
-        """Use the certificate in the folder; returns what is wrong with it, or ""."""
+    async def _look(self) -> str | None:
+        """Use the certificate in the folder; returns what is wrong with it, or None."""
         try:
             chain, key = (self._read(name) for name in (SERVING_CERTIFICATE, SERVING_KEY))
         except OSError as error:
@@ -57,7 +57,7 @@ class MountedCertificates:
             await self._listener.use(chain, key)
         except UnusableCertificateError as error:
             return f"{self._folder} holds {error}"
-        return ""
+        return None
 
     def _read(self, name: str) -> bytes:
         return (self._folder / name).read_bytes()

@@ -127,13 +127,13 @@ async def _keep_certified(
     """Serve HTTPS with our own certificates, or with those that others put into a folder."""
     listener = Listener(admission, settings.listen, settings.port, metrics)
 
-    def ready(problem: str) -> None:
-        if problem:
+    def report_problem(problem: str | None) -> None:
+        if problem is not None:
             readiness.waits(_CERTIFICATE, problem)
         else:
             readiness.done(_CERTIFICATE)
 
     if settings.certificates is None:
-        await CertificateController(settings, api, listener, metrics, ready).run()
+        await CertificateController(settings, api, listener, metrics, report_problem).run()
     else:
-        await MountedCertificates(settings.certificates, listener, ready).run()
+        await MountedCertificates(settings.certificates, listener, report_problem).run()

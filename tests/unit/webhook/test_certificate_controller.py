@@ -48,7 +48,7 @@ class Watched:
         self.api = api
         self.now_s = 0.0
         self.slept: list[float] = []
-        self.ready: list[str] = []
+        self.problems: list[str | None] = []
         self.listener = Nowhere()
         settings = settings_of(parsed())
         listener: Any = self.listener
@@ -57,7 +57,7 @@ class Watched:
             api,
             listener,
             Metrics(),
-            self.ready.append,
+            self.problems.append,
             utcnow=lambda: NOW + ahead + timedelta(seconds=self.now_s),
             monotonic=lambda: self.now_s,
             sleep=self.sleep,
@@ -95,7 +95,7 @@ async def test_whoever_overwrites_the_bundle_for_ever_is_answered_a_few_times_at
     # The first publication, ten at once, then one every five seconds.
     assert 11 + 60 / 5 - 2 <= patches <= 11 + 60 / 5 + 2
     assert len(fought.listener.served) == 1
-    assert fought.ready[-1] == ""
+    assert fought.problems[-1] is None
 
 
 @pytest.mark.parametrize("apart", [timedelta(hours=2), timedelta(days=400), timedelta(days=4015)], ids=str)
@@ -122,7 +122,7 @@ async def test_where_nothing_can_be_agreed_on_it_waits_longer_each_time(caplog: 
     with caplog.at_level(logging.WARNING):
         await watched.run_until(0.4)
     assert "no trusted certificate yet, again in 0.5 s" in caplog.text
-    assert "mutatingwebhookconfigurations/ipvlan-bandwidth not found" in watched.ready[-1]
+    assert "mutatingwebhookconfigurations/ipvlan-bandwidth not found" in watched.problems[-1]
     assert watched.listener.served == set()
 
 
@@ -130,8 +130,8 @@ async def test_a_certificate_that_tls_cannot_serve_with_is_told_and_looked_at_ag
     watched = Watched(FakeApi())
     watched.listener.refusals.append(UnusableCertificateError("no certificate with its key: EE_KEY_TOO_SMALL"))
     await watched.run_until(0.52)
-    assert watched.ready[0] == "no certificate with its key: EE_KEY_TOO_SMALL"
-    assert watched.ready[-1] == ""
+    assert watched.problems[0] == "no certificate with its key: EE_KEY_TOO_SMALL"
+    assert watched.problems[-1] is None
     assert len(watched.listener.served) == 1
 
 
@@ -152,7 +152,7 @@ async def test_what_the_api_server_refuses_for_long_is_told_once_an_hour_and_it_
     due.after_a_look = lambda: posted.append(api.posted().count(("Warning", "CertificatesStuck")))
     await due.run_until(60)
     assert (posted[3], posted[6], posted[-1]) == (0, told, told)
-    assert "immutable" in due.ready[-1]
+    assert "immutable" in due.problems[-1]
 
 
 async def test_a_defect_is_logged_and_the_replica_goes_on_serving_and_looking(
@@ -174,7 +174,7 @@ async def test_a_defect_is_logged_and_the_replica_goes_on_serving_and_looking(
     await watched.run_until(1.6)
     assert len(failures) == 3
     assert "TypeError: a defect" in caplog.text
-    assert "a defect in the webhook, please report it" in watched.ready[1]
+    assert "a defect in the webhook, please report it" in watched.problems[1]
 
 
 async def test_a_port_that_cannot_be_had_ends_it() -> None:
