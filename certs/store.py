@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from cryptography import x509
 
@@ -32,10 +32,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class StoredSecret:
-    """A Secret's `data` and its resourceVersion."""
+    """A Secret's `data`, and the whole object as it was read, for `SecretStore.replace`."""
 
     data: Mapping[str, str]
-    version: str
+    resource: Mapping[str, Any]
 
 
 class SecretStore(Protocol):
@@ -49,22 +49,26 @@ class SecretStore(Protocol):
         """Create it; False when there is one already."""
         ...
 
-    async def replace(self, data: Mapping[str, str], version: str) -> bool:
-        """Replace its data; False when its version is no longer this, or it is gone."""
+    async def replace(self, stored: StoredSecret, data: Mapping[str, str]) -> bool:
+        """Replace the data of what was read; False when it has changed since, or is gone."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The CA bundles that clients read, one a webhook of the configuration, in PEM; and the configuration's version."""
+    """The CA bundles that clients read, in PEM, by the webhook's name; and the version of the configuration."""
 
-    bundles: tuple[bytes, ...]
+    bundles: Mapping[str, bytes]
     version: str
+
+    def are_all(self, bundle: bytes) -> bool:
+        """Whether each of them is this one."""
+        return all(each == bundle for each in self.bundles.values())
 
     def certificates(self) -> tuple[x509.Certificate, ...]:
         """The certificates in the bundles that can be read."""
         found: list[x509.Certificate] = []
-        for bundle in self.bundles:
+        for bundle in self.bundles.values():
             with suppress(ValueError, x509.InvalidVersion):  # somebody else's text
                 found += x509.load_pem_x509_certificates(bundle)
         return tuple(dict.fromkeys(found))
@@ -77,8 +81,8 @@ class BundleStore(Protocol):
         """The bundles and the version."""
         ...
 
-    async def replace(self, bundle: bytes, version: str) -> bool:
-        """Have clients trust this bundle in PEM; False when the version is no longer this."""
+    async def replace(self, published: Published, bundle: bytes) -> bool:
+        """Have clients trust this bundle in PEM for each webhook that was read; False when it has changed since."""
         ...
 
 
@@ -117,9 +121,9 @@ class CredentialStore:
                 await self.sleep(PATIENCE_S)
                 continue
             wanted = credentials.trusted_pem()
-            if all(bundle == wanted for bundle in published.bundles):
+            if published.are_all(wanted):
                 return credentials
-            if await self.bundle.replace(wanted, published.version):
+            if await self.bundle.replace(published, wanted):
                 self._tell(_repair_or_publication(credentials, held, published))
         raise StoreBusyError(
             "others kept changing the webhook's Secret or caBundle: who else writes them, and are the clocks right?"
@@ -132,14 +136,14 @@ class CredentialStore:
             found, fault = _read(stored)
             now = self.utcnow()
             chosen, restored = settle(found, held, now=now, fault=fault)
-            if chosen is None and patient and any(published.bundles):
+            if chosen is None and patient and any(published.bundles.values()):
                 return None
             renewal = self._renewed(chosen, published, now, fault)
             changes = renewal.changes if restored is None else (restored, *renewal.changes)
             if not changes:
                 return renewal.credentials
             data = encode(renewal.credentials)
-            written = await (self.secret.replace(data, stored.version) if stored else self.secret.create(data))
+            written = await (self.secret.replace(stored, data) if stored else self.secret.create(data))
             if written:
                 for change in changes:
                     self._tell(change)
@@ -152,7 +156,7 @@ class CredentialStore:
             names=self.names,
             now=now,
             lifetimes=self.lifetimes,
-            published=chosen is not None and all(bundle == chosen.trusted_pem() for bundle in published.bundles),
+            published=chosen is not None and published.are_all(chosen.trusted_pem()),
             known=published.certificates(),
             fault=fault,
         )
@@ -181,5 +185,5 @@ def _repair_or_publication(credentials: Credentials, held: Credentials | None, p
     wanted = credentials.trusted_pem()
     if held is None or held.trusted_pem() != wanted:
         return Change(Kind.PUBLISHED, "the caBundle holds all CAs to be trusted")
-    was = "missing" if not any(published.bundles) else "not the webhook's"
+    was = "missing" if not any(published.bundles.values()) else "not the webhook's"
     return Change(Kind.BUNDLE_REPAIRED, f"the caBundle was {was}, and was put back")

@@ -66,13 +66,13 @@ class CertificateController:
         self._bucket = TokenBucket(_CHANGES_AT_ONCE, _FORGIVEN_AFTER_S, monotonic)
         self._events = CertificateEvents(api, settings.namespace, settings.deployment, utcnow=utcnow)
         self._store = CredentialStore(
-            KubeSecret(api, settings.namespace, settings.secret),
-            KubeBundle(api, settings.configuration),
-            settings.names,
-            utcnow,
-            settings.lifetimes,
-            self._changes.append,
-            sleep,
+            secret=KubeSecret(api, settings.namespace, settings.secret),
+            bundle=KubeBundle(api, settings.configuration),
+            names=settings.names,
+            utcnow=utcnow,
+            lifetimes=settings.lifetimes,
+            tell=self._changes.append,
+            sleep=sleep,
         )
         self._watches = tuple(
             Reflector(

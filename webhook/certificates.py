@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from certs.store import Published, StoredSecret
 from webhook.kubeapi import ApiError, KubeApi
@@ -24,18 +24,16 @@ class KubeSecret:
         self._api = api
         self._collection = secrets_path(namespace)
         self._name = name
-        # A replacement keeps the fields that are not ours: the Secret's type, which is immutable, and its labels.
-        self._last: dict[str, Any] = {}
 
     async def read(self) -> StoredSecret | None:
         """The Secret, or None."""
         try:
-            self._last = await self._api.get(f"{self._collection}/{self._name}")
+            found = await self._api.get(f"{self._collection}/{self._name}")
         except ApiError as error:
             if error.status == HTTPStatus.NOT_FOUND:
                 return None
             raise
-        return StoredSecret(self._last.get("data") or {}, self._last["metadata"]["resourceVersion"])
+        return StoredSecret(found.get("data") or {}, found)
 
     async def create(self, data: Mapping[str, str]) -> bool:
         """Create it, unless it exists."""
@@ -55,13 +53,13 @@ class KubeSecret:
             raise
         return True
 
-    async def replace(self, data: Mapping[str, str], version: str) -> bool:
-        """Replace its data, unless its version has changed."""
-        metadata = {**self._last["metadata"], "resourceVersion": version}
+    async def replace(self, stored: StoredSecret, data: Mapping[str, str]) -> bool:
+        """Replace its data, unless it has changed since it was read: at the resourceVersion that it had.
+
+        The fields that are not ours stay: the Secret's type, which is immutable, and its labels.
+        """
         try:
-            await self._api.replace(
-                f"{self._collection}/{self._name}", {**self._last, "metadata": metadata, "data": dict(data)}
-            )
+            await self._api.replace(f"{self._collection}/{self._name}", {**stored.resource, "data": dict(data)})
         except ApiError as error:
             if error.status in {HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND}:
                 return False
@@ -75,27 +73,25 @@ class KubeBundle:
     def __init__(self, api: KubeApi, configuration: str) -> None:
         self._api = api
         self._path = f"{CONFIGURATIONS}/{configuration}"
-        self._webhooks: list[str] = []
 
     async def read(self) -> Published:
-        """The bundle of each webhook of the configuration; empty where there is none."""
+        """The bundle of each webhook of the configuration, by its name; empty where there is none."""
         found = await self._api.get(self._path)
-        webhooks = found.get("webhooks") or []
-        self._webhooks = [webhook["name"] for webhook in webhooks]
-        bundles = tuple(
-            base64.b64decode((webhook.get("clientConfig") or {}).get("caBundle") or "") for webhook in webhooks
-        )
+        bundles = {
+            webhook["name"]: base64.b64decode((webhook.get("clientConfig") or {}).get("caBundle") or "")
+            for webhook in found.get("webhooks") or []
+        }
         return Published(bundles, found["metadata"]["resourceVersion"])
 
-    async def replace(self, bundle: bytes, version: str) -> bool:
-        """Have API servers trust a bundle when they call these webhooks, unless the version has changed.
+    async def replace(self, published: Published, bundle: bytes) -> bool:
+        """Have API servers trust a bundle when they call these webhooks, unless the configuration has changed since.
 
         By a strategic merge patch, which merges the list of webhooks by name and leaves all else as it is.
         """
         client = {"caBundle": base64.b64encode(bundle).decode("ascii")}
         body = {
-            "metadata": {"resourceVersion": version},
-            "webhooks": [{"name": name, "clientConfig": client} for name in self._webhooks],
+            "metadata": {"resourceVersion": published.version},
+            "webhooks": [{"name": name, "clientConfig": client} for name in published.bundles],
         }
         try:
             await self._api.patch(self._path, body, content_type=STRATEGIC_MERGE_PATCH)

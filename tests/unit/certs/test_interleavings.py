@@ -55,13 +55,13 @@ class World:
         await turn()
         return self.secret is None and self._write(data)
 
-    async def replace(self, data: Mapping[str, str], version: str) -> bool:
+    async def replace(self, stored: StoredSecret, data: Mapping[str, str]) -> bool:
         await turn()
-        return self.secret is not None and self.secret.version == version and self._write(data)
+        return self.secret is stored and self._write(data)
 
     def _write(self, data: Mapping[str, str]) -> bool:
         self.versions += 1
-        self.secret = StoredSecret(dict(data), str(self.versions))
+        self.secret = StoredSecret(dict(data), {})
         return True
 
     def publish(self, bundle: bytes) -> None:
@@ -81,11 +81,11 @@ class Bundle:
 
     async def read(self) -> Published:
         await turn()
-        return Published((self.world.bundle,), str(self.world.bundle_version))
+        return Published({"pods": self.world.bundle}, str(self.world.bundle_version))
 
-    async def replace(self, bundle: bytes, version: str) -> bool:
+    async def replace(self, published: Published, bundle: bytes) -> bool:
         await turn()
-        if version != str(self.world.bundle_version):
+        if published.version != str(self.world.bundle_version):
             return False
         self.world.publish(bundle)
         return True
@@ -173,7 +173,7 @@ class Run(Interleaving):
         if self.chance.random() > 0.01 or not all(each.held for each in self.replicas):
             return
         if self.damage:
-            self.world.secret = self.chance.choice([None, StoredSecret({}, "garbage")])
+            self.world.secret = self.chance.choice([None, StoredSecret({}, {})])
             return
         # One of them is replaced, as in a rolling update.
         number = self.chance.randrange(2)

@@ -49,15 +49,15 @@ class FakeCluster:
             return False
         return self._write(data)
 
-    async def replace(self, data: Mapping[str, str], version: str) -> bool:
+    async def replace(self, stored: StoredSecret, data: Mapping[str, str]) -> bool:
         await self.pause()
-        if self.secret is None or self.secret.version != version:
+        if self.secret is not stored:
             return False
         return self._write(data)
 
     def _write(self, data: Mapping[str, str]) -> bool:
         self.writes += 1
-        self.secret = StoredSecret(dict(data), str(self.writes))
+        self.secret = StoredSecret(dict(data), {})
         return True
 
     async def sleep(self, seconds: float) -> None:
@@ -76,11 +76,11 @@ class FakeBundle:
 
     async def read(self) -> Published:
         await self.cluster.pause()
-        return Published((self.cluster.bundle,), str(self.cluster.patches))
+        return Published({"pods": self.cluster.bundle}, str(self.cluster.patches))
 
-    async def replace(self, bundle: bytes, version: str) -> bool:
+    async def replace(self, published: Published, bundle: bytes) -> bool:
         await self.cluster.pause()
-        if version != str(self.cluster.patches):
+        if published.version != str(self.cluster.patches):
             return False
         self.cluster.patches += 1
         self.cluster.bundle = bundle
@@ -138,7 +138,7 @@ async def test_expired_credentials_are_replaced_at_the_start() -> None:
 
 async def test_a_secret_of_garbage_is_made_anew_by_replicas_that_hold_nothing(caplog: pytest.LogCaptureFixture) -> None:
     cluster = FakeCluster()
-    cluster.secret = StoredSecret({"tls.crt": "garbage"}, "7")
+    cluster.secret = StoredSecret({"tls.crt": "garbage"}, {})
     with caplog.at_level(logging.INFO):
         credentials = await replica(cluster).establish()
     assert encode(decode(cluster.secret.data)) == encode(credentials)
@@ -168,7 +168,7 @@ async def test_a_secret_that_is_lost_or_damaged_is_restored_by_whoever_serves_wi
     held = await replica(cluster).establish()
     before = cluster.secret
     assert before is not None
-    for damaged in (None, StoredSecret({}, "1"), StoredSecret({**before.data, "tls.key": before.data["ca.key"]}, "1")):
+    for damaged in (None, StoredSecret({}, {}), StoredSecret({**before.data, "tls.key": before.data["ca.key"]}, {})):
         cluster.changes.clear()
         cluster.secret = damaged
         assert await replica(cluster).establish(held) == held
@@ -234,11 +234,11 @@ async def test_a_bundle_that_someone_overwrote_is_put_back() -> None:
 
 async def test_a_replica_that_is_overtaken_while_it_publishes_does_not_undo_what_the_faster_one_did() -> None:
     class Overtaken(FakeBundle):
-        async def replace(self, bundle: bytes, version: str) -> bool:
+        async def replace(self, published: Published, bundle: bytes) -> bool:
             if not self.cluster.patches:  # another replica replaces everything just before
                 self.cluster.secret = None
                 await replica(self.cluster).establish()
-            return await super().replace(bundle, version)
+            return await super().replace(published, bundle)
 
     cluster = FakeCluster()
     credentials = await replica(cluster, bundle=Overtaken).establish()
@@ -281,8 +281,8 @@ async def test_a_secret_that_never_comes_to_rest_is_an_error_and_no_endless_loop
 
 async def test_bundles_that_are_replaced_for_ever_are_an_error_too() -> None:
     class Replaced(FakeBundle):
-        async def replace(self, bundle: bytes, version: str) -> bool:
-            await super().replace(bundle, version)
+        async def replace(self, published: Published, bundle: bytes) -> bool:
+            await super().replace(published, bundle)
             self.cluster.bundle = b"somebody else's"
             return True
 
@@ -293,7 +293,7 @@ async def test_bundles_that_are_replaced_for_ever_are_an_error_too() -> None:
 async def test_a_configuration_without_webhooks_has_nothing_to_publish() -> None:
     class NoWebhooks(FakeBundle):
         async def read(self) -> Published:
-            return Published((), "1")
+            return Published({}, "1")
 
     cluster = FakeCluster()
     await replica(cluster, bundle=NoWebhooks).establish()

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
-from certs.store import Published, StoredSecret
+from certs.store import Published
 from tests.unit.webhook.fake_api import CONFIGURATION, SECRET, FakeApi
 from webhook.certificates import KubeBundle, KubeSecret
 from webhook.kubeapi import ApiError
+
+WEBHOOK = "pods.ipvlan-bandwidth.io"
 
 
 def secret_of(api: FakeApi) -> KubeSecret:
@@ -20,9 +22,9 @@ async def test_a_secret_is_created_read_and_replaced() -> None:
     secret = secret_of(api)
     assert await secret.read() is None
     assert await secret.create({"tls.crt": "YQ=="})
-    assert await secret.read() == StoredSecret({"tls.crt": "YQ=="}, "1")
-    assert await secret.replace({"tls.crt": "Yg=="}, "1")
-    assert await secret.read() == StoredSecret({"tls.crt": "Yg=="}, "2")
+    assert (first := await secret.read()).data == {"tls.crt": "YQ=="}
+    assert await secret.replace(first, {"tls.crt": "Yg=="})
+    assert (await secret.read()).data == {"tls.crt": "Yg=="}
 
 
 async def test_it_says_what_it_is_and_whose() -> None:
@@ -37,12 +39,12 @@ async def test_whoever_comes_second_is_told_so() -> None:
     first, second = secret_of(api), secret_of(api)
     assert await first.create({"a": ""})
     assert not await second.create({"b": ""})
-    await first.read()
-    await second.read()
-    assert await second.replace({"b": ""}, "1")
-    assert not await first.replace({"a": ""}, "1")
+    read = await first.read()
+    assert await second.replace(await second.read(), {"b": ""})
+    assert not await first.replace(read, {"a": ""})
+    read = await second.read()
     del api.objects[SECRET]
-    assert not await second.replace({"b": ""}, "2")
+    assert not await second.replace(read, {"b": ""})
 
 
 async def test_replacing_keeps_the_type_and_labels_that_a_person_gave_it() -> None:
@@ -52,8 +54,8 @@ async def test_replacing_keeps_the_type_and_labels_that_a_person_gave_it() -> No
         "metadata": {"name": "webhook-certs", "resourceVersion": "4", "labels": {"team": "net"}},
     }
     secret = secret_of(api)
-    assert await secret.read() == StoredSecret({}, "4")
-    assert await secret.replace({"a": "YQ=="}, "4")
+    assert (read := await secret.read()).data == {}
+    assert await secret.replace(read, {"a": "YQ=="})
     stored = api.objects[SECRET]
     assert (stored["type"], stored["metadata"]["labels"], stored["data"]) == ("Opaque", {"team": "net"}, {"a": "YQ=="})
 
@@ -63,9 +65,9 @@ async def test_other_failures_pass_through(method: str) -> None:
     api = FakeApi()
     secret = secret_of(api)
     await secret.create({})
-    await secret.read()
+    read = await secret.read()
     api.down = True
-    arguments: dict[str, tuple[Any, ...]] = {"read": (), "create": ({},), "replace": ({}, "1")}
+    arguments: dict[str, tuple[Any, ...]] = {"read": (), "create": ({},), "replace": (read, {})}
     with pytest.raises(ApiError):
         await getattr(secret, method)(*arguments[method])
 
@@ -77,9 +79,9 @@ def bundle_of(api: FakeApi) -> KubeBundle:
 async def test_a_bundle_is_patched_in_and_all_else_left_as_it_is() -> None:
     api = FakeApi()
     bundle = bundle_of(api)
-    assert await bundle.read() == Published((b"",), "1")
-    assert await bundle.replace(b"bundle", "1")
-    assert await bundle.read() == Published((b"bundle",), "2")
+    assert (read := await bundle.read()) == Published({WEBHOOK: b""}, "1")
+    assert await bundle.replace(read, b"bundle")
+    assert await bundle.read() == Published({WEBHOOK: b"bundle"}, "2")
     config = api.objects[CONFIGURATION]["webhooks"][0]["clientConfig"]
     assert config == {"service": {"name": "webhook"}, "caBundle": base64.b64encode(b"bundle").decode()}
 
@@ -87,22 +89,21 @@ async def test_a_bundle_is_patched_in_and_all_else_left_as_it_is() -> None:
 async def test_a_bundle_is_not_put_over_one_that_came_after_what_was_read() -> None:
     api = FakeApi()
     slow, fast = bundle_of(api), bundle_of(api)
-    await slow.read()
-    await fast.read()
-    assert await fast.replace(b"newer", "1")
-    assert not await slow.replace(b"older", "1")
-    assert (await slow.read()).bundles == (b"newer",)
+    read = await slow.read()
+    assert await fast.replace(await fast.read(), b"newer")
+    assert not await slow.replace(read, b"older")
+    assert (await slow.read()).bundles == {WEBHOOK: b"newer"}
 
 
 async def test_a_configuration_without_webhooks_has_no_bundle() -> None:
     api = FakeApi()
     api.objects[CONFIGURATION]["webhooks"] = None
-    assert (await bundle_of(api).read()).bundles == ()
+    assert (await bundle_of(api).read()).bundles == {}
 
 
 async def test_a_missing_configuration_is_an_error_that_names_it() -> None:
     api = FakeApi()
     del api.objects[CONFIGURATION]
-    for call in (bundle_of(api).read(), bundle_of(api).replace(b"bundle", "1")):
+    for call in (bundle_of(api).read(), bundle_of(api).replace(Published({WEBHOOK: b""}, "1"), b"bundle")):
         with pytest.raises(ApiError, match="mutatingwebhookconfigurations/ipvlan-bandwidth not found"):
             await call
