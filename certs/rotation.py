@@ -56,11 +56,6 @@ class Renewal:
     credentials: Credentials
     changes: tuple[Change, ...] = ()
 
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """Why they differ, as sentences."""
-        return tuple(change.text for change in self.changes)
-
 
 @dataclass(frozen=True, slots=True)
 class _Judged:

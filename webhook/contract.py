@@ -73,7 +73,6 @@ class InvalidQuantity(ValueError):  # noqa: N818 - it names a value, as the mess
     """
 
     def __init__(self, text: str, reason: str, suggestion: str | None = None, remedy: str = "") -> None:
-        self.reason = reason
         self.suggestion = suggestion
         advice = remedy if suggestion is None else f'did you mean "{suggestion}"?'
         super().__init__(f"{quoted(text)} {reason}" + (f"; {advice}" if advice else ""))

@@ -52,10 +52,10 @@ class Reflector:
     client-go, so that they cost etcd nothing: at first any version that the API server has in memory, later one no
     older than the last seen; the newest only where the server does not know that one (KEP-2340).
 
-    `synced` is set after the first list, and stays set. `restarts` counts lists and watches that failed; `on_restart`
-    is called with the error of each. `connected` is whether a watch is open, or the last one ended normally; `refused`
-    is the API server's last answer, if that was 401 or 403. `spread_s` is 0 for the few callers that must not miss what
-    happens meanwhile. `monotonic` gives seconds; `uniform` a random number from 0 to 1.
+    `synced` is set after the first list, and stays set. `on_restart` is called with the error of each failed list or
+    watch. `connected` is whether a watch is open, or the last one ended normally; `refused` is the API server's last
+    answer, if that was 401 or 403. `spread_s` is 0 for the few callers that must not miss what happens meanwhile.
+    `monotonic` gives seconds; `uniform` a random number from 0 to 1.
     """
 
     def __init__(
@@ -74,7 +74,6 @@ class Reflector:
         uniform: Callable[[], float] = random.random,
     ) -> None:
         self.synced = asyncio.Event()
-        self.restarts = 0
         self.connected = False
         self.refused: ApiError | None = None
         self._api = api
@@ -100,7 +99,6 @@ class Reflector:
                     await self._list()
                 await self._watch()
             except ApiError as error:
-                self.restarts += 1
                 self.connected = False
                 if error.status:  # without an answer, the last refusal stands
                     self.refused = error if error.status in _REFUSED_STATUS else None

@@ -24,6 +24,10 @@ def kinds(renewal: Renewal) -> list[Kind]:
     return [change.kind for change in renewal.changes]
 
 
+def texts(renewal: Renewal) -> list[str]:
+    return [change.text for change in renewal.changes]
+
+
 def aged() -> Credentials:
     """Credentials whose CA is due at DUE, with a serving certificate made just then."""
     old = fresh()
@@ -40,7 +44,7 @@ def test_good_credentials_stay_as_they_are() -> None:
     credentials = fresh()
     renewal = renew(credentials, names=NAMES, now=NOW + 200 * DAY)
     assert renewal.credentials is credentials
-    assert renewal.reasons == ()
+    assert renewal.changes == ()
 
 
 @pytest.mark.parametrize(
@@ -56,7 +60,7 @@ def test_credentials_are_renewed_before_they_expire_and_when_a_wrong_clock_made_
 ) -> None:
     credentials = fresh()
     renewal = renew(credentials, names=NAMES, now=NOW + after)
-    assert says in renewal.reasons
+    assert says in texts(renewal)
     assert renewal.credentials.serving.certificate != credentials.serving.certificate
 
 
@@ -68,7 +72,7 @@ def test_renewing_the_serving_certificate_keeps_the_authority() -> None:
 
 def test_a_certificate_that_lacks_a_name_is_renewed() -> None:
     renewal = renew(fresh(), names=[*NAMES, "webhook.elsewhere.svc"], now=NOW)
-    assert renewal.reasons == ("the serving certificate does not name webhook.elsewhere.svc",)
+    assert texts(renewal) == ["the serving certificate does not name webhook.elsewhere.svc"]
 
 
 def test_replicas_that_want_different_names_agree_on_all_of_them_until_the_certificate_expires() -> None:
@@ -76,7 +80,7 @@ def test_replicas_that_want_different_names_agree_on_all_of_them_until_the_certi
     credentials = renew(fresh(), names=mine, now=NOW).credentials
     credentials = renew(credentials, names=theirs, now=NOW).credentials
     for names in (mine, theirs, NAMES):
-        assert renew(credentials, names=names, now=NOW).reasons == ()
+        assert renew(credentials, names=names, now=NOW).changes == ()
     later = NOW + 300 * DAY
     renewed = renew(credentials, names=NAMES, now=later).credentials
     assert not accepts(renewed.trusted_pem(), renewed.serving.certificate, "a.example", later)
@@ -86,13 +90,13 @@ def test_a_certificate_without_any_alternative_name_is_renewed() -> None:
     authority = make_authority(NOW, 100 * DAY)
     # A CA's own certificate, self-issued, is the nearest thing at hand that names no host.
     renewal = renew(Credentials(authority, authority), names=["webhook"], now=NOW)
-    assert renewal.reasons == ("the serving certificate does not name webhook",)
+    assert texts(renewal) == ["the serving certificate does not name webhook"]
 
 
 def test_a_certificate_of_another_authority_is_renewed() -> None:
     credentials = Credentials(fresh().authority, fresh().serving)
     renewal = renew(credentials, names=NAMES, now=NOW)
-    assert renewal.reasons == ("the serving certificate is not of the CA in use",)
+    assert texts(renewal) == ["the serving certificate is not of the CA in use"]
 
 
 def test_a_former_authority_that_has_expired_is_forgotten() -> None:
@@ -132,7 +136,7 @@ def test_a_new_authority_is_trusted_first_and_signs_nothing() -> None:
     old = aged()
     renewal = renew(old, names=NAMES, now=DUE)
     assert kinds(renewal) == [Kind.ANNOUNCED]
-    assert renewal.reasons[0].startswith("the CA's certificate expires on 2036-02-27 12:00 UTC: a new CA is trusted")
+    assert texts(renewal)[0].startswith("the CA's certificate expires on 2036-02-27 12:00 UTC: a new CA is trusted")
     new = renewal.credentials
     assert (new.authority, new.serving) == (old.authority, old.serving)
     assert new.next is not None
@@ -244,7 +248,7 @@ def test_an_authority_that_has_expired_is_followed_at_once_by_the_one_announced(
     assert unpublished.next is not None
     renewal = renew(unpublished, names=NAMES, now=NOW + 3650 * DAY)
     assert kinds(renewal) == [Kind.ROTATED, Kind.RENEWED, Kind.RETIRED]
-    assert renewal.reasons[0] == "the CA's certificate expired on 2036-02-27 12:00 UTC: the new one signs"
+    assert renewal.changes[0].text == "the CA's certificate expired on 2036-02-27 12:00 UTC: the new one signs"
     assert renewal.credentials.authority == unpublished.next.authority
 
 

@@ -51,7 +51,7 @@ def test_what_is_encoded_decodes_to_the_same(credentials: Credentials) -> None:
     assert decoded.former == credentials.former
     assert decoded.next is not None
     assert decoded.next.published == NOW
-    assert renew(decoded, names=["webhook"], now=NOW, published=True).reasons == ()
+    assert renew(decoded, names=["webhook"], now=NOW, published=True).changes == ()
 
 
 def test_the_ca_file_is_the_bundle_for_clients(credentials: Credentials) -> None:

@@ -52,14 +52,14 @@ def test_a_replica_whose_clock_is_behind_takes_no_client_s_trust_away() -> None:
             assert accepts(bundle, credentials.serving.certificate, NAMES[0], at)
     assert len(set(served)) <= 3
     assert len(credentials.former) <= 1
-    assert renew(credentials, names=NAMES, now=at + behind, published=True).reasons == ()
+    assert renew(credentials, names=NAMES, now=at + behind, published=True).changes == ()
 
 
 def test_an_authority_that_a_clock_ahead_made_is_replaced_in_some_minutes_with_an_overlap() -> None:
     wrong = fresh(NOW + 8 * HOUR)
     announcing = renew(wrong, names=NAMES, now=NOW)
     assert kinds(announcing) == [Kind.ANNOUNCED, Kind.RENEWED]
-    assert announcing.reasons[0].startswith(
+    assert announcing.changes[0].text.startswith(
         "the CA's certificate is not valid before 2026-03-01 19:00 UTC, so a clock is"
     )
     noted = renew(announcing.credentials, names=NAMES, now=NOW, published=True).credentials
