@@ -21,7 +21,7 @@ from typing import Any
 from reconciler.forbidden import refusal
 from reconciler.pods import PodView
 from reconciler.report import Notice
-from webhook.event import EventContent, event
+from webhook.event import event
 from webhook.kubeapi import ApiError, KubeApi
 from webhook.token_bucket import TokenBucket
 
@@ -145,13 +145,21 @@ class Events:
         self._finished = True
 
     def _enqueue(self, about: Mapping[str, str], notice: Notice) -> None:
-        told = EventContent(notice.type, notice.reason, notice.message)
         rank, room = (0, ROOM_FOR_NODE) if about["kind"] == "Node" else (1, 0)
         if self._finished or len(self._unposted) >= self._capacity + room:
             self._dropped()
             return
         by = self._node
-        body = event(about, told, instance=by, host=by, now=self._clock(), suffix=self._suffix())
+        body = event(
+            about,
+            event_type=notice.type,
+            reason=notice.reason,
+            message=notice.message,
+            instance=by,
+            host=by,
+            now=self._clock(),
+            suffix=self._suffix(),
+        )
         unposted = _Unposted(body, rank)
         self._unposted[unposted] = None
         self._queue.put_nowait((unposted.rank, next(self._serial), unposted))

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from certs.changes import Change, Kind
-from webhook.event import EventContent, event
+from webhook.event import event
 from webhook.kubeapi import ApiError, KubeApi
 from webhook.token_bucket import TokenBucket
 
@@ -85,7 +85,7 @@ class CertificateEvents:
         await self._api.create(f"/api/v1/namespaces/{self._namespace}/events", self._body(change, uid))
 
     def _body(self, change: Change, uid: str) -> dict[str, Any]:
-        kind, reason = _EVENTS[change.kind]
+        event_type, reason = _EVENTS[change.kind]
         about = {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
@@ -93,5 +93,12 @@ class CertificateEvents:
             "namespace": self._namespace,
             "uid": uid,
         }
-        told = EventContent(kind, reason, change.text)
-        return event(about, told, instance=self._deployment, now=self._utcnow(), suffix=secrets.token_hex(8))
+        return event(
+            about,
+            event_type=event_type,
+            reason=reason,
+            message=change.text,
+            instance=self._deployment,
+            now=self._utcnow(),
+            suffix=secrets.token_hex(8),
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 COMPONENT: Final = "ipvlan-bandwidth"
 # The API server refuses an event's note beyond 1024 bytes (k8s.io/kubernetes/pkg/apis/core/validation/events.go).
@@ -13,18 +13,18 @@ MESSAGE_BYTES: Final = 1024
 NAME_LENGTH: Final = 200
 
 
-class EventContent(NamedTuple):
-    """What an event says: its type (Normal, Warning), the reason in a word, the message for people."""
-
-    type: str
-    reason: str
-    message: str
-
-
 def event(
-    about: Mapping[str, str], told: EventContent, *, instance: str, now: datetime, suffix: str, host: str | None = None
+    about: Mapping[str, str],
+    *,
+    event_type: str,
+    reason: str,
+    message: str,
+    instance: str,
+    now: datetime,
+    suffix: str,
+    host: str | None = None,
 ) -> dict[str, Any]:
-    """An Event about an object; its message is cut to what fits.
+    """An Event about an object. `event_type` is Normal or Warning, `reason` one word, `message` is cut to what fits.
 
     `about` is an ObjectReference with the `uid` by which `kubectl describe` finds the event. The event is in the
     object's namespace, or in `default` if it has none, as the API server requires. `instance` is the reporting
@@ -39,9 +39,9 @@ def event(
             "namespace": about.get("namespace", "default"),
         },
         "involvedObject": {"apiVersion": "v1", **about},
-        "type": told.type,
-        "reason": told.reason,
-        "message": told.message.encode()[:MESSAGE_BYTES].decode(errors="ignore"),
+        "type": event_type,
+        "reason": reason,
+        "message": message.encode()[:MESSAGE_BYTES].decode(errors="ignore"),
         "source": {"component": COMPONENT} if host is None else {"component": COMPONENT, "host": host},
         "reportingComponent": COMPONENT,
         "reportingInstance": instance,

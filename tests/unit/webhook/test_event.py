@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from webhook.event import EventContent, event
+from webhook.event import event
 
 POD = {"kind": "Pod", "name": "web-0", "namespace": "shop", "uid": "u1"}
 NODE = {"kind": "Node", "name": "n" * 253, "uid": "n"}
@@ -10,8 +10,8 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def test_an_event_names_what_it_is_about_so_that_describe_finds_it():
-    content = EventContent("Normal", "BandwidthLimited", "100M")
-    told = event(POD, content, instance="node1", host="node1", now=NOW, suffix="abc")
+    said = {"event_type": "Normal", "reason": "BandwidthLimited", "message": "100M"}
+    told = event(POD, **said, instance="node1", host="node1", now=NOW, suffix="abc")
     assert told["metadata"] == {"name": "web-0.abc", "namespace": "shop"}
     assert told["involvedObject"] == {"apiVersion": "v1", **POD}
     assert (told["type"], told["reason"], told["message"]) == ("Normal", "BandwidthLimited", "100M")
@@ -20,7 +20,8 @@ def test_an_event_names_what_it_is_about_so_that_describe_finds_it():
 
 
 def test_what_has_no_namespace_is_told_of_in_default_and_long_names_and_messages_are_cut():
-    told = event(NODE, EventContent("Warning", "CannotShape", "ü" * 2000), instance="n", now=NOW, suffix="abc")
+    said = {"event_type": "Warning", "reason": "CannotShape", "message": "ü" * 2000}
+    told = event(NODE, **said, instance="n", now=NOW, suffix="abc")
     assert told["metadata"] == {"name": f"{'n' * 200}.abc", "namespace": "default"}
     assert told["source"] == {"component": "ipvlan-bandwidth"}
     assert len(told["message"].encode()) == 1024
