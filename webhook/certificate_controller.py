@@ -15,6 +15,7 @@ from certs.changes import Change, Kind
 from certs.credentials import Credentials
 from certs.rotation import next_step
 from certs.store import CredentialStore, StoreBusyError
+from webhook.backoff import delay_s
 from webhook.certificate_events import CertificateEvents
 from webhook.certificates import CONFIGURATIONS, KubeBundle, KubeSecret, secrets_path
 from webhook.kubeapi import ApiError, KubeApi
@@ -103,7 +104,7 @@ class CertificateController:
 
     async def _keep(self) -> None:
         held: Credentials | None = None
-        delay, failures = _FIRST_RETRY_S, 0
+        failures = 0
         while True:
             self._changed.clear()
             self._changes.clear()
@@ -115,6 +116,7 @@ class CertificateController:
                 if isinstance(error, OSError) and not listened:
                     raise
                 failures += 1
+                delay = delay_s(failures, _FIRST_RETRY_S, _LONGEST_RETRY_S)
                 problem = self._problem(error, failures)
                 self._report_problem(problem)
                 what = "cannot check certificate and caBundle" if held else "no trusted certificate yet"
@@ -122,9 +124,8 @@ class CertificateController:
                 self._record_changes()
                 await self._sleep(_FIRST_RETRY_S)
                 await self._wait(delay - _FIRST_RETRY_S)
-                delay = min(delay * 2, _LONGEST_RETRY_S)
                 continue
-            delay, failures = _FIRST_RETRY_S, 0
+            failures = 0
             self._metrics.trusts(authority_expires_s=held.authority.certificate.not_valid_after_utc.timestamp())
             self._report_problem(None)
             too_often = bool(self._changes) and not self._bucket.take()

@@ -13,6 +13,7 @@ from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any, Final
 
+from webhook.backoff import delay_s
 from webhook.kubeapi import ApiError, KubeApi
 
 # As client-go: a watch asks to be ended after 5 to 10 minutes, so that load moves between API servers.
@@ -198,8 +199,8 @@ class Reflector:
 
         Full jitter, so that nodes that all lost the API server at once do not all come back at once.
         """
-        longest = min(FIRST_DELAY_S * 2.0**self._failures, LONGEST_DELAY_S)
-        self._failures = min(self._failures + 1, 16)
+        self._failures += 1
+        longest = delay_s(self._failures, FIRST_DELAY_S, LONGEST_DELAY_S)
         if self._is_listed and error.status not in _RESUMABLE_STATUS and error.reason not in _RESUMABLE_REASON:
             self._is_listed = False
             longest = max(longest, self._spread_s)
