@@ -24,6 +24,7 @@ from reconciler.nri.plugin import (
     Synchronized,
 )
 from reconciler.paths import NRI_SOCKET
+from webhook.backoff import delay_s
 
 logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -87,8 +88,8 @@ class Timing:
 
     def delay_seconds(self, failures: int, fraction: float) -> float:
         """The wait after so many failures in a row, 1 and up: doubling, capped, jittered by `fraction` from 0 to 1."""
-        doubled = self.first_delay_seconds * 2.0 ** min(failures - 1, 30)
-        return min(doubled, self.max_delay_seconds) * (0.5 + fraction / 2)
+        doubled = delay_s(failures, self.first_delay_seconds, self.max_delay_seconds)
+        return doubled * (0.5 + fraction / 2)
 
 
 class _RefusedError(Exception):
