@@ -60,6 +60,8 @@ class Running:
     stop: asyncio.Event
     task: asyncio.Task[None]
     session: aiohttp.ClientSession
+    begun: asyncio.Event
+    """Set once it drains."""
     drained: asyncio.Event
     """Set, the time for which it drains is over."""
 
@@ -77,8 +79,7 @@ class Running:
 
     async def draining(self) -> None:
         async with asyncio.timeout(10):
-            while await self.get("/readyz") != (503, "draining: this replica is about to stop\n"):  # noqa: ASYNC110 - its state is told by HTTP
-                await asyncio.sleep(0.01)
+            await self.begun.wait()
 
     def trusting(self) -> ssl.SSLContext:
         bundle = self.api.objects[CONFIGURATION]["webhooks"][0]["clientConfig"]["caBundle"]
@@ -142,16 +143,17 @@ async def running(api: FakeApi, *, drains: bool = False, **changes: Any) -> Asyn
     port, health_port = free_ports(2)
     settings = replace(settings, port=port, health_port=health_port, drain_s=0.0, linger_s=0.0)
     settings = replace(settings, **changes)
-    stop, drained = asyncio.Event(), asyncio.Event()
+    stop, begun, drained = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def sleep(seconds: float) -> None:
+        begun.set()
         await (drained.wait() if drains else asyncio.sleep(seconds))
 
     task = asyncio.create_task(serve(settings, api, stop, sleep))
     # What is scraped is as it is now.
     with patch.object(pages, "METRICS_CACHE_S", 0.0):
         async with aiohttp.ClientSession() as session:
-            yield Running(api, settings, stop, task, session, drained)
+            yield Running(api, settings, stop, task, session, begun, drained)
     stop.set()
     drained.set()
     await task

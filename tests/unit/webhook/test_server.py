@@ -184,7 +184,7 @@ async def test_two_replicas_that_start_at_once_are_both_trusted() -> None:
             assert (await each.answer(review(GOOD)))["allowed"]
 
 
-async def test_a_drain_is_unready_but_still_answers_and_sends_connections_away() -> None:
+async def test_a_drain_still_answers_and_sends_connections_away() -> None:
     api = FakeApi(namespace("shop", "kube-system.ipvlan"))
     async with running(api, drains=True) as server_:
         await server_.ready()
