@@ -1,9 +1,9 @@
 """`python3 -m webhook review`: what the webhook would answer, from standard input, with no cluster.
 
 For authors, CI pipelines and bug reports. An AdmissionReview is answered with the AdmissionReview that the webhook
-would send; a Pod, or the Pods of a workload's template, with what would be changed or refused, in words. The policy
-comes from the Namespaces in the input, or from `--network` for a namespace that has no label there. Other objects in a
-manifest are skipped.
+would send; a Pod, or the Pods of a workload's templates, with what would be changed or refused, in words. The policy
+comes from the Namespaces in the input, or from `--network` for a namespace that has no label there. Objects without
+Pods are skipped.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import contextlib
 import json
 import re
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -37,8 +38,6 @@ OK: Final = 0
 REFUSED: Final = 1
 UNREADABLE: Final = 2
 _DEPTH: Final = 8
-# Where a workload has its template: a Deployment, or a custom resource like it; a CronJob.
-_TEMPLATES: Final = (("spec", "template"), ("spec", "jobTemplate", "spec", "template"))
 # As in go-yaml, which `kubectl` uses: PyYAML requires a point and a signed exponent, and reads 1.5e8 as a text.
 _FLOAT: Final = re.compile(r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9][0-9_]*)?$")
 
@@ -104,7 +103,7 @@ def review_text(text: bytes, *, network: str | None) -> tuple[str, bool]:
     """What to print for JSON or YAML, and whether something in it is refused. Raises Unreadable."""
     documents = [document for loaded in _load(text) for document in _flat(loaded, _DEPTH)]
     labels = Labels(dict(_network_labels(documents)), otherwise=network)
-    answers = [answer for document in documents if (answer := _answer(document, labels))]
+    answers = [answer for document in documents for answer in _answers(document, labels)]
     if not answers:
         raise Unreadable("found no Pod, no workload with a template of Pods, and no AdmissionReview in standard input")
     verdicts = {verdict for _, verdict in answers}
@@ -174,48 +173,63 @@ def _flat(document: Any, depth: int) -> Iterator[dict[str, Any]]:
         raise Unreadable(f"kind is {quoted(kind)}: expected objects of Kubernetes, or a List of them")
 
 
-def _template(document: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The template of a workload's Pods; None if this is no workload."""
-    for path in _TEMPLATES:
-        found: Any = document
-        for key in path:
-            found = found.get(key) if isinstance(found, dict) else None
-        if isinstance(found, dict) and isinstance(found.get("spec"), dict) and "containers" in found["spec"]:
-            # A template needs no metadata, and no Pod takes a name in it.
-            return {**found, "metadata": {} if (metadata := found.get("metadata")) is None else metadata}
-    return None
+def _templates(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The templates of a workload's Pods, and where in it they are, which custom resources choose for themselves.
+
+    A `spec.containers` of the object's own is none: there, operators' objects have containers to add to Pods. With
+    YAML's aliases an object can contain itself, so each is looked at once.
+    """
+    ahead: deque[tuple[str, Any]] = deque([("", document)])
+    seen: set[int] = set()
+    while ahead:
+        path, found = ahead.popleft()
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        if isinstance(found, list):
+            ahead.extend((f"{path}[{index}]", item) for index, item in enumerate(found))
+        elif isinstance(found, dict):
+            if path and isinstance(found.get("spec"), dict) and "containers" in found["spec"]:
+                # A template needs no metadata, and no Pod takes a name in it.
+                yield path, {**found, "metadata": {} if (metadata := found.get("metadata")) is None else metadata}
+            else:
+                ahead.extend((f"{path}.{key}".lstrip("."), value) for key, value in found.items())
 
 
-def _answer(document: dict[str, Any], labels: Labels) -> tuple[str, Verdict] | None:
-    """What to print for an object, and its verdict; None for an object without Pods.
+def _answers(document: dict[str, Any], labels: Labels) -> list[tuple[str, Verdict]]:
+    """What to print for an object, and its verdict: none for an object without Pods, several for several templates.
 
     An object of the wrong shape, as with a limit that is a number, is refused, as by the API server itself; the others
     are still reviewed.
     """
     try:
-        return _reviewed(document, labels)
+        return list(_reviewed(document, labels))
     except InvalidReview as error:
-        return _lines(f"{_title(document)}: refused", [str(error)]), Verdict.REFUSED
+        return [(_lines(f"{_title(document)}: refused", [str(error)]), Verdict.REFUSED)]
 
 
-def _reviewed(document: dict[str, Any], labels: Labels) -> tuple[str, Verdict] | None:
-    """As `_answer`. Raises InvalidReview for an object of the wrong shape."""
+def _reviewed(document: dict[str, Any], labels: Labels) -> Iterator[tuple[str, Verdict]]:
+    """As `_answers`. Raises InvalidReview for an object of the wrong shape."""
     kind = document["kind"]
     if kind == "Namespace":
         _network_label(document)
-        return None
-    if kind == KIND:
+    elif kind == KIND:
         question = asked(document)
         reviewed = respond(question, labels.policy(question.namespace))
         verdict = Verdict.REFUSED if reviewed.outcome is Outcome.REFUSED else Verdict.ALLOWED
-        return json.dumps(reviewed.response, indent=2) + "\n", verdict
-    if kind == "Pod":
+        yield json.dumps(reviewed.response, indent=2) + "\n", verdict
+    elif kind == "Pod":
         pod = pod_of(document, kind)
-    elif template := _template(document):
-        pod = pod_of(template, f"the template of {kind}")
+        yield _admitted(pod, _title(document), _namespace(document), labels)
     else:
-        return None
-    namespace, title = _namespace(document), _title(document)
+        templates = list(_templates(document))
+        for path, template in templates:
+            where = f", {path}" if len(templates) > 1 else ""
+            pod = pod_of(template, f"the template of {kind}{where}")
+            yield _admitted(pod, _title(document) + where, _namespace(document), labels)
+
+
+def _admitted(pod: admission.Pod, title: str, namespace: str, labels: Labels) -> tuple[str, Verdict]:
     if reason := labels.skips(namespace):
         verdict = Verdict.NEVER_ASKED if namespace in NEVER_OPTED_IN else Verdict.UNLABELLED
         return f"{title}: not reviewed, as {reason}\n", verdict

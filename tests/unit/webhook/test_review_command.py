@@ -138,6 +138,26 @@ kind: CronJob
 metadata: {name: nightly}
 spec: {jobTemplate: {spec: {template: {spec: {hostNetwork: true, containers: []}}}}}
 """
+JOB_SET = """
+kind: JobSet
+metadata: {name: train, namespace: shop}
+spec:
+  replicatedJobs:
+    - name: workers
+      template:
+        spec:
+          template:
+            metadata: {annotations: {kubernetes.io/egress-bandwidth: 100m}}
+            spec: {containers: []}
+"""
+PYTORCH_JOB = """
+kind: PyTorchJob
+metadata: {name: train}
+spec:
+  pytorchReplicaSpecs:
+    Master: {template: {spec: {containers: []}}}
+    Worker: {template: {metadata: {annotations: {kubernetes.io/egress-bandwidth: 1M}}, spec: {containers: []}}}
+"""
 
 
 class TestWorkloads:
@@ -157,6 +177,27 @@ class TestWorkloads:
 
     def test_a_cron_job_has_its_template_within_that_of_its_jobs(self) -> None:
         assert said(CRON_JOB) == "CronJob default/nightly: allowed, as it is\n"
+
+    def test_a_custom_resource_has_its_template_where_it_likes_and_is_reviewed_beside_a_good_workload(self) -> None:
+        printed, refused = review_text(
+            f"{SHOP}---{DEPLOYMENT.replace('10m', '10M')}---{JOB_SET}".encode(), network=None
+        )
+        assert refused
+        assert [line for line in printed.splitlines() if not line.startswith(" ")] == [
+            "Deployment shop/cart: allowed, with these changes",
+            "JobSet shop/train: refused",
+        ]
+
+    def test_of_several_templates_each_is_named_by_its_place(self) -> None:
+        assert said(PYTORCH_JOB) == (
+            "PyTorchJob default/train, spec.pytorchReplicaSpecs.Master.template: allowed, as it is\n"
+            "PyTorchJob default/train, spec.pytorchReplicaSpecs.Worker.template: allowed, with these changes\n"
+            '  set label ipvlan-bandwidth.io/managed: "true"\n'
+        )
+
+    def test_a_pod_template_has_it_outside_of_a_spec(self) -> None:
+        text = "{kind: PodTemplate, metadata: {name: cart}, template: {spec: {containers: []}}}"
+        assert said(text) == "PodTemplate default/cart: allowed, as it is\n"
 
 
 class TestYaml:
@@ -218,6 +259,8 @@ class TestAdmissionReviews:
         (b"{kind: Deployment, spec: {template: {spec: 5}}}", "found no Pod, no workload"),
         (b"{kind: Service, spec: {template: {spec: {}}}}", "found no Pod, no workload"),
         (b"{kind: CronJob, spec: {jobTemplate: 5}}", "found no Pod, no workload"),
+        (b"{kind: Prometheus, metadata: {}, spec: {containers: []}}", "found no Pod, no workload"),
+        (b"kind: Deployment\nspec: &a {template: *a}", "found no Pod, no workload"),
         (b"kind: [", "neither JSON nor YAML: while parsing a flow node"),
         (b"\xff\xfe\x00", "neither JSON nor YAML"),
         (b"kind: 0x_", "neither JSON nor YAML: invalid literal"),
