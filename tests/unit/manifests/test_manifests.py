@@ -259,6 +259,13 @@ def test_kubelet_asks_the_reconciler_on_loopback_where_no_stranger_comes() -> No
         assert (asked["host"], asked["port"]) == (http.LOOPBACK, "probes")
 
 
+def test_as_the_webhook_may_ask_no_dns_gardener_is_told_to_leave_it_the_api_servers_address() -> None:
+    egress = one("NetworkPolicy", "webhook")["spec"]["egress"]
+    assert 53 not in {port["port"] for rule in egress for port in rule["ports"]}
+    labels = one("Namespace", "ipvlan-bandwidth")["metadata"]["labels"]
+    assert labels["apiserver-proxy.networking.gardener.cloud/inject"] == "disable"
+
+
 def test_a_namespace_that_did_not_opt_in_never_depends_on_the_webhook_and_ours_cannot() -> None:
     exists, excluded = configuration()["namespaceSelector"]["matchExpressions"]
     assert exists == {"key": contract.NETWORK_LABEL, "operator": "Exists"}
