@@ -108,6 +108,13 @@ def test_other_settings_are_as_they_were_beside_a_flag(folder: Path, tmp_path: P
     assert _parser().parse_args(container(one("DaemonSet", "reconciler", slots))["command"][3:]).slots == 512
 
 
+@each_installation
+def test_where_a_single_node_takes_pods_its_drain_may_evict_the_webhook(folder: Path, tmp_path: Path) -> None:
+    applied = patched(block(OPERATIONS, "Where a single node takes Pods", "/spec/replicas"), folder, tmp_path)
+    budget = one("PodDisruptionBudget", "webhook", applied)["spec"]
+    assert one("Deployment", "webhook", applied)["spec"]["replicas"] - budget["maxUnavailable"] == 0
+
+
 def strategy(overlay: str, tmp_path: Path) -> Object:
     return dict(one("DaemonSet", "reconciler", patched(overlay, MANIFESTS, tmp_path))["spec"]["updateStrategy"])
 
