@@ -8,6 +8,8 @@ from webhook.contract import NETWORK_LABEL, quoted
 
 # RFC 1123 as k8s.io/apimachinery/pkg/util/validation has it: a namespace's name is a label, other names are subdomains.
 DNS_LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+# Of a label's value, by the same package. A Namespace's manifest may have a longer one, which no API server takes.
+LONGEST_LABEL: Final = 63
 _SHAPE: Final = (
     "NAMESPACE.NAME of a NetworkAttachmentDefinition in lower case, for example "
     "kube-system.ipvlan for ipvlan in kube-system"
@@ -42,6 +44,9 @@ class Policy:
                 f"names a NetworkAttachmentDefinition {quoted(name)}, which Multus does not read, as there is a dot in "
                 "its name: give it a name without dots"
             )
+            return cls(problem=_problem(namespace, value, what))
+        if len(value) > LONGEST_LABEL:
+            what = f"has {len(value)} characters, and a label can have {LONGEST_LABEL}: give either a shorter name"
             return cls(problem=_problem(namespace, value, what))
         return cls(network=f"{network_namespace}/{name}")
 

@@ -30,6 +30,11 @@ def test_a_network_that_multus_would_not_read_is_a_problem_that_says_what_to_do(
     assert "give it a name without dots" in policy.problem
 
 
+def test_the_longest_label_that_kubernetes_takes_is_a_network() -> None:
+    namespace, name = "a" * 30, "b" * 32
+    assert Policy.from_label("shop", f"{namespace}.{name}") == Policy(network=f"{namespace}/{name}")
+
+
 # As Multus has it for both parts of `namespace/name` (pkg/k8sclient, parsePodNetworkObjectName).
 MULTUS = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
@@ -58,6 +63,7 @@ def test_multus_reads_whatever_is_injected(value: str) -> None:
         ("kube-system.ipvlan.vlan100", 'a NetworkAttachmentDefinition "ipvlan.vlan100", which Multus does not read'),
         ("kube-system.ipvlan\n", '"ipvlan\\n" is none'),
         (f"{'a' * 64}.ipvlan", "is none"),
+        (f"{'a' * 30}.{'b' * 33}", "has 64 characters, and a label can have 63: give either a shorter name"),
     ],
 )
 def test_a_malformed_label_is_a_problem_that_says_what_it_should_look_like(value: str, what: str) -> None:
