@@ -14,7 +14,7 @@ import yaml
 from tests.cluster.api_only import ApiOnly
 from tests.cluster.commands import ClusterError, wait_for
 from tests.cluster.layout import PROJECT
-from webhook.contract import EGRESS_ANNOTATION, INGRESS_ANNOTATION, MANAGED_LABEL, NETWORK_LABEL
+from webhook.contract import EGRESS_ANNOTATION, INGRESS_ANNOTATION, MANAGED_LABEL, MIRROR_ANNOTATION, NETWORK_LABEL
 
 PATIENCE_S = 30.0
 CHANGED = ("annotate", "pod", "old", f"{EGRESS_ANNOTATION}=20M", "--overwrite")
@@ -115,6 +115,19 @@ def test_an_older_pod_can_be_labelled_annotated_finalised_and_told_the_state_of(
     assert old["metadata"]["annotations"] == {EGRESS_ANNOTATION: "100M", "example.com/a": "b"}
     assert "finalizers" not in old["metadata"]
     assert old["status"]["phase"] == "Running"
+
+
+def test_the_mirror_of_a_static_pod_can_be_created_as_that_pod_runs_already(shop: Space) -> None:
+    metadata = {"name": "mirror", "annotations": {MIRROR_ANNOTATION: "x"}}
+    spec = {"nodeName": "node", "containers": [{"name": "a", "image": "b"}]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+    shop.do("create", "-f", "-", text=json.dumps(pod))
+    assert MIRROR_ANNOTATION in json.loads(shop.do("get", "pod", "mirror", "-o", "json"))["metadata"]["annotations"]
+    for changed in (f"{MIRROR_ANNOTATION}-", f"{MIRROR_ANNOTATION}=y"):
+        with pytest.raises(ClusterError, match="may not remove or update mirror pod annotation"):
+            shop.do("annotate", "pod", "mirror", changed, "--overwrite")
+    with pytest.raises(ClusterError, match="may not add mirror pod annotation"):
+        shop.do("annotate", "pod", "old", f"{MIRROR_ANNOTATION}=x", f"{EGRESS_ANNOTATION}=20M", "--overwrite")
 
 
 def test_an_older_pod_that_is_deleted_goes_even_with_another_limit(shop: Space) -> None:

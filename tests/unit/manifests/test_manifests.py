@@ -274,10 +274,15 @@ def test_a_namespace_that_did_not_opt_in_never_depends_on_the_webhook_and_ours_c
 
 
 def test_an_update_is_asked_about_only_when_it_touches_what_the_contract_names() -> None:
-    (condition,) = configuration()["matchConditions"]
+    condition, _ = configuration()["matchConditions"]
     for name in (contract.INGRESS_ANNOTATION, contract.EGRESS_ANNOTATION, contract.MANAGED_LABEL):
         assert condition["expression"].count(f"[?'{name}']") == 2
     assert "!has(object.metadata.deletionTimestamp)" in condition["expression"]
+
+
+def test_the_api_server_asks_about_no_mirror_pod_which_admission_lets_pass_whatever_it_says() -> None:
+    _, condition = configuration()["matchConditions"]
+    assert condition["expression"] == f"!object.metadata.?annotations[?'{contract.MIRROR_ANNOTATION}'].hasValue()"
 
 
 def test_a_refusal_stops_the_pod_and_a_second_pass_is_harmless() -> None:
