@@ -5,7 +5,9 @@ The messages for a refused Pod's author are written here, with all problems at o
 - on UPDATE whatever did not change, and all of a Pod that is being deleted: a Pod older than the namespace's opt-in
   can still be labelled, finalised and finished, whatever its annotations are. The `matchConditions` in the manifest
   express the same, and save the call;
-- the default network of a Pod that has one, or that is not just being created: a running Pod's network never changes;
+- the default network of a Pod that has one. One that an update drops is put back, as by a controller that replaces all
+  annotations by its own: Multus reads it again when the Pod gets a new sandbox, and without it would then put the Pod
+  on another network. Else a Pod that is not just being created gets none;
 - a label that the Pod brings: if its workload selects by it, the controller would release a Pod without it, and create
   the next one, without end. So the managed label is added, and never removed or changed. Without a limit it means
   nothing; beside a limit, another value is refused, after which controllers back off.
@@ -101,8 +103,11 @@ class _Reading:
 
 def review(pod: Pod, old: Pod | None, policy: Policy) -> Decision:
     """The decision on a Pod that is being created (`old` is None) or updated."""
-    if pod.annotation(MIRROR_ANNOTATION) is not None or (old is not None and _keeps_all(pod, old)):
+    if pod.annotation(MIRROR_ANNOTATION) is not None or (old is not None and pod.deleting):
         return Decision()
+    network = _network(pod, old, policy)
+    if old is not None and _keeps_limits(pod, old):
+        return Decision(patch=map_changes("/metadata/annotations", pod.annotations, network))
     changed = tuple(
         direction
         for direction in Direction
@@ -117,14 +122,12 @@ def review(pod: Pod, old: Pod | None, policy: Policy) -> Decision:
     annotations = {
         direction.annotation: str(limit) for direction, limit in reading.limits.items() if direction in changed
     }
-    if old is None and not pod.host_network and policy.network and not _names_network(pod):
-        annotations[DEFAULT_NETWORK_ANNOTATION] = policy.network
     if reading.limits and pod.windows:
         reading.warnings.append("nothing limits a Pod with spec.os.name: windows: there is no ipvlan on Windows")
     labels = {MANAGED_LABEL: _MANAGED} if reading.limits and not pod.host_network else _NOTHING
     return Decision(
         patch=(
-            *map_changes("/metadata/annotations", pod.annotations, annotations),
+            *map_changes("/metadata/annotations", pod.annotations, {**annotations, **network}),
             *map_changes("/metadata/labels", pod.labels, labels),
         ),
         warnings=tuple(reading.warnings),
@@ -136,11 +139,21 @@ def _names_network(pod: Pod) -> bool:
     return "".join((pod.annotation(DEFAULT_NETWORK_ANNOTATION) or "").split()) not in {"", "[]"}
 
 
-def _keeps_all(pod: Pod, old: Pod) -> bool:
-    """Whether an update does not concern the webhook: the manifest's `matchConditions`, in Python."""
-    return pod.deleting or (
-        pod.label(MANAGED_LABEL) == old.label(MANAGED_LABEL)
-        and all(pod.annotation(way.annotation) == old.annotation(way.annotation) for way in Direction)
+def _network(pod: Pod, old: Pod | None, policy: Policy) -> Mapping[str, str]:
+    """The annotation with the default network that a Pod lacks: its namespace's, or the one that an update drops."""
+    if pod.host_network or _names_network(pod):
+        return _NOTHING
+    if old is None:
+        network = policy.network
+    else:
+        network = old.annotation(DEFAULT_NETWORK_ANNOTATION) if _names_network(old) else None
+    return {DEFAULT_NETWORK_ANNOTATION: network} if network else _NOTHING
+
+
+def _keeps_limits(pod: Pod, old: Pod) -> bool:
+    """Whether an update does not concern limits, as in the manifest's `matchConditions`."""
+    return pod.label(MANAGED_LABEL) == old.label(MANAGED_LABEL) and all(
+        pod.annotation(way.annotation) == old.annotation(way.annotation) for way in Direction
     )
 
 

@@ -14,9 +14,17 @@ import yaml
 from tests.cluster.api_only import ApiOnly
 from tests.cluster.commands import ClusterError, wait_for
 from tests.cluster.layout import PROJECT
-from webhook.contract import EGRESS_ANNOTATION, INGRESS_ANNOTATION, MANAGED_LABEL, MIRROR_ANNOTATION, NETWORK_LABEL
+from webhook.contract import (
+    DEFAULT_NETWORK_ANNOTATION,
+    EGRESS_ANNOTATION,
+    INGRESS_ANNOTATION,
+    MANAGED_LABEL,
+    MIRROR_ANNOTATION,
+    NETWORK_LABEL,
+)
 
 PATIENCE_S = 30.0
+NETWORK = {DEFAULT_NETWORK_ANNOTATION: "default/mine"}
 CHANGED = ("annotate", "pod", "old", f"{EGRESS_ANNOTATION}=20M", "--overwrite")
 FINALISED = ("patch", "pod", "old", "--type=json", "-p", '[{"op": "remove", "path": "/metadata/finalizers"}]')
 NEW = ("run", "new", "--image=any")
@@ -37,13 +45,14 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiOnly]:
 
 
 class Space:
-    """A namespace with a Pod in it that has a limit on egress and a finalizer."""
+    """A namespace with a Pod in it that has a limit on egress, a default network and a finalizer."""
 
     def __init__(self, plane: ApiOnly) -> None:
         self._plane = plane
         self.name = f"space-{os.urandom(3).hex()}"
         plane.kubectl("create", "namespace", self.name)
-        metadata = {"name": "old", "annotations": {EGRESS_ANNOTATION: "100M"}, "finalizers": ["example.com/wait"]}
+        annotations = {EGRESS_ANNOTATION: "100M", **NETWORK}
+        metadata = {"name": "old", "annotations": annotations, "finalizers": ["example.com/wait"]}
         spec = {"containers": [{"name": "a", "image": "b"}]}
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
         self.do("create", "-f", "-", text=json.dumps(pod))
@@ -95,8 +104,9 @@ def shop(plane: ApiOnly) -> Space:
         ("annotate", "pod", "old", f"{EGRESS_ANNOTATION}-"),
         ("annotate", "pod", "old", f"{INGRESS_ANNOTATION}=20M"),
         ("label", "pod", "old", f"{MANAGED_LABEL}=false"),
+        ("annotate", "pod", "old", f"{DEFAULT_NETWORK_ANNOTATION}-"),
     ],
-    ids=["a new Pod", "a changed limit", "one taken away", "one added", "the managed label"],
+    ids=["a new Pod", "a changed limit", "one taken away", "one added", "the managed label", "the network dropped"],
 )
 def test_what_the_webhook_has_a_say_in_fails_in_an_opted_in_namespace_and_passes_in_another(
     shop: Space, other: Space, command: tuple[str, ...]
@@ -107,12 +117,16 @@ def test_what_the_webhook_has_a_say_in_fails_in_an_opted_in_namespace_and_passes
 
 def test_an_older_pod_can_be_labelled_annotated_finalised_and_told_the_state_of(shop: Space) -> None:
     shop.do("label", "pod", "old", "a=b")
-    shop.do("annotate", "pod", "old", "example.com/a=b")
+    shop.do("annotate", "pod", "old", "example.com/a=b", f"{DEFAULT_NETWORK_ANNOTATION}=default/other", "--overwrite")
     shop.do(*FINALISED)
     shop.do("patch", "pod", "old", "--subresource=status", "-p", '{"status": {"phase": "Running"}}')
     old = shop.old()
     assert old["metadata"]["labels"] == {"a": "b"}
-    assert old["metadata"]["annotations"] == {EGRESS_ANNOTATION: "100M", "example.com/a": "b"}
+    assert old["metadata"]["annotations"] == {
+        EGRESS_ANNOTATION: "100M",
+        DEFAULT_NETWORK_ANNOTATION: "default/other",
+        "example.com/a": "b",
+    }
     assert "finalizers" not in old["metadata"]
     assert old["status"]["phase"] == "Running"
 
@@ -144,4 +158,4 @@ def test_with_the_label_off_its_namespace_a_limit_can_be_changed_and_a_pod_creat
     wait_for("the exit", lambda: shop.passes(*CHANGED), PATIENCE_S)
     shop.do(*CHANGED)
     shop.do(*NEW)
-    assert shop.old()["metadata"]["annotations"] == {EGRESS_ANNOTATION: "20M"}
+    assert shop.old()["metadata"]["annotations"] == {EGRESS_ANNOTATION: "20M", **NETWORK}

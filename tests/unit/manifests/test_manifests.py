@@ -275,7 +275,8 @@ def test_a_namespace_that_did_not_opt_in_never_depends_on_the_webhook_and_ours_c
 
 def test_an_update_is_asked_about_only_when_it_touches_what_the_contract_names() -> None:
     condition, _ = configuration()["matchConditions"]
-    for name in (contract.INGRESS_ANNOTATION, contract.EGRESS_ANNOTATION, contract.MANAGED_LABEL):
+    limits = (contract.INGRESS_ANNOTATION, contract.EGRESS_ANNOTATION)
+    for name in (*limits, contract.MANAGED_LABEL, contract.DEFAULT_NETWORK_ANNOTATION):
         assert condition["expression"].count(f"[?'{name}']") == 2
     assert "!has(object.metadata.deletionTimestamp)" in condition["expression"]
 

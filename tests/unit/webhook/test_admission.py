@@ -176,6 +176,30 @@ class TestUpdate:
         leaving = replace(self.old_and_bad, deleting=True, annotations={INGRESS_ANNOTATION: "worse"})
         assert review(leaving, self.old_and_bad, IPVLAN) == Decision()
 
+    @pytest.mark.parametrize("left", [None, {}, {DEFAULT_NETWORK_ANNOTATION: ""}, {"example.com/own": "a"}])
+    @pytest.mark.parametrize("policy", [IPVLAN, NO_NETWORK, TYPO, Policy(network="kube-system/other")])
+    def test_a_default_network_that_an_update_drops_is_put_back(
+        self, policy: Policy, left: dict[str, str] | None
+    ) -> None:
+        network = {DEFAULT_NETWORK_ANNOTATION: "kube-system/ipvlan"}
+        assert updated(Pod(network), Pod(left), policy).annotations == {**(left or {}), **network}
+        limited_too = {**(left or {}), EGRESS_ANNOTATION: "2M"}
+        assert updated(Pod(network), Pod(limited_too), policy).annotations == {**limited_too, **network}
+
+    @pytest.mark.parametrize("labels", [{}, {MANAGED_LABEL: "no"}])
+    def test_a_pod_older_than_the_opt_in_that_loses_its_network_gets_that_back_and_no_limit(
+        self, labels: dict[str, str]
+    ) -> None:
+        limits = {INGRESS_ANNOTATION: "1M", EGRESS_ANNOTATION: "100m"}
+        old = Pod({**limits, DEFAULT_NETWORK_ANNOTATION: "default/mine"}, labels)
+        assert updated(old, Pod(limits, labels)) == old
+
+    def test_a_default_network_can_be_changed_and_one_that_means_nothing_can_be_dropped(self) -> None:
+        old = Pod({DEFAULT_NETWORK_ANNOTATION: "default/mine"})
+        for new in (Pod({DEFAULT_NETWORK_ANNOTATION: "other"}), Pod(host_network=True), Pod(deleting=True)):
+            assert review(new, old, IPVLAN) == Decision()
+        assert review(Pod(), Pod({DEFAULT_NETWORK_ANNOTATION: "[]"}), IPVLAN) == Decision()
+
     def test_a_good_limit_that_did_not_change_is_not_even_normalised(self) -> None:
         old = limited(ingress="0.1G")
         pod = updated(old, limited(ingress="0.1G", egress="0.2G"))
