@@ -86,8 +86,8 @@ class Failures:
 
     def slot_freed(self) -> None:
         """Have those reconciled now that no slot was left for."""
-        for uid, _ in self._without_slot:
-            self._enqueue(uid)
+        for key in self._without_slot:
+            self._enqueue(key.pod_uid)
 
     async def _again(self, sandbox: Sandbox, delay_s: float) -> None:
         await self._sleep(delay_s)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from reconciler.kernel_executor import KernelExecutor
 from reconciler.node_state import NodeState
 from reconciler.pods import PodView
+from reconciler.sandboxes import Key
 from reconciler.shaper_loader import ShaperLoader
 from reconciler.shaping import PodCounters, ShapingError
 from reconciler.workqueue import Priority
@@ -132,7 +133,7 @@ class Housekeeping:
                 counted += await self._kernel.run(shaper.counters, owners[start : start + COUNTERS_BATCH])
             except ShapingError as error:  # the scrape has all other figures; the next scrape may have these
                 log.warning("some Pods were not counted", extra={"error": str(error)})
-        of_pods = [(known.get((each.pod_uid, each.netns_path or "")), each) for each in counted]
+        of_pods = [(known.get(Key(each.pod_uid, each.netns_path or "")), each) for each in counted]
         return [
             (held.pod, each.holding(self._state.applied(held).limits)) for held, each in of_pods if held is not None
         ]

@@ -88,19 +88,19 @@ class _Scanner:
             return
         except Exception as error:  # noqa: BLE001 - what a Pod does to its netns must cost no other Pod anything
             _LOG.warning("not looked into %s: %s", path, error)
-            self.held[pod_uid or "", path] = None
+            self.held[Key(pod_uid or "", path)] = None
             return
         entries, are_all = self._entries(links)
         owner = pod_uid or next((each.pod_uid for each in entries.values() if each.netns_inode == inode), None)
         is_touched = any(link.is_touched for link in links)
         if owner is None:
             if is_touched:
-                self.held["", path] = None
+                self.held[Key("", path)] = None
             return
         self.paths[SlotOwner(owner, inode)] = path
         if is_touched:
             rates = {direction: each.bits_per_second for direction, each in entries.items() if each.pod_uid == owner}
-            self.held[owner, path] = in_force(rates) if are_all else None
+            self.held[Key(owner, path)] = in_force(rates) if are_all else None
 
     def _entries(self, links: Iterable[ObservedLink]) -> tuple[dict[Direction, LimitEntry], bool]:
         """The entries of the filters in their programs' maps, and whether all maps could be read."""

@@ -57,7 +57,7 @@ class NodeState:
             state = self._kept(sandbox.key)
             state.started |= sandbox.key not in self.ran_unlimited
             state.netns_seen, state.awaiting_api_server, state.unreadable = None, False, False
-        for key in (sandbox.key, ("", sandbox.netns_path)):
+        for key in (sandbox.key, Key("", sandbox.netns_path)):
             self._unmatched.pop(key, None)
 
     def stopped(self, sandbox: Sandbox) -> None:
@@ -88,7 +88,7 @@ class NodeState:
         self.ran_unlimited.found(each.key for each in new if self.started_unlimited(each))
         started, unplaced = self.sandboxes.started_without_netns(), self.sandboxes.listed_without_netns()
         unlocated = {sandbox.key for sandbox in (*started, *unplaced, *self._missing())}
-        self._states = {key: state for key, state in self._states.items() if key[1] or key in unlocated}
+        self._states = {key: state for key, state in self._states.items() if key.has_netns or key in unlocated}
         never_seen = (not self._of(sandbox.key).netns_seen for sandbox in self.sandboxes)
         self.expects_new_sandbox = bool(unplaced) or any(never_seen)
 
@@ -99,7 +99,7 @@ class NodeState:
             asking,
             known=self._views.keys(),
             there=self.sandboxes.uids(),
-            has_unidentified=any(not uid for uid, _ in self._unmatched),
+            has_unidentified=not all(key.has_owner for key in self._unmatched),
         )
         return [sandbox.pod.uid for sandbox in self._missing()]
 
@@ -134,7 +134,7 @@ class NodeState:
         for key in waited:
             self._states[key].awaiting_api_server = False
         self._awaits_list = False
-        return [uid for uid, _ in waited]
+        return [key.pod_uid for key in waited]
 
     def listed(self, views: Iterable[PodView]) -> tuple[list[str], list[str]]:
         """The API server's full list. Returns the uids of Pods to reconcile, and of Pods that are gone."""
@@ -152,7 +152,7 @@ class NodeState:
         """The API server reports a Pod. Returns whether that is news."""
         news = self._views.get(view.uid) != view
         self._views[view.uid] = view
-        self._match((uid, path) for uid, path in self._unmatched if uid == view.uid)
+        self._match(key for key in self._unmatched if key.pod_uid == view.uid)
         return news
 
     def deleted(self, view: PodView) -> None:
@@ -199,23 +199,22 @@ class NodeState:
         They stay until the API server says otherwise, as only it knows of changes. If no limits are known, its list is
         awaited. A key without a uid is of a netns whose owner could not be read: the runtime may name it.
         """
-        uid, path = key
-        if not uid and (there := self.sandboxes.at(path)) is not None:
+        if not key.has_owner and (there := self.sandboxes.at(key.netns_path)) is not None:
             if self._of(there.key).started:  # a netns that has just been made holds nothing of ours
                 return
-            key = uid, path = there.key
+            key = there.key
         if self.sandboxes.has_stopped(key):
             return
-        if self.sandboxes.place(key, self._views.get(uid)):
+        if self.sandboxes.place(key, self._views.get(key.pod_uid)):
             self.ran_unlimited.found([key])  # taken back below if it turns out to have been limited all along
-        if not any(sandbox.key == key for sandbox in self.sandboxes.of(uid)):
+        if not any(sandbox.key == key for sandbox in self.sandboxes.of(key.pod_uid)):
             self._unmatched[key] = wanted, in_force
             return
         state = self._kept(key)
         state.unverified = state.netns_seen = True
         if wanted and self.sandboxes.adopt(key, wanted):
             state.awaiting_api_server = False
-            self._last_good[uid] = wanted
+            self._last_good[key.pod_uid] = wanted
         if in_force:
             state.applied = Applied(in_force)
         elif in_force is None:
@@ -333,7 +332,7 @@ class NodeState:
         """Not while the Pod is known: it may be given another sandbox, which is to have the same limits."""
         if not self.has(uid):
             self._last_good.pop(uid, None)
-            self._states.pop((uid, ""), None)
+            self._states.pop(Key(uid, ""), None)
 
     def _of(self, key: Key) -> SandboxState:
         return self._states.get(key) or SandboxState()

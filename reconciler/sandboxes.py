@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import NamedTuple, Self
 
 from reconciler import pods
 from reconciler.nri.messages import PodSandbox
@@ -15,8 +15,22 @@ from reconciler.paths import canonical
 from reconciler.pods import PodView
 from webhook.contract import Limits
 
-Key = tuple[str, str]
-"""A Pod's uid and the path of its netns."""
+
+class Key(NamedTuple):
+    """Names what can be limited: a Pod and one of its network namespaces."""
+
+    pod_uid: str
+    netns_path: str
+
+    @property
+    def has_owner(self) -> bool:
+        """Whether the Pod is known: an empty uid is of a netns whose owner could not be read."""
+        return bool(self.pod_uid)
+
+    @property
+    def has_netns(self) -> bool:
+        """Whether the netns is known: an empty path is of a sandbox that has none, or of which none is told."""
+        return bool(self.netns_path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +60,7 @@ class Sandbox:
     @property
     def key(self) -> Key:
         """The Pod's uid and the netns, which own a slot in the kernel."""
-        return self.pod.uid, self.netns_path
+        return Key(self.pod.uid, self.netns_path)
 
 
 @dataclass(slots=True)
@@ -160,7 +174,7 @@ class Sandboxes:
 
         False if there is no such sandbox.
         """
-        adopting = [sandbox for sandbox in self.of(key[0]) if sandbox.key == key]
+        adopting = [sandbox for sandbox in self.of(key.pod_uid) if sandbox.key == key]
         for sandbox in adopting:
             self._by_id[sandbox.id] = replace(sandbox, pod=pods.with_limits(sandbox.pod, limits))
         return bool(adopting)

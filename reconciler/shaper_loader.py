@@ -115,7 +115,7 @@ class ShaperLoader:
             shaper.close()  # the next try has descriptors of its own
             raise
         # The map also has limits without an attached filter; the filters also show the limits of older programs.
-        in_map = {(pod.pod_uid, pod.netns_path): pod.limits for pod in counted if pod.netns_path and pod.limits}
+        in_map = {Key(pod.pod_uid, pod.netns_path): pod.limits for pod in counted if pod.netns_path and pod.limits}
         found = {key: FoundLimits(limits, in_force=Limits()) for key, limits in in_map.items()}
         for key, limits in shaper.found.items():
             # For a netns that could not be read, the map's limits are assumed to be in force.

@@ -117,14 +117,14 @@ class Shaper:
         cls,
         *,
         slots: int = 256,
-        netns_paths: Iterable[tuple[str, str]] = (),
+        netns_paths: Iterable[Key] = (),
         folder: Path | None = None,
         load: Callable[[int], Program] | None = None,
     ) -> Self:
         """Take over what the network namespaces of the known sandboxes hold, or load a new program.
 
-        `netns_paths` are pairs of Pod uid and path; `folder` may have others, whose owner is read from what they hold.
-        `load` loads a new program. Raises ShapingError when that fails.
+        `folder` may have other namespaces, whose owner is read from what they hold. `load` loads a new program.
+        Raises ShapingError when that fails.
         """
         found = scan_netns(netns_paths, folder)
         program = Program.adopt(slots, found.program_ids)

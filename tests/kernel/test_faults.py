@@ -14,6 +14,7 @@ from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.program import Program
 from reconciler.model import IFB_NAME, ObservedLink, class_id
 from reconciler.netns_scan import scan_netns
+from reconciler.sandboxes import Key
 from reconciler.shaping import Shaper
 from tests.kernel.lab import Pod, limits
 from webhook.contract import Direction, Limits
@@ -85,7 +86,7 @@ def next_one(spare: Program, monkeypatch: pytest.MonkeyPatch) -> Callable[[Pod],
         return Program(spare.bpf, slots, spare.program_id, program, limits, state, bytearray(spare.written))
 
     monkeypatch.setattr(Program, "load", load)
-    return lambda pod: Shaper.start(slots=SLOTS, netns_paths=[(pod.uid, pod.netns)])
+    return lambda pod: Shaper.start(slots=SLOTS, netns_paths=[Key(pod.uid, pod.netns)])
 
 
 def held(pod: Pod) -> tuple[ObservedLink, ...]:
@@ -100,7 +101,8 @@ def held(pod: Pod) -> tuple[ObservedLink, ...]:
 
 def in_force(pod: Pod) -> Limits:
     """The limits that packets meet: the filters find them in the map, and fq paces."""
-    found = scan_netns([(pod.uid, pod.netns)]).held.get((pod.uid, pod.netns), NOTHING)
+    key = Key(pod.uid, pod.netns)
+    found = scan_netns([key]).held.get(key, NOTHING)
     links = {link.link.name: link for link in held(pod)}
     ifb, slave = links.get(IFB_NAME), links["eth0"]
     redirect = slave.ours(Direction.INGRESS)

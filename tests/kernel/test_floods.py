@@ -16,6 +16,7 @@ from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.raw import filter_of
 from reconciler.model import OUR_HANDLES
 from reconciler.netns_scan import scan_netns
+from reconciler.sandboxes import Key
 from reconciler.shaping import Shaper
 from reconciler.steps import AttachRedirect, AttachShaper
 from tests.kernel import lab
@@ -140,7 +141,7 @@ def test_among_a_flood_of_filters_ours_are_found_and_put_back_and_a_look_reads_f
     print(f"AMONG {MANY} a look reads {counted.read // 2} filters and takes {kib:.0f} KiB")
     print(f"and {ms:.1f} ms of CPU time, without them {usual_ms:.1f}; one at another Pod {look_ms(shaper, peer):.1f}")
     assert kib < 5000
-    assert scan_netns([(flooded.uid, flooded.netns)]).held == {(flooded.uid, flooded.netns): BOTH}
+    assert scan_netns([Key(flooded.uid, flooded.netns)]).held == {(flooded.uid, flooded.netns): BOTH}
 
     for handle in OUR_HANDLES:
         ours = f"protocol all handle {handle:#x}"

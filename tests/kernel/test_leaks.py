@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.netns_scan import scan_netns
+from reconciler.sandboxes import Key
 from reconciler.shaping import NoSlotLeftError, Shaper
 from tests.kernel import lab
 from tests.kernel.lab import Pod, limits
@@ -166,7 +167,7 @@ def test_as_many_pods_at_once_as_there_are_slots_one_more_and_room_again(node: S
     with pytest.raises(NoSlotLeftError, match="raise the reconciler's number of slots"):
         node.shape(last, path(last), BOTH)
     assert len({counted.pod_uid for counted in node.counters()}) == SLOTS
-    heir = Shaper.start(slots=SLOTS, netns_paths=[(name, path(name)) for name in names])
+    heir = Shaper.start(slots=SLOTS, netns_paths=[Key(name, path(name)) for name in names])
     assert heir.adopted
     assert heir.found == {(name, path(name)): BOTH for name in first}
     assert all(heir.shape(name, path(name), BOTH).steps == () for name in first)
@@ -189,7 +190,7 @@ def test_a_pod_deleted_and_made_again_at_the_same_name_is_another(node: Shaper) 
     create(["again"])
     assert node.shape("second", path("again"), limits(egress="20M")).steps
     node.release("first", path("again"))
-    assert scan_netns([("second", path("again"))]).held == {("second", path("again")): limits(egress="20M")}
+    assert scan_netns([Key("second", path("again"))]).held == {("second", path("again")): limits(egress="20M")}
     assert [counted.pod_uid for counted in node.counters()] == ["second"]
     delete(["again"])
     node.release("second", path("again"))

@@ -8,6 +8,7 @@ import pytest
 
 from reconciler.kernel import netns
 from reconciler.model import ProblemKind
+from reconciler.sandboxes import Key
 from reconciler.shaping import HostNetnsError, NetnsGoneError, NoSlotLeftError, Shaper, clean, inspect
 from tests.kernel import lab
 from tests.kernel.lab import Pod, limits, transfer
@@ -86,7 +87,7 @@ def test_two_slaves_and_veth0_that_come_later_share_the_limit(shaper: Shaper, li
 def test_a_fresh_process_adopts_what_runs(shaper: Shaper, limited: Pod, peer: Pod) -> None:
     shaper.shape(limited.uid, limited.netns, BOTH)
     transfer(limited, peer, seconds=1)
-    fresh = Shaper.start(slots=8, netns_paths=[(limited.uid, limited.netns)])
+    fresh = Shaper.start(slots=8, netns_paths=[Key(limited.uid, limited.netns)])
     assert fresh.adopted
     assert fresh.shape(limited.uid, limited.netns, BOTH).steps == ()
     before, seen, after = (sent(each, limited) for each in (shaper, fresh, shaper))
@@ -116,7 +117,7 @@ def test_who_is_shaped_in_a_netns_that_nobody_names_is_found_in_its_folder(shape
 
 def test_a_program_of_another_version_is_replaced(shaper: Shaper, limited: Pod, peer: Pod) -> None:
     shaper.shape(limited.uid, limited.netns, BOTH)
-    other = Shaper.start(slots=9, netns_paths=[(limited.uid, limited.netns)])
+    other = Shaper.start(slots=9, netns_paths=[Key(limited.uid, limited.netns)])
     assert not other.adopted
     outcome = other.shape(limited.uid, limited.netns, BOTH)
     assert [type(step).__name__ for step in outcome.steps] == ["WriteLimit"] * 2 + ["AttachShaper"] * 2

@@ -6,6 +6,7 @@ import time
 
 from reconciler.kernel.observe import MOST_LINKS
 from reconciler.netns_scan import scan_netns
+from reconciler.sandboxes import Key
 from reconciler.shaping import Shaper
 from tests.kernel import clock, lab
 from tests.kernel.lab import Pod
@@ -63,7 +64,7 @@ def test_a_pod_that_gives_its_interfaces_names_of_any_bytes_is_limited_all_the_s
     outcome = shaper.shape(limited.uid, limited.netns, BOTH)
     assert outcome.interfaces == ("e\\xff\\xfe",)
     assert shaper.shape(limited.uid, limited.netns, BOTH).steps == ()
-    assert scan_netns([(limited.uid, limited.netns)]).held == {(limited.uid, limited.netns): BOTH}
+    assert scan_netns([Key(limited.uid, limited.netns)]).held == {(limited.uid, limited.netns): BOTH}
     shaper.release(limited.uid, limited.netns)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from reconciler.kernel import program
+from reconciler.sandboxes import Key
 from reconciler.shaping import DirectionCounters, Shaper
 from tests.kernel import lab
 from tests.kernel.lab import Pod, limits
@@ -64,7 +65,7 @@ def test_a_start_finds_an_older_programs_limits_or_that_they_cannot_be_read(
     older.shape(limited.uid, limited.netns, BOTH)
     with monkeypatch.context() as patched:
         expect_others(patched, other)
-        newer = Shaper.start(slots=8, netns_paths=[(limited.uid, limited.netns)])
+        newer = Shaper.start(slots=8, netns_paths=[Key(limited.uid, limited.netns)])
     newer.close()
     older.release(limited.uid, limited.netns)
     assert newer.found[limited.uid, limited.netns] == found

@@ -23,6 +23,7 @@ from reconciler.model import (
 )
 from reconciler.netns_scan import scan_netns
 from reconciler.plan import plan
+from reconciler.sandboxes import Key
 from reconciler.steps import AttachShaper, CreateIfb
 from tests.bench.reconciler.calibrate import calibrate
 from tests.bench.reconciler.world import PODS, SLOTS, Pod, namespaces
@@ -76,7 +77,7 @@ def measure() -> dict[str, object]:
     with namespaces(pods, kind="macvlan mode bridge"):
         program = Program.load(SLOTS)
         shape(pods, program)
-        keys = [(pod.uid, pod.netns) for pod in pods]
+        keys = [Key(pod.uid, pod.netns) for pod in pods]
         rounds = []
         for _ in range(3):
             wall, cpu = time.perf_counter(), time.process_time()

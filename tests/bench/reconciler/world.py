@@ -21,6 +21,7 @@ from reconciler.kernel.program import Program
 from reconciler.model import class_id
 from reconciler.netns_scan import scan_netns
 from reconciler.nri.messages import PodSandbox
+from reconciler.sandboxes import Key
 from tests.unit.webhook.api_server import ApiServer
 from webhook.contract import Direction
 
@@ -141,7 +142,7 @@ class Limits:
     """Reads the reconciler's limits map, by the filters of one Pod."""
 
     def __init__(self, pod: Pod) -> None:
-        program = Program.adopt(SLOTS, scan_netns([(pod.uid, pod.netns)]).program_ids)
+        program = Program.adopt(SLOTS, scan_netns([Key(pod.uid, pod.netns)]).program_ids)
         assert program is not None, "nothing is shaped"
         self._program = program
         self._slots: dict[str, int] = {}

@@ -7,6 +7,7 @@ from reconciler.controller import Controller
 from reconciler.metrics import Metrics
 from reconciler.nri.messages import PodSandbox
 from reconciler.pods import from_api
+from reconciler.sandboxes import Key
 from reconciler.shaping import Outcome
 from webhook.contract import Limits, Quantity
 
@@ -34,7 +35,7 @@ class Kernel:
     def __init__(self):
         self.found = {}
         self.gone = set()
-        self.held: dict[tuple[str, str], Limits] = {}
+        self.held: dict[Key, Limits] = {}
         self.failing: dict[str, list[Exception]] = {}
         self.interfaces = ("eth0",)
         self.mode = "l3"
@@ -51,7 +52,7 @@ class Kernel:
         self.calls.append((pod_uid, netns_path, limits))
         if self.failing.get(netns_path):
             raise self.failing[netns_path].pop(0)
-        key = (pod_uid, netns_path)
+        key = Key(pod_uid, netns_path)
         before = self.held.get(key, Limits())
         self.held[key] = limits
         return Outcome(
@@ -64,7 +65,7 @@ class Kernel:
         )
 
     def release(self, pod_uid, netns_path):
-        return self.held.pop((pod_uid, netns_path), None) is not None
+        return self.held.pop(Key(pod_uid, netns_path), None) is not None
 
     def collect(self, live):
         gone = [key for key in self.held if key not in live and key[1] in self.gone]

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from reconciler.sandboxes import Key
 from reconciler.shaping import DirectionCounters, PodCounters
 from tests.unit.reconciler.controller_bench import (
     M20,
@@ -21,7 +22,7 @@ from webhook.contract import Direction, Limits
 
 async def test_a_program_that_is_taken_over_has_the_slots_of_pods_that_ended_meanwhile():
     bench = Bench()
-    bench.kernel.held = {("u9", B): Limits(ingress=M20)}
+    bench.kernel.held = {Key("u9", B): Limits(ingress=M20)}
     bench.kernel.gone = {B}
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([sandbox()])
@@ -38,8 +39,8 @@ async def test_a_program_that_is_taken_over_has_the_slots_of_pods_that_ended_mea
 )
 async def test_what_is_left_of_a_limit_that_nobody_wants_any_more_is_taken_away_after_a_restart(found, limits):
     bench = Bench()
-    bench.kernel.found = {("u1", A): found}
-    bench.kernel.held = {("u1", A): limits}
+    bench.kernel.found = {Key("u1", A): found}
+    bench.kernel.held = {Key("u1", A): limits}
     bench.gate = asyncio.Event()
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([sandbox(ingress=None), sandbox("s2", uid="u2", path=B, ingress=None)])
@@ -57,7 +58,7 @@ async def test_what_is_left_of_a_limit_that_nobody_wants_any_more_is_taken_away_
 @pytest.mark.parametrize("by_an_older_program", [True, False])
 async def test_limits_changed_while_the_pod_ran_outlast_a_restart_while_the_api_server_is_away(by_an_older_program):
     bench = Bench()
-    bench.kernel.held = {("u1", A): Limits(egress=M20)}
+    bench.kernel.held = {Key("u1", A): Limits(egress=M20)}
     if by_an_older_program:
         bench.kernel.found = bench.kernel.held
     else:
@@ -81,8 +82,8 @@ async def test_limits_changed_while_the_pod_ran_outlast_a_restart_while_the_api_
 
 async def test_what_an_older_program_holds_that_cannot_be_read_stays_until_the_api_server_has_told_of_its_pod():
     bench = Bench()
-    bench.kernel.found = {("u1", A): None}
-    bench.kernel.held = {("u1", A): Limits(ingress=M20)}
+    bench.kernel.found = {Key("u1", A): None}
+    bench.kernel.held = {Key("u1", A): Limits(ingress=M20)}
     bench.gate = asyncio.Event()
     run = asyncio.create_task(bench.controller.run())
     for _ in range(2):
@@ -100,8 +101,8 @@ async def test_what_an_older_program_holds_that_cannot_be_read_stays_until_the_a
 
 async def test_what_cannot_be_read_is_not_taken_off_by_the_runtimes_word_however_long_the_api_server_is_away():
     bench = Bench()
-    bench.kernel.found = {("u1", A): None}
-    bench.kernel.held = {("u1", A): Limits(ingress=M20)}
+    bench.kernel.found = {Key("u1", A): None}
+    bench.kernel.held = {Key("u1", A): Limits(ingress=M20)}
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([sandbox(ingress=None), sandbox("s2", uid="u2", path=B)])
     await bench.settle()
@@ -114,8 +115,8 @@ async def test_what_cannot_be_read_is_not_taken_off_by_the_runtimes_word_however
 
 async def test_what_cannot_be_read_waits_for_no_second_list():
     bench = Bench()
-    bench.kernel.found = {("u1", A): None}
-    bench.kernel.held = {("u1", A): Limits(ingress=M20)}
+    bench.kernel.found = {Key("u1", A): None}
+    bench.kernel.held = {Key("u1", A): Limits(ingress=M20)}
     bench.on_pods([api_pod()])
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([sandbox(ingress=None)])
@@ -129,7 +130,7 @@ async def test_a_direction_that_could_not_be_attached_is_not_given_up_by_a_resta
     figures = DirectionCounters(20_000_000, bytes=0, packets=0, drops=0, marks=0)
     both = {Direction.EGRESS: figures, Direction.INGRESS: figures}
     bench.kernel.counters = lambda _owners=None: [PodCounters("u1", A, both)]
-    bench.kernel.found = {("u1", A): Limits(egress=M20)}  # of the filters there are
+    bench.kernel.found = {Key("u1", A): Limits(egress=M20)}  # of the filters there are
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([sandbox(ingress="100M", egress="100M")])
     await bench.settle()
@@ -139,7 +140,7 @@ async def test_a_direction_that_could_not_be_attached_is_not_given_up_by_a_resta
 
 async def test_the_last_good_limit_of_an_older_program_stays_when_the_annotation_turned_bad():
     bench = Bench()
-    bench.kernel.found = {("u1", A): Limits(ingress=M20)}
+    bench.kernel.found = {Key("u1", A): Limits(ingress=M20)}
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([sandbox(ingress="100m")])
     await bench.settle()

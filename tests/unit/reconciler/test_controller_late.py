@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from reconciler.sandboxes import Key
 from reconciler.shaping import DirectionCounters, PodCounters, ShapingError
 from tests.unit.reconciler.controller_bench import (
     M20,
@@ -88,7 +89,7 @@ async def test_a_pod_limited_by_the_hook_or_annotated_later_was_never_late(bench
 
 @pytest.mark.parametrize(
     ("found", "unlimited_s"),
-    [({}, 30), ({("u1", A): Limits()}, 30), ({("u1", A): None}, 0)],
+    [({}, 30), ({Key("u1", A): Limits()}, 30), ({Key("u1", A): None}, 0)],
     ids=["no filters", "no filter of the shaper", "unreadable"],
 )
 async def test_a_limit_that_is_in_the_map_alone_was_never_in_force(found, unlimited_s):

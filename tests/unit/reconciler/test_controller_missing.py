@@ -6,6 +6,7 @@ import pytest
 
 from reconciler.housekeeping import UNREPORTED_CHECK_S
 from reconciler.node_state import PodCounts
+from reconciler.sandboxes import Key
 from tests.unit.reconciler.controller_bench import M100, STARTED, A, Bench, api_pod, sandbox
 from webhook.contract import Limits
 
@@ -94,7 +95,7 @@ async def test_a_runtime_that_never_tells_of_its_pods_keeps_nobody_from_being_mi
 async def test_nobody_is_missed_while_a_limit_is_found_that_may_be_theirs_and_the_runtime_tells_nothing():
     """An older program limits the Pod, and its entries cannot be read: only the runtime knows the netns."""
     bench = Bench()
-    bench.kernel.found = {("", A): None}
+    bench.kernel.found = {Key("", A): None}
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.prepare()
     bench.on_pods([api_pod(ingress="100M", status=STARTED)])

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from reconciler.node_state import PodCounts
+from reconciler.sandboxes import Key
 from reconciler.shaping import ShapingError
 from tests.unit.reconciler.controller_bench import (
     M20,
@@ -106,7 +107,7 @@ async def test_a_pod_without_a_netns_is_told_that_no_pod_can_be_limited_while_th
 
 async def test_a_limit_that_was_in_force_all_along_is_found_when_a_later_replay_tells_of_its_pod():
     bench = Bench()
-    bench.kernel.found = {("u1", A): Limits(ingress=M20)}
+    bench.kernel.found = {Key("u1", A): Limits(ingress=M20)}
     bench.kernel.held = dict(bench.kernel.found)
     run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([])
@@ -123,7 +124,7 @@ async def test_a_limit_that_was_in_force_all_along_is_found_when_a_later_replay_
 
 async def test_a_pod_that_was_found_by_what_its_netns_holds_is_the_one_that_the_runtime_names_later():
     bench = Bench()
-    bench.kernel.found = {("u1", A): Limits(ingress=M100)}
+    bench.kernel.found = {Key("u1", A): Limits(ingress=M100)}
     bench.kernel.held = dict(bench.kernel.found)
     run = asyncio.create_task(bench.controller.run())
     bench.on_pods([api_pod(ingress="100M", status=STARTED)])

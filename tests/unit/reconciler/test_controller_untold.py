@@ -6,6 +6,7 @@ import pytest
 
 from reconciler.controller import SYNCHRONIZE_TIMEOUT_S
 from reconciler.node_state import PodCounts
+from reconciler.sandboxes import Key
 from reconciler.shaping import DirectionCounters, PodCounters
 from tests.unit.reconciler.controller_bench import (
     M20,
@@ -26,7 +27,7 @@ from webhook.contract import Direction, Limits
 async def untold():
     """A controller that has found a limit in the kernel, and is not told whose it is."""
     untold = Bench()
-    untold.kernel.found = {("u1", A): Limits(ingress=M100)}
+    untold.kernel.found = {Key("u1", A): Limits(ingress=M100)}
     untold.kernel.held = dict(untold.kernel.found)
     run = asyncio.create_task(untold.controller.run())
     await untold.controller.prepare()
@@ -164,7 +165,7 @@ async def test_a_limit_that_was_in_the_map_alone_was_not_in_force_though_the_run
 
 
 async def test_what_does_not_tell_whose_it_is_stays_until_the_runtime_and_the_api_server_have_told(untold):
-    untold.kernel.found = {("", A): None}
+    untold.kernel.found = {Key("", A): None}
     await untold.settle()
     untold.gate = asyncio.Event()
     await untold.controller.on_synchronize([sandbox()])

@@ -13,6 +13,7 @@ from reconciler.kernel import buckets, program
 from reconciler.kernel.bpf import MapInfo, ProgramInfo
 from reconciler.migration import clear_left, migrate_state, older_buckets
 from reconciler.model import HANDLE_CLSACT_OURS, Filter, LimitEntry, Link, ObservedLink, ObservedShaping
+from reconciler.sandboxes import Key
 from reconciler.slots import Assignment, SlotOwner
 from tests.unit.reconciler.simulated_kernel import FILTER_NAME
 from webhook.contract import Direction, Limits, Quantity
@@ -91,7 +92,7 @@ def looking(monkeypatch):
 @pytest.mark.parametrize("longer", [-8, 0, 8])
 def test_limits_are_read_whatever_else_an_older_program_keeps(looking, longer):
     looking(Bpf(state=STATE[:longer] if longer < 0 else STATE + bytes(longer)), shaped())
-    assert netns_scan.scan_netns([("u1", A)]).held == {("u1", A): Limits(egress=Quantity(20_000_000))}
+    assert netns_scan.scan_netns([Key("u1", A)]).held == {("u1", A): Limits(egress=Quantity(20_000_000))}
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_limits_are_read_whatever_else_an_older_program_keeps(looking, longer):
 )
 def test_limits_that_cannot_be_read_are_not_taken_for_none(looking, limit, links):
     looking(Bpf(limit), *links)
-    assert netns_scan.scan_netns([("u1", A)]).held == {("u1", A): None}
+    assert netns_scan.scan_netns([Key("u1", A)]).held == {("u1", A): None}
 
 
 def test_a_netns_that_nobody_names_is_told_of_though_it_cannot_be_read_whose_it_is(looking, monkeypatch):
@@ -120,7 +121,7 @@ def test_a_netns_that_nobody_names_is_told_of_though_it_cannot_be_read_whose_it_
 
 def test_a_filter_whose_slot_is_free_limits_nothing(looking):
     looking(Bpf(buckets.EMPTY_LIMIT), shaped())
-    assert netns_scan.scan_netns([("u1", A)]).held == {("u1", A): Limits()}
+    assert netns_scan.scan_netns([Key("u1", A)]).held == {("u1", A): Limits()}
 
 
 def test_what_another_version_counts_is_shown_only_if_it_is_known_what_it_is(looking):

@@ -5,7 +5,7 @@ import pytest
 from reconciler.node_state import NodeState, PodCounts
 from reconciler.pods import PodView
 from reconciler.report import Applied
-from reconciler.sandboxes import Sandbox
+from reconciler.sandboxes import Key, Sandbox
 from webhook.contract import Limits, Quantity
 
 M20 = Limits(egress=Quantity(20_000_000))
@@ -15,8 +15,8 @@ def test_what_the_kernel_holds_for_a_sandbox_that_is_gone_is_not_remembered():
     state = NodeState()
     there = Sandbox("s1", PodView("u1", "shop", "web-0"), "/run/netns/a")
     state.sandboxes.add(there)
-    state.adopt(("u9", "/run/netns/b"), M20, M20)
-    state.adopt(("u1", "/run/netns/b"), M20, M20)
+    state.adopt(Key("u9", "/run/netns/b"), M20, M20)
+    state.adopt(Key("u1", "/run/netns/b"), M20, M20)
     assert state.is_settled(there)
     assert not state._states
     state.adopt(there.key, Limits(), Limits())
@@ -37,12 +37,12 @@ def test_a_pod_of_which_the_runtime_names_no_netns_is_found_by_what_its_netns_ho
     state = NodeState()
     told = Sandbox("s1", PodView("u1", "shop", "web-0", host_network=True), "")
     state.synchronized([told])
-    state.adopt(("u1", "/run/netns/a"), M20, M20)
+    state.adopt(Key("u1", "/run/netns/a"), M20, M20)
     (found,) = state.sandboxes
     assert (found.key, found.pod.host_network) == (("u1", "/run/netns/a"), False)
     assert state.desired(found).limits == state.applied(found).limits == M20
     state.synchronized([told])
-    state.adopt(("u1", "/run/netns/a"), M20, M20)
+    state.adopt(Key("u1", "/run/netns/a"), M20, M20)
     assert list(state.sandboxes) == [found]
     # Another sandbox of the Pod may have that id: its end is not this one's.
     state.sandboxes.remove("s1")
@@ -117,15 +117,15 @@ def test_what_the_kernel_holds_for_a_sandbox_that_a_list_left_out_counts_when_an
 def test_what_a_netns_holds_that_does_not_tell_whose_it_is_is_its_pods_when_the_runtime_names_it():
     state = NodeState()
     named = Sandbox("s1", PodView("u1", "shop", "web-0", managed=True, egress="100M"), "/run/netns/a")
-    state.adopt(("", "/run/netns/a"), Limits(), None)
+    state.adopt(Key("", "/run/netns/a"), Limits(), None)
     state.synchronized([named])
     assert state.awaits_api_server(named), "it may have limits, which the API server alone knows"
     assert not state.started_unlimited(named)
     assert named.key not in state.ran_unlimited
     begun = Sandbox("s2", PodView("u2", "shop", "web-0", managed=True, egress="100M"), "/run/netns/b")
-    state.adopt(("", "/run/netns/b"), Limits(), None)
+    state.adopt(Key("", "/run/netns/b"), Limits(), None)
     state.started(begun)
-    state.adopt(("", "/run/netns/b"), Limits(), None)
+    state.adopt(Key("", "/run/netns/b"), Limits(), None)
     state.synchronized([named, begun])
     assert not state.awaits_api_server(begun), "nothing was in it when it began"
 

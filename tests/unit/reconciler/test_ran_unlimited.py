@@ -1,8 +1,9 @@
 """Pods that started while nobody could limit them."""
 
 from reconciler.ran_unlimited import RanUnlimited, notice
+from reconciler.sandboxes import Key
 
-A, B = ("u1", "/run/netns/a"), ("u2", "/run/netns/b")
+A, B = Key("u1", "/run/netns/a"), Key("u2", "/run/netns/b")
 
 
 def found(*keys):

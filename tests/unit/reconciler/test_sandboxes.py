@@ -2,7 +2,7 @@
 
 from reconciler.nri.messages import PodSandbox
 from reconciler.pods import PodView
-from reconciler.sandboxes import Sandbox, Sandboxes
+from reconciler.sandboxes import Key, Sandbox, Sandboxes
 from webhook.contract import Limits, Quantity
 
 
@@ -59,16 +59,16 @@ def test_of_those_without_a_netns_a_full_list_leaves_those_that_it_has():
 def test_a_netns_is_given_to_a_pod_that_the_list_has_without_one_and_to_no_other():
     table = Sandboxes()
     table.synchronize([sandbox("s1", path=""), sandbox("s2", uid="u2", path="/run/netns/b")])
-    assert not table.place(("u9", "/run/netns/a"), None)
-    assert not table.place(("u2", "/run/netns/b"), None)
-    assert table.place(("u1", "/run/netns/a"), None)
+    assert not table.place(Key("u9", "/run/netns/a"), None)
+    assert not table.place(Key("u2", "/run/netns/b"), None)
+    assert table.place(Key("u1", "/run/netns/a"), None)
     assert table.at("/run/netns/a").pod.uid == "u1"
-    assert not table.place(("u1", "/run/netns/a"), None)
+    assert not table.place(Key("u1", "/run/netns/a"), None)
 
 
 def test_a_netns_is_given_to_a_pod_that_the_api_server_tells_of_until_the_runtime_names_it():
     table = Sandboxes()
-    assert table.place(("u1", "/run/netns/a"), PodView("u1", "shop", "web-0", ingress="1M"))
+    assert table.place(Key("u1", "/run/netns/a"), PodView("u1", "shop", "web-0", ingress="1M"))
     table.synchronize([sandbox("s1")])
     assert [(each.id, each.pod.ingress) for each in table] == [("s1", "1M")]
 
@@ -76,13 +76,13 @@ def test_a_netns_is_given_to_a_pod_that_the_api_server_tells_of_until_the_runtim
 def test_a_netns_that_was_given_to_a_pod_is_its_sandboxes_when_the_runtime_names_it():
     table = Sandboxes()
     table.synchronize([sandbox("s1", path="")])
-    table.place(("u1", "/run/netns/a"), None)
-    table.adopt(("u1", "/run/netns/a"), Limits(egress=Quantity(5000)))
+    table.place(Key("u1", "/run/netns/a"), None)
+    table.adopt(Key("u1", "/run/netns/a"), Limits(egress=Quantity(5000)))
     table.synchronize([sandbox("s1")])
     assert [(each.id, each.pod.egress) for each in table] == [("s1", "5k")]
     table.synchronize([sandbox("s2", path="")])
     table.synchronize([sandbox("s3", uid="u2", path="")])
-    assert table.place(("u2", "/run/netns/b"), None)
+    assert table.place(Key("u2", "/run/netns/b"), None)
     table.synchronize([sandbox("s4", uid="u3", path="/run/netns/b")])
     assert [(each.id, each.pod.uid) for each in table] == [("s1", "u1"), ("s4", "u3")], "the path is another's by now"
 
@@ -90,7 +90,7 @@ def test_a_netns_that_was_given_to_a_pod_is_its_sandboxes_when_the_runtime_names
 def test_a_sandbox_that_begins_takes_the_place_of_one_that_was_placed_there():
     table = Sandboxes()
     table.synchronize([sandbox("s1", path="")])
-    table.place(("u1", "/run/netns/a"), None)
+    table.place(Key("u1", "/run/netns/a"), None)
     begun = sandbox("s2")
     table.add(begun)
     assert list(table) == [begun]
@@ -98,7 +98,7 @@ def test_a_sandbox_that_begins_takes_the_place_of_one_that_was_placed_there():
 
 def test_a_sandbox_that_ends_is_known_by_the_netns_where_its_pod_was_placed():
     table = Sandboxes()
-    table.place(("u1", "/run/netns/a"), PodView("u1", "shop", "web-0"))
+    table.place(Key("u1", "/run/netns/a"), PodView("u1", "shop", "web-0"))
     table.add(sandbox("s2", uid="u2", path="/run/netns/b"))
     assert table.id_of(sandbox("s1")) == "/run/netns/a"
     assert table.id_of(sandbox("s1", path="")) == "s1"
@@ -117,7 +117,7 @@ def test_what_was_learnt_of_a_pod_stays_whatever_the_runtime_tells_again():
     first, second, other = sandbox("s1"), sandbox("s2", path="/run/netns/b"), sandbox("s3", uid="u2")
     table.synchronize([first, second, other])
     assert table.adopt(first.key, Limits(egress=Quantity(5000)))
-    assert not table.adopt(("u9", "/run/netns/a"), Limits(egress=Quantity(5000)))
+    assert not table.adopt(Key("u9", "/run/netns/a"), Limits(egress=Quantity(5000)))
     table.synchronize([first, second, other])
     assert [each.pod.egress for each in table] == ["5k", None, None]
     last = PodView("u1", "shop", "web-0", managed=True, ingress="1M")

@@ -7,6 +7,7 @@ import pytest
 from reconciler import shaper_startup, shaping
 from reconciler.kernel.errors import ShapingError
 from reconciler.netns_scan import NetnsScan
+from reconciler.sandboxes import Key
 from reconciler.shaper_startup import ShaperStartup
 from reconciler.slots import SlotTable
 
@@ -55,7 +56,7 @@ def test_a_program_that_is_prepared_is_used_once(monkeypatch):
     start = ShaperStartup(1, FOLDER)
     start.prepare()
     assert node.loaded == [1]
-    first = start.start([("u1", "/run/netns/a")])
+    first = start.start([Key("u1", "/run/netns/a")])
     assert (node.loaded, first.adopted) == ([1], False)
     first.close()  # as when the limits cannot be read
     start.start([])
@@ -66,7 +67,7 @@ def test_what_can_be_adopted_is_not_compiled(monkeypatch):
     node = Node(monkeypatch, in_folder=(7,), named=(7,))
     start = ShaperStartup(1, FOLDER)
     start.prepare()
-    assert start.start([("u1", "/run/netns/a")]).adopted
+    assert start.start([Key("u1", "/run/netns/a")]).adopted
     assert (node.loaded, node.closed) == ([], ["adopted"])
 
 
@@ -74,7 +75,7 @@ def test_what_was_compiled_in_vain_is_let_go(monkeypatch):
     node = Node(monkeypatch, named=(7,))
     start = ShaperStartup(1, FOLDER)
     start.prepare()
-    assert start.start([("u1", "/proc/1/ns/net")]).adopted
+    assert start.start([Key("u1", "/proc/1/ns/net")]).adopted
     assert (node.loaded, node.closed) == ([1], ["loaded 1"])
 
 
