@@ -133,7 +133,7 @@ class Controller:
 
     async def on_synchronize(self, sandboxes: Sequence[PodSandbox]) -> None:
         """The runtime lists all its Pods, after every connect. All NRI calls of the node wait meanwhile: be quick."""
-        self._state.synchronized(map(Sandbox.from_nri, sandboxes))
+        self._state.on_synchronized(map(Sandbox.from_nri, sandboxes))
         log.info("synchronized with the container runtime", extra={"sandboxes": len(list(self._sandboxes))})
         if self._waiting is None and any(map(self._state.awaits_api_server, self._sandboxes)):
             self._waiting = self._background.spawn(self._wait_for_list())
@@ -152,24 +152,24 @@ class Controller:
         """A sandbox has its network, and none of its containers runs yet: limit it now."""
         began = self._monotonic()
         sandbox = Sandbox.from_nri(pod)
-        self._state.started(sandbox)
+        self._state.on_started(sandbox)
         if not sandbox.netns_path:
             self.enqueue(sandbox.pod.uid)
             return
         if not await self._pod_reconciler.reconcile(sandbox) and sandbox.key not in self._state.ran_unlimited:
-            self._state.ran_unlimited.found([sandbox.key], since_s=self._now())
+            self._state.ran_unlimited.add([sandbox.key], since_s=self._now())
         if self._state.desired(sandbox).limits:
             self._metrics.hook_seconds.observe(self._monotonic() - began)
 
     def on_hook_timeout(self, pod: PodSandbox) -> None:
         """The runtime no longer waits for `on_run`: containers start while it is still running."""
         if pod.netns_path:
-            self._state.hook_timed_out(Sandbox.from_nri(pod).key, self._now())
+            self._state.on_hook_timeout(Sandbox.from_nri(pod).key, self._now())
 
     async def on_stop(self, pod: PodSandbox) -> None:
         """The containers of a sandbox have ended; its network is removed next."""
         told = Sandbox.from_nri(pod)
-        self._state.stopped(told)
+        self._state.on_stopped(told)
         await self.forget(self._sandboxes.id_of(told))
 
     async def forget(self, sandbox_id: str) -> None:
@@ -184,14 +184,14 @@ class Controller:
 
     async def on_remove(self, pod: PodSandbox) -> None:
         """A sandbox is gone; `on_stop` usually came before."""
-        self._sandboxes.removed(pod.id)
+        self._sandboxes.on_removed(pod.id)
         await self.forget(self._sandboxes.id_of(Sandbox.from_nri(pod)))
 
     # -- the API server ----------------------------------------------------------------------------------------------
 
     def on_pods(self, views: Iterable[PodView]) -> None:
         """The complete list of this node's Pods."""
-        changed, gone = self._state.listed(views)
+        changed, gone = self._state.on_listed(views)
         for uid in gone:
             self._forget_events(uid)
         for uid in changed:
@@ -200,9 +200,9 @@ class Controller:
     def on_pod_event(self, kind: str, view: PodView) -> None:
         """One Pod was ADDED, MODIFIED or DELETED."""
         if kind == "DELETED":
-            self._state.deleted(view)
+            self._state.on_deleted(view)
             self._forget_events(view.uid)
-        elif self._state.seen(view):
+        elif self._state.on_seen(view):
             self._pod_changed(view.uid)
 
     # -- the kernel --------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ class Failures:
 
     def report_once(self, sandbox: Sandbox, why: str) -> int:
         """Record once for each reason that a Pod is not limited; returns how often it failed before."""
-        count, is_news = self._state.failed(sandbox, why)
+        count, is_news = self._state.on_failed(sandbox, why)
         if is_news:
             self._events.record(self._state.view(sandbox), _notice(why))
         return count
@@ -63,7 +63,7 @@ class Failures:
         for sandbox in self._state.unlocated(uid):
             self.report_once(sandbox, trouble or (_NO_NETNS if sandbox.id else _NOT_NAMED))
 
-    def failed(self, sandbox: Sandbox, error: ShapingError) -> None:
+    def record(self, sandbox: Sandbox, error: ShapingError) -> None:
         """Record the failure, and try again with backoff."""
         count = self.report_once(sandbox, str(error))
         self._errors.labels(kind=type(error).__name__).inc()

@@ -83,7 +83,7 @@ class Housekeeping:
             vanished = set(await self._kernel.run(shaper.vanished, live))
             for sandbox in self._sandboxes:
                 if sandbox.key in live:
-                    self._state.netns_looked_up(sandbox, is_there=sandbox.key not in vanished)
+                    self._state.on_netns_looked_up(sandbox, is_there=sandbox.key not in vanished)
             for sandbox in self._sandboxes:
                 if sandbox.key in vanished and self._state.is_gone(sandbox):
                     await self._forget(sandbox.id)

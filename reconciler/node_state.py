@@ -49,47 +49,47 @@ class NodeState:
     _listed: bool = False
     """Whether the API server has listed this node's Pods."""
 
-    def started(self, sandbox: Sandbox) -> None:
+    def on_started(self, sandbox: Sandbox) -> None:
         """The runtime reports a sandbox at its start: what it says is up to date."""
         self.sandboxes.add(sandbox)
-        self._unreported.reported(sandbox.pod.uid)
+        self._unreported.on_reported(sandbox.pod.uid)
         if sandbox.netns_path:
-            state = self._kept(sandbox.key)
+            state = self._entry(sandbox.key)
             state.started |= sandbox.key not in self.ran_unlimited
             state.netns_seen, state.awaiting_api_server, state.unreadable = None, False, False
         for key in (sandbox.key, Key("", sandbox.netns_path)):
             self._unmatched.pop(key, None)
 
-    def stopped(self, sandbox: Sandbox) -> None:
+    def on_stopped(self, sandbox: Sandbox) -> None:
         """The runtime reports the end of a sandbox."""
-        self.sandboxes.stopped(sandbox)
-        self._unreported.reported(sandbox.pod.uid)
+        self.sandboxes.on_stopped(sandbox)
+        self._unreported.on_reported(sandbox.pod.uid)
 
-    def hook_timed_out(self, key: Key, now_s: float) -> None:
+    def on_hook_timeout(self, key: Key, now_s: float) -> None:
         """The runtime no longer waits for the hook of a new sandbox; the sandbox may not be reported yet."""
         if (state := self._states.get(key)) is not None:
             state.started = False
-        self.ran_unlimited.found([key], since_s=now_s)
+        self.ran_unlimited.add([key], since_s=now_s)
 
-    def synchronized(self, sandboxes: Iterable[Sandbox]) -> None:
+    def on_synchronized(self, sandboxes: Iterable[Sandbox]) -> None:
         """The runtime's full list."""
         told, before = list(sandboxes), {sandbox.key for sandbox in self.sandboxes}
         self.sandboxes.synchronize(told)
-        self._unreported.synchronized(each.pod.uid for each in told)
+        self._unreported.on_synchronized(each.pod.uid for each in told)
         listed = {each.key for each in told}
         for key, state in self._states.items():
             state.started &= key in listed
         if self._awaits_list:
             for key in {sandbox.key for sandbox in self.sandboxes} - before:
-                self._kept(key).awaiting_api_server = True
+                self._entry(key).awaiting_api_server = True
         # A later list may have a sandbox that an earlier one left out: containerd omits those of unknown state.
         self._match(self._unmatched)
         new = [sandbox for sandbox in self.sandboxes if sandbox.key not in before]
-        self.ran_unlimited.found(each.key for each in new if self.started_unlimited(each))
+        self.ran_unlimited.add(each.key for each in new if self.started_unlimited(each))
         started, unplaced = self.sandboxes.started_without_netns(), self.sandboxes.listed_without_netns()
         unlocated = {sandbox.key for sandbox in (*started, *unplaced, *self._missing())}
         self._states = {key: state for key, state in self._states.items() if key.has_netns or key in unlocated}
-        never_seen = (not self._of(sandbox.key).netns_seen for sandbox in self.sandboxes)
+        never_seen = (not self._peek(sandbox.key).netns_seen for sandbox in self.sandboxes)
         self.expects_new_sandbox = bool(unplaced) or any(never_seen)
 
     def check_unreported(self) -> list[str]:
@@ -116,7 +116,7 @@ class NodeState:
 
         Its limit may have been removed since it started. No need to wait if the kernel holds limits: those are newer.
         """
-        return self._of(sandbox.key).awaiting_api_server and sandbox.pod.uid not in self._views
+        return self._peek(sandbox.key).awaiting_api_server and sandbox.pod.uid not in self._views
 
     def stop_awaiting_api_server(self) -> list[str]:
         """From now on what the runtime says counts for Pods the API server has not reported. Returns those that waited.
@@ -136,29 +136,29 @@ class NodeState:
         self._awaits_list = False
         return [key.pod_uid for key in waited]
 
-    def listed(self, views: Iterable[PodView]) -> tuple[list[str], list[str]]:
+    def on_listed(self, views: Iterable[PodView]) -> tuple[list[str], list[str]]:
         """The API server's full list. Returns the uids of Pods to reconcile, and of Pods that are gone."""
         before, self._views = self._views, {view.uid: view for view in views}
         self._listed = True
         self._match(self._unmatched)
         gone = [uid for uid in before if uid not in self._views]
         for uid in gone:
-            self.sandboxes.update(before[uid])
+            self.sandboxes.keep_last_view(before[uid])
             self._forget_last_good(uid)
         changed = [uid for uid, view in self._views.items() if before.get(uid) != view]
         return [*changed, *self._stop_awaiting(also_unreadable=True)], gone
 
-    def seen(self, view: PodView) -> bool:
+    def on_seen(self, view: PodView) -> bool:
         """The API server reports a Pod. Returns whether that is news."""
         news = self._views.get(view.uid) != view
         self._views[view.uid] = view
         self._match(key for key in self._unmatched if key.pod_uid == view.uid)
         return news
 
-    def deleted(self, view: PodView) -> None:
+    def on_deleted(self, view: PodView) -> None:
         """A Pod is deleted or finished. Its sandboxes may last a while: they keep the Pod's last state."""
         self._views.pop(view.uid, None)
-        self.sandboxes.update(view)
+        self.sandboxes.keep_last_view(view)
         self._forget_last_good(view.uid)
 
     def view(self, sandbox: Sandbox) -> PodView:
@@ -171,7 +171,7 @@ class NodeState:
 
     def applied(self, sandbox: Sandbox) -> Applied:
         """What is in force for a sandbox."""
-        return self._of(sandbox.key).applied
+        return self._peek(sandbox.key).applied
 
     def has_its_limits(self, sandbox: Sandbox) -> bool:
         """Whether exactly what it asks for is in force, as far as known."""
@@ -179,17 +179,17 @@ class NodeState:
 
     def looked_at(self, sandbox: Sandbox, wanted: DesiredLimits) -> None:
         """A sandbox is being given what it should have."""
-        self._kept(sandbox.key).wanted = wanted
+        self._entry(sandbox.key).wanted = wanted
 
     def is_up_to_date(self, sandbox: Sandbox) -> bool:
         """Whether nothing is to be done for it in the kernel: it was, or is being, given all it should have now."""
-        state = self._of(sandbox.key)
+        state = self._peek(sandbox.key)
         is_open = state.failures or state.unverified or state.applied.withheld or sandbox.key in self.ran_unlimited
         return bool(state.netns_seen) and not is_open and state.wanted == self.desired(sandbox)
 
     def started_unlimited(self, sandbox: Sandbox) -> bool:
         """Whether it asked for a limit at its start, by the runtime's word, and was not given any possible limit."""
-        if self.applied(sandbox).asked or self._of(sandbox.key).unreadable:
+        if self.applied(sandbox).asked or self._peek(sandbox.key).unreadable:
             return False
         return bool(desired_limits(sandbox.pod, Limits()).limits)
 
@@ -200,17 +200,17 @@ class NodeState:
         awaited. A key without a uid is of a netns whose owner could not be read: the runtime may name it.
         """
         if not key.has_owner and (there := self.sandboxes.at(key.netns_path)) is not None:
-            if self._of(there.key).started:  # a netns that has just been made holds nothing of ours
+            if self._peek(there.key).started:  # a netns that has just been made holds nothing of ours
                 return
             key = there.key
         if self.sandboxes.has_stopped(key):
             return
         if self.sandboxes.place(key, self._views.get(key.pod_uid)):
-            self.ran_unlimited.found([key])  # taken back below if it turns out to have been limited all along
+            self.ran_unlimited.add([key])  # taken back below if it turns out to have been limited all along
         if not any(sandbox.key == key for sandbox in self.sandboxes.of(key.pod_uid)):
             self._unmatched[key] = wanted, in_force
             return
-        state = self._kept(key)
+        state = self._entry(key)
         state.unverified = state.netns_seen = True
         if wanted and self.sandboxes.adopt(key, wanted):
             state.awaiting_api_server = False
@@ -243,14 +243,14 @@ class NodeState:
             and desired_limits(view, Limits()).limits
         )
 
-    def netns_looked_up(self, sandbox: Sandbox, *, is_there: bool) -> None:
+    def on_netns_looked_up(self, sandbox: Sandbox, *, is_there: bool) -> None:
         """The netns of a sandbox was looked up."""
-        state = self._kept(sandbox.key)
+        state = self._entry(sandbox.key)
         state.netns_seen = is_there or bool(state.netns_seen)
 
     def is_gone(self, sandbox: Sandbox) -> bool:
         """Whether a sandbox whose netns is not there has ended. A netns that was never seen may just be invisible."""
-        state = self._of(sandbox.key)
+        state = self._peek(sandbox.key)
         is_known = state.started or sandbox.pod.uid in self._views or not self._listed
         return bool(state.netns_seen) or not is_known
 
@@ -259,31 +259,31 @@ class NodeState:
 
         Sandboxes that the runtime only lists, and that have ended, have no netns either: see `unlocated`.
         """
-        state = self._of(sandbox.key)
+        state = self._peek(sandbox.key)
         if sandbox not in self.sandboxes or state.netns_seen:
             return False
         if state.started:
             return True
         all_of_it, view = self.sandboxes.of(sandbox.pod.uid), self._views.get(sandbox.pod.uid)
-        is_latest = sandbox.id == all_of_it[-1].id and not any(self._of(each.key).netns_seen for each in all_of_it)
+        is_latest = sandbox.id == all_of_it[-1].id and not any(self._peek(each.key).netns_seen for each in all_of_it)
         return is_latest and view is not None and view.running and not self.expects_new_sandbox
 
     def is_settled(self, sandbox: Sandbox) -> bool:
         """Whether nothing was asked for, nothing failed, and the kernel holds nothing unknown."""
-        state = self._of(sandbox.key)
+        state = self._peek(sandbox.key)
         return not (state.applied.asked or state.failures or state.unverified)
 
-    def failed(self, sandbox: Sandbox, why: str) -> tuple[int, bool]:
+    def on_failed(self, sandbox: Sandbox, why: str) -> tuple[int, bool]:
         """A sandbox could not be given what it should have.
 
         Returns how many times in a row that happened before, and whether the reason is a new one.
         """
-        state = self._kept(sandbox.key)
+        state = self._entry(sandbox.key)
         count, before = state.failures, state.why
         state.failures, state.why = count + 1, why
         return count, why != before
 
-    def succeeded(
+    def on_succeeded(
         self,
         sandbox: Sandbox,
         wanted: Limits,
@@ -297,8 +297,8 @@ class NodeState:
 
         Times are seconds since the epoch. `fails`: it was not given all, and will be tried again.
         """
-        state = self._kept(sandbox.key)
-        self.ran_unlimited.reconciled(
+        state = self._entry(sandbox.key)
+        self.ran_unlimited.on_reconciled(
             sandbox.key,
             newly_limited=bool(after.limits) and not state.applied.limits,
             has_ended=self.view(sandbox).ended,
@@ -320,7 +320,7 @@ class NodeState:
         for sandbox in (*there, *self.unlocated()):
             applied = self.applied(sandbox)
             lacks = self.desired(sandbox).limits or applied.asked
-            yield sandbox, applied.notices, self._of(sandbox.key).why if lacks else ""
+            yield sandbox, applied.notices, self._peek(sandbox.key).why if lacks else ""
 
     def forget(self, sandbox: Sandbox) -> None:
         """A sandbox was forgotten."""
@@ -334,10 +334,11 @@ class NodeState:
             self._last_good.pop(uid, None)
             self._states.pop(Key(uid, ""), None)
 
-    def _of(self, key: Key) -> SandboxState:
+    def _peek(self, key: Key) -> SandboxState:
+        """The state of a sandbox, to be read: what is written to that of an unknown one is lost."""
         return self._states.get(key) or SandboxState()
 
-    def _kept(self, key: Key) -> SandboxState:
+    def _entry(self, key: Key) -> SandboxState:
         """The stored state of a sandbox, to be changed."""
         return self._states.setdefault(key, SandboxState())
 
@@ -357,7 +358,7 @@ class NodeState:
 
     def _may_be_there(self, sandbox: Sandbox) -> bool:
         return (
-            self._of(sandbox.key).netns_seen is not False or self.expects_new_sandbox or self.is_netns_unseen(sandbox)
+            self._peek(sandbox.key).netns_seen is not False or self.expects_new_sandbox or self.is_netns_unseen(sandbox)
         )
 
     def _state(self, sandbox: Sandbox) -> str:
@@ -365,6 +366,6 @@ class NodeState:
         applied = self.applied(sandbox)
         if applied.withheld:
             return "partial" if applied.limits or applied.in_part else "failed"
-        if self._of(sandbox.key).failures:
+        if self._peek(sandbox.key).failures:
             return "failed"
         return "shaped" if applied.limits else ""

@@ -51,7 +51,7 @@ class PodReconciler:
             return await self._reconcile(sandbox)
         except Exception as error:  # a defect triggered by one Pod must not affect the others
             log.exception("a defect: a Pod cannot be reconciled", extra={"pod": str(sandbox.pod)})
-            self._failures.failed(sandbox, ShapingError(f"a defect of the reconciler, please report it: {error!r}"))
+            self._failures.record(sandbox, ShapingError(f"a defect of the reconciler, please report it: {error!r}"))
             return False
 
     async def _reconcile(self, sandbox: Sandbox) -> bool:
@@ -91,7 +91,7 @@ class PodReconciler:
         after = replace(applied(wanted.limits, outcome.interfaces, outcome.missing, notices), modes=outcome.modes)
         if after.has_other_modes(before):  # the mode is the NIC's, for all its Pods; l3 to l3s sends no notification
             self._enqueue_all()
-        self._state.succeeded(
+        self._state.on_succeeded(
             sandbox,
             wanted.limits,
             after,
@@ -105,20 +105,20 @@ class PodReconciler:
         if outcome.lack is None:
             self._failures.succeeded(sandbox)
         else:
-            self._failures.failed(sandbox, outcome.lack)
+            self._failures.record(sandbox, outcome.lack)
         return outcome.lack is None
 
     def _failed(self, sandbox: Sandbox, wanted: DesiredLimits, error: ShapingError) -> bool:
         """Shaping failed: returns as `reconcile`. A sandbox that asks for nothing, or has ended, lacks nothing."""
         is_gone = isinstance(error, NetnsGoneError)
         if is_gone:
-            self._state.netns_looked_up(sandbox, is_there=False)
+            self._state.on_netns_looked_up(sandbox, is_there=False)
             matters = bool(wanted.limits) and self._state.is_netns_unseen(sandbox)
             error = NetnsGoneError(f"the reconciler does not see its network namespace: {error}")
         else:
             matters = bool(wanted.limits) or not self._state.is_settled(sandbox)
         if matters:
-            self._failures.failed(sandbox, error)
+            self._failures.record(sandbox, error)
             return False
         log.info("a Pod is gone, or asks for no limit", extra={"pod": str(sandbox.pod), "error": str(error)})
         if wanted.notices and not is_gone:  # its notices are still to be recorded

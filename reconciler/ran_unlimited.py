@@ -24,7 +24,7 @@ class RanUnlimited:
     _found: dict[Key, float] = field(default_factory=dict)
     _limited: dict[Key, tuple[float, float]] = field(default_factory=dict)
 
-    def found(self, keys: Iterable[Key], *, since_s: float = 0.0) -> None:
+    def add(self, keys: Iterable[Key], *, since_s: float = 0.0) -> None:
         """These may have started without the limits that they ask for; not before `since_s`.
 
         A Pod's start may be long before `since_s`, if its sandbox was made anew.
@@ -35,7 +35,7 @@ class RanUnlimited:
         """Whether a sandbox was found, and not reconciled since."""
         return key in self._found
 
-    def reconciled(
+    def on_reconciled(
         self, key: Key, *, newly_limited: bool, has_ended: bool = False, now_s: float, netns_created_s: float
     ) -> None:
         """A sandbox has what it should have. Only the first reconcile counts: limits asked for later are on time.

@@ -81,14 +81,14 @@ class Sandboxes:
         self._by_id.pop(sandbox.netns_path, None)  # a sandbox that `place` added for this netns
         (self._by_id if sandbox.netns_path else self._started_without_netns)[sandbox.id] = sandbox
 
-    def stopped(self, sandbox: Sandbox) -> None:
+    def on_stopped(self, sandbox: Sandbox) -> None:
         """The containers of a sandbox have ended, and none will start in it, whatever a list or the kernel says.
 
         containerd reports this before it removes the network. If the removal fails, it keeps sandbox and netns.
         """
         self._stopped[sandbox.id] = sandbox.key
 
-    def removed(self, sandbox_id: str) -> None:
+    def on_removed(self, sandbox_id: str) -> None:
         """A sandbox is gone: no list has it any more."""
         self._stopped.pop(sandbox_id, None)
 
@@ -164,7 +164,7 @@ class Sandboxes:
         listed = {sandbox.pod.uid: sandbox for sandbox in self._listed_without_netns.values()}
         return tuple(sandbox for uid, sandbox in listed.items() if uid not in known)
 
-    def update(self, view: PodView) -> None:
+    def keep_last_view(self, view: PodView) -> None:
         """Keep the last state of a Pod that the API server no longer has, for as long as its sandboxes last."""
         for sandbox in self.of(view.uid):
             self._by_id[sandbox.id] = replace(sandbox, pod=view)

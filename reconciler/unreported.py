@@ -25,11 +25,11 @@ class UnreportedPods:
     _absent: AbstractSet[str] = frozenset()
     _missing: AbstractSet[str] = frozenset()
 
-    def reported(self, uid: str) -> None:
+    def on_reported(self, uid: str) -> None:
         """The runtime reports a Pod."""
         self._reported.add(uid)
 
-    def synchronized(self, uids: Iterable[str]) -> None:
+    def on_synchronized(self, uids: Iterable[str]) -> None:
         """The runtime lists all Pods. Before that, none is missing for a while: the problem is the node's."""
         self._reported.update(uids)
         self._waits = 0

@@ -151,7 +151,7 @@ async def test_the_last_good_limit_of_an_older_program_stays_when_the_annotation
 @pytest.mark.parametrize("listed", ["before the runtime's list", "while the program loads", "at last"])
 async def test_those_that_run_without_their_limits_come_before_those_that_have_them(listed):
     bench = Bench()
-    bench.kernel.found = {("u1", A): Limits(ingress=M100)}
+    bench.kernel.found = {Key("u1", A): Limits(ingress=M100)}
     pods = [api_pod("u1", ingress="100M"), api_pod("u2", ingress="100M")]
     run = asyncio.create_task(bench.controller.run())
     bench.gate = asyncio.Event()

@@ -36,12 +36,12 @@ def test_what_was_to_be_and_is_not_in_force_is_no_limit_yet():
 def test_a_pod_of_which_the_runtime_names_no_netns_is_found_by_what_its_netns_holds():
     state = NodeState()
     told = Sandbox("s1", PodView("u1", "shop", "web-0", host_network=True), "")
-    state.synchronized([told])
+    state.on_synchronized([told])
     state.adopt(Key("u1", "/run/netns/a"), M20, M20)
     (found,) = state.sandboxes
     assert (found.key, found.pod.host_network) == (("u1", "/run/netns/a"), False)
     assert state.desired(found).limits == state.applied(found).limits == M20
-    state.synchronized([told])
+    state.on_synchronized([told])
     state.adopt(Key("u1", "/run/netns/a"), M20, M20)
     assert list(state.sandboxes) == [found]
     # Another sandbox of the Pod may have that id: its end is not this one's.
@@ -58,12 +58,12 @@ def test_only_a_pod_that_asks_for_a_limit_and_is_not_on_the_hosts_network_lacks_
             PodView("u2", "shop", "web-2", managed=True),
         )
     ):
-        state.started(Sandbox(f"s{number}", PodView(view.uid, "shop", view.name, host_network=True), ""))
-        state.seen(view)
-    state.started(Sandbox("s3", PodView("u3", "shop", "web-3", host_network=True), ""))
+        state.on_started(Sandbox(f"s{number}", PodView(view.uid, "shop", view.name, host_network=True), ""))
+        state.on_seen(view)
+    state.on_started(Sandbox("s3", PodView("u3", "shop", "web-3", host_network=True), ""))
     assert [sandbox.id for sandbox in state.unlocated()] == ["s0"]
     assert state.pod_counts() == PodCounts(1, 0, 0, 0)
-    state.synchronized([])
+    state.on_synchronized([])
     assert state.unlocated() == ()
 
 
@@ -85,30 +85,30 @@ def test_of_those_listed_without_a_netns_one_lacks_it_whose_pod_runs_and_of_whic
     state = NodeState()
     again = Sandbox("s-u0-before", pods[0][0].pod, "")
     there = Sandbox("s-u4-next", PodView("u4", "shop", "web"), "/run/netns/u4")
-    state.synchronized([again, there, *(sandbox for sandbox, _ in pods)])
+    state.on_synchronized([again, there, *(sandbox for sandbox, _ in pods)])
     for _, view in pods[:-1]:
-        state.seen(view)
+        state.on_seen(view)
     assert state.unlocated() == (), "another sandbox may be about to come"
     state.stop_expecting_new_sandboxes()
     assert state.unlocated() == state.unlocated("u0") == (pods[0][0],)
     assert state.pod_counts() == PodCounts(2, 0, 0, 0)
-    assert state.failed(pods[0][0], "no netns") == (0, True)
-    state.synchronized([pods[0][0]])
+    assert state.on_failed(pods[0][0], "no netns") == (0, True)
+    state.on_synchronized([pods[0][0]])
     state.stop_expecting_new_sandboxes()
     assert state.pod_counts() == PodCounts(2, 0, 0, 1)
     assert state.sandboxes.remove("s-u0") == pods[0][0]
     assert state.unlocated() == ()
-    state.synchronized([])
+    state.on_synchronized([])
     assert [uid for uid, path in state._states if not path] == []
 
 
 def test_what_the_kernel_holds_for_a_sandbox_that_a_list_left_out_counts_when_another_list_has_it():
     state = NodeState()
     named = Sandbox("s1", PodView("u1", "shop", "web-0", managed=True, egress="100M"), "/run/netns/a")
-    state.synchronized([])
+    state.on_synchronized([])
     state.adopt(named.key, M20, M20)
-    state.synchronized([])
-    state.synchronized([named])
+    state.on_synchronized([])
+    state.on_synchronized([named])
     assert state.applied(named).limits == state.desired(named).limits == M20
     assert not state.started_unlimited(named)
     assert not state.awaits_api_server(named)
@@ -118,25 +118,25 @@ def test_what_a_netns_holds_that_does_not_tell_whose_it_is_is_its_pods_when_the_
     state = NodeState()
     named = Sandbox("s1", PodView("u1", "shop", "web-0", managed=True, egress="100M"), "/run/netns/a")
     state.adopt(Key("", "/run/netns/a"), Limits(), None)
-    state.synchronized([named])
+    state.on_synchronized([named])
     assert state.awaits_api_server(named), "it may have limits, which the API server alone knows"
     assert not state.started_unlimited(named)
     assert named.key not in state.ran_unlimited
     begun = Sandbox("s2", PodView("u2", "shop", "web-0", managed=True, egress="100M"), "/run/netns/b")
     state.adopt(Key("", "/run/netns/b"), Limits(), None)
-    state.started(begun)
+    state.on_started(begun)
     state.adopt(Key("", "/run/netns/b"), Limits(), None)
-    state.synchronized([named, begun])
+    state.on_synchronized([named, begun])
     assert not state.awaits_api_server(begun), "nothing was in it when it began"
 
 
 def test_a_sandbox_that_begins_holds_nothing_whatever_was_found():
     state = NodeState()
     begun = Sandbox("s1", PodView("u1", "shop", "web-0", managed=True, egress="100M"), "/run/netns/a")
-    state.synchronized([])
+    state.on_synchronized([])
     state.adopt(begun.key, M20, M20)
-    state.started(begun)
-    state.synchronized([begun])
+    state.on_started(begun)
+    state.on_synchronized([begun])
     assert state.applied(begun).limits == Limits()
 
 
@@ -153,11 +153,11 @@ def test_a_sandbox_that_begins_holds_nothing_whatever_was_found():
 )
 def test_the_last_good_limit_is_kept_for_as_long_as_the_pod_may_be_given_another_sandbox(end):
     state, view = NodeState(), PodView("u1", "shop", "web-0", managed=True, egress="20M")
-    state.seen(view)
-    state.listed([view])
+    state.on_seen(view)
+    state.on_listed([view])
     held, again = Sandbox("s1", view, "/run/netns/a"), Sandbox("s2", view, "/run/netns/b")
-    state.started(held)
-    state.succeeded(held, M20, Applied(M20), now_s=0.0, netns_created_s=0.0)
+    state.on_started(held)
+    state.on_succeeded(held, M20, Applied(M20), now_s=0.0, netns_created_s=0.0)
 
     def let_go(sandbox):
         state.sandboxes.remove(sandbox.id)
@@ -166,9 +166,9 @@ def test_the_last_good_limit_is_kept_for_as_long_as_the_pod_may_be_given_another
     ends = {
         "forget": lambda: let_go(held),
         "forget again": lambda: let_go(again),
-        "began again": lambda: state.started(again),
-        "deleted": lambda: state.deleted(view),
-        "listed": lambda: state.listed([]),
+        "began again": lambda: state.on_started(again),
+        "deleted": lambda: state.on_deleted(view),
+        "listed": lambda: state.on_listed([]),
     }
     for step in end:
         assert state._last_good == {"u1": M20}
@@ -179,11 +179,11 @@ def test_the_last_good_limit_is_kept_for_as_long_as_the_pod_may_be_given_another
 def test_nothing_is_left_of_a_sandbox_that_was_let_go_whatever_was_known_of_it():
     state = NodeState()
     held = Sandbox("s1", PodView("u1", "shop", "web-0", managed=True, egress="20M"), "/run/netns/a")
-    state.started(held)
+    state.on_started(held)
     state.adopt(held.key, M20, None)
-    state.failed(held, "no")
-    state.netns_looked_up(held, is_there=False)
-    state.hook_timed_out(held.key, 1.0)
+    state.on_failed(held, "no")
+    state.on_netns_looked_up(held, is_there=False)
+    state.on_hook_timeout(held.key, 1.0)
     assert held.key in state._states
     state.sandboxes.remove("s1")
     state.forget(held)
@@ -198,7 +198,7 @@ def test_who_holds_a_sandbox_for_a_while_has_what_was_learnt_of_its_pod_since():
     state.adopt(held.key, M20, M20)
     assert state.desired(held).limits == M20
     last = PodView("u1", "shop", "web-0", started_s=1.0)
-    state.deleted(last)
+    state.on_deleted(last)
     assert state.view(held) == last
     state.sandboxes.remove("s1")
     assert state.view(held) == held.pod

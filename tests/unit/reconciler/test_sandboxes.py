@@ -121,7 +121,7 @@ def test_what_was_learnt_of_a_pod_stays_whatever_the_runtime_tells_again():
     table.synchronize([first, second, other])
     assert [each.pod.egress for each in table] == ["5k", None, None]
     last = PodView("u1", "shop", "web-0", managed=True, ingress="1M")
-    table.update(last)
+    table.keep_last_view(last)
     assert [each.pod for each in table] == [last, last, other.pod]
     assert [each.netns_path for each in table.of("u1")] == ["/run/netns/a", "/run/netns/b"]
 
@@ -129,18 +129,18 @@ def test_what_was_learnt_of_a_pod_stays_whatever_the_runtime_tells_again():
 def test_one_whose_end_was_told_is_listed_in_vain_until_it_is_gone_or_begins():
     table = Sandboxes()
     one = sandbox("s1")
-    table.stopped(one)
+    table.on_stopped(one)
     table.synchronize([one, sandbox("s2", uid="u2", path="")])
     assert list(table) == []
-    table.stopped(sandbox("s2", uid="u2", path=""))
+    table.on_stopped(sandbox("s2", uid="u2", path=""))
     table.synchronize([one, sandbox("s2", uid="u2", path="")])
     assert table.listed_without_netns() == ()
     table.synchronize([])
     table.synchronize([one])
     assert list(table) == [one], "that was another one"
-    for end in (lambda: table.removed("s1"), lambda: table.add(one)):
+    for end in (lambda: table.on_removed("s1"), lambda: table.add(one)):
         table.remove("s1")
-        table.stopped(one)
+        table.on_stopped(one)
         end()
         table.synchronize([one])
         assert list(table) == [one]
