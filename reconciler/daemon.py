@@ -83,8 +83,6 @@ class _Parts:
         self.metrics.pods.show(await self.controller.housekeeping.counters(), self.resync.unshaped())
         for state, count in self.controller.pod_counts()._asdict().items():
             self.metrics.pods_by_state.labels(state=state).set(count)
-        self.metrics.connected.set(self.runtime.connected)
-        self.metrics.registered.set(self.runtime.registered)
 
     def close(self) -> None:
         """Let go of the kernel; a compile in progress is stopped, as the process would wait for it."""
@@ -176,6 +174,8 @@ def _built(settings: Settings, api: KubeApi) -> _Parts:
         on_restart=lambda _: metrics.watch_restarts.inc(),
     )
     runtime = NriPlugin(controller, socket_path=str(settings.nri_socket))
+    metrics.registered.set_function(lambda: runtime.registered)
+    metrics.connected.set_function(lambda: runtime.connected)
     record_node, sleep = events.record_node, asyncio.sleep
     return _Parts(
         metrics=metrics,
@@ -189,13 +189,6 @@ def _built(settings: Settings, api: KubeApi) -> _Parts:
         reflector=reflector,
         watch_check=WatchCheck(reflector, gauge=metrics.watch_connected, record_node=record_node, sleep=sleep),
         runtime=runtime,
-        runtime_check=RuntimeCheck(
-            lambda: runtime.connected,
-            is_registered=lambda: runtime.registered,
-            trouble=lambda: runtime.trouble,
-            socket_path=str(settings.nri_socket),
-            record_node=record_node,
-            sleep=sleep,
-        ),
+        runtime_check=RuntimeCheck(runtime, record_node=record_node, sleep=sleep),
         starting=starting,
     )

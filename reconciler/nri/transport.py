@@ -136,6 +136,7 @@ class NriPlugin:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`sleep` and `fraction` (0 to 1) make the wait between connections; `monotonic` says how long one lasted."""
+        self.socket_path = socket_path
         self.connected = False
         self.registered = False
         """Whether the runtime has accepted the plugin; before `connected` is true, it has not yet listed its Pods.
@@ -145,7 +146,6 @@ class NriPlugin:
         self.trouble = "it has not been tried yet: first the shaper's program is loaded"
         """Why it is not connected, as far as known from a try."""
         self._handler = handler
-        self._socket_path = socket_path
         self._name = name
         self._index = index
         self._timing = timing
@@ -173,7 +173,7 @@ class NriPlugin:
                 reason = self.trouble = await self._connect_and_serve()
                 failures = 1 if self.connected else failures + 1
                 if self.connected or reason != told:
-                    logger.warning("NRI at %s: %s; connecting again", self._socket_path, reason)
+                    logger.warning("NRI at %s: %s; connecting again", self.socket_path, reason)
                     told = reason
                 self.connected = self.registered = False
                 await self._sleep(self._timing.delay_seconds(failures, self._fraction()))
@@ -188,7 +188,7 @@ class NriPlugin:
         """Serves one connection. Returns why it ended, in words."""
         plugin, self._taken_at = Plugin(self._name, self._index, Hook), None
         try:
-            reader, writer = await asyncio.open_unix_connection(self._socket_path)
+            reader, writer = await asyncio.open_unix_connection(self.socket_path)
         except FileNotFoundError:
             return (
                 "no such socket: is NRI on, and open to plugins from outside (containerd: disable = false and "

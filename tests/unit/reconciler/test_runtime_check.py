@@ -1,5 +1,7 @@
 """A runtime that stays away is told of on the Node, once; one that is started again is not."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from reconciler.node_problems import POLL_S
@@ -15,19 +17,18 @@ async def told(
 ) -> list[tuple[str, str, str]]:
     """The notices told when the looks find this in turn."""
     reasons, looks = [], list(connected)
-    state = [True]
+    runtime = SimpleNamespace(
+        connected=True, registered=registered, trouble=trouble, socket_path="/var/run/nri/nri.sock"
+    )
 
     async def sleep(seconds):
         assert seconds == POLL_S
         if not looks:
             raise DoneError
-        state[0] = looks.pop(0)
+        runtime.connected = looks.pop(0)
 
     check = RuntimeCheck(
-        lambda: state[0],
-        is_registered=lambda: registered,
-        trouble=lambda: trouble,
-        socket_path="/var/run/nri/nri.sock",
+        runtime,
         record_node=lambda notice: reasons.append((notice.type, notice.reason, notice.message)),
         sleep=sleep,
     )
