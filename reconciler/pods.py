@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+from reconciler.nri.messages import PodSandbox
 from webhook.contract import (
     EGRESS_ANNOTATION,
     INGRESS_ANNOTATION,
@@ -75,32 +76,24 @@ def from_api(pod: Any) -> PodView | None:
     annotations = _mapping(metadata.get("annotations"))
     if not (uid and namespace and name) or MIRROR_ANNOTATION in annotations:
         return None
-    return _view(
-        uid,
-        namespace,
-        name,
-        labels=_mapping(metadata.get("labels")),
-        annotations=annotations,
+    status = _mapping(pod.get("status"))
+    return replace(
+        _asked_of(uid, namespace, name, _mapping(metadata.get("labels")), annotations),
         host_network=_mapping(pod.get("spec")).get("hostNetwork") is True,
-        started_s=_started(_mapping(pod.get("status"))),
-        running=_runs(_mapping(pod.get("status"))),
-        ended=metadata.get("deletionTimestamp") is not None and _have_ended(_mapping(pod.get("status"))),
+        started_s=_started(status),
+        running=_runs(status),
+        ended=metadata.get("deletionTimestamp") is not None and _have_ended(status),
     )
 
 
-def from_runtime(
-    uid: str,
-    namespace: str,
-    name: str,
-    *,
-    labels: Mapping[str, str],
-    annotations: Mapping[str, str],
-    netns_path: str,
-) -> PodView:
+def from_runtime(pod: PodSandbox) -> PodView:
     """Read a Pod as the runtime reports it; one without a network namespace of its own is on the host network."""
-    view = _view(uid, namespace, name, labels=labels, annotations=annotations, host_network=not netns_path)
-    # For each Pod that it runs, kubelet writes the source there: api, file, or http.
-    return replace(view, static=annotations.get(SOURCE_ANNOTATION, _API) != _API)
+    return replace(
+        _asked_of(pod.uid, pod.namespace, pod.name, pod.labels, pod.annotations),
+        host_network=not pod.netns_path,
+        # For each Pod that it runs, kubelet writes the source there: api, file, or http.
+        static=pod.annotations.get(SOURCE_ANNOTATION, _API) != _API,
+    )
 
 
 def with_limits(view: PodView, limits: Limits) -> PodView:
@@ -108,18 +101,10 @@ def with_limits(view: PodView, limits: Limits) -> PodView:
     return replace(view, managed=True, ingress=_written(limits.ingress), egress=_written(limits.egress))
 
 
-def _view(
-    uid: str,
-    namespace: str,
-    name: str,
-    *,
-    labels: Mapping[str, Any],
-    annotations: Mapping[str, Any],
-    host_network: bool,
-    started_s: float | None = None,
-    running: bool = False,
-    ended: bool = False,
+def _asked_of(
+    uid: str, namespace: str, name: str, labels: Mapping[str, Any], annotations: Mapping[str, Any]
 ) -> PodView:
+    """A Pod with what its labels and annotations ask for."""
     return PodView(
         uid=uid,
         namespace=namespace,
@@ -127,10 +112,6 @@ def _view(
         managed=labels.get(MANAGED_LABEL) == "true",
         ingress=_limit(annotations.get(INGRESS_ANNOTATION)),
         egress=_limit(annotations.get(EGRESS_ANNOTATION)),
-        host_network=host_network,
-        started_s=started_s,
-        running=running,
-        ended=ended,
     )
 
 
@@ -168,33 +149,24 @@ def _started(status: Mapping[str, Any]) -> float | None:
         told = _starts(container)
         times += told
         restarts = container.get("restartCount")
-        if isinstance(restarts, int) and 0 < restarts >= len(told):
-            times += _times(status.get("startTime"))
+        is_first_untold = isinstance(restarts, int) and 0 < restarts >= len(told)
+        if is_first_untold and (pod_started_s := _seconds(status.get("startTime"))) is not None:
+            times.append(pod_started_s)
     return min(times, default=None)
 
 
 def _starts(container: Mapping[str, Any]) -> list[float]:
     """When a container last started, and when the time before."""
     states = [_mapping(container.get(name)) for name in ("state", "lastState")]
-    return [
-        at
-        for state in states
-        for name in ("running", "terminated")
-        for at in _times(_mapping(state.get(name)).get("startedAt"))
-    ]
+    ran = (_mapping(state.get(name)) for state in states for name in ("running", "terminated"))
+    return [at for each in ran if (at := _seconds(each.get("startedAt"))) is not None]
 
 
-def _times(rfc3339: Any) -> list[float]:
-    """A time in seconds since the epoch; empty if there is none."""
-    text = _text(rfc3339)
-    at = None if text is None else _seconds(text)
-    return [] if at is None else [at]
-
-
-def _seconds(rfc3339: str) -> float | None:
+def _seconds(rfc3339: Any) -> float | None:
+    """A time in seconds since the epoch; None if it is none."""
     try:
         return datetime.strptime(rfc3339, "%Y-%m-%dT%H:%M:%S%z").timestamp()
-    except ValueError:
+    except (TypeError, ValueError):
         return None
 
 

@@ -47,15 +47,7 @@ class Sandbox:
     @classmethod
     def from_nri(cls, pod: PodSandbox) -> Self:
         """A sandbox as the runtime reports it."""
-        view = pods.from_runtime(
-            pod.uid,
-            pod.namespace,
-            pod.name,
-            labels=pod.labels,
-            annotations=pod.annotations,
-            netns_path=pod.netns_path,
-        )
-        return cls(pod.id, view, canonical(pod.netns_path))
+        return cls(pod.id, pods.from_runtime(pod), canonical(pod.netns_path))
 
     @property
     def key(self) -> Key:

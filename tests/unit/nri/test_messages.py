@@ -48,7 +48,7 @@ def test_of_labels_and_annotations_what_is_read_of_a_pod_is_kept_and_nothing_els
             return default
 
     read: set[str] = set()
-    views.from_runtime("uid", "default", "name", labels=Noting(), annotations=Noting(), netns_path="")
+    views.from_runtime(PodSandbox("id", "name", "uid", "default", Noting(), Noting()))
     assert read == {*LABELS, *ANNOTATIONS}
     pod = PodSandbox("id", "name", "uid", "default", {"app": "a"}, {"note": "b", ANNOTATIONS[0]: "9" * 262_000})
     kept = decode_pod(pod_request(pod))

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.desired import DesiredLimits, desired_limits
+from reconciler.nri.messages import PodSandbox
 from reconciler.pods import PodView, from_api, from_runtime, selector, with_limits
 from webhook.contract import Direction, Limits, Quantity
 
@@ -129,7 +130,8 @@ def test_a_mirror_pod_is_no_concern_of_ours():
     [({}, False), ({"kubernetes.io/config.source": "api"}, False), ({"kubernetes.io/config.source": "file"}, True)],
 )
 def test_kubelet_says_by_the_runtime_which_pods_are_its_own(annotations, static):
-    assert from_runtime("u1", "a", "b", labels={}, annotations=annotations, netns_path="/run/netns/x").static is static
+    told = PodSandbox("s1", "web-0", "u1", "shop", annotations=annotations, netns_path="/run/netns/x")
+    assert from_runtime(told).static is static
 
 
 def test_a_pod_without_a_name_is_no_pod():
@@ -147,9 +149,8 @@ def test_any_json_is_read(value):
 
 
 def test_the_runtime_tells_of_a_pod_on_the_hosts_network_by_an_empty_path():
-    view = from_runtime("u1", "shop", "web-0", labels={}, annotations={}, netns_path="")
-    assert view.host_network
-    assert not from_runtime("u1", "a", "b", labels={}, annotations={}, netns_path="/run/netns/x").host_network
+    assert from_runtime(PodSandbox("s1", "web-0", "u1", "shop")).host_network
+    assert not from_runtime(PodSandbox("s1", "web-0", "u1", "shop", netns_path="/run/netns/x")).host_network
 
 
 @pytest.mark.parametrize(
