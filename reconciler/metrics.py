@@ -42,7 +42,7 @@ class Metrics:
         )
         self.kernel_lacks = Gauge(
             PREFIX + "kernel_lacks",
-            "1 for what the node's kernel lacks; vital: whether some limit cannot be kept without it.",
+            "1 for each kernel feature that is missing; vital=yes if a limit cannot be enforced without it.",
             ["feature", "vital"],
             registry=self.registry,
         )
@@ -102,7 +102,7 @@ class PodMetrics(Collector):
             )
         }
         queue = GaugeMetricFamily(
-            PREFIX + "queue_seconds", "How long a packet of a bulk flow would wait that came now.", labels=_LABELS
+            PREFIX + "queue_seconds", "How long a bulk-flow packet arriving now would wait.", labels=_LABELS
         )
         for pod, counted in self._rows.items():
             for direction, figures in counted.directions.items():

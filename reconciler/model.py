@@ -32,9 +32,9 @@ GSO_DEFAULT_BYTES: Final = 65536
 """The kernel's default (GSO_LEGACY_MAX_SIZE). Up to it, the kernel makes the bound for IPv4 follow (Linux 6.3)."""
 GSO_BURST_NS: Final = 2_000_000
 """A packet is sent in one piece: at most 2 ms of the limit, so that no 100 ms see more than 102 % of it. Not less: TCP
-keeps only two or three packets in the queue, and a stall of the machine longer than they last is lost time ..."""
+keeps only two or three packets in the queue, and a stall of the machine longer than they last is lost time."""
 GSO_LEAST_BYTES: Final = 2 * 1514
-"""... or two full packets, where that is more."""
+"""Two full packets: a packet may be as long as this where 2 ms of the limit are less."""
 LINK_HEADER_BYTES: Final = 14
 """The header of Ethernet: ipvlan and veth links are Ethernet."""
 VLAN_TAGS_BYTES: Final = 8

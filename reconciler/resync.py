@@ -75,6 +75,6 @@ def _notice(passed: Traffic) -> Notice:
         Reason.UNSHAPED,
         f"at least {passed.packets} packets ({passed.bytes} bytes) went past the egress limit lately: a container with "
         "CAP_NET_RAW can send so (packet sockets with PACKET_QDISC_BYPASS); take NET_RAW from it "
-        "(securityContext.capabilities.drop). What it sends through a tunnel (such as VXLAN) "
-        "may look so by a twentieth, which is none",
+        "(securityContext.capabilities.drop). Tunnel traffic (such as VXLAN) can be over-counted by up to 5 %; "
+        "that is no bypass",
     )

@@ -23,7 +23,7 @@ class SandboxState:
     unverified: bool = False
     """Whether the kernel may hold something for it, whether limits are wanted or not."""
     awaiting_api_server: bool = False
-    """Whether a replay reported it, as it was at its start, and the API server, which knows of changes, has not yet."""
+    """Reported only by a replay so far; the API server, which knows later changes, has not reported it."""
     unreadable: bool = False
     """Whether it may have had limits in force that could not be read: no event says then that it had none."""
     started: bool = False
