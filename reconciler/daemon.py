@@ -57,7 +57,6 @@ class _Parts:
     """The parts that work together; `executor` is the one thread for all work on the kernel."""
 
     metrics: Metrics
-    api: KubeApi
     events: Events
     executor: ThreadPoolExecutor
     monitor: Monitor
@@ -179,7 +178,6 @@ def _built(settings: Settings, api: KubeApi) -> _Parts:
     record_node, sleep = events.record_node, asyncio.sleep
     return _Parts(
         metrics=metrics,
-        api=api,
         events=events,
         executor=executor,
         monitor=monitor,

@@ -116,7 +116,7 @@ class Shaper:
     def start(
         cls,
         *,
-        slots: int = 256,
+        slots: int,
         netns_paths: Iterable[Key] = (),
         folder: Path | None = None,
         load: Callable[[int], Program] | None = None,

@@ -128,8 +128,6 @@ class NriPlugin:
         handler: Handler,
         *,
         socket_path: str = NRI_SOCKET,
-        name: str = PLUGIN_NAME,
-        index: str = PLUGIN_INDEX,
         timing: Timing = Timing(),
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         fraction: Callable[[], float] = random.random,
@@ -146,8 +144,6 @@ class NriPlugin:
         self.trouble = "it has not been tried yet: first the shaper's program is loaded"
         """Why it is not connected, as far as known from a try."""
         self._handler = handler
-        self._name = name
-        self._index = index
         self._timing = timing
         self._sleep = sleep
         self._fraction = fraction
@@ -161,8 +157,7 @@ class NriPlugin:
     async def run(self, *, after: Callable[[], Awaitable[None]] | None = None) -> None:
         """Serve the runtime until cancelled, then close the connection and cancel what the handler still does.
 
-        `after` is awaited before the first connection, as a connection may make the runtime let Pods start. Raises
-        ValueError for a name or index that the runtime would refuse.
+        `after` is awaited before the first connection, as a connection may make the runtime let Pods start.
         """
         failures = 0
         told = ""
@@ -186,7 +181,7 @@ class NriPlugin:
 
     async def _connect_and_serve(self) -> str:
         """Serves one connection. Returns why it ended, in words."""
-        plugin, self._taken_at = Plugin(self._name, self._index, Hook), None
+        plugin, self._taken_at = Plugin(PLUGIN_NAME, PLUGIN_INDEX, Hook), None
         try:
             reader, writer = await asyncio.open_unix_connection(self.socket_path)
         except FileNotFoundError:
@@ -248,7 +243,7 @@ class NriPlugin:
                 self.registered = self._taken_at is not None and self._cut_short <= _CHANCE
                 self.trouble = _REPLAY_AWAITED if self._cut_short <= _CHANCE else _CUT_SHORT
             case Registered():
-                logger.debug("NRI: registered as %s-%s", self._index, self._name)
+                logger.debug("NRI: registered as %s-%s", PLUGIN_INDEX, PLUGIN_NAME)
             case _:
                 logger.info("NRI: the runtime is shutting down")
 

@@ -92,7 +92,7 @@ def sizes(pod: Pod) -> dict[int, int]:
 def test_the_capabilities_of_the_manifest_suffice_to_load_but_before_5_11(resource: str) -> None:
     """Under 8 MiB of lockable memory, as systemd gives by default, and with the manifest's number of slots."""
     bounding = f"--bounding-set=-all,+sys_admin,+net_admin,+net_broadcast{resource}"
-    load = "from reconciler.shaping import Shaper; Shaper.start(); print('loaded')"
+    load = "from reconciler.shaping import Shaper; Shaper.start(slots=256); print('loaded')"
     command = ("prlimit", "--memlock=8388608", "setpriv", bounding, sys.executable, "-c", load)
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     print(f"LOADING with{resource or ' the manifest'}: {done.stdout.strip() or done.stderr.strip().splitlines()[-1]}")

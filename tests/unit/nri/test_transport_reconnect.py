@@ -216,8 +216,3 @@ async def test_a_shutdown_of_the_runtime_is_answered(runtime: Runtime) -> None:
     async with running(NriPlugin(Recorder(), socket_path=runtime.path)):
         connection = await runtime.accept()
         assert await connection.call("Shutdown", b"") == Response()
-
-
-async def test_a_name_that_the_runtime_would_refuse_is_an_error_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="index '1'"):
-        await NriPlugin(Recorder(), socket_path=str(tmp_path / "nri.sock"), index="1").run()

@@ -172,7 +172,7 @@ async def test_what_is_dropped_or_begun_again_is_counted(parts):
     for _ in range(AT_ONCE + 1):
         parts.events.record(pod, NOTICE)
     assert sample(parts, "events_dropped_total") == 1
-    parts.api.refusal = FORBIDDEN
+    parts.events._api.refusal = FORBIDDEN
     watching = asyncio.create_task(parts.reflector.run())
     await until(lambda: sample(parts, "watch_restarts_total"))
     watching.cancel()
@@ -243,6 +243,6 @@ async def test_it_is_ready_once_the_runtime_tells_of_its_pods_and_shows_what_it_
 async def test_what_was_told_last_is_posted_before_it_ends(monkeypatch, settings):
     async with running(monkeypatch, settings) as parts:
         parts.events.record_node(NOTICE)
-    assert parts.api.created == [NOTICE.message]
-    assert parts.api.closed
+    assert parts.events._api.created == [NOTICE.message]
+    assert parts.events._api.closed
     assert parts.executor._shutdown
