@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Executor
 
 from reconciler.background_tasks import BackgroundTasks
-from reconciler.bypass import Sample
 from reconciler.debounce import Debouncer
 from reconciler.events import Events
 from reconciler.failures import Failures
@@ -29,6 +28,7 @@ from reconciler.nri.messages import PodSandbox
 from reconciler.pod_reconciler import PodReconciler
 from reconciler.pods import PodView
 from reconciler.report import Notice
+from reconciler.resync import Resync
 from reconciler.sandboxes import Key, Sandbox
 from reconciler.shaper_loader import ShaperLoader
 from reconciler.shaping import Shaper, ShapingError
@@ -117,6 +117,14 @@ class Controller:
             enqueue=self.enqueue,
             slot_freed=self._failures.slot_freed,
             record_again=self._record_again,
+            sleep=sleep,
+        )
+        self.resync = Resync(
+            self._state,
+            loader=self._loader,
+            kernel=self._kernel,
+            reconcile=self._pod_reconciler.reconcile,
+            events=events,
             sleep=sleep,
         )
 
@@ -232,28 +240,6 @@ class Controller:
             await self._background.failure()
         finally:
             await self._background.end()  # the resources it uses are about to be closed
-
-    def limited(self) -> list[Sandbox]:
-        """The sandboxes that have limits now, or would have them if nothing were in the way."""
-        return self._state.limited()
-
-    def view(self, sandbox: Sandbox) -> PodView:
-        """A sandbox's Pod as the API server reports it, else as it is known without the API server."""
-        return self._state.view(sandbox)
-
-    async def resync(self, sandbox: Sandbox, *, full: bool) -> Sample | None:
-        """What a Pod has sent past its egress limit so far, None if unknown. `full`: reconcile it too."""
-        if full:
-            await self._pod_reconciler.reconcile(sandbox)
-        applied = self._state.applied(sandbox)
-        # An adopted Pod has no interfaces until it is reconciled: their traffic would seem to have bypassed the limit.
-        if applied.limits.egress is None or applied.in_conflict or not applied.interfaces:
-            return None
-        try:
-            return await self._kernel.run((await self._loader.shaper()).sample, *sandbox.key, applied.interfaces)
-        except ShapingError as error:
-            log.info("cannot read what a Pod has sent", extra={"pod": str(sandbox.pod), "error": str(error)})
-            return None
 
     @property
     def ready(self) -> bool:

@@ -27,7 +27,6 @@ from reconciler.metrics import Metrics
 from reconciler.monitor_reader import MonitorReader
 from reconciler.node_lock import acquire_node_lock
 from reconciler.nri.transport import NriPlugin
-from reconciler.resync import Resync
 from reconciler.runtime_check import RuntimeCheck
 from reconciler.shaper_startup import ShaperStartup
 from reconciler.watch_check import WatchCheck
@@ -62,7 +61,6 @@ class _Parts:
     monitor: Monitor
     controller: Controller
     kernel_check: KernelCheck
-    resync: Resync
     reflector: Reflector
     watch_check: WatchCheck
     runtime: NriPlugin
@@ -79,7 +77,7 @@ class _Parts:
 
     async def before_scrape(self) -> None:
         """Update the metrics that are read only at a scrape."""
-        self.metrics.pods.show(await self.controller.housekeeping.counters(), self.resync.unshaped())
+        self.metrics.pods.show(await self.controller.housekeeping.counters(), self.controller.resync.unshaped())
         for state, count in self.controller.pod_counts()._asdict().items():
             self.metrics.pods_by_state.labels(state=state).set(count)
 
@@ -98,7 +96,7 @@ class _Parts:
             self.controller.housekeeping.run_garbage_collector(),
             self.controller.housekeeping.run_unreported_checks(),
             self.controller.housekeeping.run_audits(),
-            self.resync.run(),
+            self.controller.resync.run(),
             self.kernel_check.run(),
             self.runtime_check.run(),
             self.watch_check.run(),
@@ -183,7 +181,6 @@ def _built(settings: Settings, api: KubeApi) -> _Parts:
         monitor=monitor,
         controller=controller,
         kernel_check=KernelCheck(probe, record_node=record_node, gauge=metrics.kernel_lacks, sleep=sleep),
-        resync=Resync(controller, events=events, sleep=sleep),
         reflector=reflector,
         watch_check=WatchCheck(reflector, gauge=metrics.watch_connected, record_node=record_node, sleep=sleep),
         runtime=runtime,

@@ -15,7 +15,6 @@ from reconciler.monitor_reader import MonitorReader
 from reconciler.nri.messages import PodSandbox
 from reconciler.pods import PodView, from_api
 from reconciler.report import Notice
-from reconciler.resync import Resync
 from reconciler.shaping import Shaper
 from tests.kernel.lab import Pod
 
@@ -125,7 +124,8 @@ class Node:
             sleep=asyncio.sleep,
             monotonic=time.monotonic,
         )
-        self.resync = Resync(self.controller, events=self, sleep=_in_a_hurry)
+        self.resync = self.controller.resync
+        self.resync._sleep = _in_a_hurry
         self._reader = MonitorReader(self._monitor, self.controller)
         forever: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
             self.controller.run,

@@ -10,12 +10,12 @@ from tests.unit.reconciler.controller_bench import A, B, raised, sandbox
 async def test_no_defect_that_one_pod_brings_out_ends_what_is_done_for_all(bench, caplog):
     await bench.controller.on_run(sandbox(egress="20M"))
     await bench.settle()
-    (held,) = bench.controller.limited()
+    (held,) = bench.controller._state.limited()
     defect = ValueError("odd")
     for call in ("sample", "collect", "vanished", "counters", "audit", "release"):
         setattr(bench.kernel, call, lambda *_: raised(defect))
     bench.kernel.slot_owners = lambda: [("u1", A)]
-    assert await bench.controller.resync(held, full=False) is None
+    assert await bench.controller.resync.sample(held, full=False) is None
     await bench.controller.housekeeping.collect_garbage()
     await bench.controller.housekeeping.audit()
     assert await bench.controller.housekeeping.counters() == []

@@ -107,7 +107,7 @@ async def test_on_another_network_than_ipvlan_nothing_is_in_force_and_nobody_is_
     await bench.controller.on_run(sandbox(egress="20M"))
     await bench.controller.on_run(sandbox("s2", uid="u2", path=B, managed=False))
     assert bench.controller.pod_counts() == (1, 0, 0, 0)
-    assert bench.controller.limited() == []
+    assert bench.controller._state.limited() == []
     assert bench.told.notices == []
 
 
@@ -116,7 +116,7 @@ async def test_an_interface_that_is_gone_for_a_moment_costs_no_last_good_limit(b
     bench.kernel.interfaces = ()
     bench.controller.on_netns_changed([A])
     await bench.settle()
-    assert bench.controller.limited() == []
+    assert bench.controller._state.limited() == []
     bench.kernel.interfaces = ("eth0",)
     bench.on_pod_event("MODIFIED", api_pod(ingress="100m"))
     await bench.settle()
@@ -127,17 +127,17 @@ async def test_an_interface_that_is_gone_for_a_moment_costs_no_last_good_limit(b
 async def test_a_visit_reads_what_went_past_an_egress_limit_and_a_thorough_one_looks_at_the_pod(bench):
     await bench.controller.on_run(sandbox(egress="20M"))
     await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
-    limited, only_ingress = bench.controller.limited()
+    limited, only_ingress = bench.controller._state.limited()
     calls = len(bench.kernel.calls)
-    assert await bench.controller.resync(limited, full=False) == ("u1", A, ("eth0",))
-    assert await bench.controller.resync(only_ingress, full=False) is None
+    assert await bench.controller.resync.sample(limited, full=False) == ("u1", A, ("eth0",))
+    assert await bench.controller.resync.sample(only_ingress, full=False) is None
     assert len(bench.kernel.calls) == calls
-    assert await bench.controller.resync(limited, full=True) == ("u1", A, ("eth0",))
+    assert await bench.controller.resync.sample(limited, full=True) == ("u1", A, ("eth0",))
     assert len(bench.kernel.calls) == calls + 1
     bench.kernel.failing[A] = [NetnsGoneError("gone")]
-    assert await bench.controller.resync(limited, full=False) is None
+    assert await bench.controller.resync.sample(limited, full=False) is None
     bench.kernel.problems = (Problem(ProblemKind.CONFLICT, "a tbf"),)
-    assert await bench.controller.resync(limited, full=True) is None
+    assert await bench.controller.resync.sample(limited, full=True) is None
 
 
 L3S = Problem(ProblemKind.L3S_INGRESS, "mode l3s")
@@ -174,9 +174,9 @@ async def test_what_is_not_in_force_is_taken_away_all_the_same_when_it_is_not_wa
 async def test_a_pod_of_which_nothing_can_be_in_force_is_visited_and_was_not_late(bench):
     bench.kernel.missing = {Direction.INGRESS: ("eth0",)}
     await bench.controller.on_run(sandbox())
-    (withheld,) = bench.controller.limited()
+    (withheld,) = bench.controller._state.limited()
     calls = len(bench.kernel.calls)
-    assert await bench.controller.resync(withheld, full=True) is None
+    assert await bench.controller.resync.sample(withheld, full=True) is None
     assert len(bench.kernel.calls) == calls + 1
     await bench.controller.on_synchronize([sandbox()])
     await bench.settle()

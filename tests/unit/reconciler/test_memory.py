@@ -3,7 +3,6 @@
 import asyncio
 
 from reconciler.bypass import Sample, Traffic
-from reconciler.resync import Resync
 from reconciler.shaping import DirectionCounters, NetnsGoneError, PodCounters, ShapingError
 from tests.unit.reconciler.controller_bench import A, Bench, api_pod, sandbox
 from tests.unit.reconciler.memory import remembered
@@ -23,7 +22,7 @@ class Node:
         self.events, _, _ = make(self.api)
         self.bench = Bench(told=self.events)
         self.controller, self.kernel = self.bench.controller, self.bench.kernel
-        self.resync = Resync(self.controller, events=self.events, sleep=self.bench._sleep)
+        self.resync = self.controller.resync
         self.kernel.sample = self._sample
         self.kernel.slot_owners = lambda: list(self.kernel.held)
         self.kernel.counters = lambda owners=(): [PodCounters(uid, path, FIGURES) for uid, path in owners]

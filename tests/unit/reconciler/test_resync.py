@@ -4,8 +4,10 @@ import pytest
 
 from reconciler.bypass import Sample, Traffic
 from reconciler.pods import PodView
+from reconciler.report import Applied
 from reconciler.resync import PERIOD_S, Resync
 from reconciler.sandboxes import Sandbox
+from webhook.contract import Limits, Quantity
 
 
 def sandbox(name):
@@ -13,11 +15,12 @@ def sandbox(name):
 
 
 class ResyncTarget:
-    """Pods with limits, each with the samples it gives in turn."""
+    """Pods with limits, each with the samples it gives in turn: what Resync works on, in one."""
 
     def __init__(self, **samples):
         self.samples = {name: list(each) for name, each in samples.items()}
         self.visits = []
+        self._reconciled = None
 
     def limited(self):
         return [sandbox(name) for name in self.samples]
@@ -25,9 +28,23 @@ class ResyncTarget:
     def view(self, sandbox):
         return sandbox.pod
 
-    async def resync(self, sandbox, *, full):
-        self.visits.append(sandbox.pod.name.upper() if full else sandbox.pod.name)
-        held = self.samples[sandbox.pod.name]
+    def applied(self, _sandbox):
+        return Applied(Limits(egress=Quantity(1000)), interfaces=("eth0",))
+
+    async def shaper(self):
+        return self
+
+    async def run(self, call, *args):
+        return call(*args)
+
+    async def reconcile(self, sandbox):
+        self._reconciled = sandbox.pod.uid
+
+    def sample(self, pod_uid, netns_path, _interfaces):
+        name = netns_path.removeprefix("/run/netns/")
+        self.visits.append(name.upper() if self._reconciled == pod_uid else name)
+        self._reconciled = None
+        held = self.samples[name]
         return held.pop(0) if held else None
 
 
@@ -54,9 +71,10 @@ async def no_sleep(_):
     pass
 
 
-def resync(visited):
+def resync(visited, sleep=no_sleep):
     told = FakeEventRecorder()
-    return Resync(visited, events=told, sleep=no_sleep), told
+    made = Resync(visited, loader=visited, kernel=visited, reconcile=visited.reconcile, events=told, sleep=sleep)
+    return made, told
 
 
 async def test_pods_are_visited_in_turn_and_those_that_come_or_go_are_minded():
@@ -134,7 +152,8 @@ async def test_it_rests_between_visits():
             raise EnoughError
 
     visited = ResyncTarget(a=[])
+    going, _ = resync(visited, sleep)
     with pytest.raises(EnoughError):
-        await Resync(visited, events=FakeEventRecorder(), sleep=sleep).run()
+        await going.run()
     assert rests == [PERIOD_S] * 3
     assert visited.visits == ["a", "a"]
