@@ -55,7 +55,7 @@ __all__ = [
     "KernelLacksError",
     "NetnsGoneError",
     "NoSlotLeftError",
-    "Outcome",
+    "ShapingOutcome",
     "PodCounters",
     "Shaper",
     "ShapingError",
@@ -72,7 +72,7 @@ tried for ever."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ShapingOutcome:
     """The result of shaping one Pod. No steps: nothing had to change. `interfaces` are those that share its limits.
 
     `modes` are those of the ipvlan interfaces among them, by name: a mode is the master's, so other Pods share it.
@@ -136,7 +136,7 @@ class Shaper:
             program.close()  # starting is retried: do not leak descriptors
             raise
 
-    def shape(self, pod_uid: str, netns_path: str, limits: Limits) -> Outcome:
+    def shape(self, pod_uid: str, netns_path: str, limits: Limits) -> ShapingOutcome:
         """Make the Pod's netns hold exactly these limits; without limits, nothing of ours. Idempotent.
 
         Raises NetnsGoneError, HostNetnsError, NoSlotLeftError, KernelLacksError or StepFailedError; ShapingError also
@@ -145,7 +145,7 @@ class Shaper:
         with defects_told():
             return self._shape_netns(pod_uid, netns_path, limits)
 
-    def _shape_netns(self, pod_uid: str, netns_path: str, limits: Limits) -> Outcome:
+    def _shape_netns(self, pod_uid: str, netns_path: str, limits: Limits) -> ShapingOutcome:
         with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
             owner = SlotOwner(pod_uid, fstat(descriptor).st_ino)
             if limits:
@@ -241,7 +241,7 @@ class Shaper:
         self._changes.pop(owner, None)
         self._lacks.pop(owner, None)
 
-    def _shape(self, owner: SlotOwner, netlink: Netlink, limits: Limits, older: set[Bucket]) -> Outcome:
+    def _shape(self, owner: SlotOwner, netlink: Netlink, limits: Limits, older: set[Bucket]) -> ShapingOutcome:
         """`older` receives the buckets of other programs that were found in use."""
         done: list[Step] = []
         lack, failed = self._recent_lack(owner) if limits.ingress else None, False
@@ -271,7 +271,7 @@ class Shaper:
         shared = [target.link for target in covered(observed.links)]
         modes = {link.name: link.mode for link in shared if link.mode is not None}
         names = tuple(link.name for link in shared)
-        return Outcome(tuple(done), planned.problems, names, planned.missing, lack, modes)
+        return ShapingOutcome(tuple(done), planned.problems, names, planned.missing, lack, modes)
 
     def _recent_lack(self, owner: SlotOwner) -> KernelLacksError | None:
         """What the kernel lacked a moment ago, when ingress was to be limited."""

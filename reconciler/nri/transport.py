@@ -72,7 +72,7 @@ class Handler(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class ReconnectTiming:
     """How the plugin waits between connections, and until it is registered on one. All in seconds.
 
     The cap is short, as Pods that start in between start without a limit, and a try costs next to nothing. Accepts are
@@ -128,7 +128,7 @@ class NriPlugin:
         handler: Handler,
         *,
         socket_path: str = NRI_SOCKET,
-        timing: Timing = Timing(),
+        timing: ReconnectTiming = ReconnectTiming(),
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         fraction: Callable[[], float] = random.random,
         monotonic: Callable[[], float] = time.monotonic,

@@ -8,7 +8,7 @@ from reconciler.metrics import Metrics
 from reconciler.nri.messages import PodSandbox
 from reconciler.pods import from_api
 from reconciler.sandboxes import Key
-from reconciler.shaping import Outcome
+from reconciler.shaping import ShapingOutcome
 from webhook.contract import Limits, Quantity
 
 A, B = "/run/netns/a", "/run/netns/b"
@@ -55,7 +55,7 @@ class Kernel:
         key = Key(pod_uid, netns_path)
         before = self.held.get(key, Limits())
         self.held[key] = limits
-        return Outcome(
+        return ShapingOutcome(
             steps=("write limits",) if before != limits else (),
             problems=self.problems,
             interfaces=self.interfaces,
