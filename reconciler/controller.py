@@ -59,13 +59,13 @@ class Controller:
         executor: Executor,
         sleep: Callable[[float], Awaitable[None]],
         monotonic: Callable[[], float],
-        now: Callable[[], float] = time.time,
+        epoch_s: Callable[[], float] = time.time,
         netns_created_s: Callable[[str], float] = netns.created_s,
     ) -> None:
         """`start` starts the shaper for the sandboxes that it is given, `prepare` does the slow part beforehand."""
         self._prepare = prepare
         self._events, self._metrics = events, metrics
-        self._sleep, self._monotonic, self._now = sleep, monotonic, now
+        self._sleep, self._monotonic, self._epoch_s = sleep, monotonic, epoch_s
         self._kernel = KernelExecutor(executor, monotonic)
         self._background = BackgroundTasks()
         self._loader = ShaperLoader(
@@ -105,7 +105,7 @@ class Controller:
             subscriptions=self._subscriptions,
             events=events,
             metrics=metrics,
-            now=now,
+            now=epoch_s,
             netns_created_s=netns_created_s,
             enqueue_all=self.on_any_changed,
         )
@@ -165,14 +165,14 @@ class Controller:
             self.enqueue(sandbox.pod.uid)
             return
         if not await self._pod_reconciler.reconcile(sandbox) and sandbox.key not in self._state.ran_unlimited:
-            self._state.ran_unlimited.add([sandbox.key], since_s=self._now())
+            self._state.ran_unlimited.add([sandbox.key], since_s=self._epoch_s())
         if self._state.desired(sandbox).limits:
             self._metrics.hook_seconds.observe(self._monotonic() - began)
 
     def on_hook_timeout(self, pod: PodSandbox) -> None:
         """The runtime no longer waits for `on_run`: containers start while it is still running."""
         if pod.netns_path:
-            self._state.on_hook_timeout(Sandbox.from_nri(pod).key, self._now())
+            self._state.on_hook_timeout(Sandbox.from_nri(pod).key, self._epoch_s())
 
     async def on_stop(self, pod: PodSandbox) -> None:
         """The containers of a sandbox have ended; its network is removed next."""

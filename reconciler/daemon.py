@@ -141,7 +141,7 @@ def _built(settings: Settings, api: KubeApi) -> _Parts:
     events = Events(
         api,
         node=settings.node,
-        clock=lambda: datetime.now(UTC),
+        utcnow=lambda: datetime.now(UTC),
         monotonic=time.monotonic,
         sleep=asyncio.sleep,
         suffix=lambda: secrets.token_hex(8),

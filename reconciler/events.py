@@ -75,7 +75,7 @@ class Events:
         api: KubeApi,
         *,
         node: str,
-        clock: Callable[[], datetime],
+        utcnow: Callable[[], datetime],
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         suffix: Callable[[], str],
@@ -83,7 +83,7 @@ class Events:
         capacity: int = 1000,
         tries: int = 6,
     ) -> None:
-        self._api, self._node, self._clock, self._monotonic = api, node, clock, monotonic
+        self._api, self._node, self._utcnow, self._monotonic = api, node, utcnow, monotonic
         self._sleep, self._suffix, self._dropped, self._tries = sleep, suffix, on_dropped, tries
         self._capacity = capacity
         self._unposted: dict[_Unposted, None] = {}
@@ -157,7 +157,7 @@ class Events:
             message=notice.message,
             instance=by,
             host=by,
-            now=self._clock(),
+            now=self._utcnow(),
             suffix=self._suffix(),
         )
         unposted = _Unposted(body, rank)

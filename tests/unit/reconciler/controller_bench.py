@@ -185,7 +185,7 @@ class Bench:
             executor=Inline(),
             sleep=self._sleep,
             monotonic=lambda: 0.0,
-            now=lambda: self.now_s,
+            epoch_s=lambda: self.now_s,
             netns_created_s=lambda path: self.netns_created_s.get(path, 0.0),
         )
 

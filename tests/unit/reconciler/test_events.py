@@ -29,7 +29,7 @@ class Api:
         return body
 
 
-def make(api, *, clock=lambda: 0.0, gate=None, **kwargs):
+def make(api, *, monotonic=lambda: 0.0, gate=None, **kwargs):
     dropped, slept = [], []
 
     async def sleep(seconds):
@@ -40,8 +40,8 @@ def make(api, *, clock=lambda: 0.0, gate=None, **kwargs):
     events = Events(
         api,
         node="node1",
-        clock=lambda: NOW,
-        monotonic=clock,
+        utcnow=lambda: NOW,
+        monotonic=monotonic,
         sleep=sleep,
         suffix=lambda: "abc",
         on_dropped=lambda: dropped.append(1),
@@ -118,7 +118,7 @@ async def test_an_api_server_that_has_just_started_and_refuses_everybody_costs_n
 async def test_that_events_are_forbidden_for_good_is_a_warning_but_not_for_each_of_them(status, remedy, caplog):
     refusal = ApiError(status, "Forbidden", "events is forbidden")
     now = [0.0]
-    events, dropped, slept = make(Api(*[refusal] * 24), clock=lambda: now[0])
+    events, dropped, slept = make(Api(*[refusal] * 24), monotonic=lambda: now[0])
     for seconds in (0.0, 1.0, 1.0, 3600.0):
         now[0] += seconds
         events.record_node(NOTICE)
