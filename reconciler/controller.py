@@ -42,7 +42,7 @@ NEW_SANDBOX_TIMEOUT_S = 60.0
 """For a Pod listed without a netns (or with one that is not visible), as all are after a reboot of the node: how long
 it may take to get another sandbox, and the API server to learn that none of its containers runs."""
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Controller:
@@ -142,7 +142,7 @@ class Controller:
     async def on_synchronize(self, sandboxes: Sequence[PodSandbox]) -> None:
         """The runtime lists all its Pods, after every connect. All NRI calls of the node wait meanwhile: be quick."""
         self._state.on_synchronized(map(Sandbox.from_nri, sandboxes))
-        log.info("synchronized with the container runtime", extra={"sandboxes": len(list(self._sandboxes))})
+        logger.info("synchronized with the container runtime", extra={"sandboxes": len(list(self._sandboxes))})
         if self._waiting is None and any(map(self._state.awaits_api_server, self._sandboxes)):
             self._waiting = self._background.spawn(self._wait_for_list())
         if self._awaiting_new_sandboxes is not None:
@@ -260,7 +260,7 @@ class Controller:
     async def _start_shaping(self) -> None:
         """Adopt what the kernel holds, or load the program; then reconcile every Pod."""
         shaper, found = await self._loader.load(lambda: [sandbox.key for sandbox in self._sandboxes])
-        log.info("the BPF program is in force", extra={"adopted": shaper.adopted})
+        logger.info("the BPF program is in force", extra={"adopted": shaper.adopted})
         for key, held in found.items():
             self._state.adopt(key, held.wanted, held.in_force)
         self._loader.finish(shaper)
@@ -308,7 +308,10 @@ class Controller:
                     if await self._kernel.run_locked(shaper.release, *sandbox.key):
                         self._failures.slot_freed()
                 except ShapingError as error:
-                    log.warning("cannot take the shaping off a Pod that is gone", extra={"error": str(error)})
+                    logger.warning(
+                        "cannot take the shaping off a Pod that is gone",
+                        extra={"pod": str(sandbox.pod), "netns": sandbox.netns_path, "error": str(error)},
+                    )
                 self._forget_sandbox(sandbox)
         else:  # the runtime waits for this; the garbage collector frees what the kernel may hold for it
             self._forget_sandbox(sandbox)

@@ -36,7 +36,7 @@ from webhook.pages import Pages
 from webhook.reflector import Reflector
 from webhook.version import REVISION, VERSION
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ async def run(settings: Settings) -> None:
         pages = Pages(parts.why_not_ready, parts.metrics.registry, parts.before_scrape)
         servers = await listen(pages.handle, settings.host, settings.port, settings.probe_port)
         opened.push_async_callback(lambda: asyncio.gather(*map(BoundedServer.close, servers)))
-        log.info(
+        logger.info(
             "started",
             extra={"version": VERSION, "revision": REVISION, "node": settings.node, "slots": settings.slots},
         )
@@ -132,7 +132,7 @@ async def run(settings: Settings) -> None:
             await parts.events.finish(posting)
             for task in work:
                 task.cancel()
-    log.info("stopped; limits stay in force")
+    logger.info("stopped; limits stay in force")
 
 
 def _built(settings: Settings, api: KubeApi) -> _Parts:

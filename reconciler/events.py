@@ -50,7 +50,7 @@ _PERHAPS_TOO_EARLY = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 # Messages of a 403 where the rights are there, but the namespace takes no event.
 _OF_THE_NAMESPACE = ("being terminated", "exceeded quota")
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -104,7 +104,7 @@ class Events:
             self._dropped()
             return
         level = logging.INFO if notice.type == "Normal" else logging.WARNING
-        log.log(level, notice.message, extra={"pod": str(pod), "pod_uid": pod.uid, "reason": notice.reason})
+        logger.log(level, notice.message, extra={"pod": str(pod), "pod_uid": pod.uid, "reason": notice.reason})
         self._enqueue({"kind": "Pod", "name": pod.name, "namespace": pod.namespace, "uid": pod.uid}, notice)
 
     def record_node(self, notice: Notice) -> None:
@@ -139,7 +139,7 @@ class Events:
                 for unposted in sorted(self._unposted, key=lambda each: (each.rank, each.tries)):
                     await self._try(unposted)
         if self._unposted:
-            log.warning("events were not posted before the end", extra={"events": len(self._unposted)})
+            logger.warning("events were not posted before the end", extra={"events": len(self._unposted)})
         for unposted in list(self._unposted):
             self._drop(unposted)
         self._finished = True
@@ -211,9 +211,9 @@ class Events:
         about = unposted.body["involvedObject"]["name"]
         forbidden = None if _is_of_the_namespace(error) else refusal("create events", error)
         if forbidden and self._forbidden.take():
-            log.warning(forbidden, extra={"about": about})
+            logger.warning(forbidden, extra={"about": about})
         else:
-            log.info("event refused by the API server", extra={"about": about, "error": str(error)})
+            logger.info("event refused by the API server", extra={"about": about, "error": str(error)})
 
 
 def _is_final(error: ApiError) -> bool:

@@ -26,7 +26,7 @@ COUNTERS_BATCH = 32
 COUNTERS_TIMEOUT_S = 5.0
 """Half of the time that Prometheus waits for a scrape."""
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Housekeeping:
@@ -89,10 +89,10 @@ class Housekeeping:
                     await self._forget(sandbox.id)
             freed = await self._kernel.run(shaper.collect, live)
         except ShapingError as error:
-            log.warning("cannot tell which Pods are gone", extra={"error": str(error)})
+            logger.warning("cannot tell which Pods are gone", extra={"error": str(error)})
             return
         if freed:
-            log.info("freed the slots of Pods that are gone", extra={"slots": freed})
+            logger.info("freed the slots of Pods that are gone", extra={"slots": freed})
             self._slot_freed()
 
     def check_unreported(self) -> None:
@@ -106,7 +106,7 @@ class Housekeeping:
         try:
             altered = await self._kernel.run_inline(shaper.audit)  # 0.1 ms: handing it to the thread costs more
         except ShapingError as error:
-            log.warning("the limits were not checked", extra={"error": str(error)})
+            logger.warning("the limits were not checked", extra={"error": str(error)})
             return
         for uid in altered:
             self._enqueue(uid, Priority.DRIFT)
@@ -132,7 +132,7 @@ class Housekeeping:
             try:
                 counted += await self._kernel.run(shaper.counters, owners[start : start + COUNTERS_BATCH])
             except ShapingError as error:  # the scrape has all other figures; the next scrape may have these
-                log.warning("some Pods were not counted", extra={"error": str(error)})
+                logger.warning("some Pods were not counted", extra={"error": str(error)})
         of_pods = [(known.get(Key(each.pod_uid, each.netns_path or "")), each) for each in counted]
         return [
             (held.pod, each.holding(self._state.applied(held).limits)) for held, each in of_pods if held is not None

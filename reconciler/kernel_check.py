@@ -15,7 +15,7 @@ from reconciler.requirements import NEVER_LATER, REQUIREMENTS, Feature, Lack, la
 # The missing module may be loaded later.
 AGAIN_S = 60.0
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class KernelCheck:
@@ -38,7 +38,7 @@ class KernelCheck:
             try:
                 found = lacks(await asyncio.to_thread(self._probe))
             except (ShapingError, RuntimeError) as error:  # RuntimeError: no thread can be started
-                log.warning("cannot find out what the kernel offers", extra={"error": str(error)})
+                logger.warning("cannot find out what the kernel offers", extra={"error": str(error)})
             else:
                 self._record(found)
                 if all(lack.feature in NEVER_LATER for lack in found):
@@ -55,13 +55,13 @@ class KernelCheck:
             self._gauge.labels(*_labels(lack.feature)).set(1)
             if lack.feature in before:
                 continue
-            log.log(logging.ERROR if lack.is_vital else logging.WARNING, lack.message)
+            logger.log(logging.ERROR if lack.is_vital else logging.WARNING, lack.message)
             self._record_node(Notice(Reason.KERNEL_LACKS, lack.message))
         for feature in before - {lack.feature for lack in found}:
             self._gauge.remove(*_labels(feature))
         if self.why_not_ready() and not any(lack.is_vital for lack in found):
             message = "this node's kernel has all now that bandwidth limits need"
-            log.info(message)
+            logger.info(message)
             self._record_node(Notice(Reason.KERNEL_READY, message))
         self._lacks = found
 

@@ -17,7 +17,7 @@ from reconciler.model import ObservedLink, bucket_of, class_id
 from reconciler.slots import Assignment, SlotOwner
 from webhook.contract import Direction
 
-_LOG: Final = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _GENERATION_BYTES: Final = 8
 """The generation is the first field (`reconciler/kernel/shaper.c`)."""
 
@@ -55,7 +55,9 @@ def clear_left(buckets: Iterable[Bucket], owner: SlotOwner) -> None:
         try:
             _clear(bucket, owner)
         except OSError as error:
-            _LOG.warning("an older program keeps limits of %s: %s", owner.pod_uid, error)
+            logger.warning(
+                "an older program keeps a Pod's limits", extra={"pod_uid": owner.pod_uid, "error": str(error)}
+            )
 
 
 def _clear(bucket: Bucket, owner: SlotOwner) -> None:

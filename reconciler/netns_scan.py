@@ -10,7 +10,6 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from os import fstat
 from pathlib import Path
-from typing import Final
 
 from reconciler.counters import in_force
 from reconciler.kernel import netns
@@ -23,7 +22,7 @@ from reconciler.sandboxes import Key
 from reconciler.slots import SlotOwner
 from webhook.contract import Direction, Limits
 
-_LOG: Final = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ class _Scanner:
         except NetnsGoneError:
             return
         except Exception as error:  # noqa: BLE001 - what a Pod does to its netns must cost no other Pod anything
-            _LOG.warning("not looked into %s: %s", path, error)
+            logger.warning("cannot look into a netns", extra={"netns": path, "error": str(error)})
             self.held[Key(pod_uid or "", path)] = None
             return
         entries, are_all = self._entries(links)
@@ -129,5 +128,7 @@ def _mounted(folder: Path) -> dict[int, str]:
     try:
         return netns.mounted(folder)
     except ShapingError as error:
-        _LOG.warning("Pods whose network namespace the runtime does not name are not looked for: %s", error)
+        logger.warning(
+            "Pods whose network namespace the runtime does not name are not looked for", extra={"error": str(error)}
+        )
         return {}

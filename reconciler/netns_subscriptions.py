@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from reconciler.kernel.monitor import Monitor
 from reconciler.shaping import NetnsGoneError, ShapingError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class NetnsSubscriptions:
@@ -28,7 +28,7 @@ class NetnsSubscriptions:
             return False  # the caller finds out as well
         except ShapingError as error:  # for example out of descriptors
             # The limit still holds; changes made there by others are found later, by the resync.
-            log.warning("cannot subscribe to a Pod's netns", extra={"netns": netns_path, "error": str(error)})
+            logger.warning("cannot subscribe to a Pod's netns", extra={"netns": netns_path, "error": str(error)})
             return False
         self._subscribed.add(netns_path)
         return True

@@ -14,7 +14,7 @@ from typing import Final
 
 from reconciler.kernel.errors import ShapingError
 
-_LOG: Final = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _RETRY_S: Final = 0.1
 
 
@@ -30,7 +30,7 @@ async def acquire_node_lock(stopping: asyncio.Event, folder: Path) -> int | None
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if not told:
-                _LOG.warning("another reconciler works on this node: waiting for its end")
+                logger.warning("another reconciler works on this node: waiting for its end")
                 told = True
         else:
             return held

@@ -13,7 +13,7 @@ POLLS_BEFORE_EVENT = 3
 POLLS_BEFORE_REPEAT = 300
 """A lasting problem is reported again then, as the API server forgets events after an hour (--event-ttl)."""
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 async def report_node_problem(
@@ -36,5 +36,5 @@ async def report_node_problem(
         if what and polls % POLLS_BEFORE_REPEAT == POLLS_BEFORE_EVENT:
             told = begun(what)
         if told:
-            log.warning(told.message)
+            logger.warning(told.message)
             record_node(told)

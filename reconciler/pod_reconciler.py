@@ -20,7 +20,7 @@ from reconciler.sandboxes import Sandbox
 from reconciler.shaper_loader import ShaperLoader
 from reconciler.shaping import NetnsGoneError, Shaper, ShapingError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class PodReconciler:
@@ -50,7 +50,7 @@ class PodReconciler:
         try:
             return await self._reconcile(sandbox)
         except Exception as error:  # a defect triggered by one Pod must not affect the others
-            log.exception("a defect: a Pod cannot be reconciled", extra={"pod": str(sandbox.pod)})
+            logger.exception("a defect: a Pod cannot be reconciled", extra={"pod": str(sandbox.pod)})
             self._failures.record(sandbox, ShapingError(f"a defect of the reconciler, please report it: {error!r}"))
             return False
 
@@ -120,7 +120,7 @@ class PodReconciler:
         if matters:
             self._failures.record(sandbox, error)
             return False
-        log.info("a Pod is gone, or asks for no limit", extra={"pod": str(sandbox.pod), "error": str(error)})
+        logger.info("a Pod is gone, or asks for no limit", extra={"pod": str(sandbox.pod), "error": str(error)})
         if wanted.notices and not is_gone:  # its notices are still to be recorded
             self._failures.try_again(sandbox)
         return True

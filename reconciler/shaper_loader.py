@@ -20,7 +20,7 @@ RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 
 T = TypeVar("T")
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +97,9 @@ class ShaperLoader:
             return await work
         except Exception as error:  # whatever the error, the node's Pods are unlimited until a try succeeds
             if isinstance(error, ShapingError | OSError):  # for example out of descriptors, memory, processes
-                log.error("cannot start shaping on this node", extra={"error": str(error)})
+                logger.error("cannot start shaping on this node", extra={"error": str(error)})
             else:
-                log.exception("a defect: cannot start shaping on this node")
+                logger.exception("a defect: cannot start shaping on this node")
             if self.trouble != str(error):
                 self.trouble = str(error)
                 self._record_node(_cannot_start(self.trouble))

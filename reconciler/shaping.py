@@ -64,7 +64,7 @@ __all__ = [
     "inspect",
 ]
 
-_LOG: Final = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 LACK_LASTS_S: Final = 0.9
 """The kernel notifies of a filter even if it then refuses it. The reconcile for that notification comes sooner than
 this (`reconciler.backoff`), and the retry of the failure later (`reconciler.shaper_loader`): else the filter would be
@@ -172,7 +172,10 @@ class Shaper:
         except (NetnsGoneError, HostNetnsError):
             pass
         except ShapingError as error:
-            _LOG.warning("not all was taken out of %s, which goes with it: %s", netns_path, error)
+            logger.warning(
+                "not all was taken out of a netns, which goes with it",
+                extra={"pod_uid": pod_uid, "netns": netns_path, "error": str(error)},
+            )
         for owner in self._allocator.of(pod_uid, netns_path):
             self._free(owner)
         return len(self._allocator.taken) < taken
@@ -252,7 +255,9 @@ class Shaper:
                 approached = self._approach(owner, netlink, desired, done, older)
             # Both are tried again each time, as a module may be loaded meanwhile. The kernel check informs the Node.
             except _CannotSplitError as error:
-                _LOG.info("limiting without splitting packets: %s", error)
+                logger.info(
+                    "limiting without splitting packets", extra={"pod_uid": owner.pod_uid, "error": str(error)}
+                )
                 desired = replace(desired, may_split=False)
             except _CannotRedirectError as error:
                 lack, desired = error.lack, replace(desired, may_redirect=False)
@@ -261,7 +266,7 @@ class Shaper:
                 # Others may have changed something between observing and applying: observe once more, then give up.
                 if failed:
                     raise
-                _LOG.info("looking again after a step failed: %s", error)
+                logger.info("looking again after a step failed", extra={"pod_uid": owner.pod_uid, "error": str(error)})
                 failed = True
         if done:
             self._changes[owner] = self._changes.get(owner, 0) + 1
@@ -299,14 +304,14 @@ class Shaper:
         try:
             migrate_state(observed.links, self._program, owner, self._allocator.taken[owner])
         except OSError as error:
-            _LOG.warning("the queue of %s begins anew: %s", owner.pod_uid, error)
+            logger.warning("a Pod's queue begins anew", extra={"pod_uid": owner.pod_uid, "error": str(error)})
 
     def _clear_left(self, owner: SlotOwner, netlink: Netlink, older: set[Bucket]) -> None:
         try:
             if older:
                 clear_left(older.difference(older_buckets(self._observe(owner, netlink).links, self._program)), owner)
         except (OSError, ShapingError) as error:
-            _LOG.warning("an older program keeps limits of %s: %s", owner.pod_uid, error)
+            logger.warning("an older program keeps a Pod's limits", extra={"pod_uid": owner.pod_uid, "error": str(error)})
 
     def _desired(self, owner: SlotOwner, limits: Limits) -> DesiredShaping:
         assignment = self._allocator.taken.get(owner, Assignment(0, 0))

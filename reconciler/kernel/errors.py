@@ -3,11 +3,10 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from reconciler.steps import Step
 
-_LOG: Final = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class ShapingError(Exception):
@@ -66,5 +65,5 @@ def defects_told() -> Iterator[None]:
     except ShapingError:
         raise
     except Exception as error:
-        _LOG.exception("a defect in what works on the kernel")
+        logger.exception("a defect in what works on the kernel")
         raise ShapingError(f"a defect of the reconciler, please report it: {error!r}") from error

@@ -21,7 +21,7 @@ from reconciler.kernel.netlink import Netlink, split
 from reconciler.kernel.observe import dump_links
 from reconciler.kernel.raw import IFLA_MTU, LINK_ATTRIBUTES, link_index_of, link_is_up, number, raw_attributes
 
-_LOG: Final = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 RTM_NEWLINK: Final = 16
 RTM_DELLINK: Final = 17
 RTM_NEWNSID: Final = 88
@@ -130,7 +130,7 @@ class Monitor:
             with Netlink.here() as netlink:
                 self._mtus = {link_index_of(message): _mtu(message) for message in dump_links(netlink)}
         except ShapingError as error:
-            _LOG.warning("another MTU of an interface of this node may be found late: %s", error)
+            logger.warning("another MTU of an interface of this node may be found late: %s", error)
 
     def _tells_another_mtu(self, message_type: int, message: bytes) -> bool:
         """Whether a notification of the node's own netns shows a change of an interface's MTU."""

@@ -27,7 +27,7 @@ from reconciler.kernel.compile import HEADERS_PREFIX, MAPS, PLAIN_WRITE, source
 from reconciler.kernel.errors import KernelLacksError, ShapingError
 from reconciler.model import FILTER_NAME_PREFIX, LimitEntry
 
-_LOG: Final = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 COMPILE_TIMEOUT_SECONDS: Final = 120
 _ASK_AGAIN_SECONDS: Final = 0.2
 _MESSAGE_BYTES: Final = 4000
@@ -75,7 +75,7 @@ class Program:
             if len(descriptors) != 1 + len(MAPS):
                 raise _load_error(failure)
             if variant == PLAIN_WRITE:
-                _LOG.warning(
+                logger.warning(
                     "this kernel has no bpf_skb_set_tstamp (Linux 5.18): packets that waited for an ingress limit"
                     " carry wrong receive times (SO_TIMESTAMP) in their Pods"
                 )
@@ -104,7 +104,7 @@ class Program:
                 try:
                     maps = _adopted_maps(bpf, descriptor, slots, opened)
                 except OSError as error:
-                    _LOG.warning("the maps of program %d cannot be read: %s", program_id, error.strerror)
+                    logger.warning("the maps of program %d cannot be read: %s", program_id, error.strerror)
                     continue
                 if maps is None:
                     continue

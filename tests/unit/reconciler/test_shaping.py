@@ -285,7 +285,8 @@ def test_limits_that_cannot_be_cleared_in_an_older_program_keep_no_pod_from_its_
     program.write_limit = lambda *_: raised(OSError(ENOMEM, "Cannot allocate memory"))
     Shaper(Working(), SlotTable(1), NetnsScan(), adopted=False).shape("u1", netns, Limits(egress=Quantity(50_000_000)))
     assert simulated.kernel.links[0].ours(Direction.EGRESS).program_id == PROGRAM_ID
-    assert "an older program keeps limits of u1: [Errno 12] Cannot allocate memory" in caplog.text
+    (warning,) = [record for record in caplog.records if record.message == "an older program keeps a Pod's limits"]
+    assert (warning.pod_uid, warning.error) == ("u1", "[Errno 12] Cannot allocate memory")
 
 
 def test_a_limit_that_cannot_be_cleared_in_an_older_program_keeps_no_other_one_there(older, netns):
