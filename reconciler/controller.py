@@ -64,8 +64,11 @@ class Controller:
     ) -> None:
         """`start` starts the shaper for the sandboxes that it is given, `prepare` does the slow part beforehand."""
         self._prepare = prepare
-        self._events, self._metrics = events, metrics
-        self._sleep, self._monotonic, self._epoch_s = sleep, monotonic, epoch_s
+        self._events = events
+        self._metrics = metrics
+        self._sleep = sleep
+        self._monotonic = monotonic
+        self._epoch_s = epoch_s
         self._kernel = KernelExecutor(executor, monotonic)
         self._background = BackgroundTasks()
         self._loader = ShaperLoader(

@@ -23,8 +23,11 @@ class Debouncer:
         sleep: Callable[[float], Awaitable[None]],
         monotonic: Callable[[], float],
     ) -> None:
-        self._on_settled, self._on_all_settled = on_settled, on_all_settled
-        self._spawn, self._sleep, self._monotonic = spawn, sleep, monotonic
+        self._on_settled = on_settled
+        self._on_all_settled = on_all_settled
+        self._spawn = spawn
+        self._sleep = sleep
+        self._monotonic = monotonic
         self._waiting: set[str] = set()
         self._backoff, self._backoff_of_all = Backoff(), Backoff(ALL_MAX_DELAY_S)
 

@@ -83,8 +83,14 @@ class Events:
         capacity: int = 1000,
         tries: int = 6,
     ) -> None:
-        self._api, self._node, self._utcnow, self._monotonic = api, node, utcnow, monotonic
-        self._sleep, self._suffix, self._dropped, self._tries = sleep, suffix, on_dropped, tries
+        self._api = api
+        self._node = node
+        self._utcnow = utcnow
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._suffix = suffix
+        self._dropped = on_dropped
+        self._tries = tries
         self._capacity = capacity
         self._unposted: dict[_Unposted, None] = {}
         self._queue: asyncio.PriorityQueue[tuple[int, int, _Unposted]] = asyncio.PriorityQueue()

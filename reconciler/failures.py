@@ -39,8 +39,12 @@ class Failures:
         spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._state, self._events, self._errors = state, events, errors
-        self._enqueue, self._spawn, self._sleep = enqueue, spawn, sleep
+        self._state = state
+        self._events = events
+        self._errors = errors
+        self._enqueue = enqueue
+        self._spawn = spawn
+        self._sleep = sleep
         self._retrying: dict[Key, asyncio.Task[None]] = {}
         self._without_slot: set[Key] = set()
         """Those whose last failure was that all slots are taken, until they are tried again."""

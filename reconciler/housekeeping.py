@@ -48,9 +48,15 @@ class Housekeeping:
         record_again: Callable[[], None],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._state, self._sandboxes, self._loader, self._kernel = state, state.sandboxes, loader, kernel
-        self._forget, self._enqueue, self._slot_freed = forget, enqueue, slot_freed
-        self._record_again, self._sleep = record_again, sleep
+        self._state = state
+        self._sandboxes = state.sandboxes
+        self._loader = loader
+        self._kernel = kernel
+        self._forget = forget
+        self._enqueue = enqueue
+        self._slot_freed = slot_freed
+        self._record_again = record_again
+        self._sleep = sleep
 
     async def run_garbage_collector(self) -> None:
         """Periodically free what Pods that went without a notification have left.

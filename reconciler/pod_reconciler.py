@@ -41,9 +41,16 @@ class PodReconciler:
         enqueue_all: Callable[[], None],
     ) -> None:
         """`enqueue_all` has all Pods reconciled soon, after those that were requested."""
-        self._state, self._loader, self._kernel = state, loader, kernel
-        self._failures, self._subscriptions, self._events, self._metrics = failures, subscriptions, events, metrics
-        self._now, self._netns_created_s, self._enqueue_all = now, netns_created_s, enqueue_all
+        self._state = state
+        self._loader = loader
+        self._kernel = kernel
+        self._failures = failures
+        self._subscriptions = subscriptions
+        self._events = events
+        self._metrics = metrics
+        self._now = now
+        self._netns_created_s = netns_created_s
+        self._enqueue_all = enqueue_all
 
     async def reconcile(self, sandbox: Sandbox) -> bool:
         """Compare what one sandbox should have with what it has, and apply it. False if that failed."""

@@ -43,8 +43,11 @@ class ShaperLoader:
         errors: Counter,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._start, self._kernel = start, kernel
-        self._record_node, self._errors, self._sleep = record_node, errors, sleep
+        self._start = start
+        self._kernel = kernel
+        self._record_node = record_node
+        self._errors = errors
+        self._sleep = sleep
         self._loaded: asyncio.Future[Shaper] = asyncio.get_running_loop().create_future()
         self._tried = asyncio.Event()
         self.trouble: str | None = None

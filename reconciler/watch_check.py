@@ -27,7 +27,9 @@ class WatchCheck:
         record_node: Callable[[Notice], None],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._reflector, self._record_node, self._sleep = reflector, record_node, sleep
+        self._reflector = reflector
+        self._record_node = record_node
+        self._sleep = sleep
         gauge.set_function(lambda: reflector.connected)
 
     def why_not_ready(self) -> str | None:
