@@ -1,4 +1,4 @@
-"""Exponential backoff for each Pod whose kernel state changes again and again. Pure.
+"""Exponential backoff: for each Pod whose kernel state changes again and again, and for what failed. Pure.
 
 The first change is answered almost at once: a few changes that belong together should cost one reconcile. A Pod that
 keeps changing its own network (with NET_ADMIN it can, at any rate) is reconciled less and less often, but always within
@@ -13,6 +13,14 @@ FIRST_DELAY_S = 0.1
 MAX_DELAY_S = 0.8
 RESET_AFTER_S = 10.0
 PROMPT_RECONCILES = 2
+
+RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
+"""How long to wait after a failure; the last of these after all further ones."""
+
+
+def retry_delay_s(failures_before: int) -> float:
+    """How long to wait after a failure, by how many in a row there were before."""
+    return RETRY_S[min(failures_before, len(RETRY_S) - 1)]
 
 
 @dataclass(slots=True)

@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from reconciler.daemon import Settings, run  # noqa: PLC0415 - the other commands need none of it
-    from reconciler.shaping import ShapingError  # noqa: PLC0415 - as above
+    from reconciler.kernel.errors import ShapingError  # noqa: PLC0415 - as above
     from webhook.endpoint import ConfigurationError  # noqa: PLC0415 - as above
 
     if not args.node:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from reconciler import pods
-from reconciler.shaping import HostNetnsError, Inspection, NetnsGoneError, ShapingError, clean, inspect
+from reconciler.inspection import Inspection, clean, inspect
+from reconciler.kernel.errors import HostNetnsError, NetnsGoneError, ShapingError
 from webhook.contract import Quantity
 from webhook.endpoint import ConfigurationError
 from webhook.kubeapi import ApiError, KubeApi

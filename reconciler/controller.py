@@ -19,6 +19,7 @@ from reconciler.events import Events
 from reconciler.failures import Failures
 from reconciler.housekeeping import Housekeeping
 from reconciler.kernel import netns
+from reconciler.kernel.errors import ShapingError
 from reconciler.kernel.monitor import Monitor
 from reconciler.kernel_executor import KernelExecutor
 from reconciler.metrics import Metrics
@@ -31,7 +32,7 @@ from reconciler.report import Notice
 from reconciler.resync import Resync
 from reconciler.sandboxes import Key, Sandbox
 from reconciler.shaper_loader import ShaperLoader
-from reconciler.shaping import Shaper, ShapingError
+from reconciler.shaping import Shaper
 from reconciler.workqueue import Priority, WorkQueue
 
 SYNCHRONIZE_TIMEOUT_S = 5.0

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable, Coroutine
 
 from prometheus_client import Counter
 
+from reconciler.backoff import RETRY_S, retry_delay_s
 from reconciler.events import Events
+from reconciler.kernel.errors import NoSlotLeftError, ShapingError
 from reconciler.node_state import NodeState
 from reconciler.report import Notice, Reason
 from reconciler.sandboxes import Key, Sandbox
-from reconciler.shaper_loader import RETRY_S
-from reconciler.shaping import NoSlotLeftError, ShapingError
 
 _NO_NETNS = (
     "the container runtime does not say which network namespace it has: create the Pod anew if another version of the "
@@ -75,7 +75,7 @@ class Failures:
             self._without_slot.add(sandbox.key)
         else:
             self._without_slot.discard(sandbox.key)
-        self.try_again(sandbox, RETRY_S[min(count, len(RETRY_S) - 1)])
+        self.try_again(sandbox, retry_delay_s(count))
 
     def try_again(self, sandbox: Sandbox, delay_s: float = RETRY_S[-1]) -> None:
         """Have it reconciled after a while."""

@@ -7,12 +7,13 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable
 
+from reconciler.counters import PodCounters
+from reconciler.kernel.errors import ShapingError
 from reconciler.kernel_executor import KernelExecutor
 from reconciler.node_state import NodeState
 from reconciler.pods import PodView
 from reconciler.sandboxes import Key
 from reconciler.shaper_loader import ShaperLoader
-from reconciler.shaping import PodCounters, ShapingError
 from reconciler.workqueue import Priority
 
 AUDIT_S = 1.5

@@ -9,8 +9,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from reconciler.bypass import Traffic
+from reconciler.counters import PodCounters
 from reconciler.pods import PodView
-from reconciler.shaping import PodCounters
 from webhook.version import REVISION, VERSION
 
 PREFIX = "ipvlan_bandwidth_"

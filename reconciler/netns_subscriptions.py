@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
+from reconciler.kernel.errors import NetnsGoneError, ShapingError
 from reconciler.kernel.monitor import Monitor
-from reconciler.shaping import NetnsGoneError, ShapingError
 
 logger = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from reconciler import ran_unlimited
 from reconciler.desired import DesiredLimits
 from reconciler.events import Events
 from reconciler.failures import Failures
+from reconciler.kernel.errors import NetnsGoneError, ShapingError
 from reconciler.kernel_executor import KernelExecutor
 from reconciler.metrics import Metrics
 from reconciler.netns_subscriptions import NetnsSubscriptions
@@ -18,7 +19,7 @@ from reconciler.pods import PodView
 from reconciler.report import Notice, Reason, applied, report
 from reconciler.sandboxes import Sandbox
 from reconciler.shaper_loader import ShaperLoader
-from reconciler.shaping import NetnsGoneError, Shaper, ShapingError
+from reconciler.shaping import Shaper
 
 logger = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ from typing import TypeVar
 
 from prometheus_client import Counter
 
+from reconciler.backoff import retry_delay_s
+from reconciler.kernel.errors import ShapingError
 from reconciler.kernel_executor import KernelExecutor
 from reconciler.report import Notice, Reason
 from reconciler.sandboxes import Key
-from reconciler.shaping import Shaper, ShapingError
+from reconciler.shaping import Shaper
 from webhook.contract import Limits
-
-RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 
 T = TypeVar("T")
 
@@ -92,7 +92,7 @@ class ShaperLoader:
             taken = await self._try(self._take_over(keys()))
             if taken is not None:
                 return taken
-            await self._sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
+            await self._sleep(retry_delay_s(tries))
             tries += 1
 
     async def _try(self, work: Awaitable[T]) -> T | None:

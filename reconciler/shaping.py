@@ -13,8 +13,7 @@ from time import monotonic
 from typing import Final, Self
 
 from reconciler.bypass import Sample, sample, total
-from reconciler.counters import DirectionCounters, PodCounters, slots_in
-from reconciler.inspection import Inspection, clean, inspect
+from reconciler.counters import PodCounters, slots_in
 from reconciler.kernel import netns, traffic
 from reconciler.kernel.apply import apply
 from reconciler.kernel.errors import (
@@ -22,7 +21,6 @@ from reconciler.kernel.errors import (
     KernelLacksError,
     NetlinkError,
     NetnsGoneError,
-    NoSlotLeftError,
     ShapingError,
     StepFailedError,
     defects_told,
@@ -48,27 +46,10 @@ from reconciler.slots import Assignment, SlotOwner, SlotTable
 from reconciler.steps import AttachRedirect, ClearLimit, CreateIfb, Plan, SetRoot, Step, WriteLimit
 from webhook.contract import Direction, Limits
 
-__all__ = [
-    "DirectionCounters",
-    "HostNetnsError",
-    "Inspection",
-    "KernelLacksError",
-    "NetnsGoneError",
-    "NoSlotLeftError",
-    "ShapingOutcome",
-    "PodCounters",
-    "Shaper",
-    "ShapingError",
-    "StepFailedError",
-    "clean",
-    "inspect",
-]
-
 logger = logging.getLogger(__name__)
 LACK_LASTS_S: Final = 0.9
 """The kernel notifies of a filter even if it then refuses it. The reconcile for that notification comes sooner than
-this (`reconciler.backoff`), and the retry of the failure later (`reconciler.shaper_loader`): else the filter would be
-tried for ever."""
+this, and the retry of the failure later (`reconciler.backoff` has both): else the filter would be tried for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +236,7 @@ class Shaper:
                 approached = self._approach(owner, netlink, desired, done, older)
             # Both are tried again each time, as a module may be loaded meanwhile. The kernel check informs the Node.
             except _CannotSplitError as error:
-                logger.info(
-                    "limiting without splitting packets", extra={"pod_uid": owner.pod_uid, "error": str(error)}
-                )
+                logger.info("limiting without splitting packets", extra={"pod_uid": owner.pod_uid, "error": str(error)})
                 desired = replace(desired, may_split=False)
             except _CannotRedirectError as error:
                 lack, desired = error.lack, replace(desired, may_redirect=False)
@@ -311,7 +290,9 @@ class Shaper:
             if older:
                 clear_left(older.difference(older_buckets(self._observe(owner, netlink).links, self._program)), owner)
         except (OSError, ShapingError) as error:
-            logger.warning("an older program keeps a Pod's limits", extra={"pod_uid": owner.pod_uid, "error": str(error)})
+            logger.warning(
+                "an older program keeps a Pod's limits", extra={"pod_uid": owner.pod_uid, "error": str(error)}
+            )
 
     def _desired(self, owner: SlotOwner, limits: Limits) -> DesiredShaping:
         assignment = self._allocator.taken.get(owner, Assignment(0, 0))

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from reconciler.shaping import DirectionCounters, Shaper
+from reconciler.counters import DirectionCounters
+from reconciler.shaping import Shaper
 from tests.kernel import lab
 from tests.kernel.lab import Pod, limits
 from webhook.contract import Direction

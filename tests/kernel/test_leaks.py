@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.kernel.errors import NoSlotLeftError
 from reconciler.netns_scan import scan_netns
 from reconciler.sandboxes import Key
-from reconciler.shaping import NoSlotLeftError, Shaper
+from reconciler.shaping import Shaper
 from tests.kernel import lab
 from tests.kernel.lab import Pod, limits
 from tests.kernel.node import Node

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.inspection import clean, inspect
 from reconciler.kernel import netns
+from reconciler.kernel.errors import HostNetnsError, NetnsGoneError, NoSlotLeftError
 from reconciler.model import ProblemKind
 from reconciler.sandboxes import Key
-from reconciler.shaping import HostNetnsError, NetnsGoneError, NoSlotLeftError, Shaper, clean, inspect
+from reconciler.shaping import Shaper
 from tests.kernel import lab
 from tests.kernel.lab import Pod, limits, transfer
 from webhook.contract import Direction

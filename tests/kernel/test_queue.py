@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from reconciler.counters import DirectionCounters
 from reconciler.model import IFB_NAME
-from reconciler.shaping import DirectionCounters, Shaper
+from reconciler.shaping import Shaper
 from tests.bench.stats import jain
 from tests.kernel import clock, lab
 from tests.kernel.lab import Pod, limits

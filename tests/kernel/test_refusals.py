@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.kernel.errors import NetlinkError, NetnsGoneError
+from reconciler.kernel.errors import NetlinkError, NetnsGoneError, ShapingError
 from reconciler.kernel.monitor import Changes, Monitor
 from reconciler.kernel.netlink import Netlink
-from reconciler.shaping import Shaper, ShapingError
+from reconciler.shaping import Shaper
 from tests.kernel import lab
 from tests.kernel.lab import Pod
 from tests.kernel.test_faults import BOTH, CHANGES, NOTHING, OTHERS, check, in_force

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from reconciler.counters import DirectionCounters
 from reconciler.kernel import program
 from reconciler.sandboxes import Key
-from reconciler.shaping import DirectionCounters, Shaper
+from reconciler.shaping import Shaper
 from tests.kernel import lab
 from tests.kernel.lab import Pod, limits
 from webhook.contract import Direction, Limits
@@ -68,7 +69,7 @@ def test_a_start_finds_an_older_programs_limits_or_that_they_cannot_be_read(
         newer = Shaper.start(slots=8, netns_paths=[Key(limited.uid, limited.netns)])
     newer.close()
     older.release(limited.uid, limited.netns)
-    assert newer.found[limited.uid, limited.netns] == found
+    assert newer.found[Key(limited.uid, limited.netns)] == found
 
 
 @pytest.mark.parametrize("wanted", [limits(egress="50M"), limits()], ids=["changed", "taken away"])

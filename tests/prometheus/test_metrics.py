@@ -6,8 +6,8 @@ from prometheus_client.metrics import MetricWrapperBase
 import reconciler.metrics
 import webhook.metrics
 from reconciler.bypass import Traffic
+from reconciler.counters import DirectionCounters, PodCounters
 from reconciler.pods import PodView
-from reconciler.shaping import DirectionCounters, PodCounters
 from tests.prometheus.promtool import promtool
 from webhook.contract import Direction
 

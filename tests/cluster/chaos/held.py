@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 
 from reconciler.kernel import netns
+from reconciler.kernel.errors import NetnsGoneError
 from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.program import Program
 from reconciler.model import class_id
-from reconciler.shaping import NetnsGoneError
 from webhook.contract import Direction
 
 

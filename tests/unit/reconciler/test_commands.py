@@ -4,7 +4,9 @@ import pytest
 
 from reconciler import commands
 from reconciler.commands import _names, rows, run_clean, run_observe, table
-from reconciler.shaping import DirectionCounters, Inspection, PodCounters, ShapingError
+from reconciler.counters import DirectionCounters, PodCounters
+from reconciler.inspection import Inspection
+from reconciler.kernel.errors import ShapingError
 from webhook.contract import Direction
 from webhook.kubeapi import KubeApi
 

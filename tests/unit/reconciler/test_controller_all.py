@@ -3,7 +3,7 @@
 import asyncio
 
 from reconciler import housekeeping
-from reconciler.shaping import PodCounters
+from reconciler.counters import PodCounters
 from tests.unit.reconciler.controller_bench import A, B, raised, sandbox
 
 

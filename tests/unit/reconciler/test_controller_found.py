@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from reconciler.counters import DirectionCounters, PodCounters
 from reconciler.sandboxes import Key
-from reconciler.shaping import DirectionCounters, PodCounters
 from tests.unit.reconciler.controller_bench import (
     M20,
     M100,

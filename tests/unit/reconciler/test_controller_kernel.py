@@ -3,8 +3,9 @@
 import asyncio
 
 from reconciler import housekeeping
+from reconciler.counters import DirectionCounters, PodCounters
+from reconciler.kernel.errors import KernelLacksError, NetnsGoneError, ShapingError
 from reconciler.model import Problem, ProblemKind
-from reconciler.shaping import DirectionCounters, KernelLacksError, NetnsGoneError, PodCounters, ShapingError
 from tests.unit.reconciler.controller_bench import (
     M20,
     M100,

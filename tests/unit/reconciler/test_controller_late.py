@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
+from reconciler.counters import DirectionCounters, PodCounters
+from reconciler.kernel.errors import ShapingError
 from reconciler.sandboxes import Key
-from reconciler.shaping import DirectionCounters, PodCounters, ShapingError
 from tests.unit.reconciler.controller_bench import (
     M20,
     M100,

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
+from reconciler.kernel.errors import ShapingError
 from reconciler.node_state import PodCounts
 from reconciler.sandboxes import Key
-from reconciler.shaping import ShapingError
 from tests.unit.reconciler.controller_bench import (
     M20,
     M100,

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from reconciler.shaping import NoSlotLeftError, ShapingError
+from reconciler.kernel.errors import NoSlotLeftError, ShapingError
 from tests.unit.reconciler.controller_bench import M20, M100, A, B, api_pod, sandbox
 from webhook.contract import Limits
 

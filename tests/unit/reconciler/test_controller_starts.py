@@ -5,8 +5,8 @@ from errno import ENOMEM
 
 import pytest
 
+from reconciler.kernel.errors import NetnsGoneError, ShapingError
 from reconciler.node_state import PodCounts
-from reconciler.shaping import NetnsGoneError, ShapingError
 from tests.unit.reconciler.controller_bench import (
     M20,
     M100,

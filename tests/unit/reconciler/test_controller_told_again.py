@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from reconciler.housekeeping import RECORD_AGAIN_CHECKS, UNREPORTED_CHECK_S
+from reconciler.kernel.errors import NetnsGoneError, ShapingError
 from reconciler.model import Problem, ProblemKind
-from reconciler.shaping import NetnsGoneError, ShapingError
 from tests.unit.reconciler.controller_bench import STARTED, A, Bench, api_pod, sandbox
 
 HOUR_S = 3600

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from reconciler.kernel.errors import NetnsGoneError, ShapingError
 from reconciler.node_state import PodCounts
-from reconciler.shaping import NetnsGoneError, ShapingError
 from tests.unit.reconciler.controller_bench import STARTED, A, B, Bench, api_pod, sandbox
 from webhook.contract import Limits
 

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from reconciler.controller import SYNCHRONIZE_TIMEOUT_S
+from reconciler.counters import DirectionCounters, PodCounters
 from reconciler.node_state import PodCounts
 from reconciler.sandboxes import Key
-from reconciler.shaping import DirectionCounters, PodCounters
 from tests.unit.reconciler.controller_bench import (
     M20,
     M100,

@@ -8,9 +8,9 @@ from aiohttp.test_utils import RawTestServer, TestClient
 from prometheus_client import generate_latest
 
 from reconciler.bypass import Traffic
+from reconciler.counters import DirectionCounters, PodCounters
 from reconciler.metrics import Metrics
 from reconciler.pods import PodView
-from reconciler.shaping import DirectionCounters, PodCounters
 from webhook.contract import Direction
 from webhook.pages import Pages
 

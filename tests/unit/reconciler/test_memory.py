@@ -3,7 +3,8 @@
 import asyncio
 
 from reconciler.bypass import Sample, Traffic
-from reconciler.shaping import DirectionCounters, NetnsGoneError, PodCounters, ShapingError
+from reconciler.counters import DirectionCounters, PodCounters
+from reconciler.kernel.errors import NetnsGoneError, ShapingError
 from tests.unit.reconciler.controller_bench import A, Bench, api_pod, sandbox
 from tests.unit.reconciler.memory import remembered
 from tests.unit.reconciler.test_events import Api, make

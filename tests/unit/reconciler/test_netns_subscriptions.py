@@ -2,7 +2,7 @@
 
 import pytest
 
-from reconciler.shaping import NetnsGoneError, ShapingError
+from reconciler.kernel.errors import NetnsGoneError, ShapingError
 from tests.unit.reconciler.controller_bench import M100, A, api_pod, raised, sandbox
 from webhook.contract import Limits
 

@@ -3,9 +3,9 @@
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
+from reconciler.kernel.errors import ShapingError
 from reconciler.kernel_check import AGAIN_S, KernelCheck
 from reconciler.requirements import REQUIREMENTS, Feature, lacks
-from reconciler.shaping import ShapingError
 
 
 def test_a_kernel_that_has_all_lacks_nothing():

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.backoff import MAX_DELAY_S
+from reconciler.backoff import MAX_DELAY_S, RETRY_S
 from reconciler.counters import slots_in
 from reconciler.kernel.apply import AttachedProgram
 from reconciler.kernel.buckets import Counters
+from reconciler.kernel.errors import KernelLacksError, ShapingError
 from reconciler.model import EGRESS_PRIORITY, HANDLE_CLSACT_OURS, Filter, LimitEntry, ObservedShaping
 from reconciler.netns_scan import NetnsScan
-from reconciler.shaper_loader import RETRY_S
-from reconciler.shaping import KernelLacksError, Shaper, ShapingError
+from reconciler.shaping import Shaper
 from reconciler.slots import SlotOwner, SlotTable
 from reconciler.steps import AttachRedirect, AttachShaper, CreateIfb, SetRoot
 from tests.unit.reconciler.controller_bench import raised
