@@ -81,5 +81,5 @@ def slots_in(program: Program) -> SlotTable:
     table = SlotTable(program.slots, last_generation=latest)
     for slot in range(1, program.slots + 1):
         for entry in limits_of(program, slot).values():
-            table = table.adopt(SlotOwner(entry.pod_uid, entry.netns_inode), Assignment(slot, entry.generation))
+            table.adopt(SlotOwner(entry.pod_uid, entry.netns_inode), Assignment(slot, entry.generation))
     return table

@@ -10,7 +10,7 @@ from reconciler.kernel import netns
 from reconciler.kernel.errors import NoSlotLeftError, StepFailedError, read_back
 from reconciler.kernel.program import Program
 from reconciler.model import LimitEntry, bucket_of, class_id
-from reconciler.slots import Assignment, NoFreeSlotError, SlotOwner, SlotTable
+from reconciler.slots import Assignment, SlotOwner, SlotTable
 from reconciler.steps import ClearLimit, WriteLimit
 from webhook.contract import Direction
 
@@ -41,11 +41,11 @@ class SlotAllocator:
 
     def assign(self, owner: SlotOwner, netns_path: str) -> None:
         """Give the owner a slot, unless it has one. Raises NoSlotLeftError."""
-        try:
-            self._slots, _ = self._slots.assign(owner)
-        except NoFreeSlotError as error:
-            message = f"{error}: more Pods with limits than slots on this node; raise the reconciler's number of slots"
-            raise NoSlotLeftError(message) from error
+        if self._slots.assign(owner) is None:
+            raise NoSlotLeftError(
+                f"all {self._slots.size} slots are taken: more Pods with limits than slots on this node; "
+                "raise the reconciler's number of slots"
+            )
         self._paths[owner] = netns_path
 
     def free(self, owner: SlotOwner) -> None:
@@ -54,7 +54,7 @@ class SlotAllocator:
         if assignment is not None:
             for direction in Direction:
                 self.write(ClearLimit(assignment.slot, direction))
-        self._slots = self._slots.free(owner)
+        self._slots.free(owner)
         self._paths.pop(owner, None)
 
     def gone(self, live: Collection[tuple[str, str]]) -> list[SlotOwner]:

@@ -5,7 +5,6 @@ id 0, which means that a filter has none, is never a Pod's. The assignments are 
 `reconciler/kernel/buckets.py`): this table is only a copy of them.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -17,10 +16,6 @@ class SlotOwner:
     netns_inode: int
 
 
-class NoFreeSlotError(Exception):
-    """All slots are taken."""
-
-
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """A taken slot. `generation` is never 0 and differs between owners: the shaper starts afresh with each."""
@@ -29,31 +24,31 @@ class Assignment:
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SlotTable:
-    """All assignments, as a value: each change returns a new table."""
+    """All assignments."""
 
     size: int
-    taken: Mapping[SlotOwner, Assignment] = field(default_factory=dict)
+    taken: dict[SlotOwner, Assignment] = field(default_factory=dict)
     last_generation: int = 0
 
-    def assign(self, owner: SlotOwner) -> tuple["SlotTable", Assignment]:
-        """The owner's slot: the one it has, or the lowest free one. Raises NoFreeSlotError."""
+    def assign(self, owner: SlotOwner) -> Assignment | None:
+        """The owner's slot: the one it has, or the lowest free one; None if all are taken."""
         if owner in self.taken:
-            return self, self.taken[owner]
+            return self.taken[owner]
         used = {assignment.slot for assignment in self.taken.values()}
         slot = next((candidate for candidate in range(1, self.size + 1) if candidate not in used), None)
         if slot is None:
-            raise NoFreeSlotError(f"all {self.size} slots are taken")
+            return None
         assignment = Assignment(slot, self.last_generation + 1)
-        return self.adopt(owner, assignment), assignment
+        self.adopt(owner, assignment)
+        return assignment
 
-    def adopt(self, owner: SlotOwner, assignment: Assignment) -> "SlotTable":
-        """The table with an assignment that was found in the kernel."""
-        latest = max(self.last_generation, assignment.generation)
-        return SlotTable(self.size, {**self.taken, owner: assignment}, latest)
+    def adopt(self, owner: SlotOwner, assignment: Assignment) -> None:
+        """Take over an assignment that was found in the kernel."""
+        self.taken[owner] = assignment
+        self.last_generation = max(self.last_generation, assignment.generation)
 
-    def free(self, owner: SlotOwner) -> "SlotTable":
-        """The table without the owner, whether it was there or not."""
-        left = {held: assignment for held, assignment in self.taken.items() if held != owner}
-        return SlotTable(self.size, left, self.last_generation)
+    def free(self, owner: SlotOwner) -> None:
+        """Free the owner's slot, whether it has one or not."""
+        self.taken.pop(owner, None)

@@ -64,7 +64,8 @@ def netns(monkeypatch, tmp_path):
 def shaper(netns):
     """One that limits the Pod u1."""
     owner = SlotOwner("u1", Path(netns).stat().st_ino)
-    slots, _ = SlotTable(1).assign(owner)
+    slots = SlotTable(1)
+    slots.assign(owner)
     return Shaper(Program(), slots, NetnsScan({owner: netns}), adopted=True)
 
 
@@ -96,7 +97,8 @@ def unplaced(monkeypatch):
     """One that limits the Pod u1 in the netns with inode 7, of which it could not tell where it is mounted."""
     monkeypatch.setattr("reconciler.shaping.netns.mounted", lambda: {7: "/run/netns/b"})
     monkeypatch.setattr("reconciler.shaping.netns.inode", {"/run/netns/b": 7, "/run/netns/c": 8}.get)
-    slots, _ = SlotTable(1).assign(SlotOwner("u1", 7))
+    slots = SlotTable(1)
+    slots.assign(SlotOwner("u1", 7))
     return Shaper(Working(), slots, NetnsScan(), adopted=True)
 
 
