@@ -109,9 +109,9 @@ class Controller:
             subscriptions=self._subscriptions,
             events=events,
             metrics=metrics,
-            now=epoch_s,
+            epoch_s=epoch_s,
             netns_created_s=netns_created_s,
-            enqueue_all=self.on_any_changed,
+            on_any_changed=self.on_any_changed,
         )
         self.housekeeping = Housekeeping(
             self._state,

@@ -37,11 +37,11 @@ class PodReconciler:
         subscriptions: NetnsSubscriptions,
         events: Events,
         metrics: Metrics,
-        now: Callable[[], float],
+        epoch_s: Callable[[], float],
         netns_created_s: Callable[[str], float],
-        enqueue_all: Callable[[], None],
+        on_any_changed: Callable[[], None],
     ) -> None:
-        """`enqueue_all` has all Pods reconciled soon, after those that were requested."""
+        """`on_any_changed` has all Pods reconciled soon, after those that were requested."""
         self._state = state
         self._loader = loader
         self._kernel = kernel
@@ -49,9 +49,9 @@ class PodReconciler:
         self._subscriptions = subscriptions
         self._events = events
         self._metrics = metrics
-        self._now = now
+        self._epoch_s = epoch_s
         self._netns_created_s = netns_created_s
-        self._enqueue_all = enqueue_all
+        self._on_any_changed = on_any_changed
 
     async def reconcile(self, sandbox: Sandbox) -> bool:
         """Compare what one sandbox should have with what it has, and apply it. False if that failed."""
@@ -98,12 +98,12 @@ class PodReconciler:
         notices = (*(wanted.notices if outcome.interfaces else ()), *problems)
         after = replace(applied(wanted.limits, outcome.interfaces, outcome.missing, notices), modes=outcome.modes)
         if after.has_other_modes(before):  # the mode is the NIC's, for all its Pods; l3 to l3s sends no notification
-            self._enqueue_all()
+            self._on_any_changed()
         self._state.on_succeeded(
             sandbox,
             wanted.limits,
             after,
-            now_s=self._now(),
+            now_s=self._epoch_s(),
             netns_created_s=self._netns_created_s(sandbox.netns_path),
             fails=outcome.lack is not None,
         )
