@@ -119,7 +119,7 @@ class Controller:
             kernel=self._kernel,
             forget=self.forget,
             enqueue=self.enqueue,
-            slot_freed=self._failures.slot_freed,
+            on_slot_freed=self._failures.on_slot_freed,
             record_again=self._record_again,
             sleep=sleep,
         )
@@ -310,7 +310,7 @@ class Controller:
                 self._subscriptions.unsubscribe(sandbox.netns_path)
                 try:
                     if await self._kernel.run_locked(shaper.release, *sandbox.key):
-                        self._failures.slot_freed()
+                        self._failures.on_slot_freed()
                 except ShapingError as error:
                     logger.warning(
                         "cannot take the shaping off a Pod that is gone",

@@ -67,7 +67,7 @@ class Failures:
         for sandbox in self._state.unlocated(uid):
             self.report_once(sandbox, trouble or (_NO_NETNS if sandbox.id else _NOT_NAMED))
 
-    def record(self, sandbox: Sandbox, error: ShapingError) -> None:
+    def on_failed(self, sandbox: Sandbox, error: ShapingError) -> None:
         """Record the failure, and try again with backoff."""
         count = self.report_once(sandbox, str(error))
         self._errors.labels(kind=type(error).__name__).inc()
@@ -82,13 +82,13 @@ class Failures:
         if sandbox.key not in self._retrying:  # a Pod that changes all the time also fails in between
             self._retrying[sandbox.key] = self._spawn(self._again(sandbox, delay_s))
 
-    def succeeded(self, sandbox: Sandbox) -> None:
+    def on_succeeded(self, sandbox: Sandbox) -> None:
         """End the retry, if one waits: it may wait for a minute, and the next failure is to be tried again sooner."""
         self._without_slot.discard(sandbox.key)
         if (retry := self._retrying.pop(sandbox.key, None)) is not None:
             retry.cancel()
 
-    def slot_freed(self) -> None:
+    def on_slot_freed(self) -> None:
         """Have those reconciled now that no slot was left for."""
         for key in self._without_slot:
             self._enqueue(key.pod_uid)

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 class Housekeeping:
     """Works on the controller's state.
 
-    `forget` forgets a sandbox by its id, `enqueue` has a Pod reconciled, `slot_freed` those that wait for a slot;
+    `forget` forgets a sandbox by its id, `enqueue` has a Pod reconciled, `on_slot_freed` those that wait for a slot;
     `record_again` records what still holds.
     """
 
@@ -45,7 +45,7 @@ class Housekeeping:
         kernel: KernelExecutor,
         forget: Callable[[str], Awaitable[None]],
         enqueue: Callable[[str, Priority], None],
-        slot_freed: Callable[[], None],
+        on_slot_freed: Callable[[], None],
         record_again: Callable[[], None],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
@@ -55,7 +55,7 @@ class Housekeeping:
         self._kernel = kernel
         self._forget = forget
         self._enqueue = enqueue
-        self._slot_freed = slot_freed
+        self._on_slot_freed = on_slot_freed
         self._record_again = record_again
         self._sleep = sleep
 
@@ -100,7 +100,7 @@ class Housekeeping:
             return
         if freed:
             logger.info("freed the slots of Pods that are gone", extra={"slots": freed})
-            self._slot_freed()
+            self._on_slot_freed()
 
     def check_unreported(self) -> None:
         """Have the unreported Pods reconciled, which records an event for each."""

@@ -177,7 +177,7 @@ class NodeState:
         """Whether exactly what it asks for is in force, as far as known."""
         return self.applied(sandbox).limits == self.desired(sandbox).limits
 
-    def looked_at(self, sandbox: Sandbox, wanted: DesiredLimits) -> None:
+    def on_reconciling(self, sandbox: Sandbox, wanted: DesiredLimits) -> None:
         """A sandbox is being given what it should have."""
         self._entry(sandbox.key).wanted = wanted
 

@@ -59,7 +59,7 @@ class PodReconciler:
             return await self._reconcile(sandbox)
         except Exception as error:  # a defect triggered by one Pod must not affect the others
             logger.exception("a defect: a Pod cannot be reconciled", extra={"pod": str(sandbox.pod)})
-            self._failures.record(sandbox, ShapingError(f"a defect of the reconciler, please report it: {error!r}"))
+            self._failures.on_failed(sandbox, ShapingError(f"a defect of the reconciler, please report it: {error!r}"))
             return False
 
     async def _reconcile(self, sandbox: Sandbox) -> bool:
@@ -81,7 +81,7 @@ class PodReconciler:
             if sandbox not in self._state.sandboxes:  # forgotten while this waited
                 return True
             view, wanted, before = self._state.view(sandbox), self._state.desired(sandbox), self._state.applied(sandbox)
-            self._state.looked_at(sandbox, wanted)
+            self._state.on_reconciling(sandbox, wanted)
             if not wanted.limits and not wanted.notices and self._state.is_settled(sandbox):
                 self._state.ran_unlimited.forget(sandbox.key)
                 return True
@@ -109,11 +109,11 @@ class PodReconciler:
         )
         self._record_events(sandbox, view, report(before, after, [str(step) for step in outcome.steps]))
         if before.asked and not after.asked:
-            self._failures.slot_freed()
+            self._failures.on_slot_freed()
         if outcome.lack is None:
-            self._failures.succeeded(sandbox)
+            self._failures.on_succeeded(sandbox)
         else:
-            self._failures.record(sandbox, outcome.lack)
+            self._failures.on_failed(sandbox, outcome.lack)
         return outcome.lack is None
 
     def _failed(self, sandbox: Sandbox, wanted: DesiredLimits, error: ShapingError) -> bool:
@@ -126,7 +126,7 @@ class PodReconciler:
         else:
             matters = bool(wanted.limits) or not self._state.is_settled(sandbox)
         if matters:
-            self._failures.record(sandbox, error)
+            self._failures.on_failed(sandbox, error)
             return False
         logger.info("a Pod is gone, or asks for no limit", extra={"pod": str(sandbox.pod), "error": str(error)})
         if wanted.notices and not is_gone:  # its notices are still to be recorded
