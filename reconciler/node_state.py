@@ -18,7 +18,7 @@ from webhook.contract import Limits
 
 
 class PodCounts(NamedTuple):
-    """How many sandboxes ask for a limit, have all that they ask for, have some of it, and have nothing of it.
+    """How many sandboxes ask for a limit; have all that they ask for, some of it, or nothing of it; are not on ipvlan.
 
     One that has a limit, and failed to get another, counts as failed.
     """
@@ -27,6 +27,7 @@ class PodCounts(NamedTuple):
     shaped: int
     partial: int
     failed: int
+    no_ipvlan: int = 0
 
 
 @dataclass(slots=True)
@@ -354,7 +355,7 @@ class NodeState:
         """The numbers of sandboxes that ask for a limit, by state."""
         asking = [each for each in self.sandboxes if self.desired(each).limits and self._may_be_there(each)]
         states = Counter(self._state(sandbox) for sandbox in (*asking, *self.unlocated()))
-        return PodCounts(states.total(), **{state: states[state] for state in ("shaped", "partial", "failed")})
+        return PodCounts(states.total(), *(states[state] for state in PodCounts._fields[1:]))
 
     def _may_be_there(self, sandbox: Sandbox) -> bool:
         return (
@@ -362,10 +363,20 @@ class NodeState:
         )
 
     def _state(self, sandbox: Sandbox) -> str:
-        """The state of a sandbox; empty without an ipvlan interface, and before the first reconcile."""
+        """The state of a sandbox; empty before the first reconcile, and for a Pod without ipvlan that has ended."""
         applied = self.applied(sandbox)
         if applied.withheld:
             return "partial" if applied.limits or applied.in_part else "failed"
         if self._peek(sandbox.key).failures:
             return "failed"
-        return "shaped" if applied.limits else ""
+        if applied.limits:
+            return "shaped"
+        return "no_ipvlan" if applied.is_without_ipvlan and not self._has_ended(sandbox) else ""
+
+    def _has_ended(self, sandbox: Sandbox) -> bool:
+        """Whether a Pod has ended, so that the CNI may have taken its interfaces away; its netns may still be there.
+
+        The API server does not report Pods that have finished, nor static ones by this uid.
+        """
+        view = self.view(sandbox)
+        return view.ended or (self._listed and sandbox.pod.uid not in self._views and not view.static)

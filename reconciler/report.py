@@ -81,6 +81,11 @@ class Applied:
         """Whether a foreign qdisc, filter or interface is in the way."""
         return any(notice.reason == ProblemKind.CONFLICT for notice in self.notices)
 
+    @property
+    def is_without_ipvlan(self) -> bool:
+        """Whether a limit was asked for, and no ipvlan interface was there."""
+        return any(notice.reason == ProblemKind.NO_IPVLAN for notice in self.notices)
+
     def has_other_modes(self, before: Applied) -> bool:
         """Whether an interface has another mode than before."""
         return any(self.modes.get(name, mode) != mode for name, mode in before.modes.items())

@@ -156,7 +156,7 @@ def test_a_foreign_qdisc_stays_and_when_it_goes_the_conflict_is_over(node: Node,
     conflict = node.wait(limited, "Conflict", since=0)
     assert "tbf 1:" in conflict.notice.message
     assert "limited to ingress 100M bit/s" in node.wait(limited, "BandwidthLimited", since=0).notice.message
-    assert node.controller.pod_counts() == (1, 0, 1, 0)
+    assert node.controller.pod_counts() == (1, 0, 1, 0, 0)
     assert limited.tc().count("ipvlan-bandwidth:") == 2
     assert "tbf 1:" in limited.tc()
     with clock.Stalls.noted() as stalls:
@@ -202,14 +202,14 @@ def test_an_ingress_qdisc_that_excludes_clsact_is_a_conflict_until_it_goes(node:
     node.wait(limited, "Conflict", since=0)
     assert limited.tc() == before
     assert [told.notice.reason for told in node.told] == ["Conflict"]
-    assert node.controller.pod_counts() == (1, 0, 0, 1)
+    assert node.controller.pod_counts() == (1, 0, 0, 1, 0)
     with clock.Stalls.noted() as stalls:
         began = time.monotonic()
         limited.run("tc", "qdisc", "del", "dev", "eth0", "ingress")
         done = time.monotonic()
         told = node.wait(limited, "BandwidthLimited", since=began)
     assert stalls.took(done, told.at) < SECOND
-    assert node.controller.pod_counts() == (1, 1, 0, 0)
+    assert node.controller.pod_counts() == (1, 1, 0, 0, 0)
     assert lab.transfer(peer, limited, seconds=2).goodput < 20
 
 

@@ -85,10 +85,10 @@ def test_in_mode_l3s_what_is_told_as_in_force_is_egress_alone(node: Node, wire: 
         node.start(pod, **AS_ANNOTATED)
         assert "limited to egress 100M bit/s on eth0" in node.wait(pod, "BandwidthLimited", since=0).notice.message
         assert "so ingress is not limited" in node.wait(pod, "L3sIngress", since=0).notice.message
-        assert node.controller.pod_counts() == (1, 0, 1, 0)
+        assert node.controller.pod_counts() == (1, 0, 1, 0, 0)
         node.annotate(pod, ingress="100M")
         node.wait(pod, "BandwidthChanged", since=0)
-        assert node.controller.pod_counts() == (1, 0, 0, 1)
+        assert node.controller.pod_counts() == (1, 0, 0, 1, 0)
 
 
 def test_a_pod_that_switches_its_nic_to_l3s_takes_ingress_limits_from_others_which_are_told(

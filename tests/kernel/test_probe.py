@@ -81,7 +81,7 @@ def test_without_what_ingress_needs_egress_is_limited_and_ingress_is_when_the_mo
             node.wait(limited, "BandwidthFailed", since=0).notice.message
         )
         assert in_force(limited) == limits(egress="100M")
-        assert node.controller.pod_counts() == (1, 0, 1, 0)
+        assert node.controller.pod_counts() == (1, 0, 1, 0, 0)
         before_retries = errors(node)
         lab.sleep(4)
         # Again after 1 s and after 2 s, and a look more at each, as the kernel tells of what it does not take.
@@ -93,4 +93,4 @@ def test_without_what_ingress_needs_egress_is_limited_and_ingress_is_when_the_mo
     assert "ingress 100M, egress 100M bit/s on eth0: what stood in the way is gone" in told.notice.message
     assert in_force(limited) == limits(ingress="100M", egress="100M")
     assert [told.notice.reason for told in node.told] == ["BandwidthLimited", "BandwidthFailed", "BandwidthLimited"]
-    assert node.controller.pod_counts() == (1, 1, 0, 0)
+    assert node.controller.pod_counts() == (1, 1, 0, 0, 0)

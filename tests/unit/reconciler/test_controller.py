@@ -162,7 +162,7 @@ async def test_a_pod_that_has_finished_keeps_its_limit_as_long_as_its_sandbox_an
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
     assert bench.told.notices == told
-    assert bench.controller.pod_counts() == (1, 1, 0, 0)
+    assert bench.controller.pod_counts() == (1, 1, 0, 0, 0)
     await bench.controller.on_stop(sandbox())
     assert bench.kernel.held == {}
     assert bench.told.notices == [*told, ("u1", "forgotten")]

@@ -20,6 +20,8 @@ from tests.unit.reconciler.controller_bench import (
 )
 from webhook.contract import Direction, Limits
 
+NO_IPVLAN = Problem(ProblemKind.NO_IPVLAN, "no ipvlan")
+
 
 async def test_a_link_that_appears_later_is_looked_at_and_a_flood_of_changes_only_once(bench):
     await bench.controller.on_run(sandbox())
@@ -61,12 +63,12 @@ async def test_a_pod_whose_limits_somebody_wrote_into_the_map_is_looked_at(bench
 async def test_a_failure_is_told_once_and_tried_again_until_it_works(bench):
     bench.kernel.failing[A] = [ShapingError("no such module"), ShapingError("no such module")]
     await bench.controller.on_run(sandbox())
-    assert bench.controller.pod_counts() == (1, 0, 0, 1)
+    assert bench.controller.pod_counts() == (1, 0, 0, 1, 0)
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
     assert [reason for _, reason in bench.told.notices] == ["BandwidthFailed", "BandwidthLimited"]
     assert bench.slept[:2] == [1.0, 2.0]
-    assert bench.controller.pod_counts() == (1, 1, 0, 0)
+    assert bench.controller.pod_counts() == (1, 1, 0, 0, 0)
 
 
 async def test_a_failure_for_another_reason_is_told_again(bench):
@@ -100,15 +102,25 @@ async def test_what_a_look_that_failed_may_have_left_goes_when_the_limit_is_not_
     bench.on_pod_event("MODIFIED", api_pod())
     await bench.settle()
     assert bench.kernel.calls[-1] == ("u1", A, Limits())
-    assert bench.controller.pod_counts() == (0, 0, 0, 0)
+    assert bench.controller.pod_counts() == (0, 0, 0, 0, 0)
 
 
-async def test_on_another_network_than_ipvlan_nothing_is_in_force_and_nobody_is_told_to_do_anything(bench):
-    bench.kernel.interfaces = ()
+async def test_on_another_network_than_ipvlan_nothing_is_in_force_and_that_is_counted(bench):
+    bench.kernel.interfaces, bench.kernel.problems = (), (NO_IPVLAN,)
     await bench.controller.on_run(sandbox(egress="20M"))
-    await bench.controller.on_run(sandbox("s2", uid="u2", path=B, managed=False))
-    assert bench.controller.pod_counts() == (1, 0, 0, 0)
+    assert bench.controller.pod_counts() == (1, 0, 0, 0, 1)
     assert bench.controller._state.limited() == []
+    assert bench.told.notices == [("shop/web-0", "NoIpvlan")]
+    bench.kernel.interfaces, bench.kernel.problems = ("eth0",), ()
+    bench.controller.on_netns_changed([A])
+    await bench.settle()
+    assert bench.controller.pod_counts() == (1, 1, 0, 0, 0)
+
+
+async def test_a_pod_that_was_never_admitted_and_has_no_ipvlan_is_told_and_counted_nowhere(bench):
+    bench.kernel.interfaces = ()
+    await bench.controller.on_run(sandbox(managed=False))
+    assert bench.controller.pod_counts() == (0, 0, 0, 0, 0)
     assert bench.told.notices == []
 
 
@@ -148,19 +160,19 @@ NO_IFB = KernelLacksError("CONFIG_IFB (module ifb)", "create the ifb vethbw0: Op
 async def test_a_pod_that_has_only_some_of_its_limits_is_partial_and_one_that_has_none_has_failed(bench):
     bench.kernel.problems, bench.kernel.missing = (L3S,), {Direction.INGRESS: ("eth0",)}
     await bench.controller.on_run(sandbox(egress="20M"))
-    assert bench.controller.pod_counts() == (1, 0, 1, 0)
+    assert bench.controller.pod_counts() == (1, 0, 1, 0, 0)
     await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
-    assert bench.controller.pod_counts() == (2, 0, 1, 1)
+    assert bench.controller.pod_counts() == (2, 0, 1, 1, 0)
     assert [reason for _, reason in bench.told.notices] == ["BandwidthLimited", "L3sIngress", "L3sIngress"]
     bench.kernel.interfaces = ("eth0", "eth1")
     bench.controller.enqueue("u2")
     await bench.settle()
-    assert bench.controller.pod_counts() == (2, 0, 2, 0), "it is limited on one of two interfaces"
+    assert bench.controller.pod_counts() == (2, 0, 2, 0, 0), "it is limited on one of two interfaces"
     bench.kernel.missing = {}
     for uid in ("u1", "u2"):
         bench.controller.enqueue(uid)
     await bench.settle()
-    assert bench.controller.pod_counts() == (2, 2, 0, 0)
+    assert bench.controller.pod_counts() == (2, 2, 0, 0, 0)
 
 
 async def test_what_is_not_in_force_is_taken_away_all_the_same_when_it_is_not_wanted_any_more(bench):
@@ -196,7 +208,7 @@ async def test_on_a_kernel_without_ifb_egress_is_in_force_and_ingress_is_told_an
         bench.controller.enqueue("u1")
         await bench.settle()
     assert [reason for _, reason in bench.told.notices] == ["BandwidthLimited", "BandwidthFailed"]
-    assert bench.controller.pod_counts() == (1, 0, 1, 0)
+    assert bench.controller.pod_counts() == (1, 0, 1, 0, 0)
     assert (
         bench.metrics.registry.get_sample_value("ipvlan_bandwidth_reconcile_errors_total", {"kind": "KernelLacksError"})
         == 4
@@ -206,7 +218,7 @@ async def test_on_a_kernel_without_ifb_egress_is_in_force_and_ingress_is_told_an
     bench.gate.set()
     await bench.settle()
     assert [reason for _, reason in bench.told.notices][2:] == ["BandwidthLimited"]
-    assert bench.controller.pod_counts() == (1, 1, 0, 0)
+    assert bench.controller.pod_counts() == (1, 1, 0, 0, 0)
 
 
 async def test_the_metrics_show_as_in_force_what_is(bench):
@@ -259,7 +271,7 @@ async def test_a_sandbox_whose_netns_is_gone_is_forgotten_though_the_runtime_say
     await bench.settle()
     task.cancel()
     assert bench.kernel.held == {}
-    assert bench.controller.pod_counts() == (0, 0, 0, 0)
+    assert bench.controller.pod_counts() == (0, 0, 0, 0, 0)
 
 
 async def test_a_collector_that_cannot_tell_what_is_gone_frees_nothing_and_goes_on(bench):

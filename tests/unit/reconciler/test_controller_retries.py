@@ -24,7 +24,7 @@ async def test_a_failure_after_a_success_is_tried_again_soon_whatever_retry_was_
         await bench.controller.on_run(sandbox())
         bench.controller.enqueue("u1")
         await bench.settle()
-        assert bench.controller.pod_counts() == (1, 1, 0, 0)
+        assert bench.controller.pod_counts() == (1, 1, 0, 0, 0)
     assert waiting == [1.0, 1.0]
 
 
@@ -35,7 +35,7 @@ async def test_a_pod_without_a_slot_is_limited_as_soon_as_one_is_free(bench, how
     await bench.controller.on_run(sandbox())
     bench.kernel.failing[B] = [NoSlotLeftError("all 2 slots are taken")]
     await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
-    assert bench.controller.pod_counts() == (2, 1, 0, 1)
+    assert bench.controller.pod_counts() == (2, 1, 0, 1, 0)
     if how == "its Pod ends":
         await bench.controller.on_stop(sandbox())
     elif how == "its Pod asks for no limit":

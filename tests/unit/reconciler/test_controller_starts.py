@@ -94,7 +94,7 @@ async def test_no_pod_waits_for_a_program_that_cannot_be_loaded_and_each_is_limi
     await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
     await bench.controller.on_stop(sandbox("s2", uid="u2", path=B))
     assert bench.kernel.held == {}
-    assert bench.controller.pod_counts() == (1, 0, 0, 1)
+    assert bench.controller.pod_counts() == (1, 0, 0, 1, 0)
     bench.now_s += 30
     loaded.set()
     await bench.settle()
@@ -142,7 +142,7 @@ async def test_hooks_and_looks_that_wait_for_the_first_try_go_on_when_that_fails
     bench.on_pod_event("ADDED", api_pod("u2", ingress="20M"))
     await bench.settle()
     assert bench.kernel.held == {}
-    assert bench.controller.pod_counts() == (2, 0, 0, 2)
+    assert bench.controller.pod_counts() == (2, 0, 0, 2, 0)
     loaded.set()
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100), ("u2", B): Limits(ingress=M20)}
@@ -165,7 +165,7 @@ async def test_a_netns_that_the_reconciler_does_not_see_when_a_pod_starts_is_a_f
     bench.kernel.failing[A] = [NetnsGoneError("no /run/netns/a")]
     await bench.controller.on_run(sandbox())
     assert bench.told.notices == [("shop/web-0", "BandwidthFailed")]
-    assert bench.controller.pod_counts() == (1, 0, 0, 1)
+    assert bench.controller.pod_counts() == (1, 0, 0, 1, 0)
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
 

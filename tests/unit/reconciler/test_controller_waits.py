@@ -32,7 +32,7 @@ async def test_a_limit_that_was_taken_away_before_a_restart_does_not_come_back(p
     assert not any(patient.kernel.held.values())
     assert patient.told.notices == []
     assert unshaped_seconds(patient) == 0
-    assert patient.controller.pod_counts() == (0, 0, 0, 0)
+    assert patient.controller.pod_counts() == (0, 0, 0, 0, 0)
 
 
 async def test_a_pod_that_started_while_nobody_was_there_is_limited_and_told_when_the_api_server_has_told_of_it(

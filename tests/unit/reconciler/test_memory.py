@@ -146,5 +146,5 @@ async def test_a_thousand_pods_in_turn_leave_nothing_in_memory_however_they_come
     assert node.holders() == set()
     assert len(node.controller._background._tasks) == 1, "the loop that looks at Pods"
     assert list(node.kernel.held) == [("the last one", A)]
-    assert node.controller.pod_counts() == (1, 1, 0, 0)
+    assert node.controller.pod_counts() == (1, 1, 0, 0, 0)
     await node.end()

@@ -1,10 +1,13 @@
 """What is known of Pods; tests/unit/reconciler/test_controller*.py have it at work."""
 
+from dataclasses import replace
+
 import pytest
 
+from reconciler.model import ProblemKind
 from reconciler.node_state import NodeState, PodCounts
 from reconciler.pods import PodView
-from reconciler.report import Applied
+from reconciler.report import Applied, Notice
 from reconciler.sandboxes import Key, Sandbox
 from webhook.contract import Limits, Quantity
 
@@ -65,6 +68,56 @@ def test_only_a_pod_that_asks_for_a_limit_and_is_not_on_the_hosts_network_lacks_
     assert state.pod_counts() == PodCounts(1, 0, 0, 0)
     state.on_synchronized([])
     assert state.unlocated() == ()
+
+
+NO_IPVLAN = Applied(notices=(Notice(ProblemKind.NO_IPVLAN, "no ipvlan"),))
+
+
+def on_another_network(view):
+    """A sandbox that was looked at, and has no ipvlan interface."""
+    state, sandbox = NodeState(), Sandbox("s1", view, "/run/netns/a")
+    state.on_started(sandbox)
+    state.on_succeeded(sandbox, M20, NO_IPVLAN, now_s=0.0, netns_created_s=0.0)
+    return state
+
+
+WANTS = PodView("u1", "shop", "web-0", managed=True, egress="20M")
+
+
+def test_a_pod_that_wants_a_limit_and_has_no_ipvlan_counts_as_such_once_it_was_looked_at():
+    state = NodeState()
+    state.on_started(Sandbox("s1", WANTS, "/run/netns/a"))
+    assert state.pod_counts() == PodCounts(1, 0, 0, 0, 0)
+    state = on_another_network(WANTS)
+    assert state.pod_counts() == PodCounts(1, 0, 0, 0, 1)
+    (sandbox,) = state.sandboxes
+    state.on_failed(sandbox, "no")
+    assert state.pod_counts() == PodCounts(1, 0, 0, 1, 0)
+    state.on_succeeded(sandbox, M20, Applied(M20, ("eth0",)), now_s=0.0, netns_created_s=0.0)
+    assert state.pod_counts() == PodCounts(1, 1, 0, 0, 0)
+
+
+def test_a_pod_whose_limit_was_taken_away_or_that_is_on_the_hosts_network_lacks_no_ipvlan():
+    state = on_another_network(WANTS)
+    state.on_seen(PodView("u1", "shop", "web-0", managed=True))
+    assert state.pod_counts() == PodCounts(0, 0, 0, 0, 0)
+    state.on_seen(replace(WANTS, host_network=True))
+    assert state.pod_counts() == PodCounts(0, 0, 0, 0, 0)
+
+
+def test_a_pod_that_has_ended_lacks_no_ipvlan_though_its_netns_is_still_there():
+    """Where the CNI fails to take its network down, the interface may be gone before the netns."""
+    state = on_another_network(WANTS)
+    state.on_listed([WANTS])
+    assert state.pod_counts().no_ipvlan == 1
+    state.on_seen(replace(WANTS, ended=True))
+    assert state.pod_counts() == PodCounts(1, 0, 0, 0, 0)
+    state = on_another_network(WANTS)
+    state.on_listed([])
+    assert state.pod_counts() == PodCounts(1, 0, 0, 0, 0), "it has finished, or was deleted"
+    state = on_another_network(replace(WANTS, static=True))
+    state.on_listed([])
+    assert state.pod_counts().no_ipvlan == 1, "the API server has a static Pod under another uid"
 
 
 def listed_nowhere(uid, **kwargs):
