@@ -16,6 +16,7 @@ from certs.changes import Kind
 from reconciler.cli import _parser
 from reconciler.kernel import errors
 from reconciler.model import ProblemKind
+from reconciler.node_state import PodCounts
 from reconciler.report import Reason
 from reconciler.requirements import REQUIREMENTS, Feature
 from webhook import admission, certificate_events, review_command, settings
@@ -122,6 +123,13 @@ def test_the_readmes_check_is_made_in_a_namespace_that_is_labelled_before_and_de
     assert delete == ["kubectl", "delete", "namespace", namespace]
 
 
+def test_the_network_that_a_namespace_is_labelled_with_is_looked_for_before() -> None:
+    use = README.split("\n## Use\n", 1)[1]
+    look, label = re.findall(r"^    kubectl .*$", use, re.MULTILINE)[:2]
+    namespace, name = label.split(f"{NETWORK_LABEL}=")[1].split(".")
+    assert look.split() == ["kubectl", "-n", namespace, "get", "net-attach-def", name]
+
+
 def test_every_target_of_make_that_the_readme_names_is_there_and_says_the_same_of_test() -> None:
     makefile = (ROOT / "Makefile").read_text()
     documented = dict(re.findall(r"^([a-z-]+):.*?## (.*)$", makefile, re.MULTILINE))
@@ -204,6 +212,7 @@ def test_the_reference_has_all_values_of_the_metrics_labels() -> None:
         ("ipvlan_bandwidth_admissions_total", reasons | {"CREATE", "UPDATE", "DELETE", "CONNECT"}),
         ("ipvlan_bandwidth_certificate_changes_total", set(Kind)),
         ("ipvlan_bandwidth_reconcile_errors_total", kinds),
+        ("ipvlan_bandwidth_pods", set(PodCounts._fields)),
     ):
         (row,) = [line for line in REFERENCE.splitlines() if line.startswith(f"| `{metric}`")]
         assert {value for value in values if not re.search(rf"\b{value}\b", row)} == set()

@@ -51,7 +51,7 @@ def test_as_many_slots_as_it_says_fit_into_the_limit_beside_all_else_with_both_p
     connections = http.METRICS_BOUNDS.connections + http.PROBE_BOUNDS.connections
     left = limit - 58e6 - 127e6 - 67e6 - connections * 0.345e6
     fit = left / (2 * slot_bytes()) - 1
-    assert fit - 100 < said(r"(\d+) slots fit into the limit") <= fit
+    assert fit - 100 < said(r"has room for (\d+) slots") <= fit
 
 
 def series(metrics: Metrics) -> int:

@@ -8,20 +8,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
 import reconciler.metrics
 import webhook.metrics
+from reconciler.model import ProblemKind
 from reconciler.node_state import PodCounts
+from reconciler.report import Notice, Reason
 from reconciler.requirements import REQUIREMENTS
 from tests.unit.manifests.overlays import block, blocks, patched
 from tests.unit.manifests.test_manifests import INSTALLED, MANIFESTS, ROOT, Object, objects, one, rendered
+from webhook.event import COMPONENT
 
 FOLDER = MANIFESTS / "monitoring"
 (RULES,) = objects(FOLDER / "rules.yaml")
 (GROUP,) = RULES["spec"]["groups"]
 MONITORS = objects(FOLDER / "podmonitors.yaml")
-OPERATIONS = (ROOT / "docs/operations.md").read_text()
+PAGES = {page.stem: page.read_text() for page in (ROOT / "docs").glob("*.md")}
 _SERIES = re.compile(r"\b((?:ipvlan_bandwidth|apiserver|kube_node|kube_daemonset)_[a-z_]+)(?:\{([^}]*)\})?")
 # Kubernetes', with its labels (k8s.io/apiserver, pkg/admission/metrics/metrics.go).
 REJECTIONS = "apiserver_admission_webhook_rejection_count"
@@ -77,10 +81,43 @@ def test_a_rule_is_about_metrics_and_labels_that_there_are(rule: Object) -> None
         )
 
 
-@pytest.mark.parametrize("alert", ["IpvlanBandwidthPodsNotLimited", "IpvlanBandwidthSlotsRunOut"])
-def test_a_rule_is_about_states_that_there_are(alert: str) -> None:
-    (states,) = re.findall(r'state=~"(.*?)"', rule_of(alert)["expr"])
-    assert set(states.split("|")) < set(PodCounts._fields)
+def states_in(expression: str) -> set[str]:
+    (states,) = re.findall(r'state=~"(.*?)"', expression)
+    return set(states.split("|"))
+
+
+def test_every_state_but_those_that_are_wished_for_raises_the_alert_and_stops_a_rollout() -> None:
+    amiss = set(PodCounts._fields) - {"wanted", "shaped"}
+    assert states_in(rule_of("IpvlanBandwidthPodsNotLimited")["expr"]) == amiss
+    (said,) = re.findall(r"`ipvlan_bandwidth_pods` of the states (.*?) is 0", PAGES["operations"])
+    assert set(re.findall(r"`(\w+)`", said)) == amiss
+
+
+def test_slots_run_out_by_the_query_that_the_reference_has() -> None:
+    expression = rule_of("IpvlanBandwidthSlotsRunOut")["expr"]
+    assert states_in(expression) < set(PodCounts._fields)
+    (query,) = [query for query in queries() if query.endswith("ipvlan_bandwidth_slots")]
+    assert query.split(" / ")[0] == expression.split(" > ")[0]
+
+
+def test_the_events_that_say_why_a_pod_is_not_limited_are_asked_for_by_what_they_have() -> None:
+    (row,) = [line for line in PAGES["monitoring"].splitlines() if "| `IpvlanBandwidthPodsNotLimited` |" in line]
+    (selector,) = re.findall(r"get events -A --field-selector (\S+)`", row)
+    asked = dict(field.split("=") for field in selector.split(","))
+    assert asked == {"type": "Warning", "source": COMPONENT, "involvedObject.kind": "Pod"}
+    (reasons,) = re.findall(r"Pod` \((.*?)\)", row)
+    for reason in re.findall(r"`(\w+)`", reasons):
+        assert Notice(reason, "").type == asked["type"]
+        assert reason in {*Reason, *ProblemKind}
+
+
+def test_a_prometheus_gets_the_right_to_find_our_pods_and_no_other() -> None:
+    text = block("docs/monitoring.md", "A Prometheus without rights in the namespace", "RoleBinding")
+    role, binding = yaml.safe_load_all(text)
+    namespace = one("PodMonitor", "webhook", MONITORS)["metadata"]["namespace"]
+    assert [each["metadata"]["namespace"] for each in (role, binding)] == [namespace] * 2
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
 
 
 def test_the_reconciler_that_is_away_is_the_one_that_is_installed() -> None:
@@ -91,14 +128,15 @@ def test_the_reconciler_that_is_away_is_the_one_that_is_installed() -> None:
 
 
 @each_rule
-def test_a_rule_says_how_urgent_it_is_and_what_is_lost_and_operations_what_to_do(rule: Object) -> None:
+def test_a_rule_says_how_urgent_it_is_and_what_is_lost_and_the_page_what_to_do(rule: Object) -> None:
     assert rule["labels"]["severity"] in {"critical", "warning"}
     assert len(rule["annotations"]["summary"]) < 200
-    assert f"| `{rule['alert']}` |" in OPERATIONS
+    assert f"| `{rule['alert']}` |" in PAGES["monitoring"]
 
 
-def test_operations_knows_no_other_alert() -> None:
-    assert set(re.findall(r"^\| `(Ipvlan\w+)` \|", OPERATIONS, re.MULTILINE)) == {r["alert"] for r in GROUP["rules"]}
+def test_no_other_alert_is_told_of() -> None:
+    alerts = {rule["alert"] for rule in GROUP["rules"]}
+    assert set(re.findall(r"^\| `(Ipvlan\w+)` \|", PAGES["monitoring"], re.MULTILINE)) == alerts
 
 
 def queries() -> list[str]:
@@ -181,7 +219,7 @@ def test_kubectl_renders_it_without_a_warning() -> None:
 
 
 def test_an_overlay_gives_all_of_it_the_label_that_a_prometheus_selects_by(tmp_path: Path) -> None:
-    overlay = block("docs/operations.md", "Alerts", "release:")
+    overlay = block("docs/monitoring.md", "Alerts", "release:")
     manifests = patched(overlay, FOLDER, tmp_path)
     assert len(manifests) == 3
     for each in manifests:
@@ -193,15 +231,16 @@ def test_an_overlay_gives_all_of_it_the_label_that_a_prometheus_selects_by(tmp_p
 
 
 def test_the_check_of_the_monitoring_is_of_our_namespace_and_has_as_many_rules_as_there_are() -> None:
-    scraped, taken = block("docs/operations.md", "Alerts", "rule_group").splitlines()
+    scraped, taken = block("docs/monitoring.md", "Alerts", "rule_group").splitlines()
     assert f'namespace="{one("PodMonitor", "webhook", MONITORS)["metadata"]["namespace"]}"' in scraped
     # A group's label is its file and its name, with a semicolon between (prometheus, rules/group.go).
     assert taken == f'prometheus_rule_group_rules{{rule_group=~".*;{GROUP["name"]}"}}'
-    (rules,) = re.findall(r"of (\d+)\s+rules", OPERATIONS)
+    (rules,) = re.findall(r"of (\d+)\s+rules", PAGES["monitoring"])
     assert int(rules) == len(GROUP["rules"])
 
 
-def test_operations_names_no_metric_that_there_is_not() -> None:
-    names = set(re.findall(r"`(ipvlan_bandwidth_\w+)", OPERATIONS))
-    assert names
+@pytest.mark.parametrize("page", ["operations", "monitoring", "troubleshooting"])
+def test_a_page_names_no_metric_and_no_alert_that_there_is_not(page: str) -> None:
+    assert set(re.findall(r"`(Ipvlan\w+)`", PAGES[page])) <= {rule["alert"] for rule in GROUP["rules"]}
+    names = set(re.findall(r"`(ipvlan_bandwidth_\w+)", PAGES[page]))
     assert names <= known().keys()
