@@ -122,7 +122,9 @@ def strategy(overlay: str, tmp_path: Path) -> Object:
 def test_a_large_cluster_is_updated_node_by_node_or_when_it_is_told(tmp_path: Path) -> None:
     overlay = block(OPERATIONS, "Upgrade", "maxUnavailable")
     assert strategy(overlay, tmp_path) == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}
-    (other,) = [word for word in (ROOT / OPERATIONS).read_text().split("`") if "OnDelete" in word]
+    (other,) = [
+        word for word in (ROOT / OPERATIONS).read_text().split("`") if word[:4] == "{op:" and "OnDelete" in word
+    ]
     loaded = yaml.safe_load(overlay)
     loaded["patches"][0]["patch"] = f"- {other}"
     assert strategy(yaml.safe_dump(loaded), tmp_path) == {"type": "OnDelete"}

@@ -23,7 +23,9 @@ def test_an_upgrade_applies_every_overlay_that_an_installation_has() -> None:
 
 
 @pytest.mark.parametrize(
-    "file", [*(folder / "kustomization.yaml" for folder in FOLDERS), *PAGES], ids=lambda file: str(file.relative_to(ROOT)),
+    "file",
+    [*(folder / "kustomization.yaml" for folder in FOLDERS), *PAGES],
+    ids=lambda file: str(file.relative_to(ROOT)),
 )
 def test_nobody_is_told_to_apply_a_folder_that_names_images_that_there_are_not(file: Path) -> None:
     """Over an installation by an overlay, that would take away the images' names, and its patches."""
