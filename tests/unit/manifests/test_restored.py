@@ -14,6 +14,7 @@ from webhook.contract import (
     EGRESS_ANNOTATION,
     INGRESS_ANNOTATION,
     MANAGED_LABEL,
+    MIRROR_ANNOTATION,
     NETWORK_LABEL,
 )
 
@@ -67,6 +68,6 @@ def test_a_pod_that_nobody_reviewed_is_named(missed: Object, tmp_path: Path) -> 
     assert found([pod(ON_IPVLAN), missed], tmp_path) == ["shop/a"]
 
 
-def test_a_pod_that_was_reviewed_is_not_nor_one_on_the_hosts_network(tmp_path: Path) -> None:
+def test_a_pod_that_was_reviewed_is_not_nor_one_on_the_hosts_network_nor_a_static_one(tmp_path: Path) -> None:
     reviewed = [pod(ON_IPVLAN), pod(ON_IPVLAN | {INGRESS_ANNOTATION: "100M"}, MANAGED)]
-    assert found([*reviewed, pod(hostNetwork=True)], tmp_path) == []
+    assert found([*reviewed, pod(hostNetwork=True), pod({MIRROR_ANNOTATION: "a"})], tmp_path) == []
