@@ -33,7 +33,7 @@ def test_what_was_to_be_and_is_not_in_force_is_no_limit_yet():
     state.adopt(held.key, M20, Limits())
     assert state.desired(held).limits == M20
     assert state.started_unlimited(held)
-    assert state.pod_counts() == PodCounts(1, 0, 0, 0)
+    assert state.pod_counts() == PodCounts(1, 0, 0, 0, 0)
 
 
 def test_a_pod_of_which_the_runtime_names_no_netns_is_found_by_what_its_netns_holds():
@@ -65,7 +65,7 @@ def test_only_a_pod_that_asks_for_a_limit_and_is_not_on_the_hosts_network_lacks_
         state.on_seen(view)
     state.on_started(Sandbox("s3", PodView("u3", "shop", "web-3", host_network=True), ""))
     assert [sandbox.id for sandbox in state.unlocated()] == ["s0"]
-    assert state.pod_counts() == PodCounts(1, 0, 0, 0)
+    assert state.pod_counts() == PodCounts(1, 0, 0, 0, 0)
     state.on_synchronized([])
     assert state.unlocated() == ()
 
@@ -144,11 +144,11 @@ def test_of_those_listed_without_a_netns_one_lacks_it_whose_pod_runs_and_of_whic
     assert state.unlocated() == (), "another sandbox may be about to come"
     state.stop_expecting_new_sandboxes()
     assert state.unlocated() == state.unlocated("u0") == (pods[0][0],)
-    assert state.pod_counts() == PodCounts(2, 0, 0, 0)
+    assert state.pod_counts() == PodCounts(2, 0, 0, 0, 0)
     assert state.on_failed(pods[0][0], "no netns") == (0, True)
     state.on_synchronized([pods[0][0]])
     state.stop_expecting_new_sandboxes()
-    assert state.pod_counts() == PodCounts(2, 0, 0, 1)
+    assert state.pod_counts() == PodCounts(2, 0, 0, 1, 0)
     assert state.sandboxes.remove("s-u0") == pods[0][0]
     assert state.unlocated() == ()
     state.on_synchronized([])
