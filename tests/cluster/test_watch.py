@@ -4,22 +4,24 @@ Its faster sister is tests/unit/webhook/test_reflector_faults.py; what that one'
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reconciler.pods import selector
+from tests import waiting
 from tests.cluster.api_only import ApiOnly
 from webhook.kubeapi import WATCH_SILENCE_S, ApiError, KubeApi
 from webhook.reflector import Reflector
 
 PODS = "/api/v1/namespaces/default/pods"
 MINE = {"fieldSelector": "spec.nodeName=mine"}
-PATIENCE_S = 90
 SILENCE_S = 4.0
+until = partial(waiting.until, seconds=90)
 
 
 @pytest.fixture
@@ -64,12 +66,6 @@ class View:
             self.limits.pop(item["metadata"]["name"], None)
         else:
             self.limits[item["metadata"]["name"]] = item["metadata"]["annotations"]["limit"]
-
-
-async def until(is_true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not is_true():  # noqa: ASYNC110 - what is waited for tells nobody
-            await asyncio.sleep(0.05)
 
 
 async def create(api: KubeApi, name: str, limit: str, *, node: str = "mine") -> None:

@@ -1,4 +1,4 @@
-"""What the tests of the transport share: a runtime on a Unix socket, a handler that takes notes, and patience."""
+"""What the tests of the transport share: a runtime on a Unix socket, and a handler that takes notes."""
 
 import asyncio
 import contextlib
@@ -14,8 +14,8 @@ from reconciler.nri.messages import PodSandbox
 from reconciler.nri.transport import NriPlugin
 from reconciler.nri.ttrpc import Response
 from tests.unit.nri.runtime_side import RuntimeSide, configure_request, synchronize_request
+from tests.waiting import PATIENCE_S
 
-PATIENCE_SECONDS = 20
 POD = PodSandbox("sandbox", "test-0", "uid-0", "default", netns_path="/run/netns/x")
 OTHER = PodSandbox("sandbox-1", "test-1", "uid-1", "default", netns_path="/run/netns/y")
 
@@ -93,7 +93,7 @@ class Runtime:
         self._server = await asyncio.start_unix_server(self._accept, self.path)
 
     async def accept(self) -> Connection:
-        return await asyncio.wait_for(self._accepted.get(), PATIENCE_SECONDS)
+        return await asyncio.wait_for(self._accepted.get(), PATIENCE_S)
 
     async def close(self) -> None:
         for connection in self._connections:
@@ -130,7 +130,7 @@ async def running(plugin: NriPlugin) -> AsyncIterator[NriPlugin]:
     """The plugin at work, for at most as long as a test may take."""
     task = asyncio.create_task(plugin.run())
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(PATIENCE_S):
             yield plugin
     finally:
         task.cancel()
@@ -140,8 +140,3 @@ async def running(plugin: NriPlugin) -> AsyncIterator[NriPlugin]:
 
 def bytes_unread(connected: socket.socket) -> int:
     return int.from_bytes(fcntl.ioctl(connected, termios.FIONREAD, bytes(4)), sys.byteorder)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - what is waited for is the state of real sockets
-        await asyncio.sleep(0.001)

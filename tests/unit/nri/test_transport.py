@@ -11,16 +11,9 @@ from reconciler.nri.protobuf import message_field
 from reconciler.nri.transport import NriPlugin
 from reconciler.nri.ttrpc import Response
 from tests.unit.nri.runtime_side import pod_request, synchronize_request
-from tests.unit.nri.runtime_socket import (
-    OTHER,
-    PATIENCE_SECONDS,
-    POD,
-    Recorder,
-    Runtime,
-    running,
-    until,
-)
+from tests.unit.nri.runtime_socket import OTHER, POD, Recorder, Runtime, running
 from tests.unit.reconciler.memory import remembered
+from tests.waiting import PATIENCE_S, until
 
 
 async def test_the_handler_hears_the_replay_and_each_hook_and_each_is_answered(runtime: Runtime) -> None:
@@ -289,4 +282,4 @@ async def test_cancelling_closes_the_connection_and_ends_what_the_handler_does(r
         await connection.call("RunPodSandbox", pod_request(POD))
         await connection.call("StopPodSandbox", pod_request(POD))
     assert ended.is_set()
-    await asyncio.wait_for(connection.ended(), PATIENCE_SECONDS)
+    await asyncio.wait_for(connection.ended(), PATIENCE_S)

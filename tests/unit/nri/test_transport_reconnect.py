@@ -10,15 +10,8 @@ import pytest
 from reconciler.nri.transport import NriPlugin, ReconnectTiming
 from reconciler.nri.ttrpc import Response
 from tests.unit.nri.runtime_side import configure_request, pod_request, synchronize_request
-from tests.unit.nri.runtime_socket import (
-    POD,
-    Recorder,
-    Runtime,
-    Waits,
-    bytes_unread,
-    running,
-    until,
-)
+from tests.unit.nri.runtime_socket import POD, Recorder, Runtime, Waits, bytes_unread, running
+from tests.waiting import until
 
 
 async def test_without_a_socket_it_says_once_what_to_look_for_and_tries_again_ever_more_slowly(

@@ -20,9 +20,9 @@ from reconciler.pods import PodView
 from reconciler.report import Notice, Reason
 from reconciler.requirements import Feature, lacks
 from tests.ports import free_ports
-from tests.unit.nri.runtime_socket import PATIENCE_SECONDS, Runtime
+from tests.unit.nri.runtime_socket import Runtime
 from tests.unit.reconciler.controller_bench import Kernel, sandbox
-from tests.unit.webhook.running_server import until
+from tests.waiting import PATIENCE_S, until
 from webhook.kubeapi import ApiError
 from webhook.pages import METRICS_CACHE_S
 
@@ -200,7 +200,7 @@ async def running(monkeypatch, settings):
     try:
         yield made[0]
         os.kill(os.getpid(), signal.SIGTERM)
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(PATIENCE_S):
             await task
     finally:
         task.cancel()

@@ -13,8 +13,8 @@ from reconciler import daemon
 from reconciler.daemon import Settings
 from reconciler.kernel.errors import ShapingError
 from tests.ports import free_ports
-from tests.unit.nri.runtime_socket import PATIENCE_SECONDS, until
 from tests.unit.reconciler.controller_bench import raised
+from tests.waiting import PATIENCE_S, until
 
 
 class Opened:
@@ -49,7 +49,7 @@ class Compiling:
 
     def prepare(self):
         self.begun.set()
-        self.stopped.wait(PATIENCE_SECONDS)
+        self.stopped.wait(PATIENCE_S)
 
     def start(self, _keys):
         raise AssertionError
@@ -93,9 +93,9 @@ async def test_who_is_told_to_stop_while_it_compiles_waits_for_no_compiler_and_l
     compiling = Compiling()
     monkeypatch.setattr(daemon, "ShaperStartup", lambda *_: compiling)
     running = asyncio.create_task(daemon.run(settings))
-    await asyncio.to_thread(compiling.begun.wait, PATIENCE_SECONDS)
+    await asyncio.to_thread(compiling.begun.wait, PATIENCE_S)
     os.kill(os.getpid(), signal.SIGTERM)
-    async with asyncio.timeout(PATIENCE_SECONDS / 2):
+    async with asyncio.timeout(PATIENCE_S / 2):
         await running
     assert await asyncio.to_thread(compiling.stopped.wait, 0)
     assert (opened.api_closed, opened.monitor_closed) == (True, True)
@@ -110,7 +110,7 @@ async def test_what_was_begun_beside_all_else_is_over_before_what_it_works_with_
     monkeypatch.setattr(daemon, "ShaperStartup", lambda *_: compiled)
     monkeypatch.setattr(opened.api, "close", lambda: still_at_work(tasks))
     running = asyncio.create_task(daemon.run(settings))
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(PATIENCE_S):
         await until(lambda: any("_wait_for_synchronize" in str(task.get_coro()) for task in asyncio.all_tasks()))
         os.kill(os.getpid(), signal.SIGTERM)
         await running

@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
@@ -23,12 +23,6 @@ from webhook.settings import Settings, add_arguments, settings_of
 REFUSED: Final = {"kubernetes.io/ingress-bandwidth": "100m"}
 GOOD: Final = {"kubernetes.io/ingress-bandwidth": "0.1G"}
 HEAD: Final = b"POST /mutate HTTP/1.1\r\nHost: webhook\r\nContent-Type: application/json\r\n"
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what is waited for is in plain objects
-            await asyncio.sleep(0.01)
 
 
 def parsed(*arguments: str) -> argparse.Namespace:

@@ -12,7 +12,8 @@ from functools import partial
 import pytest
 
 from tests.unit.webhook.fake_api import FakeApi, namespace
-from tests.unit.webhook.running_server import GOOD, HEAD, REFUSED, Raw, Running, review, running, until
+from tests.unit.webhook.running_server import GOOD, HEAD, REFUSED, Raw, Running, review, running
+from tests.waiting import until
 from webhook import request_bodies, server
 from webhook.http_server import BoundedServer, Bounds
 from webhook.review import MOST_VALUES, InvalidReview, parsed

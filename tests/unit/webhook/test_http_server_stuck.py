@@ -13,7 +13,8 @@ from aiohttp import web
 
 from tests.ports import free_port
 from tests.unit.webhook.fake_api import FakeApi, namespace
-from tests.unit.webhook.running_server import GOOD, HEAD, Raw, review, running, until
+from tests.unit.webhook.running_server import GOOD, HEAD, Raw, review, running
+from tests.waiting import until
 from webhook import server
 from webhook.http_server import UNREAD_BYTES, BoundedServer, Bounds
 

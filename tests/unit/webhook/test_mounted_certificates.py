@@ -13,6 +13,7 @@ import pytest
 from certs.authority import KeyPair, issue, make_authority
 from tests.unit.webhook.fake_api import CONFIGURATION, SECRETS, FakeApi, namespace
 from tests.unit.webhook.running_server import GOOD, review, running
+from tests.waiting import until
 
 NAMES = ["webhook.ipvlan-bandwidth.svc"]
 AUTHORITY = make_authority(datetime.now(UTC), timedelta(days=9))
@@ -113,9 +114,7 @@ async def test_damage_is_told_once_and_the_certificate_before_is_served(
         await server.ready()
         with caplog.at_level(logging.WARNING, logger="webhook.mounted_certificates"):
             (tmp_path / "..data" / "tls.key").write_bytes(pair().key_pem())
-            async with asyncio.timeout(10):
-                while not warnings(caplog):  # noqa: ASYNC110 - what is waited for is in the log
-                    await asyncio.sleep(0.01)
+            await until(lambda: warnings(caplog))
             await asyncio.sleep(0.1)
         (said,) = warnings(caplog)
         assert said.startswith(f"still serving with the certificate before: {tmp_path} holds no certificate")

@@ -11,10 +11,9 @@ import pytest
 from aiohttp import web
 
 from tests.unit.webhook.api_server import PATH, ApiServer
+from tests.waiting import PATIENCE_S, until
 from webhook.kubeapi import KubeApi
 from webhook.reflector import LIST_SPREAD_S, Reflector
-
-PATIENCE_S = 20
 
 
 class View:
@@ -96,12 +95,6 @@ async def following(server: ApiServer, *, silence_s: float = 60.0) -> AsyncItera
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await api.close()
-
-
-async def until(is_true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not is_true():  # noqa: ASYNC110 - what is waited for tells nobody
-            await asyncio.sleep(0.002)
 
 
 async def test_an_api_server_that_was_gone_for_long_is_caught_up_with_and_not_listed_again(server: ApiServer) -> None:

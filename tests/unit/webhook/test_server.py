@@ -22,7 +22,8 @@ import pytest
 from certs.credentials import Lifetimes
 from tests.ports import free_ports
 from tests.unit.webhook.fake_api import CONFIGURATION, EVENTS, SECRET, FakeApi, Json, namespace
-from tests.unit.webhook.running_server import GOOD, parsed, review, running, until
+from tests.unit.webhook.running_server import GOOD, parsed, review, running
+from tests.waiting import until
 from webhook import server
 
 
