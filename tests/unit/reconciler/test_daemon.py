@@ -12,75 +12,21 @@ import pytest
 
 from reconciler import daemon
 from reconciler.controller import Controller
-from reconciler.daemon import Settings
 from reconciler.events import AT_ONCE
 from reconciler.kernel.monitor import Changes
 from reconciler.kernel_executor import HANGS_S
 from reconciler.pods import PodView
 from reconciler.report import Notice, Reason
 from reconciler.requirements import Feature, lacks
-from tests.ports import free_ports
 from tests.unit.nri.runtime_socket import Runtime
 from tests.unit.reconciler.controller_bench import Kernel, sandbox
+from tests.unit.reconciler.daemon_bench import Api, Monitor, settings_in
 from tests.waiting import PATIENCE_S, until
 from webhook.kubeapi import ApiError
 from webhook.pages import METRICS_CACHE_S
 
 FORBIDDEN = ApiError(403, "Forbidden", "pods is forbidden")
 NOTICE = Notice(Reason.STARTED, "a last word")
-
-
-class Api:
-    """An API server without Pods, which takes a moment for each event."""
-
-    def __init__(self):
-        self.refusal, self.created, self.closed = None, [], False
-
-    async def create(self, _path, body):
-        await asyncio.sleep(0.01)
-        self.created.append(body["message"])
-
-    async def read_list(self, _path, params, _take):
-        assert params["fieldSelector"].startswith("spec.nodeName=node1,")
-        if self.refusal:
-            raise self.refusal
-        return {"metadata": {"resourceVersion": "1"}, "items": []}
-
-    async def watch(self, _path, _params, on_open):
-        on_open()
-        await asyncio.Event().wait()
-        yield
-
-    async def close(self):
-        self.closed = True
-
-
-class Monitor:
-    """Hears what a test says."""
-
-    def __init__(self):
-        self._ends, self._said = os.pipe(), []
-
-    def fileno(self):
-        return self._ends[0]
-
-    def says(self, changes):
-        self._said.append(changes)
-        os.write(self._ends[1], b".")
-
-    def read(self):
-        os.read(self._ends[0], 1)
-        return self._said.pop(0)
-
-    def watch(self, netns_path):
-        pass
-
-    def unwatch(self, netns_path):
-        pass
-
-    def close(self):
-        for end in self._ends:
-            os.close(end)
 
 
 @pytest.fixture
@@ -91,8 +37,7 @@ def settings(monkeypatch, tmp_path):
     monkeypatch.setattr(daemon, "Monitor", Monitor)
     monkeypatch.setattr(daemon, "ShaperStartup", lambda _slots, _folder: starting)
     monkeypatch.setattr(daemon, "probe", dict)
-    port, probe_port = free_ports(2)
-    return Settings("node1", tmp_path / "nri.sock", "127.0.0.1", port, probe_port, slots=7)
+    return settings_in(tmp_path)
 
 
 @pytest.fixture
@@ -185,15 +130,12 @@ async def running(monkeypatch, settings):
     """The daemon until it is told to stop; gives what it is made of."""
     api, made = Api(), []
 
-    async def connect(**_):
-        return api
-
     def built(*arguments):
         made.append(make(*arguments))
         return made[0]
 
     make = daemon._built
-    monkeypatch.setattr(daemon, "KubeApi", SimpleNamespace(connect=connect))
+    monkeypatch.setattr(daemon, "KubeApi", api)
     monkeypatch.setattr(daemon, "_built", built)
     task = asyncio.create_task(daemon.run(settings))
     await until(lambda: bool(made) or task.done())
