@@ -10,9 +10,20 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from reconciler.kernel.attributes import FQ_BOUNDS, TrafficControlMessage, paced_bounds, splitter_parameters
 from reconciler.kernel.errors import KernelLacksError, NetlinkError, ShapingError, StepFailedError
 from reconciler.kernel.filters import place_of
-from reconciler.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink
+from reconciler.kernel.netlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    RTM_DELLINK,
+    RTM_DELQDISC,
+    RTM_DELTFILTER,
+    RTM_NEWLINK,
+    RTM_NEWQDISC,
+    RTM_NEWTFILTER,
+    Netlink,
+)
 from reconciler.kernel.observe import BELOW_SPLITTER, TC_H_CLSACT, TC_H_ROOT, link_index
-from reconciler.kernel.raw import MIRRED_EGRESS_REDIRECT, TC_ACT_STOLEN
+from reconciler.kernel.raw import IFF_UP, MIRRED_EGRESS_REDIRECT, TC_ACT_STOLEN
 from reconciler.model import FQ_HANDLE, IFB_NAME, SPLITTER_HANDLE
 from reconciler.steps import (
     AttachRedirect,
@@ -31,14 +42,7 @@ from reconciler.steps import (
 )
 from webhook.contract import Direction
 
-RTM_NEWLINK: Final = 16
-RTM_DELLINK: Final = 17
-RTM_NEWQDISC: Final = 36
-RTM_DELQDISC: Final = 37
-RTM_NEWTFILTER: Final = 44
-RTM_DELTFILTER: Final = 45
 _CLSACT_HANDLE: Final = 0xFFFF0000
-_IFF_UP: Final = 1
 _ADDR_GEN_MODE_NONE: Final = 1
 _BPF_DIRECT_ACTION: Final = 1
 
@@ -85,7 +89,7 @@ def _apply(  # noqa: C901 - one case per step
             netlink.link_indexes.pop(name, None)
         case SetUp(link=name):
             message = _link(netlink, name)
-            message["flags"] = message["change"] = _IFF_UP
+            message["flags"] = message["change"] = IFF_UP
             netlink.request(message, RTM_NEWLINK)
         case SetGsoMaxBytes(link=name, size_bytes=size_bytes):
             message = _link(netlink, name)

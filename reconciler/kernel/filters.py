@@ -11,14 +11,13 @@ from typing import Final, TypeVar
 
 from reconciler.kernel.attributes import TrafficControlMessage
 from reconciler.kernel.errors import NetlinkError
-from reconciler.kernel.netlink import Listing, Netlink
+from reconciler.kernel.netlink import RTM_GETTFILTER, Listing, Netlink
 from reconciler.kernel.raw import ETH_P_ALL_BIG_ENDIAN, filter_of
 from reconciler.model import EGRESS_PRIORITY, INGRESS_PRIORITY, OUR_HANDLES, Filter
 from webhook.contract import Direction
 
 T = TypeVar("T")
 
-RTM_GETTFILTER: Final = 46
 PARENTS: Final = {Direction.INGRESS: 0xFFFFFFF2, Direction.EGRESS: 0xFFFFFFF3}
 OUR_KINDS: Final = {Direction.INGRESS: "matchall", Direction.EGRESS: "bpf"}
 OUR_PRIORITIES: Final = {Direction.INGRESS: INGRESS_PRIORITY, Direction.EGRESS: EGRESS_PRIORITY}

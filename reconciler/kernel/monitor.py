@@ -17,16 +17,11 @@ from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
 
 from reconciler.kernel import netns
 from reconciler.kernel.errors import NetlinkError, ShapingError
-from reconciler.kernel.netlink import Netlink, split
+from reconciler.kernel.netlink import RTM_DELLINK, RTM_GETNSID, RTM_NEWLINK, RTM_NEWNSID, SOL_NETLINK, Netlink, split
 from reconciler.kernel.observe import dump_links
 from reconciler.kernel.raw import IFLA_MTU, LINK_ATTRIBUTES, link_index_of, link_is_up, number, raw_attributes
 
 logger = logging.getLogger(__name__)
-RTM_NEWLINK: Final = 16
-RTM_DELLINK: Final = 17
-RTM_NEWNSID: Final = 88
-RTM_GETNSID: Final = 90
-_SOL_NETLINK: Final = 270
 _NETLINK_LISTEN_ALL_NSID: Final = 8
 _SO_RCVBUFFORCE: Final = 33
 _RTMGRP_LINK: Final = 0x1
@@ -67,7 +62,7 @@ class Monitor:
         self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
-            self._socket.setsockopt(_SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID, 1)
+            self._socket.setsockopt(SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID, 1)
             self._socket.bind((0, _RTMGRP_LINK | _RTMGRP_TC))
         except OSError as error:
             self._socket.close()
@@ -154,7 +149,7 @@ def _nsids(notes: list[tuple[int, int, bytes]]) -> list[int]:
     return [
         struct.unpack("=i", data[:4])[0]
         for level, kind, data in notes
-        if (level, kind) == (_SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID) and len(data) >= struct.calcsize("=i")
+        if (level, kind) == (SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID) and len(data) >= struct.calcsize("=i")
     ]
 
 

@@ -17,6 +17,17 @@ from reconciler.kernel import netns
 from reconciler.kernel.errors import NetlinkError, ShapingError
 from reconciler.kernel.raw import raw_attributes
 
+RTM_NEWLINK: Final = 16
+RTM_DELLINK: Final = 17
+RTM_GETLINK: Final = 18
+RTM_NEWQDISC: Final = 36
+RTM_DELQDISC: Final = 37
+RTM_GETQDISC: Final = 38
+RTM_NEWTFILTER: Final = 44
+RTM_DELTFILTER: Final = 45
+RTM_GETTFILTER: Final = 46
+RTM_NEWNSID: Final = 88
+RTM_GETNSID: Final = 90
 NLM_F_REQUEST: Final = 0x1
 NLM_F_ACK: Final = 0x4
 NLM_F_DUMP: Final = 0x300
@@ -29,7 +40,7 @@ _NLM_F_DUMP_INTR: Final = 0x10
 _NLMSG_ERROR: Final = 2
 _NLMSG_DONE: Final = 3
 _KERNEL: Final = 0  # as a port id (netlink(7))
-_SOL_NETLINK: Final = 270
+SOL_NETLINK: Final = 270
 _NETLINK_CAP_ACK: Final = 10
 _NETLINK_EXT_ACK: Final = 11
 _NLMSGERR_ATTR_MSG: Final = 1
@@ -193,8 +204,8 @@ def _opened_here() -> socket.socket:
 
 def _prepared(opened: socket.socket) -> socket.socket:
     opened.settimeout(_TIMEOUT_SECONDS)
-    opened.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
-    opened.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+    opened.setsockopt(SOL_NETLINK, _NETLINK_EXT_ACK, 1)
+    opened.setsockopt(SOL_NETLINK, _NETLINK_CAP_ACK, 1)
     return opened
 
 

@@ -17,12 +17,19 @@ from reconciler.kernel.attributes import (
 )
 from reconciler.kernel.errors import NetlinkError, ShapingError
 from reconciler.kernel.filters import Filters
-from reconciler.kernel.netlink import Netlink
+from reconciler.kernel.netlink import RTM_GETLINK, RTM_GETQDISC, Netlink
 from reconciler.kernel.raw import (
+    IFLA_GSO_MAX_SIZE,
+    IFLA_IFNAME,
+    IFLA_INFO_DATA,
+    IFLA_INFO_KIND,
+    IFLA_IPVLAN_MODE,
+    IFLA_LINKINFO,
     LINK_ATTRIBUTES,
     TC_ATTRIBUTES,
     TCA_KIND,
     link_index_of,
+    link_is_up,
     number,
     raw_attributes,
     text,
@@ -41,19 +48,10 @@ from reconciler.model import (
     Splitting,
 )
 
-RTM_GETLINK: Final = 18
-RTM_GETQDISC: Final = 38
 TC_H_ROOT: Final = 0xFFFFFFFF
 TC_H_CLSACT: Final = 0xFFFFFFF1
 BELOW_SPLITTER: Final = (SPLITTER_HANDLE | 1, 0x1BD4_0000)
 """Parent and handle of the fq below our tbf, whose one class is 1."""
-_IFF_UP: Final = 1
-_IFLA_IFNAME: Final = 3
-_IFLA_LINKINFO: Final = 18
-_IFLA_GSO_MAX_SIZE: Final = 41
-_IFLA_INFO_KIND: Final = 1
-_IFLA_INFO_DATA: Final = 2
-_IFLA_IPVLAN_MODE: Final = 1
 MOST_LINKS: Final = 64
 _MOST_LISTED_LINKS: Final = 4096
 MOST_QDISCS: Final = 10_000
@@ -137,20 +135,20 @@ def _all(netlink: Netlink, request: Any, message_type: int, most: int, what: str
 def name_and_kind(message: bytes) -> tuple[str, str]:
     """The name of a link as used everywhere here, whatever its bytes are, and its kind."""
     held = raw_attributes(message, LINK_ATTRIBUTES)
-    kind = text(_info(held).get(_IFLA_INFO_KIND, b""))
-    return text(held.get(_IFLA_IFNAME, b"")), _IPVLAN if kind == _IPVTAP else kind
+    kind = text(_info(held).get(IFLA_INFO_KIND, b""))
+    return text(held.get(IFLA_IFNAME, b"")), _IPVLAN if kind == _IPVTAP else kind
 
 
 def _mode(message: bytes) -> str | None:
     """The mode of an ipvlan link."""
     info = _info(raw_attributes(message, LINK_ATTRIBUTES))
-    value = raw_attributes(info.get(_IFLA_INFO_DATA, b""), 0).get(_IFLA_IPVLAN_MODE, b"")
+    value = raw_attributes(info.get(IFLA_INFO_DATA, b""), 0).get(IFLA_IPVLAN_MODE, b"")
     return _IPVLAN_MODES.get(int.from_bytes(value[:2], sys.byteorder)) if value else None
 
 
 def _info(link: Mapping[int, bytes]) -> dict[int, bytes]:
     """What a link's attributes say of its kind."""
-    return raw_attributes(link.get(_IFLA_LINKINFO, b""), 0)
+    return raw_attributes(link.get(IFLA_LINKINFO, b""), 0)
 
 
 def _relevant(messages: Iterable[bytes]) -> tuple[list[tuple[bytes, str, str]], int]:
@@ -183,7 +181,7 @@ def _link(raw: bytes, name: str, kind: str) -> Link:
         name,
         kind,
         _mode(raw) if kind == _IPVLAN else None,
-        is_up=bool(message["flags"] & _IFF_UP),
+        is_up=link_is_up(raw),
         gso_max_bytes=message.get_attr("IFLA_GSO_MAX_SIZE") or GSO_DEFAULT_BYTES,
         tso_max_bytes=message.get_attr("IFLA_TSO_MAX_SIZE") or _master_allows(message, name, kind),
         mtu=message.get_attr("IFLA_MTU") or 0,
@@ -204,7 +202,7 @@ def _master_allows(link: Any, name: str, kind: str) -> int | None:
             answer = node.ask(request, RTM_GETLINK) or b""
     except ShapingError:  # the link does not exist, or is elsewhere; or we are out of descriptors
         return None
-    return number(raw_attributes(answer, LINK_ATTRIBUTES).get(_IFLA_GSO_MAX_SIZE)) or None
+    return number(raw_attributes(answer, LINK_ATTRIBUTES).get(IFLA_GSO_MAX_SIZE)) or None
 
 
 def _root(raw: bytes | None, raw_below: bytes | None) -> Qdisc:

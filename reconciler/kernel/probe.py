@@ -11,13 +11,13 @@ from typing import Final
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from reconciler.kernel import netns
-from reconciler.kernel.apply import RTM_NEWLINK, RTM_NEWQDISC, RTM_NEWTFILTER, apply
+from reconciler.kernel.apply import apply
 from reconciler.kernel.attributes import TrafficControlMessage
 from reconciler.kernel.bpf import Bpf
 from reconciler.kernel.compile import BPF_FUNC_SKB_SET_TSTAMP
 from reconciler.kernel.errors import KernelLacksError, NetlinkError, ShapingError
 from reconciler.kernel.filters import PARENTS
-from reconciler.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink
+from reconciler.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, RTM_NEWLINK, RTM_NEWQDISC, RTM_NEWTFILTER, Netlink
 from reconciler.kernel.observe import TC_H_CLSACT, link_index
 from reconciler.kernel.raw import ETH_P_ALL_BIG_ENDIAN
 from reconciler.model import GSO_LEAST_BYTES, HANDLE_CLSACT_FOREIGN, Splitting

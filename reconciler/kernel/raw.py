@@ -20,8 +20,17 @@ MIRRED_EGRESS_REDIRECT: Final = 1
 """tc_mirred(8): a packet leaves by another interface, and no copy of it stays."""
 TC_ACT_STOLEN: Final = 4
 ETH_P_ALL_BIG_ENDIAN: Final = 0x0300
+IFLA_IFNAME: Final = 3
 IFLA_MTU: Final = 4
+IFLA_LINKINFO: Final = 18
+IFLA_STATS64: Final = 23
+IFLA_GSO_MAX_SIZE: Final = 41
+IFLA_INFO_KIND: Final = 1
+IFLA_INFO_DATA: Final = 2
+IFLA_IPVLAN_MODE: Final = 1
+IFF_UP: Final = 1
 TCA_KIND: Final = 1
+TCA_STATS: Final = 3
 _TCA_OPTIONS: Final = 2
 _TCA_CHAIN: Final = 11
 _BPF_CLASSID: Final = 3
@@ -35,7 +44,6 @@ _MIRRED_PARMS: Final = 2
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _LINK: Final = struct.Struct("=4xiI")
 """Index and flags in struct ifinfomsg, after family and type."""
-_IFF_UP: Final = 1
 _TCMSG: Final = struct.Struct("=4xiIII")
 _MIRRED: Final = struct.Struct("=IIiiiiI")
 """struct tc_mirred: index, capab, action, refcnt, bindcnt, eaction, ifindex."""
@@ -67,7 +75,7 @@ def link_index_of(message: bytes) -> int:
 def link_is_up(message: bytes) -> bool:
     """Whether a link is up, by its message."""
     _, flags = _LINK.unpack_from(message.ljust(LINK_ATTRIBUTES, b"\0"), 16)
-    return bool(flags & _IFF_UP)
+    return bool(flags & IFF_UP)
 
 
 def raw_attributes(message: bytes, offset: int) -> dict[int, bytes]:

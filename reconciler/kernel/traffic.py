@@ -9,8 +9,10 @@ from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import TC_H_ROOT, dump_links, dump_qdiscs, name_and_kind
 from reconciler.kernel.raw import (
     IFLA_MTU,
+    IFLA_STATS64,
     LINK_ATTRIBUTES,
     TC_ATTRIBUTES,
+    TCA_STATS,
     link_index_of,
     link_is_up,
     number,
@@ -18,7 +20,6 @@ from reconciler.kernel.raw import (
     traffic_control,
 )
 
-_IFLA_STATS64: Final = 23
 _STATS64: Final = struct.Struct("=QQQQ")
 """The head of struct rtnl_link_stats64 (uapi/linux/if_link.h): packets received and sent, bytes received and sent."""
 _TUNNELS: Final = frozenset(
@@ -38,7 +39,6 @@ _TUNNELS: Final = frozenset(
     }
 )
 """Kinds of links that wrap what they send into packets of another link."""
-_TCA_STATS: Final = 3
 _TC_STATS: Final = struct.Struct("=QIIIIIII")
 """struct tc_stats (uapi/linux/gen_stats.h): bytes, packets, drops, overlimits, bps, pps, qlen, backlog."""
 
@@ -58,8 +58,8 @@ def sent(netlink: Netlink, links: Collection[str]) -> Sent:
         held = raw_attributes(message, LINK_ATTRIBUTES)
         name, kind = name_and_kind(message)
         has_tunnel |= kind in _TUNNELS and link_is_up(message)  # some modules make one in each netns, which is down
-        if name in links and _IFLA_STATS64 in held:
-            _, packets, _, size = _STATS64.unpack_from(held[_IFLA_STATS64])
+        if name in links and IFLA_STATS64 in held:
+            _, packets, _, size = _STATS64.unpack_from(held[IFLA_STATS64])
             found[link_index_of(message)] = Traffic(size, packets)
             largest_mtu = max(largest_mtu, number(held.get(IFLA_MTU)) or 0)
     return Sent(found, largest_mtu, has_tunnel)
@@ -70,7 +70,7 @@ def queued(netlink: Netlink) -> dict[int, Traffic]:
     found = {}
     for message in dump_qdiscs(netlink):
         head = traffic_control(message)
-        stats = raw_attributes(message, TC_ATTRIBUTES).get(_TCA_STATS, b"") if head.parent == TC_H_ROOT else b""
+        stats = raw_attributes(message, TC_ATTRIBUTES).get(TCA_STATS, b"") if head.parent == TC_H_ROOT else b""
         if len(stats) >= _TC_STATS.size:
             *_, packets, size = _TC_STATS.unpack_from(stats)
             found[head.link] = Traffic(size, packets)

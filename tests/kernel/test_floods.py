@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from reconciler.kernel import filters, netns
-from reconciler.kernel.apply import RTM_NEWTFILTER
 from reconciler.kernel.filters import place_of
-from reconciler.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink
+from reconciler.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, RTM_NEWTFILTER, Netlink
 from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.raw import filter_of
 from reconciler.model import OUR_HANDLES

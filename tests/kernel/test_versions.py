@@ -11,8 +11,8 @@ import pytest
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from reconciler.kernel import netns
-from reconciler.kernel.netlink import Netlink
-from reconciler.kernel.observe import RTM_GETLINK, link_index
+from reconciler.kernel.netlink import RTM_GETLINK, Netlink
+from reconciler.kernel.observe import link_index
 from reconciler.model import GSO_DEFAULT_BYTES, gso_max_bytes
 from reconciler.shaping import Shaper
 from tests.kernel import lab

@@ -4,8 +4,7 @@ import errno
 import struct
 
 from reconciler.kernel.errors import NetlinkError
-from reconciler.kernel.netlink import Listing
-from reconciler.kernel.observe import RTM_GETLINK
+from reconciler.kernel.netlink import RTM_GETLINK, Listing
 from reconciler.kernel.raw import link_index_of
 
 IFNAME, LINKINFO = 3, 18
