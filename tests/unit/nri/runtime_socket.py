@@ -14,7 +14,7 @@ from reconciler.nri.messages import PodSandbox
 from reconciler.nri.transport import NriPlugin
 from reconciler.nri.ttrpc import Response
 from tests.unit.nri.runtime_side import RuntimeSide, configure_request, synchronize_request
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, background
 
 POD = PodSandbox("sandbox", "test-0", "uid-0", "default", netns_path="/run/netns/x")
 OTHER = PodSandbox("sandbox-1", "test-1", "uid-1", "default", netns_path="/run/netns/y")
@@ -128,14 +128,8 @@ class Waits:
 @contextlib.asynccontextmanager
 async def running(plugin: NriPlugin) -> AsyncIterator[NriPlugin]:
     """The plugin at work, for at most as long as a test may take."""
-    task = asyncio.create_task(plugin.run())
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            yield plugin
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    async with background(plugin.run()), asyncio.timeout(PATIENCE_S):
+        yield plugin
 
 
 def bytes_unread(connected: socket.socket) -> int:

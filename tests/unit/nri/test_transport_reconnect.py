@@ -11,7 +11,7 @@ from reconciler.nri.transport import NriPlugin, ReconnectTiming
 from reconciler.nri.ttrpc import Response
 from tests.unit.nri.runtime_side import configure_request, pod_request, synchronize_request
 from tests.unit.nri.runtime_socket import POD, Recorder, Runtime, Waits, bytes_unread, running
-from tests.waiting import until
+from tests.waiting import background, until
 
 
 async def test_without_a_socket_it_says_once_what_to_look_for_and_tries_again_ever_more_slowly(
@@ -181,14 +181,12 @@ async def test_it_connects_when_what_is_to_be_done_first_is_done(runtime: Runtim
     done = asyncio.Event()
     plugin = NriPlugin(Recorder(), socket_path=runtime.path)
     accepted = asyncio.create_task(runtime.accept())
-    run = asyncio.create_task(plugin.run(after=lambda: until(done.is_set)))
-    await asyncio.sleep(0.05)
-    assert not accepted.done()
-    done.set()
-    await (await accepted).start()
-    assert plugin.connected
-    run.cancel()
-    await asyncio.wait([run])
+    async with background(plugin.run(after=done.wait)):
+        await asyncio.sleep(0.05)
+        assert not accepted.done()
+        done.set()
+        await (await accepted).start()
+        assert plugin.connected
 
 
 async def test_a_connection_that_breaks_is_told(runtime: Runtime, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,6 +9,7 @@ from reconciler.nri.messages import PodSandbox
 from reconciler.pods import from_api
 from reconciler.sandboxes import Key
 from reconciler.shaping import ShapingOutcome
+from tests.waiting import turns
 from webhook.contract import Limits, Quantity
 
 A, B = "/run/netns/a", "/run/netns/b"
@@ -216,8 +217,7 @@ class Bench:
             self.controller.on_pod_event(kind, view)
 
     async def settle(self):
-        for _ in range(60):
-            await asyncio.sleep(0)
+        await turns(60)
 
 
 def metric(bench, name):

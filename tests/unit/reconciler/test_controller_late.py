@@ -19,6 +19,7 @@ from tests.unit.reconciler.controller_bench import (
     sandbox,
     unshaped_seconds,
 )
+from tests.waiting import background
 from webhook.contract import Direction, Limits
 
 ENDED = {"containerStatuses": [{"state": {"terminated": {"startedAt": "2001-09-09T01:46:40Z"}}}]}
@@ -28,9 +29,8 @@ ENDED = {"containerStatuses": [{"state": {"terminated": {"startedAt": "2001-09-0
 async def starting():
     """A controller that the runtime has told nothing yet."""
     starting = Bench()
-    run = asyncio.create_task(starting.controller.run())
-    yield starting
-    run.cancel()
+    async with background(starting.controller.run()):
+        yield starting
 
 
 async def test_the_time_that_a_pod_ran_unlimited_as_nobody_was_there_is_counted_and_told_once(starting):

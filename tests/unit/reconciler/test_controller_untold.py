@@ -20,6 +20,7 @@ from tests.unit.reconciler.controller_bench import (
     sandbox,
     unshaped_seconds,
 )
+from tests.waiting import background
 from webhook.contract import Direction, Limits
 
 
@@ -29,10 +30,9 @@ async def untold():
     untold = Bench()
     untold.kernel.found = {Key("u1", A): Limits(ingress=M100)}
     untold.kernel.held = dict(untold.kernel.found)
-    run = asyncio.create_task(untold.controller.run())
-    await untold.controller.prepare()
-    yield untold
-    run.cancel()
+    async with background(untold.controller.run()):
+        await untold.controller.prepare()
+        yield untold
 
 
 @pytest.mark.parametrize("listed_first", [True, False])

@@ -8,6 +8,7 @@ import pytest
 from reconciler.events import ROOM_FOR_NODE, Events
 from reconciler.pods import PodView
 from reconciler.report import Notice
+from tests.waiting import turns
 from webhook.kubeapi import ApiError
 
 POD = PodView("u1", "shop", "web-0")
@@ -48,12 +49,6 @@ def make(api, *, monotonic=lambda: 0.0, gate=None, **kwargs):
         **kwargs,
     )
     return events, dropped, slept
-
-
-async def turns(count=20):
-    """So often the others have their turn."""
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 def tell_of_many(events, count):

@@ -3,7 +3,8 @@
 import asyncio
 
 from reconciler.pods import PodView
-from tests.unit.reconciler.test_events import NOTICE, POD, Api, drain, make, tell_of_many, turns
+from tests.unit.reconciler.test_events import NOTICE, POD, Api, drain, make, tell_of_many
+from tests.waiting import background, turns
 from webhook.kubeapi import ApiError
 
 
@@ -21,18 +22,17 @@ async def test_what_one_namespace_refuses_for_a_while_holds_up_no_others_event()
     events, dropped, _ = make(api, gate=gate, capacity=6)
     tell_of_many(events, 5)
     events.record(PodView("u9", "other", "web-9"), NOTICE)
-    run = asyncio.create_task(events.run())
-    await turns()
-    assert [event["involvedObject"]["name"] for _, event in api.posted] == ["web-9"]
-    events.record(PodView("u9", "other", "web-9"), NOTICE)
-    events.record(PodView("u9", "other", "web-9"), NOTICE)
-    events.record_node(NOTICE)
-    assert len(dropped) == 1, "those that wait aside take room"
-    gate.set()
-    await turns(200)
-    assert len(api.posted) == 3
-    assert len(dropped) == 6
-    run.cancel()
+    async with background(events.run()):
+        await turns()
+        assert [event["involvedObject"]["name"] for _, event in api.posted] == ["web-9"]
+        events.record(PodView("u9", "other", "web-9"), NOTICE)
+        events.record(PodView("u9", "other", "web-9"), NOTICE)
+        events.record_node(NOTICE)
+        assert len(dropped) == 1, "those that wait aside take room"
+        gate.set()
+        await turns(200)
+        assert len(api.posted) == 3
+        assert len(dropped) == 6
 
 
 class Unanswered(Api):
@@ -52,16 +52,14 @@ async def test_what_one_namespace_leaves_unanswered_holds_up_no_others_event():
     events, dropped, _ = make(api, gate=asyncio.Event())
     tell_of_many(events, 5)
     events.record(PodView("u9", "other", "web-9"), NOTICE)
-    run = asyncio.create_task(events.run())
-    await turns()
-    assert [event["involvedObject"]["name"] for _, event in api.posted] == ["web-9"]
-    assert api.tries == 1, "it takes half a minute, while others wait"
-    events.record_node(NOTICE)
-    await turns()
-    assert [event["involvedObject"]["kind"] for _, event in api.posted] == ["Pod", "Node"]
-    assert not dropped
-    run.cancel()
-    await asyncio.wait([run])
+    async with background(events.run()):
+        await turns()
+        assert [event["involvedObject"]["name"] for _, event in api.posted] == ["web-9"]
+        assert api.tries == 1, "it takes half a minute, while others wait"
+        events.record_node(NOTICE)
+        await turns()
+        assert [event["involvedObject"]["kind"] for _, event in api.posted] == ["Pod", "Node"]
+        assert not dropped
 
 
 class Hangs(Api):
@@ -84,14 +82,12 @@ class Hangs(Api):
 async def test_what_one_namespace_leaves_unanswered_holds_up_no_event_that_was_refused_once():
     events, dropped, _ = make(Hangs())
     tell_of_many(events, 10)
-    run = asyncio.create_task(events.run())
-    await turns()
-    events.record_node(NOTICE)
-    await turns()
-    assert [event["involvedObject"]["kind"] for _, event in events._api.posted] == ["Node"]
-    assert not dropped
-    run.cancel()
-    await asyncio.wait([run])
+    async with background(events.run()):
+        await turns()
+        events.record_node(NOTICE)
+        await turns()
+        assert [event["involvedObject"]["kind"] for _, event in events._api.posted] == ["Node"]
+        assert not dropped
 
 
 class Hanging(Refusing):
@@ -110,14 +106,12 @@ async def test_what_hangs_when_it_is_tried_again_holds_up_no_others_event():
     api = Hanging()
     events, _, _ = make(api)
     events.record(POD, NOTICE)
-    run = asyncio.create_task(events.run())
-    await turns()
-    events.record(PodView("u9", "other", "web-9"), NOTICE)
-    await turns()
-    assert api.tries == 2
-    assert [event["involvedObject"]["name"] for _, event in api.posted] == ["web-9"]
-    run.cancel()
-    await asyncio.wait([run])
+    async with background(events.run()):
+        await turns()
+        events.record(PodView("u9", "other", "web-9"), NOTICE)
+        await turns()
+        assert api.tries == 2
+        assert [event["involvedObject"]["name"] for _, event in api.posted] == ["web-9"]
 
 
 async def test_what_waits_aside_ends_with_the_work():

@@ -1,7 +1,7 @@
 """A reconciler that may not follow Pods says so; one whose API server is away is ready all the same."""
 
 import asyncio
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import pytest
 from prometheus_client import generate_latest
@@ -9,6 +9,7 @@ from prometheus_client import generate_latest
 from reconciler.metrics import Metrics
 from reconciler.node_problems import POLL_S
 from reconciler.watch_check import WatchCheck
+from tests.waiting import background, turns
 from webhook.kubeapi import ApiError
 from webhook.reflector import Reflector
 
@@ -63,9 +64,9 @@ class Node:
     async def says(self, error: ApiError | None) -> None:
         self.error = error
         self.cut.set()
-        await settled()
+        await turns(50)
         self.cut.clear()
-        await settled()
+        await turns(50)
 
     @property
     def gauge(self) -> str:
@@ -74,20 +75,12 @@ class Node:
         return line.split()[1]
 
 
-async def settled() -> None:
-    for _ in range(50):
-        await asyncio.sleep(0)
-
-
 @asynccontextmanager
 async def following(error: ApiError | None):
     node = Node(error)
-    task = asyncio.create_task(node.reflector.run())
-    await settled()
-    yield node
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    async with background(node.reflector.run()):
+        await turns(50)
+        yield node
 
 
 @pytest.mark.parametrize(("error", "remedy"), [(FORBIDDEN, "ClusterRole"), (UNAUTHORIZED, "delete this Pod")])

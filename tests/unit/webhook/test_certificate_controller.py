@@ -13,6 +13,7 @@ from certs.secret import decode
 from certs.store import CredentialStore
 from tests.unit.webhook.fake_api import CONFIGURATION, SECRET, FakeApi, Json
 from tests.unit.webhook.running_server import parsed
+from tests.waiting import background, turns
 from webhook import certificate_controller
 from webhook.certificate_controller import CertificateController
 from webhook.kubeapi import ApiError
@@ -67,20 +68,16 @@ class Watched:
         self.now_s += seconds
         self.slept.append(seconds)
         # Lets watches hear of what was done before.
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await turns(10)
         self.after_a_look()
         await asyncio.sleep(0)
 
     def after_a_look(self) -> None: ...
 
     async def run_until(self, seconds: float) -> None:
-        task = asyncio.create_task(self.controller.run())
-        async with asyncio.timeout(20):
+        async with background(self.controller.run()), asyncio.timeout(20):
             while self.now_s < seconds:  # noqa: ASYNC110 - the time is the test's own
                 await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_whoever_overwrites_the_bundle_for_ever_is_answered_a_few_times_at_once_and_then_slowly() -> None:
@@ -102,12 +99,8 @@ async def test_whoever_overwrites_the_bundle_for_ever_is_answered_a_few_times_at
 async def test_replicas_whose_clocks_differ_do_not_fight_for_all_that_the_api_server_can_take(apart: timedelta) -> None:
     api = FakeApi()
     first, second = Watched(api), Watched(api, apart)
-    tasks = [asyncio.create_task(each.controller.run()) for each in (first, second)]
-    for _ in range(10000):  # those who agree after all would rest until the next look
-        await asyncio.sleep(0)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    async with background(first.controller.run()), background(second.controller.run()):
+        await turns(10_000)  # those who agree after all would rest until the next look
     writes = sum(call.startswith(("PUT", "PATCH")) for call in api.calls)
     # Each ten at once, one more a minute, else a look every five seconds, which is a write of each object at most.
     assert writes <= sum(2 * (12 + each.now_s / 5 + each.now_s / 60) for each in (first, second)) * 1.1

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import pytest
 
 from tests.unit.webhook.fake_api import NAMESPACES, FakeApi, namespace
+from tests.waiting import background
 from webhook.kubeapi import ApiError
 from webhook.namespaces import ASKED_IN_A_BURST, MOST_WAITING, Namespaces
 from webhook.policy import Policy
@@ -15,13 +16,10 @@ from webhook.policy import Policy
 @asynccontextmanager
 async def running(api: FakeApi) -> AsyncIterator[Namespaces]:
     namespaces = Namespaces(api)
-    task = asyncio.create_task(namespaces.run())
-    await namespaces.synced.wait()
-    await api.watching.wait()
-    yield namespaces
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    async with background(namespaces.run()):
+        await namespaces.synced.wait()
+        await api.watching.wait()
+        yield namespaces
 
 
 async def tell(api: FakeApi, kind: str, item: dict[str, object]) -> None:

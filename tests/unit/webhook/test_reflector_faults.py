@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from tests.unit.webhook.api_server import PATH, ApiServer
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, background, until
 from webhook.kubeapi import KubeApi
 from webhook.reflector import LIST_SPREAD_S, Reflector
 
@@ -86,14 +86,12 @@ async def server() -> AsyncIterator[ApiServer]:
 async def following(server: ApiServer, *, silence_s: float = 60.0) -> AsyncIterator[View]:
     api = server.api(watch_silence_s=silence_s)
     view = View(api, pace=0.005)
-    task = asyncio.create_task(view.reflector.run())
     try:
-        await until(lambda: view.reflector.synced.is_set() and bool(server.watches))
-        yield view
-        assert not task.done()
+        async with background(view.reflector.run()) as task:
+            await until(lambda: view.reflector.synced.is_set() and bool(server.watches))
+            yield view
+            assert not task.done()
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
         await api.close()
 
 
@@ -165,11 +163,10 @@ async def test_a_storm_of_events_is_taken_whole_and_in_order_and_others_are_serv
 ) -> None:
     async with following(server) as view:
         others = Others()
-        other = asyncio.create_task(others.run())
-        for round_ in range(20):
-            await server.put(*(f"pod-{number}" for number in range(500)), value=str(round_))
-        await until(lambda: view.events == 10_000)
-        other.cancel()
+        async with background(others.run()):
+            for round_ in range(20):
+                await server.put(*(f"pod-{number}" for number in range(500)), value=str(round_))
+            await until(lambda: view.events == 10_000)
         assert all(view.pods[f"pod-{number}"] == "19" for number in range(500))
         assert others.turns >= 10_000
     assert view.slept == []
@@ -225,12 +222,8 @@ async def test_an_object_of_a_list_is_taken_and_let_go_before_the_next_one_has_c
 
     others, synced = Others(), list[str]()
     reflector = Reflector(api, PATH, params={}, keep=keep, on_sync=synced.extend, on_event=lambda *_: None)
-    tasks = [asyncio.create_task(reflector.run()), asyncio.create_task(others.run())]
-    async with asyncio.timeout(PATIENCE_S):
+    async with background(reflector.run()), background(others.run()), asyncio.timeout(PATIENCE_S):
         await reflector.synced.wait()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
     await api.close()
     await server.stop()
     assert synced == taken == [f"pod-{number}" for number in range(300)]
