@@ -220,8 +220,9 @@ class Bench:
         await turns(60)
 
 
-def metric(bench, name):
-    return bench.metrics.registry.get_sample_value(f"ipvlan_bandwidth_{name}")
+def metric(of, name, **labels):
+    """A sample, of whatever has `metrics`."""
+    return of.metrics.registry.get_sample_value(f"ipvlan_bandwidth_{name}", labels)
 
 
 def unshaped_seconds(bench):

@@ -14,6 +14,7 @@ from tests.unit.reconciler.controller_bench import (
     B,
     Bench,
     api_pod,
+    metric,
     raised,
     sandbox,
     unshaped_seconds,
@@ -209,10 +210,7 @@ async def test_on_a_kernel_without_ifb_egress_is_in_force_and_ingress_is_told_an
         await bench.settle()
     assert [reason for _, reason in bench.told.notices] == ["BandwidthLimited", "BandwidthFailed"]
     assert bench.controller.pod_counts() == (1, 0, 1, 0, 0)
-    assert (
-        bench.metrics.registry.get_sample_value("ipvlan_bandwidth_reconcile_errors_total", {"kind": "KernelLacksError"})
-        == 4
-    )
+    assert metric(bench, "reconcile_errors_total", kind="KernelLacksError") == 4
     assert bench.slept == [1.0], "each look failed, and one of them is tried again by itself"
     bench.kernel.missing, bench.kernel.lack = {}, None
     bench.gate.set()
@@ -228,11 +226,8 @@ async def test_the_metrics_show_as_in_force_what_is(bench):
     bench.kernel.slot_owners = lambda: ["u1"]
     bench.kernel.counters = lambda _: [PodCounters("u1", A, dict.fromkeys(Direction, figures))]
     bench.metrics.pods.show(await bench.controller.housekeeping.counters())
-    labels = {"namespace": "shop", "pod": "web-0"}
     values = {
-        (name, each.value): bench.metrics.registry.get_sample_value(
-            f"ipvlan_bandwidth_{name}", {**labels, "direction": each.value}
-        )
+        (name, each.value): metric(bench, name, namespace="shop", pod="web-0", direction=each.value)
         for name in ("limit_bits_per_second", "bytes_total")
         for each in Direction
     }

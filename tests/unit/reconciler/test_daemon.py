@@ -19,7 +19,7 @@ from reconciler.pods import PodView
 from reconciler.report import Notice, Reason
 from reconciler.requirements import Feature, lacks
 from tests.unit.nri.runtime_socket import Runtime
-from tests.unit.reconciler.controller_bench import Kernel, sandbox
+from tests.unit.reconciler.controller_bench import Kernel, metric, sandbox
 from tests.unit.reconciler.daemon_bench import Api, Monitor, settings_in
 from tests.waiting import PATIENCE_S, until
 from webhook.kubeapi import ApiError
@@ -46,10 +46,6 @@ async def parts(settings):
     yield made
     made.executor.shutdown()
     made.monitor.close()
-
-
-def sample(parts, name, **labels):
-    return parts.metrics.registry.get_sample_value("ipvlan_bandwidth_" + name, labels)
 
 
 def runs(part):
@@ -116,13 +112,13 @@ async def test_what_is_dropped_or_begun_again_is_counted(parts):
     pod = PodView("u1", "shop", "web-0")
     for _ in range(AT_ONCE + 1):
         parts.events.record(pod, NOTICE)
-    assert sample(parts, "events_dropped_total") == 1
+    assert metric(parts, "events_dropped_total") == 1
     parts.events._api.refusal = FORBIDDEN
     watching = asyncio.create_task(parts.reflector.run())
-    await until(lambda: sample(parts, "watch_restarts_total"))
+    await until(lambda: metric(parts, "watch_restarts_total"))
     watching.cancel()
-    assert sample(parts, "watch_connected") == 0
-    assert sample(parts, "slots") == 7
+    assert metric(parts, "watch_connected") == 0
+    assert metric(parts, "slots") == 7
 
 
 @asynccontextmanager

@@ -4,11 +4,11 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
-from prometheus_client import generate_latest
 
 from reconciler.metrics import Metrics
 from reconciler.node_problems import POLL_S
 from reconciler.watch_check import WatchCheck
+from tests.unit.reconciler.controller_bench import metric
 from tests.waiting import background, turns
 from webhook.kubeapi import ApiError
 from webhook.reflector import Reflector
@@ -68,12 +68,6 @@ class Node:
         self.cut.clear()
         await turns(50)
 
-    @property
-    def gauge(self) -> str:
-        text = generate_latest(self.metrics.registry).decode()
-        (line,) = [each for each in text.splitlines() if each.startswith("ipvlan_bandwidth_watch_connected ")]
-        return line.split()[1]
-
 
 @asynccontextmanager
 async def following(error: ApiError | None):
@@ -89,17 +83,17 @@ async def test_what_may_not_list_pods_is_not_ready_and_says_what_to_do_until_it_
         reason = node.check.why_not_ready()
         assert reason.startswith(f"may not list and watch Pods: HTTP {error.status} ({error.message}): ")
         assert remedy in reason
-        assert node.gauge == "0.0"
+        assert metric(node, "watch_connected") == 0
         await node.says(None)
         assert node.check.why_not_ready() is None
-        assert node.gauge == "1.0"
+        assert metric(node, "watch_connected") == 1
 
 
 @pytest.mark.parametrize("error", [AWAY, BUSY])
 async def test_an_api_server_that_is_away_is_no_reason_to_be_unready(error):
     async with following(error) as node:
         assert node.check.why_not_ready() is None
-        assert node.gauge == "0.0"
+        assert metric(node, "watch_connected") == 0
 
 
 async def test_what_was_refused_stays_so_while_nobody_answers():
@@ -112,7 +106,7 @@ async def test_what_listed_once_stays_ready():
     async with following(None) as node:
         await node.says(FORBIDDEN)
         assert node.check.why_not_ready() is None
-        assert node.gauge == "0.0"
+        assert metric(node, "watch_connected") == 0
 
 
 async def test_a_refusal_that_lasts_is_told_on_the_node_once_and_so_is_its_end():
