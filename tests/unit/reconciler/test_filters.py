@@ -23,15 +23,12 @@ from reconciler.model import (
     Link,
     ObservedLink,
 )
+from tests.unit.reconciler.link_messages import attribute
 from webhook.contract import Direction
 
 EGRESS, INGRESS = Direction.EGRESS, Direction.INGRESS
 TOO_LONG = "too long"
 ETH0 = 2
-
-
-def attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
 def message(held: Filter, handle: int | None = None) -> bytes:
