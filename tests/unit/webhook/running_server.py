@@ -16,6 +16,7 @@ import aiohttp
 
 from tests.ports import free_ports
 from tests.unit.webhook.fake_api import CONFIGURATION, FakeApi, Json
+from tests.unit.webhook.objects import review_of
 from webhook import pages
 from webhook.server import serve
 from webhook.settings import Settings, add_arguments, settings_of
@@ -32,17 +33,8 @@ def parsed(*arguments: str) -> argparse.Namespace:
 
 
 def review(annotations: Json | None = None, where: str = "shop") -> Json:
-    return {
-        "apiVersion": "admission.k8s.io/v1",
-        "kind": "AdmissionReview",
-        "request": {
-            "uid": "u-1",
-            "kind": {"group": "", "version": "v1", "kind": "Pod"},
-            "operation": "CREATE",
-            "namespace": where,
-            "object": {"metadata": {"generateName": "web-", "annotations": annotations or {}}, "spec": {}},
-        },
-    }
+    document = {"metadata": {"generateName": "web-", "annotations": annotations or {}}, "spec": {}}
+    return review_of(document, uid="u-1", namespace=where)
 
 
 @dataclass

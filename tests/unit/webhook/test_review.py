@@ -11,34 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.webhook.json_patch import applied
+from tests.unit.webhook.objects import pod, review_of
 from webhook.contract import DEFAULT_NETWORK_ANNOTATION, EGRESS_ANNOTATION, INGRESS_ANNOTATION, MANAGED_LABEL
 from webhook.policy import Policy
 from webhook.review import InvalidReview, Outcome, Reviewed, asked, parsed, respond
-
-
-def pod(annotations: dict[str, str] | None = None, **metadata: Any) -> dict[str, Any]:
-    if annotations is not None:
-        metadata["annotations"] = annotations
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "cart", **metadata}, "spec": {"containers": []}}
-
-
-def review_of(
-    obj: dict[str, Any] | None, *, old: dict[str, Any] | None = None, operation: str = "CREATE", **more: Any
-) -> dict[str, Any]:
-    return {
-        "apiVersion": "admission.k8s.io/v1",
-        "kind": "AdmissionReview",
-        "request": {
-            "uid": "705ab4f5-6393-11e8-b7cc-42010a800002",
-            "kind": {"group": "", "version": "v1", "kind": "Pod"},
-            "resource": {"group": "", "version": "v1", "resource": "pods"},
-            "namespace": "shop",
-            "operation": operation,
-            "object": obj,
-            "oldObject": old,
-            **more,
-        },
-    }
 
 
 def answered(review: object, label: str | None = "kube-system.ipvlan") -> Reviewed:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from tests.unit.webhook.test_review import pod, review_of
+from tests.unit.webhook.objects import pod, review_of
 from webhook.__main__ import main
 from webhook.contract import INGRESS_ANNOTATION
 from webhook.review_command import Unreadable, review_text
