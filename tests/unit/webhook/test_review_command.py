@@ -1,4 +1,4 @@
-"""`python3 -m webhook review`: the answer from standard input, its words and its exit status."""
+"""`python3 -m webhook review`: what it reads from standard input, its exit status, and its help."""
 
 import io
 import json
@@ -6,333 +6,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pytest
 
-from tests.unit.webhook.objects import pod, review_of
+from tests.unit.webhook.objects import pod
+from tests.unit.webhook.test_review_text import CART
 from webhook.__main__ import main
-from webhook.contract import INGRESS_ANNOTATION
-from webhook.review_command import Unreadable, review_text
 
-SHOP = """
-apiVersion: v1
-kind: Namespace
-metadata:
-  name: shop
-  labels: {ipvlan-bandwidth.io/network: kube-system.ipvlan}
-"""
 UNLABELLED = "kind: Namespace\nmetadata: {name: shop}\n"
-CART = """
-apiVersion: v1
-kind: Pod
-metadata:
-  name: cart
-  namespace: shop
-  creationTimestamp: 2026-01-01T00:00:00Z
-  labels: {ipvlan-bandwidth.io/managed: "true"}
-  annotations: {kubernetes.io/ingress-bandwidth: 0.1G}
-spec: {containers: []}
-"""
-
-
-def said(text: str, *, network: str | None = None) -> str:
-    return review_text(text.encode(), network=network)[0]
-
-
-def list_of(*items: Any, kind: str = "List") -> str:
-    return json.dumps({"apiVersion": "v1", "kind": kind, "items": list(items)})
-
-
-def namespace(name: str, label: str | None = None) -> dict[str, Any]:
-    labels = {} if label is None else {"labels": {"ipvlan-bandwidth.io/network": label}}
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, **labels}}
-
-
-class TestPods:
-    def test_a_pod_beside_its_namespace_gets_that_namespace_s_network(self) -> None:
-        assert said(f"{SHOP}---{CART}") == (
-            "Pod shop/cart: allowed, with these changes\n"
-            '  set annotation kubernetes.io/ingress-bandwidth: "100M"\n'
-            '  set annotation v1.multus-cni.io/default-network: "kube-system/ipvlan"\n'
-        )
-
-    def test_a_list_is_as_good_as_documents_and_the_order_does_not_matter(self) -> None:
-        text = list_of(pod({INGRESS_ANNOTATION: "1M"}, namespace="shop"), namespace("shop", "kube-system.ipvlan"))
-        assert '"kube-system/ipvlan"' in said(text)
-        assert "set label ipvlan-bandwidth.io/managed" in said(text)
-
-    def test_the_items_of_a_pod_list_need_no_kind(self) -> None:
-        item = pod({INGRESS_ANNOTATION: "1M"})
-        del item["kind"]
-        assert said(list_of(item, kind="PodList")).startswith("Pod default/cart: allowed")
-
-    def test_a_pod_alone_is_reviewed_without_a_network_or_with_the_one_that_is_given(self) -> None:
-        text = json.dumps(pod())
-        assert said(text) == "Pod default/cart: allowed, as it is\n"
-        assert '"kube-system/ipvlan"' in said(text, network="kube-system.ipvlan")
-
-    def test_a_warning_is_said_too(self) -> None:
-        text = json.dumps({**pod({INGRESS_ANNOTATION: "1M"}), "spec": {"os": {"name": "windows"}}})
-        assert said(text).splitlines()[-1].startswith("  warning: nothing limits a Pod with spec.os.name: windows")
-
-    def test_a_refusal_says_each_problem_on_a_line(self) -> None:
-        text = json.dumps(pod({INGRESS_ANNOTATION: "100m"}))
-        printed, refused = review_text(text.encode(), network="typo")
-        title, *problems = printed.splitlines()
-        assert refused
-        assert title == "Pod default/cart: refused"
-        assert len(problems) == 2
-        assert problems[0].endswith('did you mean "100M"?')
-        assert "it should be NAMESPACE.NAME" in problems[1]
-
-    def test_one_refused_pod_among_others_is_a_refusal(self) -> None:
-        text = list_of(pod({INGRESS_ANNOTATION: "100m"}, name="bad"), pod())
-        printed, refused = review_text(text.encode(), network=None)
-        assert refused
-        assert "Pod default/bad: refused" in printed
-        assert "Pod default/cart: allowed" in printed
-
-    def test_a_namespace_that_did_not_opt_in_is_said_to_be_left_alone(self) -> None:
-        text = list_of(namespace("shop"), pod({INGRESS_ANNOTATION: "100m"}, namespace="shop"), pod())
-        printed, refused = review_text(text.encode(), network=None)
-        assert (printed.splitlines(keepends=True)[0], refused) == (
-            "Pod shop/cart: not reviewed, as namespace shop does not have the label ipvlan-bandwidth.io/network\n",
-            False,
-        )
-
-    def test_the_network_that_is_given_counts_for_a_namespace_without_the_label_too(self) -> None:
-        text = list_of(namespace("shop"), pod({INGRESS_ANNOTATION: "100m"}, namespace="shop"))
-        printed, refused = review_text(text.encode(), network="kube-system.ipvlan")
-        assert refused
-        assert printed.startswith("Pod shop/cart: refused\n")
-
-    def test_a_label_beside_the_pod_counts_more_than_the_network_that_is_given(self) -> None:
-        text = list_of(namespace("shop", "kube-system.ipvlan"), pod(namespace="shop"))
-        assert '"kube-system/ipvlan"' in said(text, network="kube-system.other")
-
-    @pytest.mark.parametrize("others", [[], [pod(namespace="kube-system")]], ids=["alone", "beside what never is"])
-    def test_where_all_is_left_alone_for_want_of_a_label_nothing_was_reviewed(self, others: list[Any]) -> None:
-        text = list_of(namespace("shop"), pod({INGRESS_ANNOTATION: "100m"}, namespace="shop"), *others)
-        with pytest.raises(Unreadable, match=r"reviewed nothing, .* has the label ipvlan-bandwidth.io/network: give"):
-            said(text)
-
-    @pytest.mark.parametrize("name", ["kube-system", "ipvlan-bandwidth"])
-    def test_namespaces_that_are_never_opted_in_are_left_alone_whatever_their_label(self, name: str) -> None:
-        text = list_of(namespace(name, "kube-system.ipvlan"), pod({INGRESS_ANNOTATION: "100m"}, namespace=name))
-        assert said(text) == f"Pod {name}/cart: not reviewed, as namespace {name} is never opted in\n"
-
-
-DEPLOYMENT = """
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: cart, namespace: shop}
-spec:
-  template:
-    metadata:
-      annotations: {kubernetes.io/egress-bandwidth: 10m}
-    spec: {containers: []}
-"""
-CRON_JOB = """
-kind: CronJob
-metadata: {name: nightly}
-spec: {jobTemplate: {spec: {template: {spec: {hostNetwork: true, containers: []}}}}}
-"""
-JOB_SET = """
-kind: JobSet
-metadata: {name: train, namespace: shop}
-spec:
-  replicatedJobs:
-    - name: workers
-      template:
-        spec:
-          template:
-            metadata: {annotations: {kubernetes.io/egress-bandwidth: 100m}}
-            spec: {containers: []}
-"""
-PYTORCH_JOB = """
-kind: PyTorchJob
-metadata: {name: train}
-spec:
-  pytorchReplicaSpecs:
-    Master: {template: {spec: {containers: []}}}
-    Worker: {template: {metadata: {annotations: {kubernetes.io/egress-bandwidth: 1M}}, spec: {containers: []}}}
-"""
-
-
-class TestWorkloads:
-    def test_the_template_of_a_workload_is_reviewed_as_its_pods_will_be_and_other_objects_are_passed_over(self) -> None:
-        printed, refused = review_text(f"{SHOP}---{DEPLOYMENT}---\nkind: Service\n".encode(), network=None)
-        title, problem = printed.splitlines()
-        assert (title, refused) == ("Deployment shop/cart: refused", True)
-        assert problem.endswith('did you mean "10M"?')
-        assert said(f"{SHOP}---{DEPLOYMENT.replace('10m', '10M')}").splitlines()[0] == (
-            "Deployment shop/cart: allowed, with these changes"
-        )
-
-    @pytest.mark.parametrize("metadata", ["metadata:", "metadata: {}", ""])
-    def test_a_template_needs_no_metadata(self, metadata: str) -> None:
-        text = f"kind: Job\nmetadata: {{name: once}}\nspec: {{template: {{spec: {{containers: []}}, {metadata}}}}}"
-        assert said(text) == "Job default/once: allowed, as it is\n"
-
-    def test_a_cron_job_has_its_template_within_that_of_its_jobs(self) -> None:
-        assert said(CRON_JOB) == "CronJob default/nightly: allowed, as it is\n"
-
-    def test_a_custom_resource_has_its_template_where_it_likes_and_is_reviewed_beside_a_good_workload(self) -> None:
-        printed, refused = review_text(
-            f"{SHOP}---{DEPLOYMENT.replace('10m', '10M')}---{JOB_SET}".encode(), network=None
-        )
-        assert refused
-        assert [line for line in printed.splitlines() if not line.startswith(" ")] == [
-            "Deployment shop/cart: allowed, with these changes",
-            "JobSet shop/train: refused",
-        ]
-
-    def test_of_several_templates_each_is_named_by_its_place(self) -> None:
-        assert said(PYTORCH_JOB) == (
-            "PyTorchJob default/train, spec.pytorchReplicaSpecs.Master.template: allowed, as it is\n"
-            "PyTorchJob default/train, spec.pytorchReplicaSpecs.Worker.template: allowed, with these changes\n"
-            '  set label ipvlan-bandwidth.io/managed: "true"\n'
-        )
-
-    def test_a_pod_template_has_it_outside_of_a_spec(self) -> None:
-        text = "{kind: PodTemplate, metadata: {name: cart}, template: {spec: {containers: []}}}"
-        assert said(text) == "PodTemplate default/cart: allowed, as it is\n"
-
-
-class TestYaml:
-    """What `kubectl` reads otherwise than YAML 1.1 has it (sigs.k8s.io/yaml)."""
-
-    @pytest.mark.parametrize("date", ["2026-01-01", "2026-01-01T00:00:00Z", "2026-02-31"])
-    def test_a_date_is_a_text(self, date: str) -> None:
-        text = f"{{kind: Pod, metadata: {{name: cart, labels: {{since: {date}}}}}, spec: {{}}}}"
-        assert said(text) == "Pod default/cart: allowed, as it is\n"
-
-    def test_a_limit_that_is_a_date_is_refused_as_it_was_written(self) -> None:
-        text = CART.replace("0.1G", "2026-01-01")
-        printed, refused = review_text(text.encode(), network=None)
-        assert refused
-        assert '"2026-01-01"' in printed
-
-    @pytest.mark.parametrize("number", ["1e8", "1.5e8", ".5e9", "1.e8", "+1.5e8", "-.5", "1_0e8", "1.5E+8", "089"])
-    def test_a_number_without_quotes_is_one_as_kubectl_refuses_it(self, number: str) -> None:
-        printed, refused = review_text(CART.replace("0.1G", number).encode(), network=None)
-        assert refused
-        assert printed.endswith("should be a string (in quotes), and is a number\n")
-
-    @pytest.mark.parametrize("limit", ["1.5G", ".5G", '"1.5e8"', "'.5e9'"])
-    def test_a_limit_with_a_suffix_or_in_quotes_is_a_text(self, limit: str) -> None:
-        assert said(CART.replace("0.1G", limit)).startswith("Pod shop/cart: allowed")
-
-    @pytest.mark.parametrize("text", ["1e", "1.5e", "e8", ".", "1.2.3", "_1e8", "1:30", "12:30:59", "1:30.5"])
-    def test_what_only_begins_like_a_number_is_refused_as_it_was_written(self, text: str) -> None:
-        printed, refused = review_text(CART.replace("0.1G", text).encode(), network=None)
-        assert refused
-        assert f'"{text}"' in printed
-
-    def test_an_equals_sign_is_a_text_as_in_the_schemas_of_operators(self) -> None:
-        schema = "{kind: CustomResourceDefinition, spec: {enum: [=, '!=']}}"
-        assert said(f"{schema}\n---{CART}").startswith("Pod shop/cart: allowed")
-
-
-class TestAdmissionReviews:
-    def test_an_admission_review_is_answered_as_the_webhook_would(self) -> None:
-        printed, refused = review_text(json.dumps(review_of(pod({INGRESS_ANNOTATION: "100m"}))).encode(), network=None)
-        answer = json.loads(printed)
-        assert refused
-        assert answer["kind"] == "AdmissionReview"
-        assert answer["response"]["allowed"] is False
-
-    def test_its_policy_comes_from_the_namespace_beside_it(self) -> None:
-        printed, refused = review_text(list_of(namespace("shop", "typo"), review_of(pod())).encode(), network=None)
-        assert refused
-        assert "it should be NAMESPACE.NAME" in printed
-
-
-@pytest.mark.parametrize(
-    ("text", "what"),
-    [
-        (b"", "found no Pod, no workload"),
-        (b"---\n---\n", "found no Pod, no workload"),
-        (SHOP.encode(), "found no Pod, no workload"),
-        (b"{kind: List, items: [{kind: Secret}]}", "found no Pod, no workload"),
-        (b"{kind: Deployment, spec: {template: {spec: 5}}}", "found no Pod, no workload"),
-        (b"{kind: Service, spec: {template: {spec: {}}}}", "found no Pod, no workload"),
-        (b"{kind: CronJob, spec: {jobTemplate: 5}}", "found no Pod, no workload"),
-        (b"{kind: Prometheus, metadata: {}, spec: {containers: []}}", "found no Pod, no workload"),
-        (b"kind: Deployment\nspec: &a {template: *a}", "found no Pod, no workload"),
-        (b"kind: [", "neither JSON nor YAML: while parsing a flow node"),
-        (b"\xff\xfe\x00", "neither JSON nor YAML"),
-        (b"kind: 0x_", "neither JSON nor YAML: invalid literal"),
-        (b"kind: 2026-02-31", "found no Pod, no workload"),
-        (b"[" * 100_000, "nested too deeply"),
-        (b"{a: " * 5_000, "nested too deeply"),
-        (b"text", "not a Kubernetes object: it has no `kind`"),
-        (b"kind: 5", "it has no `kind`"),
-        (b"kind: [Pod]", "it has no `kind`"),
-        (b"kind: ''", "found no Pod, no workload"),
-        (b"{kind: List, items: 5}", 'kind is "List"'),
-        (b"{kind: List, items: [5]}", "it has no `kind`"),
-        (b"&a {kind: List, items: [*a]}", 'kind is "List"'),
-    ],
-)
-def test_input_that_cannot_be_read_is_told_what_is_wrong(text: bytes, what: str) -> None:
-    with pytest.raises(Unreadable) as caught:
-        review_text(text, network=None)
-    assert what in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-class TestWrongShapes:
-    """The API server refuses these by itself: each is told by its name, and the others are reviewed."""
-
-    @pytest.mark.parametrize(
-        ("text", "title", "what"),
-        [
-            ("{kind: Pod, metadata: {namespace: 5}, spec: {}}", "Pod", "Pod.metadata.namespace should be a string"),
-            ("{kind: Pod}", "Pod", "Pod.metadata should be an object"),
-            ("{kind: Namespace}", "Namespace", "Namespace.metadata should be an object"),
-            (
-                "{kind: Namespace, metadata: {name: shop, labels: {ipvlan-bandwidth.io/network: 5}}}",
-                "Namespace shop",
-                "should be a string (in quotes), and is a number",
-            ),
-            (
-                "{kind: Deployment, spec: {template: {spec: {containers: []}}}}",
-                "Deployment",
-                "Deployment.metadata should be an object",
-            ),
-            (
-                "{kind: Job, metadata: {}, spec: {template: {metadata: {labels: 5}, spec: {containers: []}}}}",
-                "Job default/*",
-                "the template of Job.metadata.labels should be",
-            ),
-            ("{kind: AdmissionReview}", "AdmissionReview", "expected apiVersion admission.k8s.io/v1"),
-        ],
-    )
-    def test_an_object_of_the_wrong_shape_is_refused_and_told_where(self, text: str, title: str, what: str) -> None:
-        printed, refused = review_text(text.encode(), network=None)
-        first, problem = printed.splitlines()
-        assert (first, refused) == (f"{title}: refused", True)
-        assert what in problem
-
-    def test_a_number_for_a_limit_is_told_beside_what_else_is_refused_or_allowed(self) -> None:
-        number = CART.replace("0.1G", "100000000")
-        printed, refused = review_text(f"{SHOP}---{number}---{DEPLOYMENT}---{CART}".encode(), network=None)
-        assert refused
-        assert [line for line in printed.splitlines() if not line.startswith(" ")] == [
-            "Pod shop/cart: refused",
-            "Deployment shop/cart: refused",
-            "Pod shop/cart: allowed, with these changes",
-        ]
-
-    def test_what_is_wrong_with_one_namespace_leaves_another_its_network(self) -> None:
-        wrong = "{kind: Namespace, metadata: {name: other, labels: 5}}"
-        printed, refused = review_text(f"{wrong}\n---{SHOP}---{CART}".encode(), network=None)
-        assert refused
-        assert '"kube-system/ipvlan"' in printed
-
-
 Review: TypeAlias = Callable[[str], tuple[int, tuple[str, ...]]]
 
 
@@ -347,74 +29,75 @@ def review(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     return run
 
 
-class TestCommand:
-    @pytest.mark.parametrize(
-        ("text", "status", "printed"),
-        [
-            (CART, 0, ("Pod shop/cart: allowed", "")),
-            (CART.replace("0.1G", "100m"), 1, ("Pod shop/cart: refused", "")),
-            ("kind: Deployment", 2, ("", "webhook review: found no Pod, no workload with a template")),
-            (f"{UNLABELLED}---{CART}", 2, ("", "webhook review: reviewed nothing")),
-            (CART.replace("0.1G", "100000000"), 1, ("Pod shop/cart: refused", "")),
-        ],
+@pytest.mark.parametrize(
+    ("text", "status", "printed"),
+    [
+        (CART, 0, ("Pod shop/cart: allowed", "")),
+        (CART.replace("0.1G", "100m"), 1, ("Pod shop/cart: refused", "")),
+        ("kind: Deployment", 2, ("", "webhook review: found no Pod, no workload with a template")),
+        (f"{UNLABELLED}---{CART}", 2, ("", "webhook review: reviewed nothing")),
+        (CART.replace("0.1G", "100000000"), 1, ("Pod shop/cart: refused", "")),
+    ],
+)
+def test_the_exit_status_tells_allowed_refused_and_unreadable(
+    review: Review, text: str, status: int, printed: tuple[str, str]
+) -> None:
+    told, streams = review(text)
+    assert told == status
+    for stream, start in zip(streams, printed, strict=True):
+        assert stream.startswith(start)
+        assert bool(stream) is bool(start)
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "printed"),
+    [
+        (CART, 2, ("", "webhook review: standard input is no JSON, and to read YAML this Python lacks PyYAML")),
+        (json.dumps(pod()), 0, ("Pod default/cart: allowed", "")),
+    ],
+    ids=["YAML", "JSON"],
+)
+def test_without_pyyaml_yaml_is_unreadable_not_refused(
+    review: Review, monkeypatch: pytest.MonkeyPatch, text: str, status: int, printed: tuple[str, str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)  # as if it were not installed
+    told, streams = review(text)
+    assert told == status
+    for stream, start in zip(streams, printed, strict=True):
+        assert stream.startswith(start)
+        assert stream.count("\n") == bool(start)
+
+
+def test_it_answers_without_loading_a_server_or_a_kubernetes_client() -> None:
+    script = (
+        "import sys\nfrom webhook.__main__ import main\n"
+        "status = main(['review', '--network', 'kube-system.ipvlan'])\n"
+        "heavy = {'aiohttp', 'kubernetes_asyncio', 'cryptography', 'asyncio'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else status)"
     )
-    def test_the_exit_status_tells_allowed_refused_and_unreadable(
-        self, review: Review, text: str, status: int, printed: tuple[str, str]
-    ) -> None:
-        told, streams = review(text)
-        assert told == status
-        for stream, start in zip(streams, printed, strict=True):
-            assert stream.startswith(start)
-            assert bool(stream) is bool(start)
+    run = subprocess.run([sys.executable, "-c", script], input=CART, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "kube-system/ipvlan" in run.stdout
 
-    @pytest.mark.parametrize(
-        ("text", "status", "printed"),
-        [
-            (CART, 2, ("", "webhook review: standard input is no JSON, and to read YAML this Python lacks PyYAML")),
-            (json.dumps(pod()), 0, ("Pod default/cart: allowed", "")),
-        ],
-        ids=["YAML", "JSON"],
-    )
-    def test_without_pyyaml_yaml_is_unreadable_not_refused(
-        self, review: Review, monkeypatch: pytest.MonkeyPatch, text: str, status: int, printed: tuple[str, str]
-    ) -> None:
-        monkeypatch.setitem(sys.modules, "yaml", None)  # as if it were not installed
-        told, streams = review(text)
-        assert told == status
-        for stream, start in zip(streams, printed, strict=True):
-            assert stream.startswith(start)
-            assert stream.count("\n") == bool(start)
 
-    def test_it_answers_without_loading_a_server_or_a_kubernetes_client(self) -> None:
-        script = (
-            "import sys\nfrom webhook.__main__ import main\n"
-            "status = main(['review', '--network', 'kube-system.ipvlan'])\n"
-            "heavy = {'aiohttp', 'kubernetes_asyncio', 'cryptography', 'asyncio'} & set(sys.modules)\n"
-            "sys.exit(f'loaded {heavy}' if heavy else status)"
-        )
-        run = subprocess.run([sys.executable, "-c", script], input=CART, capture_output=True, text=True, check=False)
-        assert (run.returncode, run.stderr) == (0, "")
-        assert "kube-system/ipvlan" in run.stdout
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--help"], ["serve", "review", "COMMAND --help"]),
+        (["review", "--help"], ["--network", "exit status: 0", "has no Pod", "< pod.yaml"]),
+        (["serve", "--help"], ["--port"]),
+    ],
+)
+def test_help_explains_itself(arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in words)
 
-    @pytest.mark.parametrize(
-        ("arguments", "words"),
-        [
-            (["--help"], ["serve", "review", "COMMAND --help"]),
-            (["review", "--help"], ["--network", "exit status: 0", "has no Pod", "< pod.yaml"]),
-            (["serve", "--help"], ["--port"]),
-        ],
-    )
-    def test_help_explains_itself(
-        self, arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        with pytest.raises(SystemExit) as caught:
-            main(arguments)
-        assert caught.value.code == 0
-        printed = capsys.readouterr().out
-        assert all(word in printed for word in words)
 
-    def test_no_command_is_a_usage_error(self, capsys: pytest.CaptureFixture[str]) -> None:
-        with pytest.raises(SystemExit) as caught:
-            main([])
-        assert caught.value.code == 2
-        assert "COMMAND" in capsys.readouterr().err
+def test_no_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([])
+    assert caught.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err
