@@ -19,6 +19,15 @@ Json = dict[str, Any]
 PATH = "/api/v1/pods"
 
 
+def client(url: str, token: str | None = None, **more: Any) -> KubeApi:
+    tls = ssl.create_default_context()
+
+    async def authorization() -> str | None:
+        return token and f"Bearer {token}"
+
+    return KubeApi(Endpoint(url, lambda: tls, authorization), user_agent="t/1", **more)
+
+
 class ApiServer:
     """Serves on loopback, at one port for as long as it lives. `asked` has the parameters of each list and watch."""
 
@@ -59,12 +68,7 @@ class ApiServer:
         self._runner = None
 
     def api(self, *, watch_silence_s: float = 60.0) -> KubeApi:
-        async def nobody() -> None:
-            return None
-
-        tls = ssl.create_default_context()
-        endpoint = Endpoint(f"http://127.0.0.1:{self.port}", lambda: tls, nobody)
-        return KubeApi(endpoint, user_agent="test", watch_silence_s=watch_silence_s)
+        return client(f"http://127.0.0.1:{self.port}", watch_silence_s=watch_silence_s)
 
     async def put(self, *names: str, kind: str = "MODIFIED", value: str = "") -> None:
         """Pods are made or changed, or DELETED."""
