@@ -11,8 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 from prometheus_client import generate_latest
 
-from tests.unit.webhook.fake_api import FakeApi, namespace
-from tests.unit.webhook.running_server import GOOD, REFUSED, Running, review, running
+from tests.unit.webhook.running_server import GOOD, REFUSED, Running, review, serving
 from webhook import handlers, namespaces, request_bodies
 from webhook.logs import LINE_EVERY_S, LINES_AT_ONCE
 from webhook.metrics import NO_DECISION, Metrics
@@ -22,8 +21,7 @@ from webhook.review import asked, respond
 
 @pytest.fixture
 async def up() -> AsyncIterator[Running]:
-    async with running(FakeApi(namespace("shop", "kube-system.ipvlan"))) as server_:
-        await server_.ready()
+    async with serving() as server_:
         yield server_
 
 

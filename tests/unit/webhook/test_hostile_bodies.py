@@ -11,8 +11,7 @@ from functools import partial
 
 import pytest
 
-from tests.unit.webhook.fake_api import FakeApi, namespace
-from tests.unit.webhook.running_server import GOOD, HEAD, REFUSED, Raw, Running, review, running
+from tests.unit.webhook.running_server import GOOD, HEAD, REFUSED, Raw, Running, review, serving
 from tests.waiting import until
 from webhook import request_bodies, server
 from webhook.http_server import BoundedServer, Bounds
@@ -29,8 +28,7 @@ def head(length: int) -> bytes:
 @pytest.fixture
 async def up(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Running]:
     """A server that must have logged no traceback, and still admit a good Pod, when the test is over."""
-    async with running(FakeApi(namespace("shop", "kube-system.ipvlan"))) as server_:
-        await server_.ready()
+    async with serving() as server_:
         yield server_
         assert (await server_.answer(review(GOOD)))["allowed"]
         assert not [record for record in caplog.records if record.exc_info]
@@ -148,8 +146,7 @@ async def test_a_body_in_chunks_is_not_read_and_nobody_lingers_for_the_rest_of_i
     for_ever = Bounds(linger_s=600.0)
     monkeypatch.setattr(server, "BoundedServer", partial(BoundedServer, bounds=for_ever))
     monkeypatch.setattr(server, "HEALTH_BOUNDS", for_ever)
-    async with running(FakeApi(namespace("shop", "kube-system.ipvlan"))) as up:
-        await up.ready()
+    async with serving() as up:
         raw = await Raw.to(up)
         assert await raw.status_after(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + TINY_CHUNKS) == 411
         await raw.is_closed()

@@ -14,8 +14,7 @@ import pytest
 from aiohttp import web
 
 from tests.ports import free_port
-from tests.unit.webhook.fake_api import FakeApi, namespace
-from tests.unit.webhook.running_server import GOOD, HEAD, Raw, Running, review, running
+from tests.unit.webhook.running_server import GOOD, HEAD, Raw, Running, review, serving
 from tests.waiting import until
 from webhook import server
 from webhook.http_server import BoundedServer, Bounds
@@ -49,8 +48,7 @@ async def bounded(
         return fresh
 
     monkeypatch.setattr(server, "BoundedServer", making)
-    async with running(FakeApi(namespace("shop", "kube-system.ipvlan")), **settings) as up:
-        await up.ready()
+    async with serving(**settings) as up:
         yield up
 
 
@@ -194,8 +192,7 @@ async def test_closed_connections_are_not_remembered(monkeypatch: pytest.MonkeyP
         return made[-1]
 
     monkeypatch.setattr(server, "BoundedServer", making)
-    async with running(FakeApi(namespace("shop", "kube-system.ipvlan"))) as up:
-        await up.ready()
+    async with serving() as up:
         for _ in range(20):
             raw = await Raw.to(up)
             await admitted(raw)

@@ -12,8 +12,7 @@ import pytest
 from aiohttp import web
 
 from tests.ports import free_port
-from tests.unit.webhook.fake_api import FakeApi, namespace
-from tests.unit.webhook.running_server import GOOD, HEAD, Raw, review, running
+from tests.unit.webhook.running_server import GOOD, HEAD, Raw, review, serving
 from tests.waiting import until
 from webhook import server
 from webhook.http_server import UNREAD_BYTES, BoundedServer, Bounds
@@ -82,8 +81,7 @@ async def test_a_connection_that_tls_has_let_go_of_makes_room_and_its_server_goe
     monkeypatch.setattr(server, "BoundedServer", bounded)
     body = json.dumps(review(GOOD)).encode()
     request = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
-    async with running(FakeApi(namespace("shop", "kube-system.ipvlan"))) as up:
-        await up.ready()
+    async with serving() as up:
         deaf = await Deaf.to(up.settings.port, up.trusting())
         await until(lambda: bool(made[0]._server.connections))
         (connection,) = made[0]._server.connections
@@ -147,8 +145,7 @@ async def test_of_whoever_asks_on_and_reads_nothing_little_is_kept_and_all_is_an
 ) -> None:
     made: list[BoundedServer] = []
     keeping_little(made, monkeypatch, Bounds())
-    async with running(FakeApi(namespace("shop", "kube-system.ipvlan"))) as up:
-        await up.ready()
+    async with serving() as up:
         https = made[-1]
         stranger = await Raw.to(up)
         its_socket = stranger.writer.get_extra_info("socket")
@@ -180,8 +177,7 @@ async def test_whoever_reads_nothing_of_its_answers_is_cut_off_after_a_while(
 ) -> None:
     made: list[BoundedServer] = []
     keeping_little(made, monkeypatch, Bounds(unread_s=0.5))
-    async with running(FakeApi(namespace("shop", "kube-system.ipvlan"))) as up:
-        await up.ready()
+    async with serving() as up:
         asked = made[-1] if tls else made[0]
         others = set(asked._server.connections)
         deaf = await Deaf.to(up.settings.port if tls else up.settings.health_port, up.trusting() if tls else None)

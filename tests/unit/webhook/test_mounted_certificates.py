@@ -12,7 +12,7 @@ import pytest
 
 from certs.authority import KeyPair, issue, make_authority
 from tests.unit.webhook.fake_api import CONFIGURATION, SECRETS, FakeApi, namespace
-from tests.unit.webhook.running_server import GOOD, review, running
+from tests.unit.webhook.running_server import GOOD, review, running, serving
 from tests.waiting import until
 
 NAMES = ["webhook.ipvlan-bandwidth.svc"]
@@ -68,8 +68,7 @@ async def test_it_serves_with_them_follows_them_and_touches_nothing_in_the_clust
     bundle_by_others(api)
     first, second = pair(), pair()
     mount(tmp_path, first, 1)
-    async with running(api, certificates=tmp_path) as server:
-        await server.ready()
+    async with serving(api, certificates=tmp_path) as server:
         assert (await server.answer(review(GOOD)))["allowed"]
         assert await served(server.settings.port) == first.certificate.serial_number
         mount(tmp_path, second, 2)
@@ -110,8 +109,7 @@ async def test_damage_is_told_once_and_the_certificate_before_is_served(
     bundle_by_others(api)
     first = pair()
     mount(tmp_path, first, 1)
-    async with running(api, certificates=tmp_path) as server:
-        await server.ready()
+    async with serving(api, certificates=tmp_path) as server:
         with caplog.at_level(logging.WARNING, logger="webhook.mounted_certificates"):
             (tmp_path / "..data" / "tls.key").write_bytes(pair().key_pem())
             await until(lambda: warnings(caplog))

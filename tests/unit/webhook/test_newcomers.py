@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web, web_protocol
 
-from tests.unit.webhook.fake_api import FakeApi, namespace
-from tests.unit.webhook.running_server import Raw, Running, running
+from tests.unit.webhook.running_server import Raw, Running, serving
 from tests.unit.webhook.test_http_server import admitted, bounded
 from webhook import server
 from webhook.connections import Connections
@@ -102,8 +101,7 @@ async def test_a_probe_comes_through_ten_times_as_many_silent_connections_to_the
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(server, "HEALTH_BOUNDS", replace(HEALTH_BOUNDS, connections=8))
-    async with running(FakeApi(namespace("shop", "kube-system.ipvlan"))) as up:
-        await up.ready()
+    async with serving() as up:
         where = "127.0.0.1", up.settings.health_port
         async with asyncio.timeout(5):
             dumb = [await asyncio.open_connection(*where) for _ in range(80)]
@@ -139,8 +137,7 @@ async def test_the_servers_connections_without_tls_are_read_in_small_pieces_and_
         feed(self, data)
 
     monkeypatch.setattr(web_protocol.RequestHandler, "data_received", data_received)
-    async with running(FakeApi(namespace("shop", "kube-system.ipvlan"))) as up:
-        await up.ready()
+    async with serving() as up:
         received.clear()
         connection = Raw(*await asyncio.open_connection("127.0.0.1", up.settings.health_port))
         # With the connection there is more than is read at once.

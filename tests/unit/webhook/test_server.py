@@ -22,7 +22,7 @@ import pytest
 from certs.credentials import Lifetimes
 from tests.ports import free_ports
 from tests.unit.webhook.fake_api import CONFIGURATION, EVENTS, SECRET, FakeApi, Json, namespace
-from tests.unit.webhook.running_server import GOOD, parsed, review, running
+from tests.unit.webhook.running_server import GOOD, parsed, review, running, serving
 from tests.waiting import until
 from webhook import server
 
@@ -52,16 +52,14 @@ async def test_it_is_alive_at_once_and_says_what_it_waits_for() -> None:
 
 async def test_a_configuration_that_is_applied_again_later_gets_its_bundle_again() -> None:
     api = FakeApi()
-    async with running(api, recheck_s=0.02) as server_:
-        await server_.ready()
+    async with serving(api, recheck_s=0.02):
         api.objects[CONFIGURATION]["webhooks"][0]["clientConfig"].pop("caBundle")
         await until(lambda: "caBundle" in api.objects[CONFIGURATION]["webhooks"][0]["clientConfig"])
 
 
 async def test_an_api_server_that_goes_away_later_leaves_it_ready() -> None:
     api = FakeApi(namespace("shop", "kube-system.ipvlan"))
-    async with running(api, recheck_s=0.01) as server_:
-        await server_.ready()
+    async with serving(api, recheck_s=0.01) as server_:
         api.down = True
         calls = len(api.calls)
         await until(lambda: len(api.calls) > calls)
@@ -72,8 +70,7 @@ async def test_an_api_server_that_goes_away_later_leaves_it_ready() -> None:
 
 async def test_a_secret_that_is_deleted_is_restored_and_the_same_certificate_served() -> None:
     api = FakeApi(namespace("shop", "kube-system.ipvlan"))
-    async with running(api, recheck_s=0.02) as server_:
-        await server_.ready()
+    async with serving(api, recheck_s=0.02) as server_:
         before, bundle = api.objects[SECRET]["data"], server_.trusting().get_ca_certs()
         api.objects.pop(SECRET)
         await until(lambda: SECRET in api.objects)
@@ -85,8 +82,7 @@ async def test_a_secret_that_is_deleted_is_restored_and_the_same_certificate_ser
 async def test_what_others_do_to_the_secret_or_the_bundle_is_mended_at_once_with_an_event() -> None:
     api = FakeApi(namespace("shop", "kube-system.ipvlan"))
     # The watch tells: no look for an hour.
-    async with running(api, recheck_s=3600) as server_:
-        await server_.ready()
+    async with serving(api, recheck_s=3600) as server_:
         await until(lambda: len([call for call in api.calls if call.startswith("WATCH")]) == 3)
         client = api.objects[CONFIGURATION]["webhooks"][0]["clientConfig"]
         bundle = client["caBundle"]
@@ -122,8 +118,7 @@ async def test_an_event_that_the_api_server_does_not_take_keeps_nothing_from_bei
         return await create(path, body)
 
     monkeypatch.setattr(api, "create", never)
-    async with running(api, recheck_s=3600) as server_:
-        await server_.ready()
+    async with serving(api, recheck_s=3600):
         await until(posting.is_set)
         client = api.objects[CONFIGURATION]["webhooks"][0]["clientConfig"]
         bundle = client.pop("caBundle")
@@ -133,8 +128,7 @@ async def test_an_event_that_the_api_server_does_not_take_keeps_nothing_from_bei
 
 async def test_what_no_watch_tells_is_mended_at_the_next_look() -> None:
     api = FakeApi(namespace("shop", "kube-system.ipvlan"))
-    async with running(api, recheck_s=0.02) as server_:
-        await server_.ready()
+    async with serving(api, recheck_s=0.02):
         api.deaf = True
         api.objects.pop(SECRET)
         await until(lambda: SECRET in api.objects)
@@ -142,8 +136,7 @@ async def test_what_no_watch_tells_is_mended_at_the_next_look() -> None:
 
 async def test_a_configuration_that_is_deleted_and_applied_again_gets_its_bundle_at_once() -> None:
     api = FakeApi(namespace("shop", "kube-system.ipvlan"))
-    async with running(api, recheck_s=3600) as server_:
-        await server_.ready()
+    async with serving(api, recheck_s=3600) as server_:
         await until(lambda: len([call for call in api.calls if call.startswith("WATCH")]) == 3)
         removed = api.objects.pop(CONFIGURATION)
         api.changed(CONFIGURATION, "DELETED")
@@ -187,8 +180,7 @@ async def test_two_replicas_that_start_at_once_are_both_trusted() -> None:
 
 async def test_a_drain_still_answers_and_sends_connections_away() -> None:
     api = FakeApi(namespace("shop", "kube-system.ipvlan"))
-    async with running(api, drains=True) as server_:
-        await server_.ready()
+    async with serving(api, drains=True) as server_:
         assert "Connection" not in (await server_.post(review(GOOD))).headers
         server_.stop.set()
         await server_.draining()
@@ -202,8 +194,7 @@ async def test_a_drain_still_answers_and_sends_connections_away() -> None:
 
 async def test_what_lingers_on_open_connections_leaves_the_certificates_to_its_successors() -> None:
     api = FakeApi(namespace("shop", "kube-system.ipvlan"))
-    async with running(api, linger_s=60.0, recheck_s=0.02) as server_:
-        await server_.ready()
+    async with serving(api, linger_s=60.0, recheck_s=0.02) as server_:
         await server_.post(review(GOOD))  # the client keeps the connection
         server_.stop.set()
         await server_.draining()
@@ -228,8 +219,7 @@ def root_logger() -> Iterator[None]:
 
 async def test_a_secret_that_is_deleted_after_the_webhook_was_told_to_stop_stays_deleted() -> None:
     api = FakeApi(namespace("shop", "kube-system.ipvlan"))
-    async with running(api, drains=True) as up:
-        await up.ready()
+    async with serving(api, drains=True) as up:
         up.stop.set()
         await up.draining()
         del api.objects[SECRET]
