@@ -135,3 +135,8 @@ class FakeApi:
         self.objects[path] = stored
         self.changed(path)
         return copy.deepcopy(stored)
+
+
+def shop() -> FakeApi:
+    """Of a cluster with one namespace, which has opted in."""
+    return FakeApi(namespace("shop", "kube-system.ipvlan"))

@@ -15,7 +15,7 @@ from unittest.mock import patch
 import aiohttp
 
 from tests.ports import free_ports
-from tests.unit.webhook.fake_api import CONFIGURATION, FakeApi, Json, namespace
+from tests.unit.webhook.fake_api import CONFIGURATION, FakeApi, Json, shop
 from tests.unit.webhook.objects import review_of
 from webhook import pages
 from webhook.server import serve
@@ -148,6 +148,6 @@ async def running(api: FakeApi, *, drains: bool = False, **changes: Any) -> Asyn
 @asynccontextmanager
 async def serving(api: FakeApi | None = None, **changes: Any) -> AsyncIterator[Running]:
     """One that is ready, by default in a cluster whose namespace shop has opted in."""
-    async with running(api or FakeApi(namespace("shop", "kube-system.ipvlan")), **changes) as up:
+    async with running(api or shop(), **changes) as up:
         await up.ready()
         yield up

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from certs.authority import KeyPair, issue, make_authority
-from tests.unit.webhook.fake_api import CONFIGURATION, SECRETS, FakeApi, namespace
+from tests.unit.webhook.fake_api import CONFIGURATION, SECRETS, FakeApi, shop
 from tests.unit.webhook.running_server import GOOD, review, running, serving
 from tests.waiting import until
 
@@ -64,7 +64,7 @@ def bundle_by_others(api: FakeApi) -> None:
 
 
 async def test_it_serves_with_them_follows_them_and_touches_nothing_in_the_cluster(tmp_path: Path) -> None:
-    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    api = shop()
     bundle_by_others(api)
     first, second = pair(), pair()
     mount(tmp_path, first, 1)
@@ -105,7 +105,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_damage_is_told_once_and_the_certificate_before_is_served(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    api = shop()
     bundle_by_others(api)
     first = pair()
     mount(tmp_path, first, 1)

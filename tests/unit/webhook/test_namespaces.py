@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.unit.webhook.fake_api import NAMESPACES, FakeApi, namespace
+from tests.unit.webhook.fake_api import NAMESPACES, FakeApi, namespace, shop
 from tests.waiting import background
 from webhook.kubeapi import ApiError
 from webhook.namespaces import ASKED_IN_A_BURST, MOST_WAITING, Namespaces
@@ -28,7 +28,7 @@ async def tell(api: FakeApi, kind: str, item: dict[str, object]) -> None:
 
 
 async def test_a_listed_namespace_decides_without_a_call() -> None:
-    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    api = shop()
     async with running(api) as namespaces:
         calls = list(api.calls)
         assert await namespaces.policy_of("shop") == Policy("kube-system/ipvlan")
@@ -112,7 +112,7 @@ async def test_an_api_server_that_says_nothing_is_an_error_in_time_for_the_admis
 
 
 async def test_changes_and_removals_of_the_label_are_followed() -> None:
-    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    api = shop()
     async with running(api) as namespaces:
         await tell(api, "ADDED", namespace("lab", "net.one"))
         assert await namespaces.policy_of("lab") == Policy("net/one")

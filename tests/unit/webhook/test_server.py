@@ -21,14 +21,14 @@ import pytest
 
 from certs.credentials import Lifetimes
 from tests.ports import free_ports
-from tests.unit.webhook.fake_api import CONFIGURATION, EVENTS, SECRET, FakeApi, Json, namespace
+from tests.unit.webhook.fake_api import CONFIGURATION, EVENTS, SECRET, FakeApi, Json, shop
 from tests.unit.webhook.running_server import GOOD, parsed, review, running, serving
 from tests.waiting import until
 from webhook import server
 
 
 async def connected(**_: str) -> FakeApi:
-    return FakeApi(namespace("shop", "kube-system.ipvlan"))
+    return shop()
 
 
 async def test_it_is_alive_at_once_and_says_what_it_waits_for() -> None:
@@ -58,7 +58,7 @@ async def test_a_configuration_that_is_applied_again_later_gets_its_bundle_again
 
 
 async def test_an_api_server_that_goes_away_later_leaves_it_ready() -> None:
-    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    api = shop()
     async with serving(api, recheck_s=0.01) as server_:
         api.down = True
         calls = len(api.calls)
@@ -69,7 +69,7 @@ async def test_an_api_server_that_goes_away_later_leaves_it_ready() -> None:
 
 
 async def test_a_secret_that_is_deleted_is_restored_and_the_same_certificate_served() -> None:
-    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    api = shop()
     async with serving(api, recheck_s=0.02) as server_:
         before, bundle = api.objects[SECRET]["data"], server_.trusting().get_ca_certs()
         api.objects.pop(SECRET)
@@ -80,7 +80,7 @@ async def test_a_secret_that_is_deleted_is_restored_and_the_same_certificate_ser
 
 
 async def test_what_others_do_to_the_secret_or_the_bundle_is_mended_at_once_with_an_event() -> None:
-    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    api = shop()
     # The watch tells: no look for an hour.
     async with serving(api, recheck_s=3600) as server_:
         await until(lambda: len([call for call in api.calls if call.startswith("WATCH")]) == 3)
@@ -108,7 +108,7 @@ async def test_what_others_do_to_the_secret_or_the_bundle_is_mended_at_once_with
 async def test_an_event_that_the_api_server_does_not_take_keeps_nothing_from_being_mended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    api = shop()
     create, posting = api.create, asyncio.Event()
 
     async def never(path: str, body: Json) -> Json:
@@ -127,7 +127,7 @@ async def test_an_event_that_the_api_server_does_not_take_keeps_nothing_from_bei
 
 
 async def test_what_no_watch_tells_is_mended_at_the_next_look() -> None:
-    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    api = shop()
     async with serving(api, recheck_s=0.02):
         api.deaf = True
         api.objects.pop(SECRET)
@@ -135,7 +135,7 @@ async def test_what_no_watch_tells_is_mended_at_the_next_look() -> None:
 
 
 async def test_a_configuration_that_is_deleted_and_applied_again_gets_its_bundle_at_once() -> None:
-    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    api = shop()
     async with serving(api, recheck_s=3600) as server_:
         await until(lambda: len([call for call in api.calls if call.startswith("WATCH")]) == 3)
         removed = api.objects.pop(CONFIGURATION)
@@ -150,7 +150,7 @@ async def test_a_configuration_that_is_deleted_and_applied_again_gets_its_bundle
 
 
 async def test_two_replicas_rotate_under_requests_and_answer_every_one() -> None:
-    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    api = shop()
     # A certificate's times are whole seconds, and a third of them is the machine's to stand still in.
     quick = Lifetimes(timedelta(seconds=5), timedelta(seconds=5), timedelta(seconds=0.3))
     changes = {"recheck_s": 0.05, "lifetimes": quick}
@@ -171,7 +171,7 @@ async def test_two_replicas_rotate_under_requests_and_answer_every_one() -> None
 
 
 async def test_two_replicas_that_start_at_once_are_both_trusted() -> None:
-    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    api = shop()
     async with running(api) as first, running(api) as second:
         await asyncio.gather(first.ready(), second.ready())
         for each in (first, second):
@@ -179,7 +179,7 @@ async def test_two_replicas_that_start_at_once_are_both_trusted() -> None:
 
 
 async def test_a_drain_still_answers_and_sends_connections_away() -> None:
-    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    api = shop()
     async with serving(api, drains=True) as server_:
         assert "Connection" not in (await server_.post(review(GOOD))).headers
         server_.stop.set()
@@ -193,7 +193,7 @@ async def test_a_drain_still_answers_and_sends_connections_away() -> None:
 
 
 async def test_what_lingers_on_open_connections_leaves_the_certificates_to_its_successors() -> None:
-    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    api = shop()
     async with serving(api, linger_s=60.0, recheck_s=0.02) as server_:
         await server_.post(review(GOOD))  # the client keeps the connection
         server_.stop.set()
@@ -218,7 +218,7 @@ def root_logger() -> Iterator[None]:
 
 
 async def test_a_secret_that_is_deleted_after_the_webhook_was_told_to_stop_stays_deleted() -> None:
-    api = FakeApi(namespace("shop", "kube-system.ipvlan"))
+    api = shop()
     async with serving(api, drains=True) as up:
         up.stop.set()
         await up.draining()
