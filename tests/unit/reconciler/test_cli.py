@@ -1,19 +1,12 @@
 """The command line explains itself and what was wrong."""
 
 import json
-import logging
 
 import pytest
 
 from reconciler.cli import main
 
-
-@pytest.fixture(autouse=True)
-def root_logger():
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = before
+pytestmark = pytest.mark.usefixtures("root_logger")
 
 
 def test_help_names_the_commands(capsys):

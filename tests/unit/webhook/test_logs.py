@@ -4,7 +4,6 @@ import asyncio
 import io
 import json
 import logging
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,12 +26,9 @@ class Log:
 
 
 @pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
-    root = logging.getLogger()
-    level = root.level
-    monkeypatch.setattr(root, "handlers", [])
-    yield Log(monkeypatch)
-    root.setLevel(level)
+def log(monkeypatch: pytest.MonkeyPatch, root_logger: logging.Logger) -> Log:
+    root_logger.handlers.clear()
+    return Log(monkeypatch)
 
 
 async def test_of_what_asyncio_logs_some_of_a_kind_are_written_and_the_others_counted(log: Log) -> None:

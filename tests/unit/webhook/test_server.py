@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import logging
 import os
 import signal
 import socket
@@ -11,7 +10,6 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -205,16 +203,6 @@ async def test_what_lingers_on_open_connections_leaves_the_certificates_to_its_s
         await server_.session.close()
         await server_.task
         assert SECRET not in api.objects
-
-
-@pytest.fixture
-def root_logger() -> Iterator[None]:
-    """Puts logging back as it was: the command sets it up for a process of its own."""
-    root = logging.getLogger()
-    before = list(root.handlers), root.level
-    yield
-    root.handlers[:], level = before
-    root.setLevel(level)
 
 
 async def test_a_secret_that_is_deleted_after_the_webhook_was_told_to_stop_stays_deleted() -> None:
