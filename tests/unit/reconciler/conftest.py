@@ -1,4 +1,6 @@
-"""A controller that has been told of no Pods."""
+"""Controllers at work."""
+
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -7,9 +9,21 @@ from tests.waiting import background
 
 
 @pytest.fixture
-async def bench():
+async def begin():
+    """Puts the controller of a bench to work, until the test is over."""
+    async with AsyncExitStack() as at_the_end:
+
+        async def at_work(bench):
+            await at_the_end.enter_async_context(background(bench.controller.run()))
+
+        yield at_work
+
+
+@pytest.fixture
+async def bench(begin):
+    """A controller that has been told of no Pods."""
     bench = Bench()
-    async with background(bench.controller.run()):
-        await bench.controller.on_synchronize([])
-        await bench.settle()
-        yield bench
+    await begin(bench)
+    await bench.controller.on_synchronize([])
+    await bench.settle()
+    return bench

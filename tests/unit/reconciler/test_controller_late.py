@@ -19,18 +19,17 @@ from tests.unit.reconciler.controller_bench import (
     sandbox,
     unshaped_seconds,
 )
-from tests.waiting import background
 from webhook.contract import Direction, Limits
 
 ENDED = {"containerStatuses": [{"state": {"terminated": {"startedAt": "2001-09-09T01:46:40Z"}}}]}
 
 
 @pytest.fixture
-async def starting():
+async def starting(begin):
     """A controller that the runtime has told nothing yet."""
     starting = Bench()
-    async with background(starting.controller.run()):
-        yield starting
+    await begin(starting)
+    return starting
 
 
 async def test_the_time_that_a_pod_ran_unlimited_as_nobody_was_there_is_counted_and_told_once(starting):
@@ -93,34 +92,30 @@ async def test_a_pod_limited_by_the_hook_or_annotated_later_was_never_late(bench
     [({}, 30), ({Key("u1", A): Limits()}, 30), ({Key("u1", A): None}, 0)],
     ids=["no filters", "no filter of the shaper", "unreadable"],
 )
-async def test_a_limit_that_is_in_the_map_alone_was_never_in_force(found, unlimited_s):
+async def test_a_limit_that_is_in_the_map_alone_was_never_in_force(begin, found, unlimited_s):
     bench = Bench()
     figures = DirectionCounters(100_000_000, bytes=0, packets=0, drops=0, marks=0)
     bench.kernel.counters = lambda _owners=None: [PodCounters("u1", A, {Direction.INGRESS: figures})]
     bench.kernel.found = found
-    run = asyncio.create_task(bench.controller.run())
+    await begin(bench)
     await bench.controller.on_synchronize([sandbox()])
     await bench.settle()
     bench.on_pods([api_pod(ingress="100M", status=STARTED)])
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
     assert unshaped_seconds(bench) == unlimited_s
-    run.cancel()
 
 
 async def test_a_pod_that_was_annotated_later_than_it_began_did_not_run_without_its_limits(bench):
-    run = asyncio.create_task(bench.controller.run())
     await bench.controller.on_synchronize([sandbox(ingress=None)])
     bench.on_pods([api_pod(ingress="100M", status=STARTED)])
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
     assert [reason for _, reason in bench.told.notices] == ["BandwidthLimited"]
     assert unshaped_seconds(bench) == 0
-    run.cancel()
 
 
 async def test_a_pod_annotated_again_much_later_did_not_run_without_its_limits(bench):
-    run = asyncio.create_task(bench.controller.run())
     bench.on_pods([api_pod(status=STARTED)])
     await bench.controller.on_synchronize([sandbox(ingress="100M")])  # so it was found late, and wants nothing
     await bench.settle()
@@ -129,7 +124,6 @@ async def test_a_pod_annotated_again_much_later_did_not_run_without_its_limits(b
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M20)}
     assert unshaped_seconds(bench) == 0
-    run.cancel()
 
 
 async def test_a_pod_whose_hook_took_too_long_and_that_was_annotated_much_later_did_not_run_without_its_limits(bench):
@@ -163,12 +157,12 @@ async def test_a_pod_whose_hook_failed_or_took_too_long_ran_unlimited(bench):
     assert unshaped_seconds(bench) == 60
 
 
-async def test_a_static_pod_ran_unlimited_since_its_sandbox_was_there():
+async def test_a_static_pod_ran_unlimited_since_its_sandbox_was_there(begin):
     bench = Bench()
     bench.netns_created_s[A] = bench.now_s - 12
     static = sandbox()
     static.annotations["kubernetes.io/config.source"] = "file"
-    run = asyncio.create_task(bench.controller.run())
+    await begin(bench)
     await bench.controller.on_synchronize([static])
     bench.on_pods([])  # its mirror Pod has another uid
     await bench.settle()
@@ -176,7 +170,6 @@ async def test_a_static_pod_ran_unlimited_since_its_sandbox_was_there():
     bench.controller.enqueue("u1")
     await bench.settle()
     assert unshaped_seconds(bench) == 12
-    run.cancel()
 
 
 async def test_a_pod_that_was_limited_until_its_end_did_not_run_unlimited_as_its_network_could_not_be_taken_down(bench):

@@ -64,9 +64,9 @@ async def test_a_pod_that_was_named_once_is_not_missed_when_it_has_ended_and_the
     assert FAILED not in bench.told.notices
 
 
-async def test_nobody_is_missed_while_the_runtime_has_told_of_no_pods():
+async def test_nobody_is_missed_while_the_runtime_has_told_of_no_pods(begin):
     bench = Bench()
-    run = asyncio.create_task(bench.controller.run())
+    await begin(bench)
     await bench.controller.prepare()
     bench.on_pods([api_pod(ingress="100M", status=STARTED)])
     await calls(bench, 3)
@@ -75,12 +75,11 @@ async def test_nobody_is_missed_while_the_runtime_has_told_of_no_pods():
     assert bench.told.notices == []
     await calls(bench, 1)
     assert bench.told.notices == [FAILED]
-    run.cancel()
 
 
-async def test_a_runtime_that_never_tells_of_its_pods_keeps_nobody_from_being_missed_for_more_than_five_minutes():
+async def test_a_runtime_that_never_tells_of_its_pods_keeps_nobody_from_being_missed_for_more_than_five_minutes(begin):
     bench = Bench()
-    run = asyncio.create_task(bench.controller.run())
+    await begin(bench)
     await bench.controller.prepare()
     bench.on_pods([api_pod(ingress="100M", status=STARTED)])
     before = 300 / UNREPORTED_CHECK_S - 1
@@ -89,14 +88,13 @@ async def test_a_runtime_that_never_tells_of_its_pods_keeps_nobody_from_being_mi
     await calls(bench, 1)
     assert bench.told.notices == [FAILED]
     assert bench.controller.pod_counts() == PodCounts(1, 0, 0, 1)
-    run.cancel()
 
 
-async def test_nobody_is_missed_while_a_limit_is_found_that_may_be_theirs_and_the_runtime_tells_nothing():
+async def test_nobody_is_missed_while_a_limit_is_found_that_may_be_theirs_and_the_runtime_tells_nothing(begin):
     """An older program limits the Pod, and its entries cannot be read: only the runtime knows the netns."""
     bench = Bench()
     bench.kernel.found = {Key("", A): None}
-    run = asyncio.create_task(bench.controller.run())
+    await begin(bench)
     await bench.controller.prepare()
     bench.on_pods([api_pod(ingress="100M", status=STARTED)])
     await bench.settle()
@@ -105,7 +103,6 @@ async def test_nobody_is_missed_while_a_limit_is_found_that_may_be_theirs_and_th
     await bench.controller.on_synchronize([])
     await calls(bench, 2)
     assert bench.told.notices == [FAILED], "a runtime that tells of its Pods, and leaves this one out, is believed"
-    run.cancel()
 
 
 async def test_one_that_is_missed_is_no_more_when_it_ends_and_is_told_anew_if_it_is_missed_again(bench):

@@ -49,9 +49,9 @@ async def test_a_pod_of_which_the_runtime_names_no_netns_is_told_once_when_it_as
     assert bench.controller.pod_counts() == PodCounts(0, 0, 0, 0)
 
 
-async def test_a_pod_that_is_listed_without_a_netns_and_holds_nothing_is_told_when_it_asks_for_a_limit():
+async def test_a_pod_that_is_listed_without_a_netns_and_holds_nothing_is_told_when_it_asks_for_a_limit(begin):
     bench = Bench()
-    run = asyncio.create_task(bench.controller.run())
+    await begin(bench)
     bench.gate = asyncio.Event()
     bench.on_pods([api_pod(ingress="100M", status=STARTED)])
     await bench.controller.on_synchronize([sandbox(path="")])
@@ -67,12 +67,11 @@ async def test_a_pod_that_is_listed_without_a_netns_and_holds_nothing_is_told_wh
     assert len(bench.told.notices) == 1
     await bench.controller.on_stop(sandbox(path=""))
     assert bench.controller.pod_counts() == PodCounts(0, 0, 0, 0)
-    run.cancel()
 
 
-async def test_the_next_sandbox_of_a_pod_that_is_listed_without_a_netns_is_waited_for_anew_after_each_list():
+async def test_the_next_sandbox_of_a_pod_that_is_listed_without_a_netns_is_waited_for_anew_after_each_list(begin):
     bench = Bench()
-    run = asyncio.create_task(bench.controller.run())
+    await begin(bench)
     gate = bench.gate = asyncio.Event()
     bench.on_pods([api_pod(ingress="100M", status=STARTED)])
     await bench.controller.on_synchronize([sandbox(path="")])
@@ -85,13 +84,12 @@ async def test_the_next_sandbox_of_a_pod_that_is_listed_without_a_netns_is_waite
     bench.gate.set()
     await bench.settle()
     assert bench.told.notices == [("shop/web-0", "BandwidthLimited")]
-    run.cancel()
 
 
-async def test_a_pod_without_a_netns_is_told_that_no_pod_can_be_limited_while_that_is_so():
+async def test_a_pod_without_a_netns_is_told_that_no_pod_can_be_limited_while_that_is_so(begin):
     bench = Bench(start_failures=[ShapingError("no sch_fq")])
     bench.gate = asyncio.Event()
-    run = asyncio.create_task(bench.controller.run())
+    await begin(bench)
     await bench.controller.on_run(sandbox(path=""))
     bench.on_pods([api_pod(ingress="100M", status=STARTED)])
     await bench.settle()
@@ -102,14 +100,13 @@ async def test_a_pod_without_a_netns_is_told_that_no_pod_can_be_limited_while_th
     bench.gate.set()
     await bench.settle()
     assert bench.told.notices[2:] == [("the node", "ShapingReady"), ("shop/web-0", "BandwidthFailed")]
-    run.cancel()
 
 
-async def test_a_limit_that_was_in_force_all_along_is_found_when_a_later_replay_tells_of_its_pod():
+async def test_a_limit_that_was_in_force_all_along_is_found_when_a_later_replay_tells_of_its_pod(begin):
     bench = Bench()
     bench.kernel.found = {Key("u1", A): Limits(ingress=M20)}
     bench.kernel.held = dict(bench.kernel.found)
-    run = asyncio.create_task(bench.controller.run())
+    await begin(bench)
     await bench.controller.on_synchronize([])
     await bench.settle()
     await bench.controller.on_synchronize([sandbox()])
@@ -119,14 +116,13 @@ async def test_a_limit_that_was_in_force_all_along_is_found_when_a_later_replay_
     await bench.settle()
     assert bench.told.notices == []
     assert unshaped_seconds(bench) == 0
-    run.cancel()
 
 
-async def test_a_pod_that_was_found_by_what_its_netns_holds_is_the_one_that_the_runtime_names_later():
+async def test_a_pod_that_was_found_by_what_its_netns_holds_is_the_one_that_the_runtime_names_later(begin):
     bench = Bench()
     bench.kernel.found = {Key("u1", A): Limits(ingress=M100)}
     bench.kernel.held = dict(bench.kernel.found)
-    run = asyncio.create_task(bench.controller.run())
+    await begin(bench)
     bench.on_pods([api_pod(ingress="100M", status=STARTED)])
     await bench.controller.on_synchronize([sandbox(path="")])
     await bench.settle()
@@ -135,4 +131,3 @@ async def test_a_pod_that_was_found_by_what_its_netns_holds_is_the_one_that_the_
     assert bench.told.notices == []
     assert bench.controller.pod_counts() == PodCounts(1, 1, 0, 0)
     assert unshaped_seconds(bench) == 0
-    run.cancel()

@@ -49,10 +49,10 @@ async def test_a_pod_that_the_api_server_no_longer_has_is_as_it_was_last_until_i
     assert bench.told.notices[-2:] == [("u1", "forgotten"), ("u2", "forgotten")]
 
 
-async def test_pods_that_ran_before_are_told_that_the_program_cannot_be_loaded_once_for_each_reason():
+async def test_pods_that_ran_before_are_told_that_the_program_cannot_be_loaded_once_for_each_reason(begin):
     bench = Bench(start_failures=[ShapingError("no sch_fq"), ShapingError("no sch_fq"), ShapingError("no memory")])
     bench.gate = asyncio.Event()
-    run = asyncio.create_task(bench.controller.run())
+    await begin(bench)
     bench.on_pods([api_pod(ingress="100M")])
     await bench.controller.on_synchronize([sandbox()])
     failed = []
@@ -63,12 +63,11 @@ async def test_pods_that_ran_before_are_told_that_the_program_cannot_be_loaded_o
         bench.gate = asyncio.Event()
     assert failed == [1, 1, 2]
     bench.gate.set()
-    run.cancel()
 
 
-async def test_a_pod_that_starts_while_the_program_loads_waits_for_it_and_others_do_not():
+async def test_a_pod_that_starts_while_the_program_loads_waits_for_it_and_others_do_not(begin):
     bench = Bench()
-    run = asyncio.create_task(bench.controller.run())
+    await begin(bench)
     hook = asyncio.create_task(bench.controller.on_run(sandbox()))
     stopped = asyncio.create_task(bench.controller.on_run(sandbox("s2", uid="u2", path=B)))
     await bench.settle()
@@ -79,14 +78,13 @@ async def test_a_pod_that_starts_while_the_program_loads_waits_for_it_and_others
     await bench.controller.on_synchronize([sandbox()])
     await asyncio.gather(hook, stopped)
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
-    run.cancel()
 
 
-async def test_no_pod_waits_for_a_program_that_cannot_be_loaded_and_each_is_limited_and_told_when_it_can():
+async def test_no_pod_waits_for_a_program_that_cannot_be_loaded_and_each_is_limited_and_told_when_it_can(begin):
     bench = Bench(start_failures=[ShapingError("no sch_fq")])
     loaded = bench.gate = asyncio.Event()
     bench.now_s = STARTED_S
-    run = asyncio.create_task(bench.controller.run())
+    await begin(bench)
     await bench.controller.on_synchronize([])
     await bench.settle()
     for _ in range(2):
@@ -108,13 +106,12 @@ async def test_no_pod_waits_for_a_program_that_cannot_be_loaded_and_each_is_limi
         "RanUnlimited",
     ]
     assert unshaped_seconds(bench) == 30
-    run.cancel()
 
 
-async def test_a_pod_that_was_never_admitted_is_told_that_when_the_program_is_loaded_and_no_failure():
+async def test_a_pod_that_was_never_admitted_is_told_that_when_the_program_is_loaded_and_no_failure(begin):
     bench = Bench(start_failures=[ShapingError("no sch_fq")])
     bench.gate = asyncio.Event()
-    run = asyncio.create_task(bench.controller.run())
+    await begin(bench)
     hook = asyncio.create_task(bench.controller.on_run(sandbox("s2", uid="u2", path=B, managed=False)))
     await bench.settle()
     assert hook.done(), "it waits for nothing"
@@ -125,13 +122,12 @@ async def test_a_pod_that_was_never_admitted_is_told_that_when_the_program_is_lo
     bench.gate.set()
     await bench.settle()
     assert bench.told.notices[1:] == [("the node", "ShapingReady"), *[("shop/web-0", "NotManaged")] * 2]
-    run.cancel()
 
 
-async def test_hooks_and_looks_that_wait_for_the_first_try_go_on_when_that_fails():
+async def test_hooks_and_looks_that_wait_for_the_first_try_go_on_when_that_fails(begin):
     bench = Bench(start_failures=[ShapingError("no sch_fq")])
     loaded = bench.gate = asyncio.Event()
-    run = asyncio.create_task(bench.controller.run())
+    await begin(bench)
     hook = asyncio.create_task(bench.controller.on_run(sandbox()))
     bench.on_pods([api_pod(ingress="100M")])
     await bench.settle()
@@ -146,19 +142,17 @@ async def test_hooks_and_looks_that_wait_for_the_first_try_go_on_when_that_fails
     loaded.set()
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100), ("u2", B): Limits(ingress=M20)}
-    run.cancel()
 
 
 @pytest.mark.parametrize("failure", [BlockingIOError("fork: try again"), RuntimeError("a defect")])
-async def test_whatever_keeps_the_program_from_loading_is_told_and_tried_again(failure):
+async def test_whatever_keeps_the_program_from_loading_is_told_and_tried_again(begin, failure):
     bench = Bench(start_failures=[failure])
-    run = asyncio.create_task(bench.controller.run())
+    await begin(bench)
     await bench.controller.on_synchronize([sandbox()])
     await bench.settle()
     assert bench.controller.ready
     assert bench.told.notices[0] == ("the node", "CannotShape")
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
-    run.cancel()
 
 
 async def test_a_netns_that_the_reconciler_does_not_see_when_a_pod_starts_is_a_failure(bench):
@@ -170,12 +164,12 @@ async def test_a_netns_that_the_reconciler_does_not_see_when_a_pod_starts_is_a_f
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
 
 
-async def test_a_kernel_that_cannot_shape_yet_is_tried_again_and_pods_wait_for_it():
+async def test_a_kernel_that_cannot_shape_yet_is_tried_again_and_pods_wait_for_it(begin):
     bench = Bench(start_failures=[ShapingError("no sch_fq"), ShapingError("no sch_fq")])
     assert not bench.controller.ready
     assert await bench.controller.housekeeping.counters() == []
     assert bench.controller.trouble is None
-    run = asyncio.create_task(bench.controller.run())
+    await begin(bench)
     await bench.controller.on_synchronize([sandbox()])
     await bench.settle()
     assert bench.controller.ready
@@ -188,13 +182,12 @@ async def test_a_kernel_that_cannot_shape_yet_is_tried_again_and_pods_wait_for_i
     ]
     assert bench.started_with == [("u1", A)]
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
-    run.cancel()
 
 
-async def test_what_takes_long_of_a_start_is_done_first_and_nobody_waits_for_it_again_when_it_fails():
+async def test_what_takes_long_of_a_start_is_done_first_and_nobody_waits_for_it_again_when_it_fails(begin):
     bench = Bench()
     bench.prepare_failures = [ShapingError("no module bcc")]
-    run = asyncio.create_task(bench.controller.run())
+    await begin(bench)
     await bench.controller.prepare()
     assert bench.prepared == 1
     assert bench.told.notices == [("the node", "CannotShape")]
@@ -205,7 +198,6 @@ async def test_what_takes_long_of_a_start_is_done_first_and_nobody_waits_for_it_
     await bench.settle()
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
     assert bench.controller.ready
-    run.cancel()
 
 
 async def test_a_start_that_was_prepared_is_no_news():
@@ -229,17 +221,16 @@ async def test_a_pod_that_starts_while_many_are_let_go_waits_for_one_of_them(ben
     assert len(done) == 5
 
 
-async def test_a_program_whose_limits_cannot_be_read_is_let_go_and_what_keeps_it_is_told_and_tried_again():
+async def test_a_program_whose_limits_cannot_be_read_is_let_go_and_what_keeps_it_is_told_and_tried_again(begin):
     bench = Bench()
     bench.kernel.counter_failures = [OSError(ENOMEM, "no memory")]
-    run = asyncio.create_task(bench.controller.run())
+    await begin(bench)
     await bench.controller.on_synchronize([sandbox()])
     await bench.settle()
     assert bench.kernel.closed == 1
     assert bench.told.notices[0] == ("the node", "CannotShape")
     assert bench.controller.ready
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
-    run.cancel()
 
 
 async def test_work_in_the_background_that_fails_ends_the_reconciler_as_nobody_else_would_notice():

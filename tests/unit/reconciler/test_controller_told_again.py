@@ -73,33 +73,31 @@ async def test_a_pod_that_is_missing_for_an_hour_is_told_so_twice(bench):
     assert bench.told.notices == [("shop/web-0", "BandwidthFailed")] * 2
 
 
-async def without_a_program():
-    """A bench that has one Pod and cannot load the shaper, and its controller's task."""
+async def without_a_program(begin):
+    """A bench that has one Pod and cannot load the shaper."""
     bench = Bench(start_failures=[ShapingError("no sch_fq")])
     bench.gate = asyncio.Event()
-    run = asyncio.create_task(bench.controller.run())
+    await begin(bench)
     bench.on_pods([api_pod(ingress="100M")])
     await bench.controller.on_synchronize([sandbox()])
     await bench.settle()
-    return bench, run
+    return bench
 
 
-async def test_that_no_pod_can_be_limited_is_told_on_the_node_twice_in_an_hour_and_each_pod_is_told_too():
-    bench, run = await without_a_program()
+async def test_that_no_pod_can_be_limited_is_told_on_the_node_twice_in_an_hour_and_each_pod_is_told_too(begin):
+    bench = await without_a_program(begin)
     await pass_an_hour(bench)
     assert bench.told.notices.count(("the node", "CannotShape")) == 2
     assert bench.told.notices.count(("shop/web-0", "BandwidthFailed")) == 2
-    run.cancel()
 
 
-async def test_a_pod_that_asks_for_no_limit_any_more_is_not_told_again_that_no_pod_can_be_limited():
-    bench, run = await without_a_program()
+async def test_a_pod_that_asks_for_no_limit_any_more_is_not_told_again_that_no_pod_can_be_limited(begin):
+    bench = await without_a_program(begin)
     assert bench.told.notices.count(("shop/web-0", "BandwidthFailed")) == 1
     bench.on_pod_event("MODIFIED", api_pod())
     await pass_an_hour(bench)
     assert bench.told.notices.count(("the node", "CannotShape")) == 2
     assert bench.told.notices.count(("shop/web-0", "BandwidthFailed")) == 1
-    run.cancel()
 
 
 async def test_a_pod_whose_netns_is_never_seen_is_not_told_again_when_it_asks_for_no_limit_any_more(bench):

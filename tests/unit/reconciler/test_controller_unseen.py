@@ -7,7 +7,6 @@ import pytest
 from reconciler.kernel.errors import NetnsGoneError, ShapingError
 from reconciler.node_state import PodCounts
 from tests.unit.reconciler.controller_bench import STARTED, A, B, Bench, api_pod, sandbox
-from tests.waiting import background
 from webhook.contract import Limits
 
 FAILED = ("shop/web-0", "BandwidthFailed")
@@ -28,15 +27,15 @@ def out_of_sight(bench, *paths):
 
 
 @pytest.fixture
-async def restarted():
+async def restarted(begin):
     """A controller that starts when a Pod runs whose netns it does not see."""
     bench = Bench()
     bench.gate = asyncio.Event()
     out_of_sight(bench, A)
-    async with background(bench.controller.run()):
-        await bench.controller.on_synchronize([sandbox()])
-        await bench.settle()
-        yield bench
+    await begin(bench)
+    await bench.controller.on_synchronize([sandbox()])
+    await bench.settle()
+    return bench
 
 
 async def test_a_pod_that_begins_where_it_is_not_seen_counts_as_failed_until_it_ends_or_is_seen(bench):

@@ -20,19 +20,18 @@ from tests.unit.reconciler.controller_bench import (
     sandbox,
     unshaped_seconds,
 )
-from tests.waiting import background
 from webhook.contract import Direction, Limits
 
 
 @pytest.fixture
-async def untold():
+async def untold(begin):
     """A controller that has found a limit in the kernel, and is not told whose it is."""
     untold = Bench()
     untold.kernel.found = {Key("u1", A): Limits(ingress=M100)}
     untold.kernel.held = dict(untold.kernel.found)
-    async with background(untold.controller.run()):
-        await untold.controller.prepare()
-        yield untold
+    await begin(untold)
+    await untold.controller.prepare()
+    return untold
 
 
 @pytest.mark.parametrize("listed_first", [True, False])

@@ -6,19 +6,18 @@ import pytest
 
 from reconciler.controller import LIST_TIMEOUT_S
 from tests.unit.reconciler.controller_bench import M20, M100, STARTED, A, B, Bench, api_pod, sandbox, unshaped_seconds
-from tests.waiting import background
 from webhook.contract import Limits
 
 
 @pytest.fixture
-async def patient():
+async def patient(begin):
     """A controller that has found one Pod, which began with a limit, and nothing in the kernel; its clock stands."""
     patient = Bench()
     patient.gate = asyncio.Event()
-    async with background(patient.controller.run()):
-        await patient.controller.on_synchronize([sandbox()])
-        await patient.settle()
-        yield patient
+    await begin(patient)
+    await patient.controller.on_synchronize([sandbox()])
+    await patient.settle()
+    return patient
 
 
 async def test_a_limit_that_was_taken_away_before_a_restart_does_not_come_back(patient):
