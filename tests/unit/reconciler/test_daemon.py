@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import aiohttp
 import pytest
 
-from reconciler import daemon
+from reconciler import daemon, http
 from reconciler.controller import Controller
 from reconciler.events import AT_ONCE
 from reconciler.kernel.monitor import Changes
@@ -124,17 +124,22 @@ async def test_what_is_dropped_or_begun_again_is_counted(parts):
 @asynccontextmanager
 async def running(monkeypatch, settings):
     """The daemon until it is told to stop; gives what it is made of."""
-    api, made = Api(), []
+    api, made, listening = Api(), [], []
 
     def built(*arguments):
         made.append(make(*arguments))
         return made[0]
 
-    make = daemon._built
+    async def listened(*arguments):
+        listening.extend(await listen(*arguments))
+        return listening
+
+    make, listen = daemon._built, http.listen
     monkeypatch.setattr(daemon, "KubeApi", api)
     monkeypatch.setattr(daemon, "_built", built)
+    monkeypatch.setattr(daemon, "listen", listened)
     task = asyncio.create_task(daemon.run(settings))
-    await until(lambda: bool(made) or task.done())
+    await until(lambda: listening or task.done())
     try:
         yield made[0]
         os.kill(os.getpid(), signal.SIGTERM)
