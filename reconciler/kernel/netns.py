@@ -1,16 +1,16 @@
 """Network namespaces by path: whether it is one, whether it is the node's own, and a socket inside it.
 
 A socket stays in the namespace in which it was opened, and keeps that namespace alive, so it is closed after each use.
-Only a thread of its own ever enters the namespace, and it ends right after (setns(2) moves the calling thread).
+The calling thread enters the namespace for as long as it takes to open the socket (setns(2) moves one thread alone).
 """
 
 import ctypes
 import errno
 import fcntl
 import functools
+import logging
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +20,7 @@ from typing import Final
 from reconciler import paths
 from reconciler.kernel.errors import HostNetnsError, NetnsGoneError, ShapingError
 
+_LOG: Final = logging.getLogger(__name__)
 CLONE_NEWNET: Final = 0x40000000
 NETNS_FOLDER: Final = Path(paths.NETNS_FOLDER)
 NS_GET_NSTYPE: Final = 0xB703
@@ -44,8 +45,7 @@ def opened(path: str) -> Iterator[int]:
             raise NetnsGoneError(f"{path} is not a network namespace: it was unmounted, or is another file") from error
         if kind != CLONE_NEWNET:
             raise NetnsGoneError(f"{path} is a namespace, but not of the network")
-        found, own = os.fstat(descriptor), Path("/proc/self/ns/net").stat()
-        if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
+        if os.path.samestat(os.fstat(descriptor), _own()):
             raise HostNetnsError(f"{path} is the node's own network namespace, which is never limited")
         yield descriptor
     finally:
@@ -85,7 +85,16 @@ def created_s(path: str) -> float:
 @functools.cache
 def _own() -> os.stat_result:
     """The stat of this process's network namespace, which the process never leaves."""
-    return Path("/proc/self/ns/net").stat()
+    return os.fstat(_own_descriptor())
+
+
+@functools.cache
+def _own_descriptor() -> int:
+    """A descriptor of the same, which stays open. Raises ShapingError."""
+    try:
+        return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ShapingError(f"cannot look into the node's own network namespace: {error.strerror}") from error
 
 
 def mounted(folder: Path = NETNS_FOLDER) -> dict[int, str]:
@@ -118,30 +127,26 @@ def open_netlink_in_new() -> socket.socket:
 
 
 def _opened_after(what: str, move: Callable[[ctypes.CDLL], int]) -> socket.socket:
-    """A netlink socket, opened in a separate thread after `move` moved it there: `move` returns 0, or sets errno."""
-    result: list[socket.socket | int] = []
+    """A netlink socket, opened where `move` takes this thread, which comes back: `move` returns 0, or sets errno.
 
-    def run() -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if move(libc) != 0:
-            result.append(ctypes.get_errno())
-            return
-        try:
-            result.append(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE))
-        except OSError as error:
-            result.append(error.errno or errno.EIO)
-
-    thread = threading.Thread(target=run, name="netns", daemon=True)
+    A thread of its own would cost more than all else that is asked of a Pod's namespace at a time.
+    """
+    own = _own_descriptor()
+    if move(_libc()) != 0:
+        code = ctypes.get_errno()
+        hint = "; give CAP_SYS_ADMIN" if code == errno.EPERM else ""
+        raise ShapingError(f"cannot {what}: {os.strerror(code)}{hint}")
     try:
-        thread.start()
-    except RuntimeError as error:
-        raise ShapingError(f"cannot {what}: {error}; is the limit of processes reached?") from error
-    thread.join()
-    match result:
-        case [socket.socket() as opened_there]:
-            return opened_there
-        case [int(code)]:
-            hint = "; give CAP_SYS_ADMIN" if code == errno.EPERM else ""
-            raise ShapingError(f"cannot {what}: {os.strerror(code)}{hint}")
-        case _:
-            raise ShapingError(f"cannot {what}")
+        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    except OSError as error:  # out of descriptors or memory
+        raise ShapingError(f"cannot {what}: {error.strerror}") from error
+    finally:
+        if _libc().setns(own, CLONE_NEWNET) != 0:
+            # Out of memory. Whatever this thread did next to the node, it would do to a Pod, or the other way round.
+            _LOG.critical("cannot return to the node's network namespace: %s", os.strerror(ctypes.get_errno()))
+            os._exit(1)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)

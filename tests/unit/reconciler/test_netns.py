@@ -1,9 +1,79 @@
-"""Since when a network namespace is there; tests/kernel has all else of them."""
+"""What tests/kernel cannot bring about in network namespaces: refusals of the kernel, and an older clock."""
 
+import ctypes
+import errno
 import os
 import time
 
-from reconciler.kernel.netns import created_s
+import pytest
+
+from reconciler.kernel import netns
+from reconciler.kernel.errors import ShapingError
+from reconciler.kernel.netns import created_s, open_netlink, open_netlink_in_new
+
+OWN, POD, NEW = 40, 41, 42
+
+
+class Libc:
+    """Moves the thread between namespaces, unless it is to refuse one."""
+
+    def __init__(self):
+        self.moves, self.refused = [], {}
+
+    def setns(self, descriptor, _):
+        self.moves.append(descriptor)
+        ctypes.set_errno(self.refused.get(descriptor, 0))
+        return -1 if descriptor in self.refused else 0
+
+    def unshare(self, kind):
+        return self.setns(NEW, kind)
+
+
+@pytest.fixture
+def libc(monkeypatch):
+    made = Libc()
+    monkeypatch.setattr(netns, "_libc", lambda: made)
+    monkeypatch.setattr(netns, "_own_descriptor", lambda: OWN)
+    return made
+
+
+def test_a_thread_that_has_opened_a_socket_elsewhere_comes_back(libc, monkeypatch):
+    monkeypatch.setattr("socket.socket", lambda *_: tuple(libc.moves))
+    assert open_netlink(POD) == (POD,)
+    assert open_netlink_in_new() == (POD, OWN, NEW)
+    assert libc.moves == [POD, OWN, NEW, OWN]
+
+
+def test_so_does_one_that_could_open_none(libc, monkeypatch):
+    def out_of_descriptors(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("socket.socket", out_of_descriptors)
+    with pytest.raises(ShapingError, match="cannot enter the network namespace: Too many open files"):
+        open_netlink(POD)
+    assert libc.moves == [POD, OWN]
+
+
+@pytest.mark.parametrize(
+    ("code", "why"), [(errno.EPERM, "Operation not permitted; give CAP_SYS_ADMIN$"), (errno.ENOMEM, "memory$")]
+)
+def test_one_that_may_not_go_stays_and_says_why(libc, code, why):
+    libc.refused[POD] = code
+    with pytest.raises(ShapingError, match=why):
+        open_netlink(POD)
+    assert libc.moves == [POD]
+
+
+def test_one_that_cannot_come_back_does_nothing_more(libc, monkeypatch, caplog):
+    def ended(status):
+        raise SystemExit(status)
+
+    libc.refused[OWN] = errno.ENOMEM
+    monkeypatch.setattr("socket.socket", lambda *_: None)
+    monkeypatch.setattr("os._exit", ended)
+    with pytest.raises(SystemExit, match="1"):
+        open_netlink(POD)
+    assert "cannot return to the node's network namespace: Cannot allocate memory" in caplog.text
 
 
 def test_a_namespace_is_there_since_its_inode_was_made_and_never_since_before_the_node_started(tmp_path):
