@@ -46,11 +46,13 @@ _NETLINK_EXT_ACK: Final = 11
 _NLMSGERR_ATTR_MSG: Final = 1
 
 _HEADER: Final = struct.Struct("=IHHII")
-_RECEIVE_BYTES: Final = 1 << 18
+_RECEIVE_BYTES: Final = 3 << 15
+"""More than the longest message, and below what malloc maps anew each time (128 KiB), for three system calls."""
 _LARGEST_ANSWER_BYTES: Final = 1 << 23
 _OBJECT_BYTES: Final = 1 << 11
 """Few links, qdiscs or filters are longer; of a list in which they are longer on average, the rest is not read."""
-_TIMEOUT_SECONDS: Final = 2.0
+_TIMEOUT_SECONDS: Final = 2
+_TIMEOUT: Final = struct.pack("ll", _TIMEOUT_SECONDS, 0)  # struct timeval
 _DUMP_TRIES: Final = 5
 
 
@@ -121,9 +123,8 @@ class Netlink:
 
     def ask(self, message: Any, message_type: int) -> bytes | None:
         """Send a request that one message answers. Raises NetlinkError."""
-        self._send(self._encoded(message, message_type, NLM_F_REQUEST | NLM_F_ACK))
-        answers = [data for _, data in self._answers(self._sequence) if data]
-        return answers[-1] if answers else None
+        self._send(self._encoded(message, message_type, NLM_F_REQUEST))
+        return next((data for _, data in self._answers(self._sequence) if data), None)
 
     def dump(self, message: Any, message_type: int, most: int) -> Listing:
         """The objects that the kernel lists. Raises NetlinkError.
@@ -203,7 +204,8 @@ def _opened_here() -> socket.socket:
 
 
 def _prepared(opened: socket.socket) -> socket.socket:
-    opened.settimeout(_TIMEOUT_SECONDS)
+    # Not settimeout: Python would poll before each message that it sends or receives.
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEOUT)
     opened.setsockopt(SOL_NETLINK, _NETLINK_EXT_ACK, 1)
     opened.setsockopt(SOL_NETLINK, _NETLINK_CAP_ACK, 1)
     return opened
@@ -211,8 +213,8 @@ def _prepared(opened: socket.socket) -> socket.socket:
 
 def _silence(error: OSError) -> NetlinkError:
     """There is no answer: it did not come in time, or the socket could not hold it (ENOBUFS)."""
-    if isinstance(error, TimeoutError):
-        return NetlinkError(errno.ETIMEDOUT, f"the kernel did not answer in {_TIMEOUT_SECONDS:g} s")
+    if isinstance(error, BlockingIOError):
+        return NetlinkError(errno.ETIMEDOUT, f"the kernel did not answer in {_TIMEOUT_SECONDS} s")
     return NetlinkError(error.errno or errno.EIO, error.strerror or str(error))
 
 

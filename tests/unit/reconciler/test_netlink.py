@@ -37,9 +37,6 @@ class Kernel:
     def __init__(self, *answers, full=False):
         self.answers, self.sent, self.full = list(answers), [], full
 
-    def settimeout(self, seconds):
-        pass
-
     def setsockopt(self, *option):
         pass
 
@@ -101,7 +98,7 @@ def test_what_another_process_sends_is_no_answer_of_the_kernel_s():
     ("failure", "code"),
     [
         (OSError(errno.ENOBUFS, "No buffer space available"), errno.ENOBUFS),
-        (TimeoutError("timed out"), errno.ETIMEDOUT),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), errno.ETIMEDOUT),
     ],
 )
 def test_an_overrun_or_a_silent_kernel_is_a_netlink_error(failure, code):
@@ -125,7 +122,7 @@ def test_requests_sent_together_are_one_datagram_and_each_has_its_end():
 
 def test_requests_sent_together_whose_end_nobody_tells_are_an_error():
     with pytest.raises(NetlinkError, match="did not answer"):
-        over(Kernel(ended(1), TimeoutError())).request_all((ifinfmsg(), 16, 0), (ifinfmsg(), 16, 0))
+        over(Kernel(ended(1), BlockingIOError())).request_all((ifinfmsg(), 16, 0), (ifinfmsg(), 16, 0))
 
 
 def test_no_more_is_read_than_was_asked_for_and_what_is_asked_next_has_a_socket_of_its_own():
