@@ -87,14 +87,14 @@ class Housekeeping:
         shaper = await self._loader.shaper()
         live = {sandbox.key for sandbox in self._sandboxes}
         try:
-            vanished = set(await self._kernel.run(shaper.vanished, live))
-            for sandbox in self._sandboxes:
-                if sandbox.key in live:
-                    self._state.on_netns_looked_up(sandbox, is_there=sandbox.key not in vanished)
-            for sandbox in self._sandboxes:
-                if sandbox.key in vanished and self._state.is_gone(sandbox):
+            inodes = await self._kernel.run(shaper.inodes, live)
+            looked_up = [sandbox for sandbox in self._sandboxes if sandbox.key in inodes]
+            for sandbox in looked_up:
+                self._state.on_netns_looked_up(sandbox, is_there=inodes[sandbox.key] is not None)
+            for sandbox in looked_up:
+                if inodes[sandbox.key] is None and self._state.is_gone(sandbox):
                     await self._forget(sandbox.id)
-            freed = await self._kernel.run(shaper.collect, live)
+            freed = await self._kernel.run(shaper.collect, inodes)
         except ShapingError as error:
             logger.warning("cannot tell which Pods are gone", extra={"error": str(error)})
             return

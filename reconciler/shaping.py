@@ -161,8 +161,8 @@ class Shaper:
             self._free(owner)
         return len(self._allocator.taken) < taken
 
-    def collect(self, live: Collection[tuple[str, str]]) -> int:
-        """Free the slots of Pods that are not live and whose netns is gone. Returns how many.
+    def collect(self, live: Mapping[Key, int | None]) -> int:
+        """Free the slots of those that are not live, as `inodes` has them, and whose netns is gone. Returns how many.
 
         Raises ShapingError, and frees none, when the existing network namespaces cannot be listed.
         """
@@ -204,9 +204,9 @@ class Shaper:
             has_tunnel=sent.has_tunnel,
         )
 
-    def vanished(self, keys: Collection[Key]) -> list[Key]:
-        """The keys whose network namespace no longer exists. Raises ShapingError when that cannot be determined."""
-        return [key for key in keys if netns.inode(key[1]) is None]
+    def inodes(self, keys: Iterable[Key]) -> dict[Key, int | None]:
+        """The inodes of the network namespaces, None for one that is gone. Raises ShapingError if that is unknown."""
+        return {key: netns.inode(key[1]) for key in keys}
 
     def slot_owners(self) -> list[SlotOwner]:
         """The owners of slots."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from reconciler.bypass import Traffic
 from reconciler.counters import PodCounters, limits_of, pod_counters
@@ -10,6 +10,7 @@ from reconciler.kernel import netns
 from reconciler.kernel.errors import NoSlotLeftError, StepFailedError, read_back
 from reconciler.kernel.program import Program
 from reconciler.model import LimitEntry, bucket_of, class_id
+from reconciler.sandboxes import Key
 from reconciler.slots import Assignment, SlotOwner, SlotTable
 from reconciler.steps import ClearLimit, WriteLimit
 from webhook.contract import Direction
@@ -57,12 +58,12 @@ class SlotAllocator:
         self._slots.free(owner)
         self._paths.pop(owner, None)
 
-    def gone(self, live: Collection[tuple[str, str]]) -> list[SlotOwner]:
-        """The slot owners that are not live Pods' (uid and path), and whose netns is gone.
+    def gone(self, live: Mapping[Key, int | None]) -> list[SlotOwner]:
+        """The slot owners that are not among the live ones, by their inodes, and whose netns is gone.
 
         Raises ShapingError when the existing network namespaces cannot be listed.
         """
-        alive = {SlotOwner(pod_uid, inode) for pod_uid, path in live if (inode := netns.inode(path)) is not None}
+        alive = {SlotOwner(pod_uid, inode) for (pod_uid, _), inode in live.items() if inode is not None}
         doubtful = [held for held in self.taken if held not in alive]
         if not doubtful:
             return []

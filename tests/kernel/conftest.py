@@ -30,14 +30,14 @@ def shaper() -> Iterator[Shaper]:
 
 @pytest.fixture
 def limited(wire: None, shaper: Shaper) -> Iterator[lab.Pod]:  # noqa: ARG001 - the order of set-up
-    shaper.collect(())  # those of the same name that are gone
+    shaper.collect({})  # those of the same name that are gone
     with lab.pod("limited", "eA", "172.51.0.100") as made:
         yield made
 
 
 @pytest.fixture
 def peer(wire: None, shaper: Shaper) -> Iterator[lab.Pod]:  # noqa: ARG001 - the order of set-up
-    shaper.collect(())
+    shaper.collect({})
     with lab.pod("peer", "eB", "172.51.0.102") as made:
         yield made
 
@@ -47,4 +47,4 @@ def node(shaper: Shaper) -> Iterator[Node]:
     """A node whose controller and resync are at work."""
     with Node(shaper) as running:
         yield running
-    shaper.collect(())
+    shaper.collect({})

@@ -79,7 +79,7 @@ def tidy(wire: None, node: Shaper) -> Iterator[None]:  # noqa: ARG001 - the orde
     before = there()
     yield
     delete(there() - before)
-    node.collect(())
+    node.collect({})
 
 
 def entries(folder: str) -> int:
@@ -176,7 +176,7 @@ def test_as_many_pods_at_once_as_there_are_slots_one_more_and_room_again(node: S
     node.release(first[0], path(first[0]))
     assert node.shape(last, path(last), BOTH).steps
     delete(names)
-    assert node.collect(()) == SLOTS
+    assert node.collect({}) == SLOTS
     after = held(node)
     print(f"ONCE before {before}, after {after}")
     assert replace(after, resident_kib=0) == replace(before, resident_kib=0)

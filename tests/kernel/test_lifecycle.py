@@ -129,7 +129,7 @@ def test_a_program_of_another_version_is_replaced(shaper: Shaper, limited: Pod, 
 
 @pytest.mark.usefixtures("wire")
 def test_a_sandbox_made_anew_is_limited_again_and_the_old_slot_is_freed(shaper: Shaper) -> None:
-    shaper.collect(())
+    shaper.collect({})
     with lab.pod("first", "eA", "172.51.0.110", uid="same") as first:
         shaper.shape("same", first.netns, BOTH)
     taken = len(shaper.counters())
@@ -155,10 +155,10 @@ def test_slots_run_out_and_collect_frees_them(shaper: Shaper, limited: Pod) -> N
                 shaper.shape(pod.uid, pod.netns, BOTH)
             with pytest.raises(NoSlotLeftError):
                 shaper.shape(pods[free].uid, pods[free].netns, BOTH)
-        assert shaper.collect([(limited.uid, limited.netns)]) == free
+        assert shaper.collect(shaper.inodes([(limited.uid, limited.netns)])) == free
         assert len(shaper.counters()) == 8 - free
     finally:
-        shaper.collect(())
+        shaper.collect({})
 
 
 @pytest.mark.usefixtures("wire")
@@ -216,7 +216,7 @@ def test_foreign_qdisc_and_filter_stay_and_are_told(shaper: Shaper, limited: Pod
 
 
 def test_a_pod_without_ipvlan_is_told_and_takes_no_slot(shaper: Shaper) -> None:
-    shaper.collect(())
+    shaper.collect({})
     taken = len(shaper.counters())
     lab.run("ip", "netns", "add", "plain")
     try:

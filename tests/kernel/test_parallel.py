@@ -17,7 +17,7 @@ CPUS = 4
 def test_four_cpus_that_send_at_once_have_the_limit_together(
     shaper: Shaper, limited: Pod, peer: Pod, rate: int
 ) -> None:
-    shaper.collect(())  # what other tests left under the same uid
+    shaper.collect({})  # what other tests left under the same uid
     shaper.shape(limited.uid, limited.netns, limits(egress=f"{rate}M"))
     senders = [lab.Module(limited, "tests.kernel.udp", "flood", peer.address, str(cpu), "12") for cpu in range(CPUS)]
     with lab.Module(peer, "tests.kernel.udp", "count", "14") as counting:

@@ -33,7 +33,7 @@ class Clients:
 
 @pytest.fixture
 def clients(wire: None, shaper: Shaper) -> Iterator[Clients]:  # noqa: ARG001 - the order of set-up
-    shaper.collect(())  # other tests' Pods had the same path
+    shaper.collect({})  # other tests' Pods had the same path
     # The delay stands before the limit: it also cuts the tie to the sender's socket, as a wire between nodes does.
     lab.run("tc", "qdisc", "add", "dev", "eB", "root", "netem", "delay", f"{RTT_MS}ms", "limit", "100000")
     try:

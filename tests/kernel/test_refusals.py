@@ -63,7 +63,7 @@ def test_a_request_that_fails_once_is_an_error_or_nothing_and_the_next_try_succe
 
 
 def test_a_netns_that_goes_in_the_midst_of_a_plan_is_gone_when_it_ends(shaper: Shaper, wire: None) -> None:  # noqa: ARG001
-    shaper.collect(())
+    shaper.collect({})
     taken = len(shaper.counters())
     do = shaper._do
     for number in range(10):
@@ -83,7 +83,7 @@ def test_a_netns_that_goes_in_the_midst_of_a_plan_is_gone_when_it_ends(shaper: S
                     shaper.shape(pod.uid, pod.netns, BOTH)
                 except ShapingError as error:
                     print(f"GONE after {number} steps: {error}")
-            assert shaper.vanished([(pod.uid, pod.netns)]) == [(pod.uid, pod.netns)]
+            assert shaper.inodes([(pod.uid, pod.netns)]) == {(pod.uid, pod.netns): None}
             shaper.release(pod.uid, pod.netns)
             assert len(shaper.counters()) == taken
 
@@ -116,9 +116,9 @@ def test_out_of_descriptors_is_an_error_that_says_so_and_no_pod_counts_as_gone(s
             with pytest.raises(ShapingError, match="Too many open files") as caught:
                 shaper.shape(limited.uid, limited.netns, OTHERS)
             assert not isinstance(caught.value, NetnsGoneError)
-            assert shaper.vanished([(limited.uid, limited.netns)]) == []
+            assert None not in shaper.inodes([(limited.uid, limited.netns)]).values()
             with suppress(ShapingError):
-                assert shaper.collect(()) == 0
+                assert shaper.collect({}) == 0
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert in_force(limited) == BOTH

@@ -43,7 +43,7 @@ def test_an_upgrade_under_a_transfer_keeps_the_limit_in_every_second(
     older: Shaper, newer: Shaper, limited: Pod, peer: Pod, direction: str
 ) -> None:
     client, server = (peer, limited) if direction == "ingress" else (limited, peer)
-    older.collect(())
+    older.collect({})
     older.shape(limited.uid, limited.netns, BOTH)
     with lab.serving(server), lab.background(client, server, seconds=9) as result:
         lab.flowing(limited)
@@ -77,7 +77,7 @@ def test_a_pod_that_leaves_an_older_program_leaves_no_limit_there(
     older: Shaper, shaper: Shaper, limited: Pod, wanted: Limits
 ) -> None:
     """A way back takes that program over again for as long as it shapes any other Pod."""
-    older.collect(())
+    older.collect({})
     older.shape(limited.uid, limited.netns, BOTH)
     shaper.shape(limited.uid, limited.netns, wanted)
     kept = [each.limits for each in older.counters() if each.pod_uid == limited.uid]
@@ -94,7 +94,7 @@ def counters(shaper: Shaper, pod: Pod) -> DirectionCounters:
 def test_a_flood_carries_no_more_than_the_limit_in_any_second_of_an_upgrade(
     older: Shaper, shaper: Shaper, limited: Pod, peer: Pod
 ) -> None:
-    older.collect(())
+    older.collect({})
     older.shape(limited.uid, limited.netns, BOTH)
     with (
         lab.Module(limited, "tests.kernel.udp", "flood", peer.address, "0", "9") as flood,

@@ -12,14 +12,14 @@ async def test_no_defect_that_one_pod_brings_out_ends_what_is_done_for_all(bench
     await bench.settle()
     (held,) = bench.controller._state.limited()
     defect = ValueError("odd")
-    for call in ("sample", "collect", "vanished", "counters", "audit", "release"):
+    for call in ("sample", "collect", "inodes", "counters", "audit", "release"):
         setattr(bench.kernel, call, lambda *_: raised(defect))
     bench.kernel.slot_owners = lambda: [("u1", A)]
     assert await bench.controller.resync.sample(held, full=False) is None
     await bench.controller.housekeeping.collect_garbage()
     await bench.controller.housekeeping.audit()
     assert await bench.controller.housekeeping.counters() == []
-    bench.kernel.vanished = lambda _: []
+    bench.kernel.inodes = lambda _: {}
     await bench.controller.housekeeping.collect_garbage()
     await bench.controller.on_stop(sandbox())
     assert caplog.text.count("ValueError: odd") >= 6
@@ -45,11 +45,11 @@ async def test_a_collector_asks_what_has_vanished_only_in_its_turn(bench):
     await bench.controller.on_run(sandbox())
     asked = []
 
-    def vanished(keys):
+    def inodes(keys):
         asked.append(keys)
-        return []
+        return {}
 
-    bench.kernel.vanished = vanished
+    bench.kernel.inodes = inodes
     async with bench.controller._kernel.lock():
         collecting = asyncio.create_task(bench.controller.housekeeping.collect_garbage())
         await bench.settle()

@@ -271,8 +271,8 @@ async def test_a_sandbox_whose_netns_is_gone_is_forgotten_though_the_runtime_say
 
 async def test_a_collector_that_cannot_tell_what_is_gone_frees_nothing_and_goes_on(bench):
     await bench.controller.on_run(sandbox())
-    answers = [ShapingError("too many open files"), []]
-    bench.kernel.vanished = lambda _: answer if isinstance(answer := answers.pop(0), list) else raised(answer)
+    answers = [ShapingError("too many open files"), {}]
+    bench.kernel.inodes = lambda _: answer if isinstance(answer := answers.pop(0), dict) else raised(answer)
     bench.kernel.held[("u9", B)] = Limits(ingress=M20)
     bench.kernel.gone.add(B)
     task = asyncio.create_task(bench.controller.housekeeping.run_garbage_collector())
