@@ -6,6 +6,7 @@ not in the name: it depends on the kernel alone, and is always the same on a ker
 """
 
 import errno
+import functools
 import hashlib
 import logging
 import os
@@ -35,6 +36,7 @@ _FUNCTION_PREFIX: Final = "ivbw_"
 _VALUE_BYTES: Final[Mapping[str, int]] = {"limits": buckets.LIMIT_BYTES, "state": buckets.STATE_BYTES}
 
 
+@functools.cache
 def identity(slots: int) -> str:
     """Ten hexadecimal digits that identify the program of this version for a number of slots."""
     return hashlib.sha256(f"{slots}\n{source()}".encode()).hexdigest()[:10]
