@@ -6,7 +6,7 @@ by its handle.
 """
 
 import errno
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, TypeVar
 
 from reconciler.kernel.attributes import TrafficControlMessage
@@ -36,9 +36,9 @@ class Filters:
         self._netlink, self._names = netlink, names
         self._left = MOST_FILTERS_OF_ALL
 
-    def of(self, index: int) -> tuple[Filter, ...]:
-        """The filters of both hooks of a link: all, or up to the bounds and at our places. Raises NetlinkError."""
-        return tuple(held for hook in PARENTS for held in dict.fromkeys(self._at(index, hook)))
+    def of(self, index: int, hooks: Iterable[Direction] = PARENTS) -> tuple[Filter, ...]:
+        """The filters at hooks of a link: all, or up to the bounds and at our places. Raises NetlinkError."""
+        return tuple(held for hook in hooks for held in dict.fromkeys(self._at(index, hook)))
 
     def _at(self, index: int, hook: Direction) -> Iterator[Filter]:
         most = max(_FEW, min(MOST_FILTERS, self._left))

@@ -16,7 +16,7 @@ from reconciler.kernel.attributes import (
     splitter_parameters,
 )
 from reconciler.kernel.errors import NetlinkError, ShapingError
-from reconciler.kernel.filters import Filters
+from reconciler.kernel.filters import PARENTS, Filters
 from reconciler.kernel.netlink import RTM_GETLINK, RTM_GETQDISC, Netlink
 from reconciler.kernel.raw import (
     IFLA_GSO_MAX_SIZE,
@@ -47,6 +47,7 @@ from reconciler.model import (
     Qdisc,
     Splitting,
 )
+from webhook.contract import Direction
 
 TC_H_ROOT: Final = 0xFFFFFFFF
 TC_H_CLSACT: Final = 0xFFFFFFF1
@@ -95,7 +96,7 @@ def observe_netns(netlink: Netlink) -> ObservedShaping:
             link,
             _root(roots.get(index), paced.get(index)),
             classifiers.get(index),
-            filters.of(index) if classifiers.get(index) == "clsact" else (),
+            filters.of(index, _hooks(link)) if classifiers.get(index) == "clsact" else (),
         )
         for index, link in links.items()
     )
@@ -167,6 +168,11 @@ def _decoded(raw: bytes, kind: type[Any]) -> Any:
     message = kind(raw)
     message.decode()
     return message
+
+
+def _hooks(link: Link) -> Iterable[Direction]:
+    """The hooks of a link that packets pass: what our ifb gives back is received on the link that it came from."""
+    return (Direction.EGRESS,) if (link.name, link.kind) == (IFB_NAME, "ifb") else PARENTS
 
 
 def _classifier(raw: bytes) -> str:
