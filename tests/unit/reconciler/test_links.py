@@ -7,8 +7,11 @@ import pytest
 
 from reconciler.bypass import Traffic
 from reconciler.kernel import traffic
-from reconciler.kernel.observe import observe_netns
-from tests.unit.reconciler.link_messages import Kernel, link
+from reconciler.kernel.netlink import Listing
+from reconciler.kernel.observe import RTM_GETQDISC, TC_H_CLSACT, observe_netns
+from reconciler.kernel.raw import link_index_of
+from tests.unit.reconciler.link_messages import Kernel, attribute, link
+from webhook.contract import Direction
 
 MASTER, ALLOWED = 7, 62_780
 
@@ -45,3 +48,29 @@ def test_how_long_a_driver_lets_packets_be_is_its_masters_where_the_kernel_does_
 def test_what_links_have_sent_is_read_with_whether_a_tunnel_is_up_beside_them(other, has_tunnel):
     eth0 = link(2, "eth0", "ipvlan", mtu=1500, stats=struct.pack("=QQQQ", 5, 6, 7, 8))
     assert traffic.sent(Kernel(eth0, other), ["eth0"]) == ({2: Traffic(8, 6)}, 1500, has_tunnel)
+
+
+class Classifying(Kernel):
+    """Each of the links has a clsact."""
+
+    def dump(self, request, message_type, most):
+        if message_type != RTM_GETQDISC:
+            return super().dump(request, message_type, most)
+        heads = [struct.pack("=16x4xiIII", link_index_of(each), 0xFFFF0000, TC_H_CLSACT, 0) for each in self.links]
+        return Listing([head + attribute(1, b"clsact\0") for head in heads])
+
+
+def test_filters_are_looked_for_where_packets_pass_and_of_the_ifb_none_are_received(monkeypatch):
+    asked = {}
+
+    class Filters:
+        def __init__(self, *_):
+            pass
+
+        def of(self, index, hooks):
+            asked[index] = set(hooks)
+            return ()
+
+    monkeypatch.setattr("reconciler.kernel.observe.Filters", Filters)
+    observe_netns(Classifying(link(2, "eth0", "ipvlan"), link(3, "vethbw0", "ifb"), link(4, "ifb0", "ifb")))
+    assert asked == {2: set(Direction), 3: {Direction.EGRESS}, 4: set(Direction)}

@@ -174,3 +174,18 @@ def test_what_a_compiler_says_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", str(compiler))
     with pytest.raises(ShapingError, match="cannot compile or load the shaper: no such type"):
         Program.load(SLOTS)
+
+
+def test_its_name_is_computed_once_as_each_look_compares_it(monkeypatch):
+    read = []
+
+    def source():
+        read.append("once")
+        return "int shaper;"
+
+    monkeypatch.setattr(program, "source", source)
+    program.identity.cache_clear()
+    named = Program(Bpf(), SLOTS, 7, 0, 0, 0, bytearray())
+    assert named.attached == named.attached
+    program.identity.cache_clear()
+    assert read == ["once"]

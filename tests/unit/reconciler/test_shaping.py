@@ -310,3 +310,12 @@ def test_a_limit_that_cannot_be_cleared_in_an_older_program_keeps_no_other_one_t
     simulated.kernel = ObservedShaping((link, other))
     Shaper(Working(), SlotTable(1), NetnsScan(), adopted=False).shape("u1", netns, Limits(egress=Quantity(50_000_000)))
     assert sorted(tried) == [6, 7]
+
+
+def test_the_slots_of_those_that_are_there_are_kept_without_looking_for_their_namespaces_again(
+    shaper, netns, monkeypatch
+):
+    monkeypatch.setattr("reconciler.kernel.netns.inode", lambda path: Path(path).stat().st_ino)
+    live = shaper.inodes([("u1", netns), ("u2", netns)])
+    monkeypatch.setattr("reconciler.kernel.netns.inode", lambda path: raised(AssertionError(path)))
+    assert shaper.collect(live) == 0
