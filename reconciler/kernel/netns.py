@@ -20,7 +20,7 @@ from typing import Final
 from reconciler import paths
 from reconciler.kernel.errors import HostNetnsError, NetnsGoneError, ShapingError
 
-_LOG: Final = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 CLONE_NEWNET: Final = 0x40000000
 NETNS_FOLDER: Final = Path(paths.NETNS_FOLDER)
 NS_GET_NSTYPE: Final = 0xB703
@@ -143,7 +143,7 @@ def _opened_after(what: str, move: Callable[[ctypes.CDLL], int]) -> socket.socke
     finally:
         if _libc().setns(own, CLONE_NEWNET) != 0:
             # Out of memory. Whatever this thread did next to the node, it would do to a Pod, or the other way round.
-            _LOG.critical("cannot return to the node's network namespace: %s", os.strerror(ctypes.get_errno()))
+            logger.critical("cannot return to the node's network namespace: %s", os.strerror(ctypes.get_errno()))
             os._exit(1)
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from reconciler.bypass import Traffic
 from reconciler.kernel import traffic
-from reconciler.kernel.netlink import Listing
-from reconciler.kernel.observe import RTM_GETQDISC, TC_H_CLSACT, observe_netns
+from reconciler.kernel.netlink import RTM_GETQDISC, Listing
+from reconciler.kernel.observe import TC_H_CLSACT, observe_netns
 from reconciler.kernel.raw import link_index_of
 from tests.unit.reconciler.link_messages import Kernel, attribute, link
 from webhook.contract import Direction
