@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reconciler import paths
-from webhook import arguments, version
-from webhook.logs import configure_logging
+from webhook.common import arguments, version
+from webhook.common.logs import configure_logging
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
 def _run(args: argparse.Namespace) -> int:
     from reconciler.daemon import Settings, run  # noqa: PLC0415 - the other commands need none of it
     from reconciler.kernel.errors import ShapingError  # noqa: PLC0415 - as above
-    from webhook.endpoint import ConfigurationError  # noqa: PLC0415 - as above
+    from webhook.common.endpoint import ConfigurationError  # noqa: PLC0415 - as above
 
     if not args.node:
         sys.stderr.write("which node is this? Set --node or the NODE_NAME variable (the DaemonSet does)\n")

@@ -17,9 +17,9 @@ from typing import Any
 from reconciler import pods
 from reconciler.inspection import Inspection, clean, inspect
 from reconciler.kernel.errors import HostNetnsError, NetnsGoneError, ShapingError
-from webhook.contract import Quantity
-from webhook.endpoint import ConfigurationError
-from webhook.kubeapi import ApiError, KubeApi
+from webhook.common.contract import Quantity
+from webhook.common.endpoint import ConfigurationError
+from webhook.common.kubeapi import ApiError, KubeApi
 
 _COLUMNS = ("POD", "INTERFACES", "DIRECTION", "LIMIT", "BYTES", "PACKETS", "DROPS", "MARKS", "QUEUE")
 

@@ -7,7 +7,7 @@ from reconciler.kernel.buckets import Counters, is_rate
 from reconciler.kernel.program import Program
 from reconciler.model import LimitEntry, class_id
 from reconciler.slots import Assignment, SlotOwner, SlotTable
-from webhook.contract import Direction, Limits, Quantity
+from webhook.common.contract import Direction, Limits, Quantity
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,11 +30,11 @@ from reconciler.nri.transport import NriPlugin
 from reconciler.runtime_check import RuntimeCheck
 from reconciler.shaper_startup import ShaperStartup
 from reconciler.watch_check import WatchCheck
-from webhook.http_server import BoundedServer
-from webhook.kubeapi import KubeApi
-from webhook.pages import Pages
-from webhook.reflector import Reflector
-from webhook.version import REVISION, VERSION
+from webhook.common.http_server import BoundedServer
+from webhook.common.kubeapi import KubeApi
+from webhook.common.pages import Pages
+from webhook.common.reflector import Reflector
+from webhook.common.version import REVISION, VERSION
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from reconciler.pods import PodView
 from reconciler.report import Notice, Reason
-from webhook.contract import (
+from webhook.common.contract import (
     DEFAULT_NETWORK_ANNOTATION,
     MANAGED_LABEL,
     NETWORK_LABEL,

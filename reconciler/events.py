@@ -21,9 +21,9 @@ from typing import Any
 from reconciler.forbidden import refusal
 from reconciler.pods import PodView
 from reconciler.report import Notice
-from webhook.event import event
-from webhook.kubeapi import ApiError, KubeApi
-from webhook.token_bucket import TokenBucket
+from webhook.common.event import event
+from webhook.common.kubeapi import ApiError, KubeApi
+from webhook.common.token_bucket import TokenBucket
 
 # For each Pod and reason: no Pod floods the API server, and one whose shaping is repaired all the time still gets the
 # event that its limit changed.

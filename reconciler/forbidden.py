@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from webhook.kubeapi import ApiError
+from webhook.common.kubeapi import ApiError
 
 _REMEDIES = {
     HTTPStatus.UNAUTHORIZED: "delete this Pod, so that its successor gets a token of the service account as it is now",

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from reconciler.kernel.errors import ShapingError
-from webhook.http_server import PLAIN_HTTP, BoundedServer, Handler
+from webhook.common.http_server import PLAIN_HTTP, BoundedServer, Handler
 
 METRICS_BOUNDS: Final = replace(PLAIN_HTTP, connections=64, finish_s=1.0)
 PROBE_BOUNDS: Final = replace(METRICS_BOUNDS, connections=16)

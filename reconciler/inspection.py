@@ -14,7 +14,7 @@ from reconciler.model import DesiredShaping, bucket_of
 from reconciler.plan import plan
 from reconciler.slots import SlotOwner
 from reconciler.steps import Plan, Step
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 
 @dataclass(frozen=True, slots=True)

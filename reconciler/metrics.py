@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from reconciler.bypass import Traffic
 from reconciler.counters import PodCounters
 from reconciler.pods import PodView
-from webhook.version import REVISION, VERSION
+from webhook.common.version import REVISION, VERSION
 
 PREFIX = "ipvlan_bandwidth_"
 _LABELS = ("namespace", "pod", "direction")

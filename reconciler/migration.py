@@ -15,7 +15,7 @@ from reconciler.kernel.buckets import decode_counters
 from reconciler.kernel.program import Program
 from reconciler.model import ObservedLink, bucket_of, class_id
 from reconciler.slots import Assignment, SlotOwner
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 logger = logging.getLogger(__name__)
 _GENERATION_BYTES: Final = 8

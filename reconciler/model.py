@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 IFB_NAME: Final = "vethbw0"
 """The ifb in the Pod's netns. cAdvisor skips veth*, so the Pod's ingress is not counted twice."""

@@ -20,7 +20,7 @@ from reconciler.kernel.program import Program
 from reconciler.model import LimitEntry, ObservedLink, bucket_of
 from reconciler.sandboxes import Key
 from reconciler.slots import SlotOwner
-from webhook.contract import Direction, Limits
+from webhook.common.contract import Direction, Limits
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from reconciler.report import Applied, Notice
 from reconciler.sandbox_state import SandboxState
 from reconciler.sandboxes import Key, Sandbox, Sandboxes
 from reconciler.unreported import UnreportedPods
-from webhook.contract import Limits
+from webhook.common.contract import Limits
 
 
 class PodCounts(NamedTuple):

@@ -44,7 +44,7 @@ from reconciler.steps import (
     Step,
     WriteLimit,
 )
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 MUCH_LOWER: Final = 4
 """If a limit is lowered by more than this factor, the few waiting packets would take more than a tenth of a second."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from reconciler.nri.messages import PodSandbox
-from webhook.contract import (
+from webhook.common.contract import (
     EGRESS_ANNOTATION,
     INGRESS_ANNOTATION,
     MANAGED_LABEL,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from reconciler.model import ProblemKind
-from webhook.contract import Direction, Limits
+from webhook.common.contract import Direction, Limits
 
 
 class Reason(StrEnum):

@@ -13,7 +13,7 @@ from reconciler import pods
 from reconciler.nri.messages import PodSandbox
 from reconciler.paths import canonical
 from reconciler.pods import PodView
-from webhook.contract import Limits
+from webhook.common.contract import Limits
 
 
 class Key(NamedTuple):

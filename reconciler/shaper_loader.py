@@ -16,7 +16,7 @@ from reconciler.kernel_executor import KernelExecutor
 from reconciler.report import Notice, Reason
 from reconciler.sandboxes import Key
 from reconciler.shaping import Shaper
-from webhook.contract import Limits
+from webhook.common.contract import Limits
 
 T = TypeVar("T")
 

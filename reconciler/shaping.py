@@ -44,7 +44,7 @@ from reconciler.sandboxes import Key
 from reconciler.slot_allocator import SlotAllocator
 from reconciler.slots import Assignment, SlotOwner, SlotTable
 from reconciler.steps import AttachRedirect, ClearLimit, CreateIfb, Plan, SetRoot, Step, WriteLimit
-from webhook.contract import Direction, Limits
+from webhook.common.contract import Direction, Limits
 
 logger = logging.getLogger(__name__)
 LACK_LASTS_S: Final = 0.9

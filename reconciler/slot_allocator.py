@@ -13,7 +13,7 @@ from reconciler.model import LimitEntry, bucket_of, class_id
 from reconciler.sandboxes import Key
 from reconciler.slots import Assignment, SlotOwner, SlotTable
 from reconciler.steps import ClearLimit, WriteLimit
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 
 class SlotAllocator:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from reconciler.model import IFB_NAME, LimitEntry, Problem, Splitting
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from prometheus_client import Gauge
 from reconciler.forbidden import refusal
 from reconciler.node_problems import report_node_problem
 from reconciler.report import Notice, Reason
-from webhook.reflector import Reflector
+from webhook.common.reflector import Reflector
 
 
 class WatchCheck:

@@ -5,7 +5,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from webhook import review_command, version
+from webhook import review_command
+from webhook.common import version
 
 _REVIEW = """\
 Read manifests (Pods, workloads, Namespaces, Lists of them) or an AdmissionReview from standard input, as JSON or YAML,

@@ -19,7 +19,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from webhook.contract import (
+from webhook.common.contract import (
     DEFAULT_NETWORK_ANNOTATION,
     MANAGED_LABEL,
     MIRROR_ANNOTATION,

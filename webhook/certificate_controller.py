@@ -15,15 +15,15 @@ from certs.changes import Change, Kind
 from certs.credentials import Credentials
 from certs.rotation import next_step
 from certs.store import CredentialStore, StoreBusyError
-from webhook.backoff import delay_s
 from webhook.certificate_events import CertificateEvents
 from webhook.certificates import CONFIGURATIONS, KubeBundle, KubeSecret, secrets_path
-from webhook.kubeapi import ApiError, KubeApi
+from webhook.common.backoff import delay_s
+from webhook.common.kubeapi import ApiError, KubeApi
+from webhook.common.reflector import Reflector
+from webhook.common.token_bucket import TokenBucket
 from webhook.listener import Listener, UnusableCertificateError
 from webhook.metrics import Metrics
-from webhook.reflector import Reflector
 from webhook.settings import Settings
-from webhook.token_bucket import TokenBucket
 
 _FIRST_RETRY_S: Final = 0.5
 _LONGEST_RETRY_S: Final = 15.0

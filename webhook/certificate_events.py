@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from certs.changes import Change, Kind
-from webhook.event import event
-from webhook.kubeapi import ApiError, KubeApi
-from webhook.token_bucket import TokenBucket
+from webhook.common.event import event
+from webhook.common.kubeapi import ApiError, KubeApi
+from webhook.common.token_bucket import TokenBucket
 
 # Somebody who overwrites the caBundle for ever must not fill etcd: ten at once, then one a minute.
 BURST: Final = 10

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Final
 
 from certs.store import Published, StoredSecret
-from webhook.kubeapi import ApiError, KubeApi
+from webhook.common.kubeapi import ApiError, KubeApi
 
 STRATEGIC_MERGE_PATCH: Final = "application/strategic-merge-patch+json"
 CONFIGURATIONS: Final = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"

@@ -16,11 +16,11 @@ from typing import Any
 
 from aiohttp import web
 
-from webhook.kubeapi import ApiError
-from webhook.logs import LogRateLimiter
+from webhook.common.kubeapi import ApiError
+from webhook.common.logs import LogRateLimiter
+from webhook.common.pages import method_not_allowed, not_found
 from webhook.metrics import NO_DECISION, Metrics
 from webhook.namespaces import Namespaces
-from webhook.pages import method_not_allowed, not_found
 from webhook.policy import Policy
 from webhook.request_bodies import RequestBodies, RequestError
 from webhook.review import InvalidReview, Outcome, Reviewed, asked, parsed, respond, undecided

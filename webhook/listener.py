@@ -7,7 +7,7 @@ import ssl
 from cryptography import x509
 
 from certs.authority import moment
-from webhook.http_server import BoundedServer
+from webhook.common.http_server import BoundedServer
 from webhook.metrics import Metrics
 
 logger = logging.getLogger(__name__)

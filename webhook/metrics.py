@@ -5,7 +5,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from webhook.version import REVISION, VERSION
+from webhook.common.version import REVISION, VERSION
 
 # The reason of errors by which Pods are refused because their Namespace cannot be read. An alert is on this reason, not
 # on a status, as strangers' requests get the same statuses.

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
-from webhook.contract import NETWORK_LABEL
-from webhook.kubeapi import ApiError, KubeApi
+from webhook.common.contract import NETWORK_LABEL
+from webhook.common.kubeapi import ApiError, KubeApi
+from webhook.common.reflector import Reflector
+from webhook.common.token_bucket import TokenBucket
 from webhook.policy import Policy
-from webhook.reflector import Reflector
-from webhook.token_bucket import TokenBucket
 
 PATH: Final = "/api/v1/namespaces"
 # The API server waits `timeoutSeconds` for an admission, 5 by our manifest: it should get the reason before that.

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Self
 
-from webhook.contract import NETWORK_LABEL, quoted
+from webhook.common.contract import NETWORK_LABEL, quoted
 
 # RFC 1123 as k8s.io/apimachinery/pkg/util/validation has it: a namespace's name is a label, other names are subdomains.
 DNS_LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")

@@ -10,7 +10,7 @@ from typing import Final
 
 from aiohttp import web
 
-from webhook.contract import quoted
+from webhook.common.contract import quoted
 
 # A review of an UPDATE carries two Pods, and an API server takes no request over 3 MiB.
 LARGEST_REVIEW_BYTES: Final = 8 * 2**20

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from webhook import admission
 from webhook.admission import Decision, Pod
-from webhook.contract import (
+from webhook.common.contract import (
     DEFAULT_NETWORK_ANNOTATION,
     MANAGED_LABEL,
     MAXIMUM_LENGTH,

@@ -18,7 +18,7 @@ from enum import Enum, auto
 from typing import Any, Final
 
 from webhook import admission
-from webhook.contract import NETWORK_LABEL, NEVER_OPTED_IN, quoted
+from webhook.common.contract import NETWORK_LABEL, NEVER_OPTED_IN, quoted
 from webhook.jsonpatch import Operation, unescape
 from webhook.policy import Policy
 from webhook.review import (

@@ -15,18 +15,18 @@ from dataclasses import replace
 from typing import Final
 
 from webhook.certificate_controller import CertificateController
-from webhook.endpoint import ConfigurationError
+from webhook.common.endpoint import ConfigurationError
+from webhook.common.http_server import PLAIN_HTTP, BoundedServer
+from webhook.common.kubeapi import ApiError, KubeApi
+from webhook.common.logs import configure_logging
+from webhook.common.pages import Pages
+from webhook.common.version import REVISION, VERSION
 from webhook.handlers import Admission, Readiness
-from webhook.http_server import PLAIN_HTTP, BoundedServer
-from webhook.kubeapi import ApiError, KubeApi
 from webhook.listener import Listener
-from webhook.logs import configure_logging
 from webhook.metrics import Metrics
 from webhook.mounted_certificates import MountedCertificates
 from webhook.namespaces import Namespaces
-from webhook.pages import Pages
 from webhook.settings import Settings, settings_of
-from webhook.version import REVISION, VERSION
 
 _NAMESPACES: Final = "the first list of Namespaces"
 _CERTIFICATE: Final = "a certificate that API servers trust"

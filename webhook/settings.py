@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from certs.credentials import Lifetimes
-from webhook import arguments
-from webhook.endpoint import ConfigurationError
+from webhook.common import arguments
+from webhook.common.endpoint import ConfigurationError
 
 _DURATION: Final = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

@@ -40,7 +40,7 @@ from reconciler.steps import (
     Step,
     WriteLimit,
 )
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 _CLSACT_HANDLE: Final = 0xFFFF0000
 _ADDR_GEN_MODE_NONE: Final = 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from reconciler.model import LimitEntry
-from webhook.contract import MAXIMUM_BITS_PER_SECOND, MINIMUM_BITS_PER_SECOND
+from webhook.common.contract import MAXIMUM_BITS_PER_SECOND, MINIMUM_BITS_PER_SECOND
 
 _LIMIT: Final = struct.Struct("=QQQQQQQIIII40s")
 _COUNTERS: Final = struct.Struct("=QQQQQ")

@@ -14,7 +14,7 @@ from reconciler.kernel.errors import NetlinkError
 from reconciler.kernel.netlink import RTM_GETTFILTER, Listing, Netlink
 from reconciler.kernel.raw import ETH_P_ALL_BIG_ENDIAN, filter_of
 from reconciler.model import EGRESS_PRIORITY, INGRESS_PRIORITY, OUR_HANDLES, Filter
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 T = TypeVar("T")
 

@@ -47,7 +47,7 @@ from reconciler.model import (
     Qdisc,
     Splitting,
 )
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 TC_H_ROOT: Final = 0xFFFFFFFF
 TC_H_CLSACT: Final = 0xFFFFFFF1

@@ -23,7 +23,7 @@ from reconciler.kernel.raw import ETH_P_ALL_BIG_ENDIAN
 from reconciler.model import GSO_LEAST_BYTES, HANDLE_CLSACT_FOREIGN, Splitting
 from reconciler.requirements import Feature
 from reconciler.steps import AttachRedirect, CreateIfb, SetRoot
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 _JIT: Final = Path("/proc/sys/net/core/bpf_jit_enable")
 _LINK: Final = "lo"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from reconciler.model import OUR_HANDLES, Filter
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 LINK_ATTRIBUTES: Final = 16 + 16
 """Where the attributes of a link's message begin: after the headers of netlink and of the link (struct ifinfomsg)."""

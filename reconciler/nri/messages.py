@@ -10,7 +10,7 @@ from typing import Final
 
 from reconciler.nri.errors import ProtocolError
 from reconciler.nri.protobuf import Fields, integer_field, scan, text_field
-from webhook.contract import EGRESS_ANNOTATION, INGRESS_ANNOTATION, MANAGED_LABEL, SOURCE_ANNOTATION, beginning
+from webhook.common.contract import EGRESS_ANNOTATION, INGRESS_ANNOTATION, MANAGED_LABEL, SOURCE_ANNOTATION, beginning
 
 PLUGIN_SERVICE: Final = "nri.pkg.api.v1alpha1.Plugin"
 RUNTIME_SERVICE: Final = "nri.pkg.api.v1alpha1.Runtime"

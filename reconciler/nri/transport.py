@@ -24,7 +24,7 @@ from reconciler.nri.plugin import (
     Synchronized,
 )
 from reconciler.paths import NRI_SOCKET
-from webhook.backoff import delay_s
+from webhook.common.backoff import delay_s
 
 logger = logging.getLogger(__name__)
 _T = TypeVar("_T")

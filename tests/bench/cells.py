@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from webhook.contract import Quantity
+from webhook.common.contract import Quantity
 
 SECTIONS = ("accuracy", "latency", "fairness", "change", "cpu", "cost")
 SET_UP_SECONDS = 3.5

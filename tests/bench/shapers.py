@@ -8,7 +8,7 @@ from tests.bench.cells import OURS
 from tests.bench.edt import Pinned
 from tests.bench.pods import inside
 from tests.kernel.lab import Pod, limits
-from webhook.contract import Quantity
+from webhook.common.contract import Quantity
 
 EDT_ENTRY = 1
 # The CNI bandwidth plugin (pkg/utils/bandwidth: CreateIngressQdisc): rate, burst, and a limit of 25 ms and the burst.

@@ -15,8 +15,8 @@ import pytest
 from reconciler.pods import selector
 from tests import waiting
 from tests.cluster.api_only import ApiOnly
-from webhook.kubeapi import WATCH_SILENCE_S, ApiError, KubeApi
-from webhook.reflector import Reflector
+from webhook.common.kubeapi import WATCH_SILENCE_S, ApiError, KubeApi
+from webhook.common.reflector import Reflector
 
 PODS = "/api/v1/namespaces/default/pods"
 MINE = {"fieldSelector": "spec.nodeName=mine"}

@@ -14,7 +14,7 @@ import yaml
 from tests.cluster.api_only import ApiOnly
 from tests.cluster.commands import ClusterError, wait_for
 from tests.cluster.layout import PROJECT
-from webhook.contract import (
+from webhook.common.contract import (
     DEFAULT_NETWORK_ANNOTATION,
     EGRESS_ANNOTATION,
     INGRESS_ANNOTATION,

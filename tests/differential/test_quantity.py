@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.cluster import launch
-from webhook.contract import (
+from webhook.common.contract import (
     MAXIMUM_BITS_PER_SECOND,
     MAXIMUM_EXPONENT,
     MAXIMUM_LENGTH,

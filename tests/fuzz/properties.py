@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from tests.unit.webhook.json_patch import applied
-from webhook.contract import MAXIMUM_BITS_PER_SECOND, MINIMUM_BITS_PER_SECOND, InvalidQuantity, Quantity
+from webhook.common.contract import MAXIMUM_BITS_PER_SECOND, MINIMUM_BITS_PER_SECOND, InvalidQuantity, Quantity
 from webhook.policy import Policy
 from webhook.review import InvalidReview, Outcome, Question, Reviewed, asked, parsed, respond
 

@@ -17,7 +17,7 @@ from tests.bench import stats
 from tests.kernel.clock import until
 from tests.seconds import above, with_better_neighbour
 from tests.steal import Steal
-from webhook.contract import Limits, Quantity
+from webhook.common.contract import Limits, Quantity
 
 NODES = ("eA", "eB")
 STALL_NS = 5_000_000

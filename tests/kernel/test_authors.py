@@ -9,7 +9,7 @@ from reconciler.counters import DirectionCounters
 from reconciler.shaping import Shaper
 from tests.kernel import lab
 from tests.kernel.lab import Pod, limits
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 FRAMES = 1000
 

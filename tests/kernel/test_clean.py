@@ -14,7 +14,7 @@ from reconciler.shaping import Shaper
 from reconciler.steps import AttachShaper, CreateIfb
 from tests.kernel import clock, lab
 from tests.kernel.lab import Pod, limits
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 BOTH = limits(ingress="20M", egress="20M")
 FOREIGN = """

@@ -15,7 +15,7 @@ from reconciler.shaping import Shaper
 from tests.kernel import clock, lab
 from tests.kernel.lab import Pod
 from tests.kernel.node import Node
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 # Emulated CPUs are an order of magnitude slower: there the kernel's ways are tried, not the time.
 SECOND = 5.0 if "EMULATED" in os.environ else 1.0

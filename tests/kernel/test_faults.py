@@ -17,7 +17,7 @@ from reconciler.netns_scan import scan_netns
 from reconciler.sandboxes import Key
 from reconciler.shaping import Shaper
 from tests.kernel.lab import Pod, limits
-from webhook.contract import Direction, Limits
+from webhook.common.contract import Direction, Limits
 
 SLOTS = 8
 NOTHING, BOTH, OTHERS = limits(), limits(ingress="100M", egress="100M"), limits(ingress="20M", egress="50M")

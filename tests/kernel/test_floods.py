@@ -20,7 +20,7 @@ from reconciler.shaping import Shaper
 from reconciler.steps import AttachRedirect, AttachShaper
 from tests.kernel import lab
 from tests.kernel.lab import Pod, limits
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 MANY = 5000
 BOTH = limits(ingress="20M", egress="20M")

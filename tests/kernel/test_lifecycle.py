@@ -14,7 +14,7 @@ from reconciler.sandboxes import Key
 from reconciler.shaping import Shaper
 from tests.kernel import lab
 from tests.kernel.lab import Pod, limits, transfer
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 BOTH = limits(ingress="100M", egress="100M")
 

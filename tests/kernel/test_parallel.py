@@ -7,7 +7,7 @@ import pytest
 from reconciler.shaping import Shaper
 from tests.kernel import lab
 from tests.kernel.lab import Pod, limits
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 CPUS = 4
 

@@ -17,7 +17,7 @@ from reconciler.shaping import Shaper
 from tests.bench.stats import jain
 from tests.kernel import clock, lab
 from tests.kernel.lab import Pod, limits
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 RTT_MS = 10
 

@@ -12,7 +12,7 @@ from reconciler.steps import SetRoot
 from tests.kernel import clock, lab
 from tests.kernel.lab import Pod, limits
 from tests.kernel.node import Node
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 MODPROBE = Path("/proc/sys/kernel/modprobe")
 FAST, SLOW = "200M", "20M"

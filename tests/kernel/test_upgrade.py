@@ -10,7 +10,7 @@ from reconciler.sandboxes import Key
 from reconciler.shaping import Shaper
 from tests.kernel import lab
 from tests.kernel.lab import Pod, limits
-from webhook.contract import Direction, Limits
+from webhook.common.contract import Direction, Limits
 
 RATE = 20
 MOST_OF_TCP = RATE * 1448 / 1514

@@ -9,7 +9,7 @@ from reconciler.bypass import Traffic
 from reconciler.counters import DirectionCounters, PodCounters
 from reconciler.pods import PodView
 from tests.prometheus.promtool import promtool
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 POD = PodView("u1", "shop", "web-0")
 FIGURES = DirectionCounters(bits_per_second=1_000_000, bytes=3028, packets=2, drops=1, marks=1, queue_ns=2_000_000)

@@ -27,7 +27,7 @@ from reconciler.sandboxes import Key
 from reconciler.steps import AttachShaper, CreateIfb
 from tests.bench.reconciler.calibrate import calibrate
 from tests.bench.reconciler.world import PODS, SLOTS, Pod, namespaces
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 IMPORT = """
 import reconciler.daemon, resource

@@ -23,7 +23,7 @@ from reconciler.netns_scan import scan_netns
 from reconciler.nri.messages import PodSandbox
 from reconciler.sandboxes import Key
 from tests.unit.webhook.api_server import ApiServer
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 PODS = 250
 SLOTS = 256

@@ -10,7 +10,7 @@ from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.program import Program
 from reconciler.model import class_id
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 
 def reconciler() -> Path | None:

@@ -20,7 +20,7 @@ from reconciler.node_state import PodCounts
 from reconciler.report import Reason
 from reconciler.requirements import REQUIREMENTS, Feature
 from webhook import admission, certificate_events, review_command, settings
-from webhook.contract import NETWORK_LABEL
+from webhook.common.contract import NETWORK_LABEL
 from webhook.policy import Policy
 
 ROOT = Path(__file__).parents[3]

@@ -13,7 +13,7 @@ from reconciler.metrics import Metrics
 from reconciler.node_state import PodCounts
 from reconciler.pods import PodView
 from tests.unit.manifests.test_manifests import ROOT, one
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 SECTION = (ROOT / "docs/operations.md").read_text().split("## What it costs\n")[1].split("\n## ")[0]
 FIGURES = DirectionCounters(1, 2, 3, 4, 5)

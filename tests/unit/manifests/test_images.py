@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.manifests.test_manifests import CONTAINERS, MANIFESTS, ROOT
-from webhook.version import VERSION
+from webhook.common.version import VERSION
 
 CONTAINERFILE = (MANIFESTS / "images/Containerfile").read_text()
 BUILD = (MANIFESTS / "images/build").read_text()
@@ -37,7 +37,7 @@ def test_an_image_says_what_it_is_and_its_program_of_which_commit_it_is(target: 
     title = f"ipvlan-bandwidth {target}"
     assert labels == {"title": title, "version": VERSION, "revision": "${REVISION}", "licenses": licence}
     code = re.split(rf"^FROM .* AS {target}-code$", CONTAINERFILE, flags=re.MULTILINE)[1].split("\nFROM ")[0]
-    assert 'echo "${REVISION}" > /opt/ipvlan-bandwidth/code/webhook/revision' in code
+    assert 'echo "${REVISION}" > /opt/ipvlan-bandwidth/code/webhook/common/revision' in code
     assert "ARG REVISION=unknown\n" in stage
     assert "ARG REVISION=unknown\n" in code
 
@@ -59,8 +59,8 @@ def commit(root: Path) -> str:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     sh(f"git init -q {tmp_path}")
-    (tmp_path / "webhook").mkdir()
-    (tmp_path / "webhook/version.py").write_text("before")
+    (tmp_path / "webhook/common").mkdir(parents=True)
+    (tmp_path / "webhook/common/version.py").write_text("before")
     return tmp_path
 
 

@@ -16,12 +16,12 @@ import yaml
 
 from reconciler import http
 from reconciler.cli import _parser
-from webhook import contract
-from webhook.http_server import Bounds
+from webhook.common import contract
+from webhook.common.http_server import Bounds
+from webhook.common.version import VERSION
 from webhook.request_bodies import ALL_BODIES_BYTES
 from webhook.server import HEALTH_BOUNDS
 from webhook.settings import add_arguments, settings_of
-from webhook.version import VERSION
 
 ROOT = Path(__file__).parents[3]
 MANIFESTS = ROOT / "manifests"

@@ -19,7 +19,7 @@ from reconciler.report import Notice, Reason
 from reconciler.requirements import REQUIREMENTS
 from tests.unit.manifests.overlays import block, blocks, patched
 from tests.unit.manifests.test_manifests import INSTALLED, MANIFESTS, ROOT, Object, objects, one, rendered
-from webhook.event import COMPONENT
+from webhook.common.event import COMPONENT
 
 FOLDER = MANIFESTS / "monitoring"
 (RULES,) = objects(FOLDER / "rules.yaml")

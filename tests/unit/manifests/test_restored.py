@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.manifests.overlays import block
 from tests.unit.manifests.test_manifests import Object
-from webhook.contract import (
+from webhook.common.contract import (
     DEFAULT_NETWORK_ANNOTATION,
     EGRESS_ANNOTATION,
     INGRESS_ANNOTATION,

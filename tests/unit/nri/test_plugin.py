@@ -34,7 +34,7 @@ from tests.unit.nri.runtime_side import (
     state_change,
     synchronize_request,
 )
-from webhook.contract import INGRESS_ANNOTATION, MANAGED_LABEL
+from webhook.common.contract import INGRESS_ANNOTATION, MANAGED_LABEL
 
 DEADLINE_NS = 1_600_000_000
 LABELS, ANNOTATIONS = {MANAGED_LABEL: "true"}, {INGRESS_ANNOTATION: "10M"}

@@ -10,7 +10,7 @@ from reconciler.pods import from_api
 from reconciler.sandboxes import Key
 from reconciler.shaping import ShapingOutcome
 from tests.waiting import turns
-from webhook.contract import Limits, Quantity
+from webhook.common.contract import Limits, Quantity
 
 A, B = "/run/netns/a", "/run/netns/b"
 M20, M100 = Quantity(20_000_000), Quantity(100_000_000)

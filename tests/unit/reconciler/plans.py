@@ -24,7 +24,7 @@ from reconciler.model import (
 )
 from reconciler.plan import plan
 from tests.unit.reconciler.simulated_kernel import FILTER_NAME, PROGRAM_ID, simulate
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 UID = "5f1c6f0a-0000-4000-8000-000000000001"
 SLAVE = ObservedLink(Link("eth0", "ipvlan", "l2"))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from reconciler import model, steps
 from reconciler.model import Filter, Link, ObservedLink, ObservedShaping, Qdisc
 from reconciler.steps import Step
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 PROGRAM_ID = 7
 FILTER_NAME = "ipvlan-bandwidth:0123456789"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from reconciler.kernel import buckets
 from reconciler.model import GSO_DEFAULT_BYTES, LimitEntry, bucket_of, class_id, gso_max_bytes
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 rates = st.one_of(st.integers(1000, 10**15), st.sampled_from([10**power for power in range(3, 16)]))
 

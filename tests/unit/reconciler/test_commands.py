@@ -7,8 +7,8 @@ from reconciler.commands import _names, rows, run_clean, run_observe, table
 from reconciler.counters import DirectionCounters, PodCounters
 from reconciler.inspection import Inspection
 from reconciler.kernel.errors import ShapingError
-from webhook.contract import Direction
-from webhook.kubeapi import KubeApi
+from webhook.common.contract import Direction
+from webhook.common.kubeapi import KubeApi
 
 COUNTED = PodCounters(
     "u1",

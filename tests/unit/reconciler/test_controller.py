@@ -12,7 +12,7 @@ from tests.unit.reconciler.controller_bench import (
     metric,
     sandbox,
 )
-from webhook.contract import Limits
+from webhook.common.contract import Limits
 
 
 async def test_a_starting_pod_is_limited_when_the_hook_returns(bench):

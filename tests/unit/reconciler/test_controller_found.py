@@ -17,7 +17,7 @@ from tests.unit.reconciler.controller_bench import (
     sandbox,
     unshaped_seconds,
 )
-from webhook.contract import Direction, Limits
+from webhook.common.contract import Direction, Limits
 
 
 async def test_a_program_that_is_taken_over_has_the_slots_of_pods_that_ended_meanwhile(begin):

@@ -19,7 +19,7 @@ from tests.unit.reconciler.controller_bench import (
     sandbox,
     unshaped_seconds,
 )
-from webhook.contract import Direction, Limits
+from webhook.common.contract import Direction, Limits
 
 NO_IPVLAN = Problem(ProblemKind.NO_IPVLAN, "no ipvlan")
 

@@ -19,7 +19,7 @@ from tests.unit.reconciler.controller_bench import (
     sandbox,
     unshaped_seconds,
 )
-from webhook.contract import Direction, Limits
+from webhook.common.contract import Direction, Limits
 
 ENDED = {"containerStatuses": [{"state": {"terminated": {"startedAt": "2001-09-09T01:46:40Z"}}}]}
 

@@ -8,7 +8,7 @@ from reconciler.housekeeping import UNREPORTED_CHECK_S
 from reconciler.node_state import PodCounts
 from reconciler.sandboxes import Key
 from tests.unit.reconciler.controller_bench import M100, STARTED, A, Bench, api_pod, sandbox
-from webhook.contract import Limits
+from webhook.common.contract import Limits
 
 FAILED = ("shop/web-0", "BandwidthFailed")
 

@@ -17,7 +17,7 @@ from tests.unit.reconciler.controller_bench import (
     sandbox,
     unshaped_seconds,
 )
-from webhook.contract import Limits
+from webhook.common.contract import Limits
 
 
 @pytest.mark.parametrize("told", [[], [sandbox(path="")]], ids=["left out", "without its netns"])

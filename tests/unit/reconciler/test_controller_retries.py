@@ -6,7 +6,7 @@ import pytest
 
 from reconciler.kernel.errors import NoSlotLeftError, ShapingError
 from tests.unit.reconciler.controller_bench import M20, M100, A, B, api_pod, sandbox
-from webhook.contract import Limits
+from webhook.common.contract import Limits
 
 C = "/run/netns/c"
 

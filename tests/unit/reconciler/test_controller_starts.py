@@ -19,7 +19,7 @@ from tests.unit.reconciler.controller_bench import (
     sandbox,
     unshaped_seconds,
 )
-from webhook.contract import Limits
+from webhook.common.contract import Limits
 
 
 async def test_a_defect_that_one_pod_brings_out_is_told_tried_again_and_costs_the_others_nothing(bench):

@@ -7,7 +7,7 @@ import pytest
 from reconciler.kernel.errors import NetnsGoneError, ShapingError
 from reconciler.node_state import PodCounts
 from tests.unit.reconciler.controller_bench import STARTED, A, B, Bench, api_pod, sandbox
-from webhook.contract import Limits
+from webhook.common.contract import Limits
 
 FAILED = ("shop/web-0", "BandwidthFailed")
 ENDED = {"containerStatuses": [{"state": {"terminated": {"startedAt": "2001-09-09T01:46:40Z"}}}]}

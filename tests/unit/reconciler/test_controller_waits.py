@@ -6,7 +6,7 @@ import pytest
 
 from reconciler.controller import LIST_TIMEOUT_S
 from tests.unit.reconciler.controller_bench import M20, M100, STARTED, A, B, Bench, api_pod, sandbox, unshaped_seconds
-from webhook.contract import Limits
+from webhook.common.contract import Limits
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from tests.unit.nri.runtime_socket import Runtime
 from tests.unit.reconciler.controller_bench import Kernel, metric, sandbox
 from tests.unit.reconciler.daemon_bench import Api, Monitor, settings_in
 from tests.waiting import PATIENCE_S, until
-from webhook.kubeapi import ApiError
-from webhook.pages import METRICS_CACHE_S
+from webhook.common.kubeapi import ApiError
+from webhook.common.pages import METRICS_CACHE_S
 
 FORBIDDEN = ApiError(403, "Forbidden", "pods is forbidden")
 NOTICE = Notice(Reason.STARTED, "a last word")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from reconciler.desired import desired_limits
 from reconciler.pods import PodView
 from reconciler.report import Reason
-from webhook.contract import Limits, Quantity
+from webhook.common.contract import Limits, Quantity
 
 M20, M100 = Quantity(20_000_000), Quantity(100_000_000)
 

@@ -9,7 +9,7 @@ from reconciler.events import ROOM_FOR_NODE, Events
 from reconciler.pods import PodView
 from reconciler.report import Notice
 from tests.waiting import turns
-from webhook.kubeapi import ApiError
+from webhook.common.kubeapi import ApiError
 
 POD = PodView("u1", "shop", "web-0")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -5,7 +5,7 @@ import asyncio
 from reconciler.pods import PodView
 from tests.unit.reconciler.test_events import NOTICE, POD, Api, drain, make, tell_of_many
 from tests.waiting import background, turns
-from webhook.kubeapi import ApiError
+from webhook.common.kubeapi import ApiError
 
 
 class Refusing(Api):

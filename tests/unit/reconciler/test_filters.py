@@ -24,7 +24,7 @@ from reconciler.model import (
     ObservedLink,
 )
 from tests.unit.reconciler.link_messages import attribute
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 EGRESS, INGRESS = Direction.EGRESS, Direction.INGRESS
 TOO_LONG = "too long"

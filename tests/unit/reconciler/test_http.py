@@ -11,8 +11,8 @@ from reconciler.bypass import Traffic
 from reconciler.counters import DirectionCounters, PodCounters
 from reconciler.metrics import Metrics
 from reconciler.pods import PodView
-from webhook.contract import Direction
-from webhook.pages import Pages
+from webhook.common.contract import Direction
+from webhook.common.pages import Pages
 
 COUNTED = PodCounters(
     "u1",

@@ -11,7 +11,7 @@ from reconciler.kernel.netlink import RTM_GETQDISC, Listing
 from reconciler.kernel.observe import TC_H_CLSACT, observe_netns
 from reconciler.kernel.raw import link_index_of
 from tests.unit.reconciler.link_messages import Kernel, attribute, link
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 MASTER, ALLOWED = 7, 62_780
 

@@ -8,7 +8,7 @@ from reconciler.kernel.errors import NetnsGoneError, ShapingError
 from tests.unit.reconciler.controller_bench import A, Bench, api_pod, sandbox
 from tests.unit.reconciler.memory import remembered
 from tests.unit.reconciler.test_events import Api, make
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 PODS = 1000
 A_POD = r"(pod-|sandbox-|/run/netns/)\d+"

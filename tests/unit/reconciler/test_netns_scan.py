@@ -16,7 +16,7 @@ from reconciler.model import HANDLE_CLSACT_OURS, Filter, LimitEntry, Link, Obser
 from reconciler.sandboxes import Key
 from reconciler.slots import Assignment, SlotOwner
 from tests.unit.reconciler.simulated_kernel import FILTER_NAME
-from webhook.contract import Direction, Limits, Quantity
+from webhook.common.contract import Direction, Limits, Quantity
 
 A = "/run/netns/a"
 OWNER = SlotOwner("u1", 5)

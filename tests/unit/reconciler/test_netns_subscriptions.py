@@ -4,7 +4,7 @@ import pytest
 
 from reconciler.kernel.errors import NetnsGoneError, ShapingError
 from tests.unit.reconciler.controller_bench import M100, A, api_pod, raised, sandbox
-from webhook.contract import Limits
+from webhook.common.contract import Limits
 
 
 def changes_at_the_next_look(bench):

@@ -9,7 +9,7 @@ from reconciler.node_state import NodeState, PodCounts
 from reconciler.pods import PodView
 from reconciler.report import Applied, Notice
 from reconciler.sandboxes import Key, Sandbox
-from webhook.contract import Limits, Quantity
+from webhook.common.contract import Limits, Quantity
 
 M20 = Limits(egress=Quantity(20_000_000))
 

@@ -23,7 +23,7 @@ from reconciler.steps import (
     WriteLimit,
 )
 from tests.unit.reconciler.plans import BOTH, NOTHING, SLAVE, after, desired, desires, entry, foreign, kernels
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 
 @given(desires, kernels())

@@ -27,7 +27,7 @@ from reconciler.steps import (
     WriteLimit,
 )
 from tests.unit.reconciler.plans import BOTH, NOTHING, SLAVE, after, desired, entry
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 
 def test_a_pod_without_ipvlan_is_a_problem_and_loses_what_it_had() -> None:

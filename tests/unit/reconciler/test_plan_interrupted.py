@@ -9,7 +9,7 @@ from reconciler.model import IFB_NAME, DesiredShaping, Link, ObservedLink, Obser
 from reconciler.plan import plan
 from tests.unit.reconciler.plans import BOTH, NOTHING, SLAVE, after, desires, kernels
 from tests.unit.reconciler.simulated_kernel import PROGRAM_ID, simulate
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 OLDER = PROGRAM_ID - 1
 CLEAN = ObservedShaping((ObservedLink(Link("lo", "")), SLAVE, ObservedLink(Link("veth0", "veth"))))

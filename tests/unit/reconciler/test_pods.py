@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from reconciler.desired import DesiredLimits, desired_limits
 from reconciler.nri.messages import PodSandbox
 from reconciler.pods import PodView, from_api, from_runtime, selector, with_limits
-from webhook.contract import Direction, Limits, Quantity
+from webhook.common.contract import Direction, Limits, Quantity
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from reconciler.kernel.raw import filter_of, link_index_of, raw_attributes, text, traffic_control
 from reconciler.model import HANDLE_CLSACT_OURS, INGRESS_PRIORITY, Filter
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 # Linux 6.1, as RTM_GETTFILTER listed them.
 SHAPER = bytes.fromhex(

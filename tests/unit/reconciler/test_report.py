@@ -3,7 +3,7 @@
 import pytest
 
 from reconciler.report import NOTHING, Applied, Notice, Reason, applied, describe, report
-from webhook.contract import Direction, Limits, Quantity
+from webhook.common.contract import Direction, Limits, Quantity
 
 M100 = Quantity(100_000_000)
 M20 = Quantity(20_000_000)

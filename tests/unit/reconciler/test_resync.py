@@ -7,7 +7,7 @@ from reconciler.pods import PodView
 from reconciler.report import Applied
 from reconciler.resync import PERIOD_S, Resync
 from reconciler.sandboxes import Sandbox
-from webhook.contract import Limits, Quantity
+from webhook.common.contract import Limits, Quantity
 
 
 def sandbox(name):

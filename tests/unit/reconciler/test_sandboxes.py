@@ -3,7 +3,7 @@
 from reconciler.nri.messages import PodSandbox
 from reconciler.pods import PodView
 from reconciler.sandboxes import Key, Sandbox, Sandboxes
-from webhook.contract import Limits, Quantity
+from webhook.common.contract import Limits, Quantity
 
 
 def sandbox(ident, uid="u1", path="/run/netns/a"):

@@ -20,7 +20,7 @@ from reconciler.steps import AttachRedirect, AttachShaper, CreateIfb, SetRoot
 from tests.unit.reconciler.controller_bench import raised
 from tests.unit.reconciler.plans import SLAVE
 from tests.unit.reconciler.simulated_kernel import FILTER_NAME, PROGRAM_ID, simulate
-from webhook.contract import Direction, Limits, Quantity
+from webhook.common.contract import Direction, Limits, Quantity
 
 
 class Program:

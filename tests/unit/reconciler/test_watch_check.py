@@ -10,8 +10,8 @@ from reconciler.node_problems import POLL_S
 from reconciler.watch_check import WatchCheck
 from tests.unit.reconciler.controller_bench import metric
 from tests.waiting import background, turns
-from webhook.kubeapi import ApiError
-from webhook.reflector import Reflector
+from webhook.common.kubeapi import ApiError
+from webhook.common.reflector import Reflector
 
 FORBIDDEN = ApiError(403, "Forbidden", 'pods is forbidden: User "reconciler" cannot list resource "pods"')
 UNAUTHORIZED = ApiError(401, "Unauthorized", "Unauthorized")

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from reconciler.kernel import buckets
 from reconciler.model import LimitEntry
-from webhook.contract import Direction, Quantity
+from webhook.common.contract import Direction, Quantity
 
 HERE: Final = Path(__file__).parent
 SOURCE: Final = Path(buckets.__file__).with_name("shaper.c")

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.shaper.native import ARP, IPV4, MILLISECOND, SECOND, Native
 from tests.unit.shaper.traffic import CALL, FLOOD, OTHER, PING, RATES, every, tcp_beside_a_flood, wait_of
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 
 @pytest.mark.parametrize("ethertype", [IPV4, ARP, OTHER])

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.shaper.native import ARP, IPV4, MILLISECOND, SECOND, Native
 from tests.unit.shaper.traffic import FLOOD, OTHER, PING, RATES, TCP, every, wait_of
-from webhook.contract import Direction
+from webhook.common.contract import Direction
 
 LONGEST = (1 << 20) - 1  # what a packet may claim
 

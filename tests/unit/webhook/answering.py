@@ -7,7 +7,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from tests.unit.webhook.api_server import client
-from webhook.kubeapi import KubeApi
+from webhook.common.kubeapi import KubeApi
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Start = Callable[[Handler], Awaitable[KubeApi]]

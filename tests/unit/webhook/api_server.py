@@ -12,8 +12,8 @@ from typing import Any
 
 from aiohttp import web
 
-from webhook.endpoint import Endpoint
-from webhook.kubeapi import KubeApi
+from webhook.common.endpoint import Endpoint
+from webhook.common.kubeapi import KubeApi
 
 Json = dict[str, Any]
 PATH = "/api/v1/pods"

@@ -8,7 +8,7 @@ import copy
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
-from webhook.kubeapi import ApiError
+from webhook.common.kubeapi import ApiError
 
 Json = dict[str, Any]
 OWN = "ipvlan-bandwidth"

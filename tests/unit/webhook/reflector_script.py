@@ -6,8 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from webhook.kubeapi import ApiError
-from webhook.reflector import Reflector
+from webhook.common.kubeapi import ApiError
+from webhook.common.reflector import Reflector
 
 Json = dict[str, Any]
 UNREACHABLE = ApiError(0, "Unreachable", "no answer")

@@ -17,7 +17,7 @@ import aiohttp
 from tests.ports import free_ports
 from tests.unit.webhook.fake_api import CONFIGURATION, FakeApi, Json, shop
 from tests.unit.webhook.objects import review_of
-from webhook import pages
+from webhook.common import pages
 from webhook.server import serve
 from webhook.settings import Settings, add_arguments, settings_of
 

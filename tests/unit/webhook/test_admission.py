@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.unit.webhook.json_patch import applied
 from webhook.admission import Decision, Pod, Reason, review
-from webhook.contract import (
+from webhook.common.contract import (
     DEFAULT_NETWORK_ANNOTATION,
     EGRESS_ANNOTATION,
     INGRESS_ANNOTATION,

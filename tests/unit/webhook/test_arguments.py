@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from webhook import arguments
+from webhook.common import arguments
 
 
 @pytest.mark.parametrize(

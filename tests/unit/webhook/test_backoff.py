@@ -1,6 +1,6 @@
 """The wait between two tries: doubled up to a cap, however many there were."""
 
-from webhook.backoff import delay_s
+from webhook.common.backoff import delay_s
 
 
 def test_it_doubles_up_to_the_longest_and_stays_there_for_ever() -> None:

@@ -16,7 +16,7 @@ from tests.unit.webhook.running_server import parsed
 from tests.waiting import background, turns
 from webhook import certificate_controller
 from webhook.certificate_controller import CertificateController
-from webhook.kubeapi import ApiError
+from webhook.common.kubeapi import ApiError
 from webhook.listener import UnusableCertificateError
 from webhook.metrics import Metrics
 from webhook.settings import settings_of

@@ -8,7 +8,7 @@ import pytest
 from certs.store import Published
 from tests.unit.webhook.fake_api import CONFIGURATION, SECRET, FakeApi
 from webhook.certificates import KubeBundle, KubeSecret
-from webhook.kubeapi import ApiError
+from webhook.common.kubeapi import ApiError
 
 WEBHOOK = "pods.ipvlan-bandwidth.io"
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhook.contract import (
+from webhook.common.contract import (
     Direction,
     InvalidQuantity,
     Limits,
@@ -272,7 +272,7 @@ def test_each_limit_may_stand_alone_or_be_absent() -> None:
 
 def test_the_contract_needs_the_standard_library_alone() -> None:
     script = (
-        "import sys, webhook.contract; "
+        "import sys, webhook.common.contract; "
         "print(*sorted({name.split('.')[0] for name in sys.modules} - sys.stdlib_module_names - {'__main__'}))"
     )
     run = subprocess.run(

@@ -98,7 +98,7 @@ async def test_a_client_that_keeps_its_connection_for_ever_does_not_keep_the_web
     async with bounded(monkeypatch, linger_s=0.1) as up:
         raw = await Raw.to(up)
         await admitted(raw)
-        with caplog.at_level(logging.WARNING, "webhook.http_server"):
+        with caplog.at_level(logging.WARNING, "webhook.common.http_server"):
             up.stop.set()
             await raw.is_closed()
             await up.task

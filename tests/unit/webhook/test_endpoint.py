@@ -14,8 +14,8 @@ from aiohttp.test_utils import TestServer
 
 from certs.credentials import Credentials
 from certs.rotation import renew
-from webhook.endpoint import ConfigurationError, from_kubeconfig, in_cluster
-from webhook.kubeapi import ApiError, KubeApi
+from webhook.common.endpoint import ConfigurationError, from_kubeconfig, in_cluster
+from webhook.common.kubeapi import ApiError, KubeApi
 from webhook.listener import load, server_context
 
 
@@ -135,7 +135,7 @@ def test_a_ca_that_could_not_be_read_once_is_tried_again(
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as patch:
-        patch.setattr("webhook.endpoint.ssl.create_default_context", out_of_descriptors)
+        patch.setattr("webhook.common.endpoint.ssl.create_default_context", out_of_descriptors)
         assert endpoint.tls() is former
     assert endpoint.tls() is not former
 

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from webhook.event import event
+from webhook.common.event import event
 
 POD = {"kind": "Pod", "name": "web-0", "namespace": "shop", "uid": "u1"}
 NODE = {"kind": "Node", "name": "n" * 253, "uid": "n"}

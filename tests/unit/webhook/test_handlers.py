@@ -13,7 +13,7 @@ from prometheus_client import generate_latest
 
 from tests.unit.webhook.running_server import GOOD, REFUSED, Running, review, serving
 from webhook import handlers, namespaces, request_bodies
-from webhook.logs import LINE_EVERY_S, LINES_AT_ONCE
+from webhook.common.logs import LINE_EVERY_S, LINES_AT_ONCE
 from webhook.metrics import NO_DECISION, Metrics
 from webhook.policy import Policy
 from webhook.review import asked, respond

@@ -13,9 +13,9 @@ import pytest
 from aiohttp import web
 
 from tests.ports import free_port
-from webhook import http_server
-from webhook.http_server import LONGEST_LINE_BYTES, MOST_HEAD_BYTES, MOST_HEADERS, BoundedServer
-from webhook.logs import LINE_EVERY_S, LINES_AT_ONCE
+from webhook.common import http_server
+from webhook.common.http_server import LONGEST_LINE_BYTES, MOST_HEAD_BYTES, MOST_HEADERS, BoundedServer
+from webhook.common.logs import LINE_EVERY_S, LINES_AT_ONCE
 
 REQUEST = b"GET /healthz HTTP/1.1\r\n"
 EMOJI = "\N{GRINNING FACE}".encode()
@@ -126,7 +126,7 @@ async def test_of_requests_that_are_no_http_some_are_in_the_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("webhook.http_server.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("webhook.common.http_server.time", SimpleNamespace(monotonic=lambda: now))
     async with serving() as port:
         for _ in range(LINES_AT_ONCE + 5):
             await refused(port)

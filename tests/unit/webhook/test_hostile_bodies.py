@@ -14,7 +14,7 @@ import pytest
 from tests.unit.webhook.running_server import GOOD, HEAD, REFUSED, Raw, Running, review, serving
 from tests.waiting import until
 from webhook import request_bodies, server
-from webhook.http_server import BoundedServer, Bounds
+from webhook.common.http_server import BoundedServer, Bounds
 from webhook.review import MOST_VALUES, InvalidReview, parsed
 
 PIECE = b" " * 0x10000

@@ -17,7 +17,7 @@ from tests.ports import free_port
 from tests.unit.webhook.running_server import GOOD, HEAD, Raw, Running, review, serving
 from tests.waiting import until
 from webhook import server
-from webhook.http_server import BoundedServer, Bounds
+from webhook.common.http_server import BoundedServer, Bounds
 
 BODY = json.dumps(review(GOOD)).encode()
 REQUEST = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY

@@ -15,7 +15,7 @@ from tests.ports import free_port
 from tests.unit.webhook.running_server import GOOD, HEAD, Raw, review, serving
 from tests.waiting import until
 from webhook import server
-from webhook.http_server import UNREAD_BYTES, BoundedServer, Bounds
+from webhook.common.http_server import UNREAD_BYTES, BoundedServer, Bounds
 
 LITTLE = 2048
 ELSEWHERE = b"GET /" + b"x" * 60 + b" HTTP/1.1\r\nHost: w\r\n\r\n"

@@ -9,8 +9,8 @@ from aiohttp import web
 
 from tests.unit.webhook.answering import Start
 from tests.unit.webhook.api_server import client
-from webhook import kubeapi
-from webhook.kubeapi import ApiError
+from webhook.common import kubeapi
+from webhook.common.kubeapi import ApiError
 
 
 async def echo(request: web.Request) -> web.Response:

@@ -10,8 +10,8 @@ import pytest
 from aiohttp import web
 
 from tests.unit.webhook.answering import Handler, Start, forbidden
-from webhook import kubeapi
-from webhook.kubeapi import ApiError, KubeApi
+from webhook.common import kubeapi
+from webhook.common.kubeapi import ApiError, KubeApi
 
 ETCDS_LARGEST = 1.5 * 2**20  # what it takes of one object, by default
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from webhook import list_decoder
-from webhook.list_decoder import MalformedError, items_of
+from webhook.common import list_decoder
+from webhook.common.list_decoder import MalformedError, items_of
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -19,7 +19,7 @@ from prometheus_client import generate_latest
 
 from certs.authority import KeyPair, issue, make_authority, pem_of
 from tests.ports import free_port
-from webhook.http_server import BoundedServer
+from webhook.common.http_server import BoundedServer
 from webhook.listener import Listener, UnusableCertificateError
 from webhook.metrics import Metrics
 

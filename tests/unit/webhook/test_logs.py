@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from webhook.logs import LINE_EVERY_S, LINES_AT_ONCE, configure_logging
+from webhook.common.logs import LINE_EVERY_S, LINES_AT_ONCE, configure_logging
 
 
 class Log:
@@ -18,7 +18,7 @@ class Log:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
         self._stream = io.StringIO()
-        monkeypatch.setattr("webhook.logs.time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr("webhook.common.logs.time", SimpleNamespace(monotonic=lambda: self.now))
         configure_logging(self._stream, (), "info")
 
     def lines(self) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.webhook.fake_api import NAMESPACES, FakeApi, namespace, shop
 from tests.waiting import background
-from webhook.kubeapi import ApiError
+from webhook.common.kubeapi import ApiError
 from webhook.namespaces import ASKED_IN_A_BURST, MOST_WAITING, Namespaces
 from webhook.policy import Policy
 

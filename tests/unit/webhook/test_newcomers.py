@@ -12,8 +12,8 @@ from aiohttp import web, web_protocol
 from tests.unit.webhook.running_server import Raw, Running, serving
 from tests.unit.webhook.test_http_server import admitted, bounded
 from webhook import server
-from webhook.connections import Connections
-from webhook.http_server import PLAIN_READ_BYTES, Bounds
+from webhook.common.connections import Connections
+from webhook.common.http_server import PLAIN_READ_BYTES, Bounds
 from webhook.server import HEALTH_BOUNDS
 
 Plain = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.webhook.reflector_script import FUTURE, GONE, UNREACHABLE, Json, Script, Watch, event, item, listed
-from webhook.kubeapi import ApiError
-from webhook.reflector import LIST_SPREAD_S, LONGEST_DELAY_S
+from webhook.common.kubeapi import ApiError
+from webhook.common.reflector import LIST_SPREAD_S, LONGEST_DELAY_S
 
 
 async def test_it_lists_then_watches_from_the_version_of_the_list() -> None:

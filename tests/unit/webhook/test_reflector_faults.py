@@ -12,8 +12,8 @@ from aiohttp import web
 
 from tests.unit.webhook.api_server import PATH, ApiServer
 from tests.waiting import PATIENCE_S, background, until
-from webhook.kubeapi import KubeApi
-from webhook.reflector import LIST_SPREAD_S, Reflector
+from webhook.common.kubeapi import KubeApi
+from webhook.common.reflector import LIST_SPREAD_S, Reflector
 
 
 class View:
@@ -195,7 +195,7 @@ async def test_what_is_no_event_is_left_behind_by_a_fresh_list(server: ApiServer
 
 
 async def test_an_event_that_never_ends_is_bounded(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webhook.kubeapi._LONGEST_EVENT_BYTES", 10_000)
+    monkeypatch.setattr("webhook.common.kubeapi._LONGEST_EVENT_BYTES", 10_000)
     async with following(server):
         await server.send(b"x" * 20_000)
         await until(lambda: len(server.lists) == 2)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.unit.webhook.json_patch import applied
 from tests.unit.webhook.objects import pod, review_of
-from webhook.contract import DEFAULT_NETWORK_ANNOTATION, EGRESS_ANNOTATION, INGRESS_ANNOTATION, MANAGED_LABEL
+from webhook.common.contract import DEFAULT_NETWORK_ANNOTATION, EGRESS_ANNOTATION, INGRESS_ANNOTATION, MANAGED_LABEL
 from webhook.policy import Policy
 from webhook.review import InvalidReview, Outcome, Reviewed, asked, parsed, respond
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.unit.webhook.objects import pod, review_of
-from webhook.contract import INGRESS_ANNOTATION
+from webhook.common.contract import INGRESS_ANNOTATION
 from webhook.review_command import Unreadable, review_text
 
 SHOP = """

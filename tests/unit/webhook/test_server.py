@@ -221,7 +221,7 @@ async def test_a_secret_that_is_deleted_after_the_webhook_was_told_to_stop_stays
 def test_the_command_serves_until_sigterm_and_exits_0(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("webhook.kubeapi.KubeApi.connect", connected)
+    monkeypatch.setattr("webhook.common.kubeapi.KubeApi.connect", connected)
     own, port = free_ports(2)
     args = parsed("--listen=127.0.0.1", f"--port={own}", f"--health-port={port}", "--drain-seconds=0")
 
@@ -247,7 +247,7 @@ def test_the_command_serves_until_sigterm_and_exits_0(
 def test_a_port_that_is_taken_is_told_in_a_sentence_and_exits_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], which: str
 ) -> None:
-    monkeypatch.setattr("webhook.kubeapi.KubeApi.connect", connected)
+    monkeypatch.setattr("webhook.common.kubeapi.KubeApi.connect", connected)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ports = {**dict(zip(("--port", "--health-port"), free_ports(2), strict=True)), which: taken.getsockname()[1]}
         args = parsed("--listen=127.0.0.1", *(f"{name}={port}" for name, port in ports.items()))

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from tests.unit.webhook.running_server import parsed
-from webhook.endpoint import ConfigurationError
+from webhook.common.endpoint import ConfigurationError
 from webhook.settings import duration, settings_of
 
 

@@ -1,6 +1,6 @@
 """A token bucket: a few at once, then one a period, and never more saved up than the burst."""
 
-from webhook.token_bucket import TokenBucket
+from webhook.common.token_bucket import TokenBucket
 
 
 def test_a_few_at_once_then_one_a_period() -> None:

@@ -10,7 +10,7 @@ from prometheus_client import generate_latest
 
 import reconciler.metrics
 import webhook.metrics
-from webhook.version import VERSION
+from webhook.common.version import VERSION
 
 ROOT = Path(__file__).parents[3]
 
@@ -26,7 +26,7 @@ def test_a_program_prints_its_version_and_in_an_image_the_commit_of_that(program
         return ran.returncode, ran.stdout, ran.stderr
 
     assert printed() == (0, f"ipvlan-bandwidth {VERSION}, revision unknown\n", "")
-    (tmp_path / "webhook/revision").write_text("abc123\n")
+    (tmp_path / "webhook/common/revision").write_text("abc123\n")
     assert printed() == (0, f"ipvlan-bandwidth {VERSION}, revision abc123\n", "")
 
 

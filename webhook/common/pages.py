@@ -8,7 +8,7 @@ from typing import Final
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from webhook.contract import quoted
+from webhook.common.contract import quoted
 
 # Metrics are generated no more often, however many clients ask: that takes the loop milliseconds, and the reconciler
 # reads its own from the kernel, while Pods wait for their limits.

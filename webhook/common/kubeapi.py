@@ -14,8 +14,8 @@ from typing import Any, Final, Self
 
 import aiohttp
 
-from webhook.endpoint import Endpoint, NoTokenError, from_kubeconfig, in_cluster
-from webhook.list_decoder import MalformedError, items_of
+from webhook.common.endpoint import Endpoint, NoTokenError, from_kubeconfig, in_cluster
+from webhook.common.list_decoder import MalformedError, items_of
 
 _CONNECT_TIMEOUT_S: Final = 10.0
 _CALL_TIMEOUT_S: Final = 30.0

@@ -13,8 +13,8 @@ from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any, Final
 
-from webhook.backoff import delay_s
-from webhook.kubeapi import ApiError, KubeApi
+from webhook.common.backoff import delay_s
+from webhook.common.kubeapi import ApiError, KubeApi
 
 # As client-go: a watch asks to be ended after 5 to 10 minutes, so that load moves between API servers.
 WATCH_SECONDS: Final = 300

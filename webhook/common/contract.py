@@ -17,7 +17,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Final, NamedTuple, Self
 
-from webhook.suggestions import counts_bytes, likely_meanings
+from webhook.common.suggestions import counts_bytes, likely_meanings
 
 INGRESS_ANNOTATION: Final = "kubernetes.io/ingress-bandwidth"
 EGRESS_ANNOTATION: Final = "kubernetes.io/egress-bandwidth"

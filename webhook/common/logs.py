@@ -8,7 +8,7 @@ from typing import Final, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
-from webhook.token_bucket import TokenBucket
+from webhook.common.token_bucket import TokenBucket
 
 # For each kind of line that strangers can cause. Writing a line blocks everything else, and thousands a second would
 # push the lines that matter out of the part of a log that the kubelet keeps.

@@ -2,7 +2,7 @@
 
 aiohttp reads HTTP and asyncio does TLS; this module manages the connections under them. With TLS each costs some 45 kB,
 three times that while a body arrives; without a bound, a stranger who opens some thousands would exhaust the memory. At
-the bound, the least useful connection is closed (`webhook.connections`).
+the bound, the least useful connection is closed (`webhook.common.connections`).
 
 On HTTP/1.1 a server cannot announce that it is about to close an idle connection, and Go's client does not repeat a
 POST sent on a connection that was just closed: the admission fails. API servers always speak HTTP/1.1 to webhooks that
@@ -28,8 +28,8 @@ from aiohttp.http import HttpProcessingError, HttpRequestParser, RawRequestMessa
 from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.streams import StreamReader
 
-from webhook.connections import Connections
-from webhook.logs import LogRateLimiter
+from webhook.common.connections import Connections
+from webhook.common.logs import LogRateLimiter
 
 logger = logging.getLogger(__name__)
 
