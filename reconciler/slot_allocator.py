@@ -67,10 +67,11 @@ class SlotAllocator:
         doubtful = [held for held in self.taken if held not in alive]
         if not doubtful:
             return []
-        present = netns.mounted().keys() | {netns.inode(self._paths[held]) for held in doubtful if held in self._paths}
-        # A later Pod's netns may have the inode of one that is gone: the kernel assigns the lowest free inode.
-        present -= {held.netns_inode for held in alive}
-        return [held for held in doubtful if held.netns_inode not in present]
+        at_path = {held: netns.inode(path) for held in doubtful if (path := self._paths.get(held)) is not None}
+        # A later Pod's netns may have the inode of one that is gone: the kernel assigns the lowest free inode. One of
+        # the live may have gone since it was looked up: then a new Pod may have its inode, at that Pod's own path.
+        present = netns.mounted().keys() - {held.netns_inode for held in alive}
+        return [held for held in doubtful if held.netns_inode not in {at_path.get(held), *present}]
 
     def audit(self) -> list[str]:
         """The uids of the Pods whose limits in the map were overwritten by others.

@@ -14,6 +14,7 @@ from reconciler.kernel.buckets import Counters
 from reconciler.kernel.errors import KernelLacksError, ShapingError
 from reconciler.model import EGRESS_PRIORITY, HANDLE_CLSACT_OURS, Filter, LimitEntry, ObservedShaping
 from reconciler.netns_scan import NetnsScan
+from reconciler.sandboxes import Key
 from reconciler.shaping import Shaper
 from reconciler.slots import SlotOwner, SlotTable
 from reconciler.steps import AttachRedirect, AttachShaper, CreateIfb, SetRoot
@@ -319,3 +320,17 @@ def test_the_slots_of_those_that_are_there_are_kept_without_looking_for_their_na
     live = shaper.inodes([("u1", netns), ("u2", netns)])
     monkeypatch.setattr("reconciler.kernel.netns.inode", lambda path: raised(AssertionError(path)))
     assert shaper.collect(live) == 0
+
+
+def test_a_new_pod_keeps_its_slot_though_its_netns_has_the_inode_of_one_that_went_after_it_was_looked_up(
+    netns, monkeypatch
+):
+    Simulated(monkeypatch)
+    shaper = Shaper(Working(), SlotTable(1), NetnsScan(), adopted=False)
+    shaper.shape("u2", netns, SLOW)
+    inode = Path(netns).stat().st_ino
+    live = {Key("u1", "/run/netns/gone"): inode}
+    monkeypatch.setattr("reconciler.kernel.netns.inode", {netns: inode}.get)
+    assert shaper.collect(live) == 0
+    monkeypatch.setattr("reconciler.kernel.netns.inode", lambda _: None)
+    assert shaper.collect(live) == 1
