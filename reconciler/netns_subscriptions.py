@@ -18,6 +18,10 @@ class NetnsSubscriptions:
         self._monitor, self._run = monitor, run
         self._subscribed: set[str] = set()
 
+    def has(self, netns_path: str) -> bool:
+        """Whether changes in the netns are notified."""
+        return netns_path in self._subscribed
+
     async def subscribe(self, netns_path: str) -> bool:
         """Be notified of changes in the netns from now on. Returns whether that is new."""
         if netns_path in self._subscribed:
@@ -27,7 +31,7 @@ class NetnsSubscriptions:
         except NetnsGoneError:
             return False  # the caller finds out as well
         except ShapingError as error:  # for example out of descriptors
-            # The limit still holds; changes made there by others are found later, by the resync.
+            # The limit still holds. What others change there is found later: the caller tries again.
             logger.warning("cannot subscribe to a Pod's netns", extra={"netns": netns_path, "error": str(error)})
             return False
         self._subscribed.add(netns_path)

@@ -112,6 +112,8 @@ class PodReconciler:
             self._failures.on_slot_freed()
         if outcome.lack is None:
             self._failures.on_succeeded(sandbox)
+            if not self._subscriptions.has(sandbox.netns_path):
+                self._failures.try_again(sandbox)  # nothing else would: the resync visits limited Pods alone
         else:
             self._failures.on_failed(sandbox, outcome.lack)
         return outcome.lack is None

@@ -49,3 +49,18 @@ async def test_a_pod_is_limited_where_its_netns_cannot_be_listened_to(bench, cap
     await bench.controller.on_run(sandbox())
     assert bench.kernel.held == {("u1", A): Limits(ingress=M100)}
     assert caplog.messages == messages
+
+
+async def test_a_netns_that_could_not_be_listened_to_is_tried_again(bench):
+    watch = bench.monitor.watch
+
+    def watch_next_time(_):
+        bench.monitor.watch = watch
+        raise ShapingError("too many open files")
+
+    bench.monitor.watch = watch_next_time
+    bench.kernel.interfaces = ()
+    await bench.controller.on_run(sandbox())
+    assert bench.monitor.watched == set()
+    await bench.settle()
+    assert bench.monitor.watched == {A}
