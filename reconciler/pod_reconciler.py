@@ -108,7 +108,7 @@ class PodReconciler:
             fails=outcome.lack is not None,
         )
         self._record_events(sandbox, view, report(before, after, [str(step) for step in outcome.steps]))
-        if before.asked and not after.asked:
+        if outcome.slot_freed:
             self._failures.on_slot_freed()
         if outcome.lack is None:
             self._failures.on_succeeded(sandbox)

@@ -60,6 +60,7 @@ class ShapingOutcome:
 
     `missing`: the directions that were asked for but do not hold on all interfaces, with those where they do not.
     `lack`: what the kernel lacks, so that a direction had to be left out; a later try may find it there.
+    `slot_freed`: whether it had a slot before, which others may take now.
     """
 
     steps: tuple[Step, ...]
@@ -68,6 +69,7 @@ class ShapingOutcome:
     missing: Mapping[Direction, tuple[str, ...]] = field(default_factory=dict)
     lack: KernelLacksError | None = None
     modes: Mapping[str, str] = field(default_factory=dict)
+    slot_freed: bool = False
 
 
 class _CannotSplitError(StepFailedError):
@@ -129,6 +131,7 @@ class Shaper:
     def _shape_netns(self, pod_uid: str, netns_path: str, limits: Limits) -> ShapingOutcome:
         with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
             owner = SlotOwner(pod_uid, fstat(descriptor).st_ino)
+            had_slot = owner in self._allocator.taken
             if limits:
                 self._allocator.assign(owner, netns_path)
             older = set[Bucket]()
@@ -139,6 +142,7 @@ class Shaper:
         unused = any(problem.kind is ProblemKind.NO_IPVLAN for problem in outcome.problems)
         if not limits or unused:
             self._free(owner)
+            return replace(outcome, slot_freed=had_slot)
         return outcome
 
     def release(self, pod_uid: str, netns_path: str) -> bool:

@@ -63,6 +63,7 @@ class Kernel:
             missing={each: links for each, links in self.missing.items() if limits.get(each)},
             lack=self.lack if limits.ingress else None,
             modes=dict.fromkeys(self.interfaces, self.mode),
+            slot_freed=bool(before) and not limits,
         )
 
     def release(self, pod_uid, netns_path):

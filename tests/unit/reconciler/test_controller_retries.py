@@ -47,6 +47,18 @@ async def test_a_pod_without_a_slot_is_limited_as_soon_as_one_is_free(bench, how
     assert bench.kernel.held["u2", B] == Limits(ingress=M100)
 
 
+async def test_a_slot_of_a_pod_that_failed_and_asks_for_no_limit_any_more_is_free_for_others_at_once(bench):
+    bench.gate = asyncio.Event()
+    bench.kernel.failing[A] = [ShapingError("busy")]
+    await bench.controller.on_run(sandbox())
+    bench.kernel.held["u1", A] = Limits(ingress=M100)  # in the map alone
+    bench.kernel.failing[B] = [NoSlotLeftError("all slots are taken")]
+    await bench.controller.on_run(sandbox("s2", uid="u2", path=B))
+    bench.on_pod_event("MODIFIED", api_pod())
+    await bench.settle()
+    assert bench.kernel.held == {("u1", A): Limits(), ("u2", B): Limits(ingress=M100)}
+
+
 async def test_a_pod_that_fails_for_another_reason_waits_for_no_slot(bench):
     bench.gate = asyncio.Event()
     await bench.controller.on_run(sandbox())

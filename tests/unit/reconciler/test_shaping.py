@@ -247,6 +247,16 @@ def test_what_no_limit_can_do_without_is_no_limit(netns, monkeypatch):
         shaper.shape("u1", netns, SLOW)
 
 
+def test_a_pod_keeps_its_slot_while_it_fails_and_it_is_told_once_when_that_is_free(netns, monkeypatch):
+    simulated = Simulated(monkeypatch, lambda step: isinstance(step, SetRoot))
+    shaper = Shaper(Working(), SlotTable(1), NetnsScan(), adopted=False)
+    with pytest.raises(KernelLacksError):
+        shaper.shape("u1", netns, SLOW)
+    assert [shaper.shape("u1", netns, Limits()).slot_freed for _ in range(2)] == [True, False]
+    simulated.lacks = ()
+    assert not shaper.shape("u1", netns, SLOW).slot_freed
+
+
 class Older(Working):
     """Of another version, which keeps something else of a Pod's packets."""
 
