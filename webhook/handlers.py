@@ -34,7 +34,7 @@ class Readiness:
     def __init__(self, conditions: tuple[str, ...]) -> None:
         self._waiting: dict[str, str | None] = dict.fromkeys(conditions)
         self.draining = False
-        self._leaving = False
+        """Whether it is about to stop: from then on it is not ready, whatever is met."""
 
     def done(self, condition: str) -> None:
         """A condition is met, and stays so."""
@@ -45,14 +45,10 @@ class Readiness:
         if condition in self._waiting:
             self._waiting[condition] = why
 
-    def leave(self) -> None:
-        """From now on it is not ready, whatever is met: it is about to stop."""
-        self._leaving = True
-
     @property
     def problem(self) -> str | None:
         """Why it is not ready; None when it is."""
-        if self._leaving:
+        if self.draining:
             return "draining: this replica is about to stop"
         lines = (f"waiting for {name}" + (f": {why}" if why else "") for name, why in self._waiting.items())
         return "\n".join(lines) or None

@@ -1,8 +1,8 @@
 """`python -m webhook serve`: credentials, the cache of Namespaces and the two HTTP servers, from start to drain.
 
 In order: health answers first; then the Namespaces are listed while replicas agree on credentials and have API servers
-trust them; then HTTPS listens; only then it is ready. On SIGTERM it goes on answering while the Service's endpoints
-change; it stops once clients have closed their connections, and open no more.
+trust them; then HTTPS listens; only then it is ready. On SIGTERM it is unready at once, and goes on answering while the
+Service's endpoints change; it stops once clients have closed their connections, and open no more.
 """
 
 import argparse
@@ -33,10 +33,6 @@ _CERTIFICATE: Final = "a certificate that API servers trust"
 # Kubelet and Prometheus have a few. As many as for HTTPS would give strangers as much memory again to fill; with very
 # few, probes would wait too long in a flood.
 HEALTH_BOUNDS: Final = replace(PLAIN_HTTP, connections=128)
-# How long before the latest end of a drain /readyz fails: time for three probes, and for the endpoints to follow. Not
-# earlier: a Pod that is being deleted is no ready endpoint anyway, but where all are, kube-proxy falls back to those
-# whose readiness probe still succeeds (pkg/proxy, CategorizeEndpoints).
-LEAVE_S: Final = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -105,14 +101,15 @@ async def serve(
             certified = tasks.create_task(_keep_certified(settings, api, admission, metrics, readiness))
             await stop.wait()
             logger.info("draining for %.1f s", settings.drain_s)
+            # At once, though where all replicas are being deleted, kube-proxy goes on calling those that are ready
+            # (pkg/proxy, CategorizeEndpoints). When a node shuts down, kubelet stops Pods that nobody has deleted,
+            # often within 10 s (shutdownGracePeriodCriticalPods): /readyz alone sends calls elsewhere before the end.
             readiness.draining = True
             # Its successors, whose settings may differ, keep the certificates from now on: a Secret that was deleted
             # because its key leaked must not be restored by a replica that is terminating.
             certified.cancel()
             await sleep(settings.drain_s)
-            asyncio.get_running_loop().call_later(settings.linger_s - LEAVE_S, readiness.leave)
             await admission.drain(settings.drain_s, settings.linger_s)
-            readiness.leave()
             for task in background:
                 task.cancel()
         logger.info("stopped")

@@ -11,7 +11,6 @@ import pytest
 
 from tests.unit.webhook.running_server import Raw, Running
 from tests.unit.webhook.test_http_server import admitted, bounded
-from webhook.server import LEAVE_S
 
 
 def listening(port: int) -> bool:
@@ -54,25 +53,6 @@ async def test_whoever_still_takes_it_for_an_endpoint_late_in_the_drain_is_answe
         async with asyncio.timeout(10):
             await up.task
         assert not listening(up.settings.port)
-
-
-async def test_it_is_ready_until_shortly_before_its_end_as_calls_come_to_ready_ones_where_all_replicas_drain(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with bounded(monkeypatch, drains=True, linger_s=LEAVE_S + 0.2) as up:
-        raw = await Raw.to(up)
-        await admitted(raw)
-        up.stop.set()
-        await up.draining()
-        assert await up.get("/readyz") == (200, "ok\n")
-        up.drained.set()
-        async with asyncio.timeout(10):
-            while await up.get("/readyz") != (503, "draining: this replica is about to stop\n"):  # noqa: ASYNC110 - its state is told by HTTP
-                await asyncio.sleep(0.01)
-        assert (await admitted(raw))["Connection"] == "close"
-        await raw.is_closed()
-        async with asyncio.timeout(10):
-            await up.task
 
 
 async def test_it_stops_once_no_connection_has_come_or_been_open_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

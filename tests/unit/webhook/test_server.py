@@ -176,12 +176,13 @@ async def test_two_replicas_that_start_at_once_are_both_trusted() -> None:
             assert (await each.answer(review(GOOD)))["allowed"]
 
 
-async def test_a_drain_still_answers_and_sends_connections_away() -> None:
+async def test_a_drain_is_unready_at_once_but_still_answers_and_sends_connections_away() -> None:
     api = shop()
     async with serving(api, drains=True) as server_:
         assert "Connection" not in (await server_.post(review(GOOD))).headers
         server_.stop.set()
         await server_.draining()
+        assert await server_.get("/readyz") == (503, "draining: this replica is about to stop\n")
         response = await server_.post(review(GOOD))
         assert (response.status, response.headers["Connection"]) == (200, "close")
         server_.drained.set()
