@@ -38,6 +38,8 @@ OK: Final = 0
 REFUSED: Final = 1
 UNREADABLE: Final = 2
 _DEPTH: Final = 8
+# API groups of policies, with those that end so (policies.kyverno.io): their parts of Pods are patterns, no templates.
+_POLICIES: Final = ("kyverno.io", "gatekeeper.sh", "admissionregistration.k8s.io")
 # As in go-yaml, which `kubectl` uses: PyYAML requires a point and a signed exponent, and reads 1.5e8 as a text.
 _FLOAT: Final = re.compile(r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9][0-9_]*)?$")
 
@@ -221,12 +223,18 @@ def _reviewed(document: dict[str, Any], labels: Labels) -> Iterator[tuple[str, V
     elif kind == "Pod":
         pod = pod_of(document, kind)
         yield _admitted(pod, _title(document), _namespace(document), labels)
-    else:
+    elif not _is_policy(document):
         templates = list(_templates(document))
         for path, template in templates:
             where = f", {path}" if len(templates) > 1 else ""
             pod = pod_of(template, f"the template of {kind}{where}")
             yield _admitted(pod, _title(document) + where, _namespace(document), labels)
+
+
+def _is_policy(document: Mapping[str, Any]) -> bool:
+    """Whether an object is for a policy engine, or the API server's own."""
+    group = str(document.get("apiVersion")).partition("/")[0]
+    return f".{group}".endswith(tuple(f".{each}" for each in _POLICIES))
 
 
 def _admitted(pod: admission.Pod, title: str, namespace: str, labels: Labels) -> tuple[str, Verdict]:

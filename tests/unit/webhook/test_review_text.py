@@ -152,6 +152,18 @@ spec:
     Worker: {template: {metadata: {annotations: {kubernetes.io/egress-bandwidth: 1M}}, spec: {containers: []}}}
 """
 
+POLICY = """
+apiVersion: GROUP/v1
+kind: ClusterPolicy
+metadata: {name: limits}
+spec:
+  rules:
+    - validate:
+        pattern:
+          metadata: {annotations: {kubernetes.io/egress-bandwidth: "?*"}}
+          spec: {hostNetwork: "!true", containers: [{image: "registry/*"}]}
+"""
+
 
 class TestWorkloads:
     def test_the_template_of_a_workload_is_reviewed_as_its_pods_will_be_and_other_objects_are_passed_over(self) -> None:
@@ -187,6 +199,16 @@ class TestWorkloads:
             "PyTorchJob default/train, spec.pytorchReplicaSpecs.Worker.template: allowed, with these changes\n"
             '  set label ipvlan-bandwidth.io/managed: "true"\n'
         )
+
+    @pytest.mark.parametrize("group", ["kyverno.io", "policies.kyverno.io", "mutations.gatekeeper.sh"])
+    def test_a_policy_has_patterns_of_pods_and_no_template(self, group: str) -> None:
+        policy = POLICY.replace("GROUP", group)
+        assert review_text(f"{CART}---{policy}".encode(), network=None) == review_text(CART.encode(), network=None)
+        with pytest.raises(Unreadable, match="found no Pod"):
+            said(policy)
+
+    def test_an_operator_s_object_is_no_policy_whatever_its_group_looks_like(self) -> None:
+        assert review_text(POLICY.replace("GROUP", "notkyverno.io").encode(), network=None)[1]
 
     def test_a_pod_template_has_it_outside_of_a_spec(self) -> None:
         text = "{kind: PodTemplate, metadata: {name: cart}, template: {spec: {containers: []}}}"
