@@ -105,8 +105,19 @@ def shop(plane: ApiOnly) -> Space:
         ("annotate", "pod", "old", f"{INGRESS_ANNOTATION}=20M"),
         ("label", "pod", "old", f"{MANAGED_LABEL}=false"),
         ("annotate", "pod", "old", f"{DEFAULT_NETWORK_ANNOTATION}-"),
+        ("annotate", "pod", "old", f"{DEFAULT_NETWORK_ANNOTATION}= ", "--overwrite"),
+        ("annotate", "pod", "old", f"{DEFAULT_NETWORK_ANNOTATION}=[ ]", "--overwrite"),
     ],
-    ids=["a new Pod", "a changed limit", "one taken away", "one added", "the managed label", "the network dropped"],
+    ids=[
+        "a new Pod",
+        "a changed limit",
+        "one taken away",
+        "one added",
+        "the managed label",
+        "the network dropped",
+        "the network made blank",
+        "no network in a list",
+    ],
 )
 def test_what_the_webhook_has_a_say_in_fails_in_an_opted_in_namespace_and_passes_in_another(
     shop: Space, other: Space, command: tuple[str, ...]

@@ -16,9 +16,11 @@ import yaml
 
 from reconciler import http
 from reconciler.cli import _parser
+from webhook.admission import Pod, review
 from webhook.common import contract
 from webhook.common.http_server import Bounds
 from webhook.common.version import VERSION
+from webhook.policy import Policy
 from webhook.request_bodies import ALL_BODIES_BYTES
 from webhook.server import HEALTH_BOUNDS
 from webhook.settings import add_arguments, settings_of
@@ -279,6 +281,18 @@ def test_an_update_is_asked_about_only_when_it_touches_what_the_contract_names()
     for name in (*limits, contract.MANAGED_LABEL, contract.DEFAULT_NETWORK_ANNOTATION):
         assert condition["expression"].count(f"[?'{name}']") == 2
     assert "!has(object.metadata.deletionTimestamp)" in condition["expression"]
+
+
+@pytest.mark.parametrize("left", ["", " ", "\n\t", "[]", " [ ]\n", "[ ", "[]]", "default/other", '[{"name": "other"}]'])
+def test_an_update_is_asked_about_when_the_default_network_that_it_leaves_is_none_for_admission(left: str) -> None:
+    condition, _ = configuration()["matchConditions"]
+    network = f".metadata.?annotations[?'{contract.DEFAULT_NETWORK_ANNOTATION}'].orValue('') .matches(r'"
+    (before, blank), (negated, also_blank) = re.findall(
+        rf"(\S*){re.escape(network)}([^']*)'\)", condition["expression"]
+    )
+    assert (before, negated, blank) == ("(object", "!oldObject", also_blank)
+    old, new = (Pod({contract.DEFAULT_NETWORK_ANNOTATION: value}) for value in ("default/mine", left))
+    assert bool(re.search(blank, left)) == bool(review(new, old, Policy()).patch)
 
 
 def test_the_api_server_asks_about_no_mirror_pod_which_admission_lets_pass_whatever_it_says() -> None:
