@@ -16,9 +16,9 @@ _WORD: Final = struct.Struct("=Q")
 _NEXT_OFFSET: Final = 5 * 8
 """The shared timeline in struct state, after the counters."""
 _RATE_OFFSET: Final = 5 * 8 + 10 * 8 + 6 * 4
-"""The limit that the last packet met; one more word follows it, then the flows."""
+"""The limit that the last packet met; three more words follow it, then the flows."""
 LIMIT_BYTES: Final = _LIMIT.size
-STATE_BYTES: Final = _RATE_OFFSET + 2 * 8 + 4096 * 8
+STATE_BYTES: Final = _RATE_OFFSET + 4 * 8 + 4096 * 8
 EMPTY_LIMIT: Final = bytes(LIMIT_BYTES)
 
 FULL_PACKET_BYTES: Final = 1514

@@ -14,6 +14,10 @@
 #define ETHERTYPE_IPV4 0x0800
 #define ETHERTYPE_IPV6 0x86DD
 #define ETHERTYPE_ARP 0x0806
+#define SOCK_STREAM 1
+#define SOCK_RAW 3
+#define AF_PACKET 17
+#define TCP_CLOSE 7 // also the state of any other socket that is connected to nobody
 
 #define NANOSECONDS_PER_SECOND 1000000000ULL
 #define NEVER (~0ULL)
@@ -48,6 +52,11 @@
 // A received packet whose segments would be longer than it by more than this many times is made up too: an MSS of 48
 // makes it 2.4. Behind the shaper it is cut into tens of thousands of packets, which the node's memory holds.
 #define MOST_SEGMENTED 4
+// Of packets that are charged to a socket which others use too, 2^16 bytes may wait for one Pod on the shared timeline,
+// and a quarter more. On the express one it is half as much, or all when it comes at once, as answers to many questions.
+#define SHARED_SOCKET_SHIFT 16
+#define SHARED_SOCKET_OVERHEAD 900 // so much more than it is long a packet takes there, or half its length
+#define SHARED_SOCKET_PACKETS 16   // what waits no longer than for so many like it (full ones at most) is not looked at
 // Four full packets of each flow: 4 * 1514 bytes, times the time over which `had` sums up (a half-life / ln 2), in ns
 // for a half-life of one unit. TCP keeps no fewer in flight without running into retransmission timeouts.
 #define ENTITLED (4 * 1514 * 1477ULL)
@@ -102,7 +111,8 @@ struct state {
   u64 flood_leaves;
   u64 rate;         // what the limit was at the last packet, in bits per second
   u64 mean;         // length of packets while the queue is twice the target, in bytes, times 2^MEAN_SHIFT
-  // Another layout has another size, as an upgrade copies what has the same (handover.py).
+  u64 in_shared_sockets[2]; // of each timeline: until then they hold what may wait on it of theirs; see in_shared_socket
+  // Another layout has another size, as an upgrade copies what has the same (migration.py).
   u64 cells[CELLS];
 };
 
@@ -292,6 +302,32 @@ static __always_inline void borrow(const struct limit *limit, struct state *stat
   charge(&state->borrowed, now, (duration * (wait >> (limit->borrowed_shift - 4))) >> 4);
 }
 
+// Whether others use the socket that a packet is charged to while it waits here: with its buffer full it sends to nobody.
+// A socket that is connected serves this Pod alone. On egress a Pod's own sockets are its own matter, but the kernel
+// sends the resets and ICMP of all network namespaces by raw sockets, one for each CPU. On ingress it is a socket of
+// another Pod of this node, such as a server's, with all its clients (what came by a wire has none). A packet socket is
+// left out: all of a Pod's network may be behind it (gVisor), TCP too.
+static __always_inline int is_of_a_shared_socket(struct __sk_buff *skb, int is_ingress) {
+  struct bpf_sock *any = skb->sk;
+  struct bpf_sock *full = any ? bpf_sk_fullsock(any) : (struct bpf_sock *)0;
+  if (!full || full->state != TCP_CLOSE || full->family == AF_PACKET)
+    return 0;
+  return is_ingress ? full->type != SOCK_STREAM : full->type == SOCK_RAW;
+}
+
+// What waits of packets of shared sockets is bounded, for all flows of a timeline together. By Little's law that is what
+// comes of them in `wait`: a leaky bucket as for `borrowed`, of 2^SHARED_SOCKET_SHIFT bytes in `wait`. The length of the
+// queue alone would not do, as a lone packet is not dropped for what others have waiting. Returns how much of `wait` this
+// packet takes, 0 if it does not count. Each timeline has its own, as a packet is held to what waits as long as it does.
+static __always_inline u64 in_shared_socket(struct __sk_buff *skb, int is_ingress, int is_express,
+                                            const struct limit *limit, u64 wait, u64 bytes, u64 duration, u64 noise) {
+  u64 each = bytes > FULL_BYTES ? wire_time_ns(limit, FULL_BYTES, noise) : duration;
+  if (wait <= SHARED_SOCKET_PACKETS * each || !is_of_a_shared_socket(skb, is_ingress))
+    return 0;
+  u64 more = bytes / 2 > SHARED_SOCKET_OVERHEAD ? bytes / 2 : SHARED_SOCKET_OVERHEAD;
+  return wait * (bytes + more) >> (SHARED_SOCKET_SHIFT - is_express);
+}
+
 // A packet that is to be cut into segments counts as so many, whatever becomes of it.
 static __always_inline u64 segments(struct __sk_buff *skb) {
   u32 claimed = skb->gso_segs;
@@ -314,7 +350,16 @@ static __always_inline int drop(struct state *state, struct __sk_buff *skb) {
   return TC_ACT_SHOT;
 }
 
-static __always_inline int pass(struct state *state, u64 bytes, struct __sk_buff *skb) {
+// It leaves at `leaves`, unless it is of a kind that never waits, not even for what its sender stamped.
+static __always_inline int pass(struct state *state, struct __sk_buff *skb, u64 bytes, u64 duration, u64 *sockets,
+                                u64 taken, int is_ingress, int waits, u64 leaves, u64 now) {
+  charge(&state->next, now, duration);
+  if (taken)
+    charge(sockets, now, taken);
+  if (waits)
+    stamp(skb, is_ingress, leaves, now);
+  else
+    skb->tstamp = 0;
   __sync_fetch_and_add(&state->bytes, bytes);
   __sync_fetch_and_add(&state->packets, segments(skb));
   return TC_ACT_UNSPEC;
@@ -322,7 +367,7 @@ static __always_inline int pass(struct state *state, u64 bytes, struct __sk_buff
 
 static __always_inline void begin_generation(struct state *state, const struct limit *limit) {
   state->bytes = state->packets = state->drops = state->marks = 0;
-  state->next = state->express_next = state->borrowed = 0;
+  state->next = state->express_next = state->borrowed = state->in_shared_sockets[0] = state->in_shared_sockets[1] = 0;
   state->first_above = state->signal_next = state->signals = state->owed = state->owed_since = 0;
   state->adapt_next = state->fattest_leaves = state->mean = 0;
   state->fattest = state->fattest_had = state->flood_had = 0;
@@ -336,7 +381,8 @@ static __always_inline void begin_generation(struct state *state, const struct l
 static __always_inline void change_rate(const struct limit *limit, struct state *state, u64 now, u64 most_wait) {
   u64 times = state->rate ? limit->bits_per_second / state->rate : 0;
   state->rate = limit->bits_per_second;
-  state->borrowed = state->first_above = state->signal_next = 0;
+  state->borrowed = state->in_shared_sockets[0] = state->in_shared_sockets[1] = 0;
+  state->first_above = state->signal_next = 0;
   if (state->next <= now + limit->cap_ns)
     return;
   u64 wait = times > 1 ? (state->next - now) / times : state->next - now;
@@ -375,7 +421,7 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     u64 longest = (limit->multiplier << MOST_BYTES_SHIFT) >> limit->shift;
     if (held->next > now + most_wait + 2 * limit->interval_ns + MOST_LONGEST * longest) {
       held->next = held->express_next = now;
-      held->borrowed = 0;
+      held->borrowed = held->in_shared_sockets[0] = held->in_shared_sockets[1] = 0;
     }
   }
   u64 start = held->next > now ? held->next : now;
@@ -416,7 +462,8 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     flood_had = decayed(flood_had, flood_age, half_life);
   // One of so little is never it: it may have come alone when nothing else did, and would wait with all others now.
   int is_fattest = index == held->fattest && !is_stubborn && had > always && had > flood_had / SPARSE_SHARE;
-  int is_sparse = 0;
+  int is_sparse = 0, is_express = 0;
+  u64 leaves = start;
   if (!is_fattest) {
     u64 fattest_age = (start >> CLOCK_SHIFT) - held->fattest_leaves;
     fattest_had = (s64)fattest_age > 0 ? decayed(held->fattest_had, fattest_age, half_life) : held->fattest_had;
@@ -431,21 +478,31 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     u32 ahead_clock = (u32)(ahead >> CLOCK_SHIFT);
     int overtakes = had > always && is_ahead(ahead_clock, LEAVES(cell));
     is_sparse = had <= sparse_had || had <= always;
-    if (is_sparse && !overtakes && ahead < start) {
-      held->cells[index] = CELL(tag, strikes, had, ahead_clock);
-      borrow(limit, held, wait, duration, now);
-      charge(&held->express_next, now, duration);
-      charge(&held->next, now, duration);
-      if (waits)
-        stamp(skb, is_ingress, ahead, now);
-      else
-        skb->tstamp = 0;
-      return pass(held, bytes, skb);
-    }
-    if (had >= fattest_had && !is_stubborn) {
+    is_express = is_sparse && !overtakes && ahead < start;
+    if (is_express) {
+      leaves = ahead;
+    } else if (had >= fattest_had && !is_stubborn) {
       is_fattest = 1;
       fattest_had = had;
     }
+  }
+
+  // A timeline's queue may have been longer: what was charged then counts for no more than what may wait now.
+  u64 *sockets = &held->in_shared_sockets[is_express & 1];
+  u64 taken = in_shared_socket(skb, is_ingress, is_express, limit, leaves - now, bytes, duration, noise);
+  if (taken) {
+    u64 at_once = is_express ? leaves : now + (leaves - now) / 4;
+    u64 most = at_once + (leaves - now);
+    if (*sockets > most)
+      *sockets = most;
+    if (*sockets > at_once)
+      return drop(held, skb);
+  }
+  if (is_express) {
+    held->cells[index] = CELL(tag, strikes, had, (u32)(leaves >> CLOCK_SHIFT));
+    borrow(limit, held, wait, duration, now);
+    charge(&held->express_next, now, duration);
+    return pass(held, skb, bytes, duration, sockets, taken, is_ingress, waits, leaves, now);
   }
 
   int queue_is_short = is_short(limit, wait, duration, fattest_had, half_life, 1, is_ingress);
@@ -503,10 +560,5 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     if (((u64)had << limit->unit_shift) > MANY_BYTES && half_life > MINIMUM_HALF_LIFE)
       held->half_life = half_life - 1;
   }
-  charge(&held->next, now, duration);
-  if (waits)
-    stamp(skb, is_ingress, start, now);
-  else
-    skb->tstamp = 0; // nor does ARP wait for what its sender stamped
-  return pass(held, bytes, skb);
+  return pass(held, skb, bytes, duration, sockets, taken, is_ingress, waits, start, now);
 }

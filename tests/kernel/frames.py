@@ -24,9 +24,9 @@ PAYLOAD = bytes(1472)
 NOBODY = "00:00:00:00:00:00"
 
 
-def frame(mac: str, source: bytes, address: str) -> bytes:
+def frame(mac: str, source: bytes, address: str, *, ports: tuple[int, int] = (5401, 5401)) -> bytes:
     """A UDP packet without a checksum."""
-    udp = struct.pack("!HHHH", 5401, 5401, 8 + len(PAYLOAD), 0)
+    udp = struct.pack("!HHHH", *ports, 8 + len(PAYLOAD), 0)
     return packet(mac, source, address, socket.IPPROTO_UDP, udp + PAYLOAD)
 
 

@@ -8,21 +8,29 @@ many flows of full packets, so much together, once a line is read. segments ADDR
 (UDP_SEGMENT), of four flows, so many a second of each, once a line is read. echo SECONDS: answers. ask ADDRESS TIMES:
 asks that, each time from another port; prints the ms that each answer took. later ADDRESS TIMES SECONDS: sends that
 often, each time from another port, what is to leave only so many seconds later (SO_TXTIME), once a line is read.
+stream ADDRESS SECONDS: sends by a connected socket, which waits while its buffer is full, once a line is read; prints
+how many. serve ADDRESS CLIENTS OTHER: one socket of a server that never waits (O_NONBLOCK) answers so many clients at
+one address and, after each ten, one at another; prints how many of its answers to that one the kernel would not take,
+and the most bytes of its buffer that were in use.
 """
 
 import contextlib
+import fcntl
 import os
 import socket
 import struct
 import sys
+import termios
 import time
 from pathlib import Path
 
-from tests.kernel.clock import stamped
+from tests.kernel.clock import stamped, until
+from tests.kernel.frames import ETH_P_IP, NOBODY, frame
 
 PORT = 5400
 ECHO_PORT = 5401
 PAYLOAD = bytes(1472)  # 1514 bytes on the wire
+ANSWER = bytes(58)  # 100
 SO_TIMESTAMPNS = 35
 SO_SNDBUFFORCE = 32
 UDP_SEGMENT = 103
@@ -88,17 +96,31 @@ def times(seconds: str) -> None:
 
 
 def many(address: str, number: str, megabits: str, seconds: str) -> None:
-    senders = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(int(number))]
+    """By a packet socket, as packets keep their sockets on the lab's wire: of UDP's, the shaper lets few wait."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as first:
+        first.connect((address, PORT))
+        first.send(PAYLOAD)
+        source = socket.inet_aton(first.getsockname()[0])
+        until(lambda: address in neighbours(), seconds=5)
+    mac = neighbours()[address]
+    packets = [frame(mac, source, address, ports=(20_000 + flow, PORT)) for flow in range(int(number))]
+    sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    sender.bind(("eth0", ETH_P_IP))
     gap_s = (len(PAYLOAD) + 42) * 8 / (float(megabits) * 1e6)
     print("ready", flush=True)
     sys.stdin.readline()
     due = time.monotonic()
     deadline = due + float(seconds)
     while due < deadline:
-        for sender in senders:
+        for packet in packets:
             time.sleep(max(0.0, due - time.monotonic()))
-            sender.sendto(PAYLOAD, (address, PORT))
+            sender.send(packet)
             due += gap_s
+
+
+def neighbours() -> dict[str, str]:
+    rows = [line.split() for line in Path("/proc/net/arp").read_text().splitlines()[1:]]
+    return {row[0]: row[3] for row in rows if row[3] != NOBODY}
 
 
 def segments(address: str, each: str, seconds: str) -> None:
@@ -153,6 +175,39 @@ def later(address: str, number: str, seconds: str) -> None:
             sender.sendmsg([PAYLOAD], [(socket.SOL_SOCKET, SCM_TXTIME, leaves)], 0, (address, PORT))
 
 
+def stream(address: str, seconds: str) -> None:
+    sent = 0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.connect((address, PORT))
+        print("ready", flush=True)
+        sys.stdin.readline()
+        deadline = time.monotonic() + float(seconds)
+        while time.monotonic() < deadline:
+            sender.send(PAYLOAD)
+            sent += 1
+    print(sent)
+
+
+def serve(address: str, clients: str, other: str) -> None:
+    refused = most = 0
+    with receiver() as server:
+        server.setblocking(False)
+        print("ready", flush=True)
+        sys.stdin.readline()
+        for client in range(int(clients)):
+            with contextlib.suppress(BlockingIOError):
+                server.sendto(ANSWER, (address, 10_000 + client))
+            if client % 10 == 9:
+                try:
+                    server.sendto(ANSWER, (other, ECHO_PORT))
+                except BlockingIOError:
+                    refused += 1
+                used = fcntl.ioctl(server, termios.TIOCOUTQ, bytes(4))
+                most = max(most, *struct.unpack("i", used))
+                time.sleep(0.001)
+    print(refused, most)
+
+
 def receiver(port: int = PORT) -> socket.socket:
     made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     made.bind(("", port))
@@ -160,6 +215,5 @@ def receiver(port: int = PORT) -> socket.socket:
 
 
 if __name__ == "__main__":
-    {each.__name__: each for each in (flood, count, take, times, many, segments, echo, ask, later)}[sys.argv[1]](
-        *sys.argv[2:]
-    )
+    everything = (flood, count, take, times, many, segments, echo, ask, later, stream, serve)
+    {each.__name__: each for each in everything}[sys.argv[1]](*sys.argv[2:])

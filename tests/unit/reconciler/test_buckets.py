@@ -50,6 +50,8 @@ def test_the_shapers_products_fit_64_bits(rate: int) -> None:
     assert most_times * 4 * 1514 * 1477 << longest_half_life < 1 << 64
     assert most_times * figures.target_ns < 1 << 64
     assert 10 + figures.unit_shift < 64
+    most_held_bytes = 3 << 19
+    assert longest_wait_ns * most_held_bytes < 1 << 64
     longest_packet_ns = (1 << 16) * 8 * 10**9 // rate
     assert longest_packet_ns * (longest_wait_ns >> (figures.borrowed_shift - 4)) < 1 << 64
 

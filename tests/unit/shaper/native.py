@@ -7,6 +7,7 @@ is for tests/kernel to show.
 import ctypes
 import functools
 import hashlib
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -28,9 +29,29 @@ _BEGIN: Final = 1_000 * SECOND
 _PASS: Final = -1
 
 
+class Socket(ctypes.Structure):
+    """The socket that a packet is charged to: on egress one of the Pod or the node, on ingress of another Pod."""
+
+    _fields_ = (("family", ctypes.c_uint32), ("type", ctypes.c_uint32), ("state", ctypes.c_uint32))
+
+
+_ESTABLISHED: Final = 1
+_CLOSE: Final = 7
+"""The kernel's names are TCP's, for sockets of all types."""
+UDP_SOCKET: Final = Socket(socket.AF_INET, socket.SOCK_DGRAM, _CLOSE)
+CONNECTED_UDP_SOCKET: Final = Socket(socket.AF_INET, socket.SOCK_DGRAM, _ESTABLISHED)
+TCP_SOCKET: Final = Socket(socket.AF_INET, socket.SOCK_STREAM, _ESTABLISHED)
+CLOSED_TCP_SOCKET: Final = Socket(socket.AF_INET, socket.SOCK_STREAM, _CLOSE)
+RAW_SOCKET: Final = Socket(socket.AF_INET, socket.SOCK_RAW, _CLOSE)
+"""Also the kernel's own, for resets and ICMP."""
+CONNECTED_RAW_SOCKET: Final = Socket(socket.AF_INET, socket.SOCK_RAW, _ESTABLISHED)
+PACKET_SOCKET: Final = Socket(socket.AF_PACKET, socket.SOCK_RAW, _CLOSE)
+
+
 class _Packet(ctypes.Structure):
     _fields_ = (
         ("tstamp", ctypes.c_uint64),
+        ("sk", ctypes.POINTER(Socket)),
         *((name, ctypes.c_uint32) for name in ("tc_classid", "len", "wire_len", "protocol", "hash", "gso_segs")),
         ("may_mark", ctypes.c_uint32),
         ("marked", ctypes.c_uint32),
@@ -64,6 +85,7 @@ class Native:
         self._bucket = 2 * SLOT + (direction is Direction.INGRESS)
         # The library is loaded once: what another test left.
         size = ctypes.c_size_t.in_dll(self._library, "state_bytes").value
+        assert size == buckets.STATE_BYTES
         ctypes.memset(self._place("state_entries", size), 0, size)
         self._call: object = None
         self.now = _BEGIN
@@ -90,13 +112,14 @@ class Native:
         stamp: int = 0,
         may_mark: bool = False,
         segments: int = 1,
+        of: Socket | None = None,
     ) -> Fate:
         """One packet at this moment: `wire` bytes with the headers of its segments, and its sender's own stamp.
 
-        The kernel says 0 `segments` of one that is not to be cut.
+        The kernel says 0 `segments` of one that is not to be cut. What came by a wire is `of` no socket.
         """
         self._library.set_clock(ctypes.c_uint64(self.now))
-        head = (stamp, self._bucket, length, wire or length, ethertype, _hash(flow))
+        head = (stamp, of and ctypes.pointer(of), self._bucket, length, wire or length, ethertype, _hash(flow))
         packet = _Packet(*head, segments, may_mark, 0)
         verdict = ctypes.c_int(self._library.shaper(ctypes.byref(packet))).value
         leaves = max(packet.tstamp, self.now)

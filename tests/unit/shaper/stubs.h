@@ -9,8 +9,13 @@ typedef uint16_t u16;
 #undef __always_inline
 #define __always_inline inline __attribute__((always_inline))
 
+struct bpf_sock {
+  u32 family, type, state;
+};
+
 struct __sk_buff {
   u64 tstamp;
+  struct bpf_sock *sk;
   u32 tc_classid, len, wire_len, protocol, hash, gso_segs, may_mark, marked;
 };
 
@@ -21,6 +26,7 @@ void set_clock(u64 now) { clock_ns = now; }
 static void (*meanwhile)(void);
 void set_meanwhile(void (*call)(void)) { meanwhile = call; }
 
+static struct bpf_sock *bpf_sk_fullsock(struct bpf_sock *sk) { return sk; }
 static u64 bpf_ktime_get_ns(void) { return clock_ns; }
 static u16 bpf_ntohs(u32 value) { return (u16)value; }
 
