@@ -6,16 +6,16 @@ What a receiver could not read in one second it reads in the next, and a flow th
 from collections.abc import Sequence
 
 LATE_S = 0.1
-"""A receiver that had to wait for the one CPU of its node reads a little of a second's bytes in the next."""
+"""A receiver that had to wait for the one CPU of its node reads so much of what has come later, in seconds."""
 
 
 def above(shares: Sequence[float], most: float) -> tuple[int, ...]:
-    """The seconds above `most`, a share of the limit; what a second brought late does not count against the next."""
+    """The seconds above `most`, a share of the limit; what seconds lacked may come late, LATE_S of it at most."""
     found, late = [], 0.0
     for second, share in enumerate(shares):
         if share - late > most:
             found.append(second)
-        late = min(LATE_S, max(0.0, 1 - share))
+        late = min(LATE_S, max(0.0, late + 1 - share))
     return tuple(found)
 
 

@@ -71,12 +71,12 @@ def run(installed):
 
 
 def best(cluster, client, server, *, lowest, highest, limit, seconds=10):
-    """The best of up to three transfers: a busy machine makes the nodes slow, but no transfer may ever be too fast.
+    """The best of up to six transfers: a busy machine makes the nodes slow, but no transfer may ever be too fast.
 
     What the machine's hypervisor took of the time is taken off the lower bound (tests/steal.py).
     """
     flows = []
-    while not flows or (not reaches(flows[-1], lowest) and len(flows) < 3):
+    while not flows or (not reaches(flows[-1], lowest) and len(flows) < 6):
         flows.append(traffic.measure(cluster, client, server, seconds=seconds))
         print(flows[-1])
         assert flows[-1].mean <= highest, str(flows[-1])
@@ -246,7 +246,7 @@ def test_the_reconciler_killed_under_load_leaves_the_limit_in_force_and_adopts_i
     assert min(steady.intervals) >= 80, [str(flow) for flow in steadies]
     lowest_allowed = 0.9 * min(100 * CARRIED, *steady.intervals)
     flows = []
-    while not flows or (min(flows[-1].intervals) < lowest_allowed and len(flows) < 3):
+    while not flows or (min(flows[-1].intervals) < lowest_allowed and len(flows) < 6):
         before = reconciler_restarts(installed, 1)
         transfer = traffic.start(installed, limited[1], unlimited[2], seconds=20)
         time.sleep(4)

@@ -29,6 +29,9 @@ def test_a_second_above_102_percent_is_lost():
 def test_what_a_second_brought_late_does_not_count_against_the_next_but_a_tenth_at_most():
     assert measured(1, 0.95, 1.05, 1).above == ()
     assert measured(1, 0.95, 1.05, 1.05).above == (3,)
+    assert measured(1, 0.9, 1.03, 1.05).above == ()
+    assert measured(1, 0.9, 1.05, 1.05, 1.05).above == (4,)
+    assert measured(1, 0.5, 0.5, 1.05, 1.1).above == (4,)
     assert measured(1, 0.5, 1.13).above == (2,)
 
 
