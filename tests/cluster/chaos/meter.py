@@ -51,7 +51,7 @@ class Measured:
 
     @property
     def above(self) -> tuple[int, ...]:
-        """The seconds above the limit; what a second brought late does not count against the next."""
+        """The seconds above the limit; what came late does not count (tests/seconds.py)."""
         return seconds.above(self.shares, ABOVE)
 
     @property

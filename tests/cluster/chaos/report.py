@@ -12,8 +12,8 @@ HEAD = """# What was done to a running installation, and what was lost
 By `make chaos`, on the embedded cluster: two user-mode-linux nodes of one emulated CPU each, with a real API server,
 etcd, kubelet and containerd. Where it says "under traffic", a Pod of 20 Mbit/s sends and another receives all the
 while: shares are bytes on the link of each second, as iperf3 reports them at the receiver. A second above 102 % counts
-as lost. What a second lacks may come in the next, a tenth of it at most, as the receiver waits for its node's one CPU.
-Where it says so, the reconciler of their node took that much CPU time meanwhile; what one that was killed took until
+as lost. What a second lacks may come later, a tenth of a second's at most, as the receiver waits for its node's one
+CPU. Where it says so, the reconciler of their node took that much CPU time meanwhile; what one that was killed took until
 then is not in it.
 
 The last column says by which rule a row's slow seconds, the first apart, were judged:
@@ -25,6 +25,9 @@ The last column says by which rule a row's slow seconds, the first apart, were j
   seconds that were not measured, from a fifth of them on. Since then `many-in-turn` looks at the limits of each Pod,
   and `probes` at what the flows carried; so do others that measure a flow afterwards, which had only not to have too
   much; and what did not happen (a load, a rotation, a replica's end) is told as inconclusive, and counts as lost.
+- 4: as by 3, but a second in or beside which the one CPU of a flow's node had nothing left is held to the 50 % too, as
+  one of the whole machine is: what starts there takes it all for some seconds. What a second lacks may come in any
+  later one; by the others, in the next alone.
 
 [As JSON](chaos.json).
 
