@@ -28,10 +28,12 @@ def test_receive_times_are_those_of_the_wall_clock_where_the_kernel_can_tell_clo
     shaper: Shaper, limited: Pod, peer: Pod
 ) -> None:
     shaper.shape(limited.uid, limited.netns, limits(ingress="10M"))
-    with lab.Module(limited, "tests.kernel.udp", "times", "5") as receiving:
-        with lab.Module(peer, "tests.kernel.udp", "flood", limited.address, "0", "1") as flood:
-            flood.go()
-            flood.lines()
+    with (  # the one whose time runs from its start begins last
+        lab.Module(peer, "tests.kernel.udp", "flood", limited.address, "0", "1") as flood,
+        lab.Module(limited, "tests.kernel.udp", "times", "5") as receiving,
+    ):
+        flood.go()
+        flood.lines()
         packets = [tuple(int(text) for text in line.split()) for line in receiving.lines()]
     assert len(packets) > 100
     right = [abs(wall - stamp) < SECOND for stamp, wall, _ in packets]
