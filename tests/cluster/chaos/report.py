@@ -13,8 +13,8 @@ By `make chaos`, on the embedded cluster: two user-mode-linux nodes of one emula
 etcd, kubelet and containerd. Where it says "under traffic", a Pod of 20 Mbit/s sends and another receives all the
 while: shares are bytes on the link of each second, as iperf3 reports them at the receiver. A second above 102 % counts
 as lost. What a second lacks may come later, a tenth of a second's at most, as the receiver waits for its node's one
-CPU. Where it says so, the reconciler of their node took that much CPU time meanwhile; what one that was killed took until
-then is not in it.
+CPU. Where it says so, the reconciler of their node took that much CPU time meanwhile; what one that was killed took
+until then is not in it.
 
 The last column says by which rule a row's slow seconds, the first apart, were judged:
 
