@@ -75,6 +75,8 @@ class Failures:
             self._without_slot.add(sandbox.key)
         else:
             self._without_slot.discard(sandbox.key)
+        if not count:
+            self._end_retry(sandbox)  # not of a failure, so it may wait for a minute
         self.try_again(sandbox, retry_delay_s(count))
 
     def try_again(self, sandbox: Sandbox, delay_s: float = RETRY_S[-1]) -> None:
@@ -85,13 +87,16 @@ class Failures:
     def on_succeeded(self, sandbox: Sandbox) -> None:
         """End the retry, if one waits: it may wait for a minute, and the next failure is to be tried again sooner."""
         self._without_slot.discard(sandbox.key)
-        if (retry := self._retrying.pop(sandbox.key, None)) is not None:
-            retry.cancel()
+        self._end_retry(sandbox)
 
     def on_slot_freed(self) -> None:
         """Have those reconciled now that no slot was left for."""
         for key in self._without_slot:
             self._enqueue(key.pod_uid)
+
+    def _end_retry(self, sandbox: Sandbox) -> None:
+        if (retry := self._retrying.pop(sandbox.key, None)) is not None:
+            retry.cancel()
 
     async def _again(self, sandbox: Sandbox, delay_s: float) -> None:
         await self._sleep(delay_s)

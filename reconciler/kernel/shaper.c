@@ -16,7 +16,8 @@
 #define ETHERTYPE_ARP 0x0806
 #define SOCK_STREAM 1
 #define SOCK_RAW 3
-#define AF_PACKET 17
+#define AF_INET 2
+#define AF_INET6 10
 #define TCP_CLOSE 7 // also the state of any other socket that is connected to nobody
 
 #define NANOSECONDS_PER_SECOND 1000000000ULL
@@ -305,12 +306,12 @@ static __always_inline void borrow(const struct limit *limit, struct state *stat
 // Whether others use the socket that a packet is charged to while it waits here: with its buffer full it sends to nobody.
 // A socket that is connected serves this Pod alone. On egress a Pod's own sockets are its own matter, but the kernel
 // sends the resets and ICMP of all network namespaces by raw sockets, one for each CPU. On ingress it is a socket of
-// another Pod of this node, such as a server's, with all its clients (what came by a wire has none). A packet socket is
-// left out: all of a Pod's network may be behind it (gVisor), TCP too.
+// another Pod of this node, such as a server's, with all its clients (what came by a wire has none). Those of no Internet
+// protocol are left out: all of a network may be behind a packet socket (gVisor) or a tap (a virtual machine), TCP too.
 static __always_inline int is_of_a_shared_socket(struct __sk_buff *skb, int is_ingress) {
   struct bpf_sock *any = skb->sk;
   struct bpf_sock *full = any ? bpf_sk_fullsock(any) : (struct bpf_sock *)0;
-  if (!full || full->state != TCP_CLOSE || full->family == AF_PACKET)
+  if (!full || full->state != TCP_CLOSE || (full->family != AF_INET && full->family != AF_INET6))
     return 0;
   return is_ingress ? full->type != SOCK_STREAM : full->type == SOCK_RAW;
 }

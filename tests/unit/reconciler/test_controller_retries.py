@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from reconciler.kernel.errors import NoSlotLeftError, ShapingError
-from tests.unit.reconciler.controller_bench import M20, M100, A, B, api_pod, sandbox
+from tests.unit.reconciler.controller_bench import M20, M100, A, B, api_pod, raised, sandbox
 from webhook.common.contract import Limits
 
 C = "/run/netns/c"
@@ -26,6 +26,23 @@ async def test_a_failure_after_a_success_is_tried_again_soon_whatever_retry_was_
         await bench.settle()
         assert bench.controller.pod_counts() == (1, 1, 0, 0, 0)
     assert waiting == [1.0, 1.0]
+
+
+async def test_a_failure_is_tried_again_soon_though_a_subscription_is_to_be_tried_again_in_a_minute(bench):
+    waiting = []
+
+    async def wait_for_ever(seconds):
+        waiting.append(seconds)
+        await asyncio.Event().wait()
+
+    bench.controller._failures._sleep = wait_for_ever
+    bench.monitor.watch = lambda _: raised(ShapingError("too many open files"))
+    await bench.controller.on_run(sandbox())
+    bench.kernel.failing[A] = [ShapingError("busy"), ShapingError("busy")]
+    for limit in ("20M", "30M"):
+        bench.on_pod_event("MODIFIED", api_pod(ingress=limit))
+        await bench.settle()
+    assert waiting == [60.0, 1.0], "and no third while the second waits"
 
 
 @pytest.mark.parametrize("how", ["its Pod ends", "its Pod asks for no limit", "its Pod vanished"])

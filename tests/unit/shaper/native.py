@@ -46,6 +46,8 @@ RAW_SOCKET: Final = Socket(socket.AF_INET, socket.SOCK_RAW, _CLOSE)
 """Also the kernel's own, for resets and ICMP."""
 CONNECTED_RAW_SOCKET: Final = Socket(socket.AF_INET, socket.SOCK_RAW, _ESTABLISHED)
 PACKET_SOCKET: Final = Socket(socket.AF_PACKET, socket.SOCK_RAW, _CLOSE)
+TAP_SOCKET: Final = Socket(socket.AF_UNSPEC, socket.SOCK_RAW, _CLOSE)
+"""Of a tap's queue, such as a virtual machine's (drivers/net/tap.c)."""
 
 
 class _Packet(ctypes.Structure):

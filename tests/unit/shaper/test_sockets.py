@@ -12,6 +12,7 @@ from tests.unit.shaper.native import (
     PACKET_SOCKET,
     RAW_SOCKET,
     SECOND,
+    TAP_SOCKET,
     TCP_SOCKET,
     UDP_SOCKET,
     Native,
@@ -80,8 +81,11 @@ def test_what_waits_for_the_wire_leaves_the_nodes_own_sockets_room_for_others(
 @pytest.mark.parametrize(
     ("direction", "of"),
     [
-        *((Direction.EGRESS, of) for of in (None, UDP_SOCKET, TCP_SOCKET, PACKET_SOCKET, CONNECTED_RAW_SOCKET)),
-        *((Direction.INGRESS, of) for of in (None, TCP_SOCKET, PACKET_SOCKET, CONNECTED_UDP_SOCKET)),
+        *(
+            (Direction.EGRESS, of)
+            for of in (None, UDP_SOCKET, TCP_SOCKET, PACKET_SOCKET, TAP_SOCKET, CONNECTED_RAW_SOCKET)
+        ),
+        *((Direction.INGRESS, of) for of in (None, TCP_SOCKET, PACKET_SOCKET, TAP_SOCKET, CONNECTED_UDP_SOCKET)),
         (Direction.INGRESS, CLOSED_TCP_SOCKET),
     ],
 )
