@@ -71,7 +71,7 @@ class SlotAllocator:
         # A later Pod's netns may have the inode of one that is gone: the kernel assigns the lowest free inode. One of
         # the live may have gone since it was looked up: then a new Pod may have its inode, at that Pod's own path.
         present = netns.mounted().keys() - {held.netns_inode for held in alive}
-        return [held for held in doubtful if held.netns_inode not in {at_path.get(held), *present}]
+        return [held for held in doubtful if held.netns_inode not in present and held.netns_inode != at_path.get(held)]
 
     def audit(self) -> list[str]:
         """The uids of the Pods whose limits in the map were overwritten by others.

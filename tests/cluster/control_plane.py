@@ -39,6 +39,14 @@ LOG_TAIL_BYTES = 1500
 T = TypeVar("T")
 
 
+def run_alone(module: str, timeout_s: float) -> Any:
+    """Run a module under ALONE: the JSON that it prints. Fails the test with what it says when it fails."""
+    command = [*ALONE, sys.executable, "-m", module]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
 class ControlPlaneError(Exception):
     """It did not come up, or does not do what is asked. The text is for a person."""
 

@@ -1,22 +1,10 @@
 """What a webhook that may not read Namespaces says to whom, with the manifests' permissions and a real API server."""
 
-import json
-import subprocess
-import sys
-
-from tests.cluster.control_plane import ALONE
+from tests.cluster.control_plane import run_alone
 
 
 def test_a_person_is_told_that_the_webhook_may_not_read_namespaces_and_the_manifests_permissions_are_enough() -> None:
-    ran = subprocess.run(
-        [*ALONE, sys.executable, "-m", "tests.cluster.forbidden"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=150,
-    )
-    assert ran.returncode == 0, ran.stderr
-    result = json.loads(ran.stdout)
+    result = run_alone("tests.cluster.forbidden", 150)
     print(result["refusal"], result["readiness"], sep="\n")
     assert "cannot read the Pod's Namespace just now, try again" in result["refusal"]
     assert 'namespaces \\"shop\\" is forbidden' in result["refusal"]

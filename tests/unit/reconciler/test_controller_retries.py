@@ -11,14 +11,20 @@ from webhook.common.contract import Limits
 C = "/run/netns/c"
 
 
-async def test_a_failure_after_a_success_is_tried_again_soon_whatever_retry_was_waiting(bench):
-    waiting = []
+@pytest.fixture
+def waiting(bench):
+    """The retries that wait, in seconds; none comes."""
+    begun = []
 
     async def wait_for_ever(seconds):
-        waiting.append(seconds)
+        begun.append(seconds)
         await asyncio.Event().wait()
 
     bench.controller._failures._sleep = wait_for_ever
+    return begun
+
+
+async def test_a_failure_after_a_success_is_tried_again_soon_whatever_retry_was_waiting(bench, waiting):
     for _ in range(2):
         bench.kernel.failing[A] = [ShapingError("busy")]
         await bench.controller.on_run(sandbox())
@@ -28,14 +34,7 @@ async def test_a_failure_after_a_success_is_tried_again_soon_whatever_retry_was_
     assert waiting == [1.0, 1.0]
 
 
-async def test_a_failure_is_tried_again_soon_though_a_subscription_is_to_be_tried_again_in_a_minute(bench):
-    waiting = []
-
-    async def wait_for_ever(seconds):
-        waiting.append(seconds)
-        await asyncio.Event().wait()
-
-    bench.controller._failures._sleep = wait_for_ever
+async def test_a_failure_is_tried_again_soon_though_a_subscription_is_to_be_tried_again_in_a_minute(bench, waiting):
     bench.monitor.watch = lambda _: raised(ShapingError("too many open files"))
     await bench.controller.on_run(sandbox())
     bench.kernel.failing[A] = [ShapingError("busy"), ShapingError("busy")]
