@@ -82,7 +82,8 @@ or nothing of it was captured. The guest's CPU may not carry 1G with some shaper
 
 _COMPARED = """Each comparison with cake is of one run of each. Two p99 of pings that differ by less than {:.2f} ms, as
 far as the cells are apart in it without load (from the 10th percentile to the 90th), are undecided, which does not
-count as reached. Targets in ms are judged without that.
+count as reached. Targets in ms are judged without that; one that is missed where the control, senders that pace
+themselves without a shaper, misses it in the same run is undecided, too.
 """
 
 

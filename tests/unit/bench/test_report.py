@@ -309,3 +309,28 @@ def test_pings_that_differ_by_less_than_the_cells_do_without_load_are_undecided(
     assert ", 1 undecided" in counted
     assert "not measured" not in counted
     assert "| undecided |" in text
+
+
+@pytest.mark.parametrize(
+    ("ours", "control", "reached", "said"),
+    [
+        (0.9, 1.2, None, "0.900 ms; 1.200 ms without a shaper"),
+        (0.9, 0.1, False, "0.900 ms"),
+        (0.9, None, False, "0.900 ms"),
+        (0.1, 1.2, True, "0.100 ms"),
+    ],
+)
+@pytest.mark.parametrize("case", ["100M 8 flows", "100M 1000 flows"])
+def test_what_the_guest_adds_without_a_shaper_is_not_laid_to_the_shaper(case, ours, control, reached, said):
+    found = results()
+    for shaper, p99 in (("ours", ours), ("paced", control)):
+        if p99 is None:
+            del found[f"latency/{case}/ingress/{shaper}"]
+        else:
+            found[f"latency/{case}/ingress/{shaper}"]["probes"]["ping"] = {**PROBE, "p50": 0, "p99": p99, "largest": 9}
+    (made,) = (
+        each
+        for each in verdicts(found)
+        if each.what == f"{case}, ingress: ping, added p99" and each.wanted.startswith("at most")
+    )
+    assert (made.measured, made.reached, made.undecided) == (said, reached, reached is None)
