@@ -19,6 +19,9 @@ FEW_FLOWS = "100M 8 flows"
 MANY_FLOWS = ("10M 64 flows", "100M 64 flows", "1G 64 flows", "100M 1000 flows")
 CUTS = (("1G", "1M"), ("100M", "1M"))
 """To a hundredth or less."""
+SPARSE: Mapping[str, str] = {"ping": "ping", "dns": "UDP"}
+"""The probes that are sparse flows, as people read them: targets of latency are for these. A fetch is not one: the
+limit itself holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,8 @@ def good(results: Results, name: str) -> Mapping[str, Any] | None:
 
 def verdicts(results: Results) -> list[Verdict]:
     """All of them, in the order of the sections, of results as they were measured."""
-    spread = spread_ms(results)
-    few, many = partial(_few_flows, spread=spread), partial(_many_flows, spread=spread)
+    spreads = {kind: spread_ms(results, kind) for kind in SPARSE}
+    few, many = partial(_few_flows, spreads=spreads), partial(_many_flows, spreads=spreads)
     made: list[Verdict] = []
     results = pooled(results)
     for rule in (_accuracy, few, many, _fairness, _flood, _cost, _change):
@@ -64,14 +67,14 @@ def count(made: list[Verdict]) -> str:
     return said + (f", {missing} not measured" if missing else "")
 
 
-def spread_ms(results: Results) -> float:
-    """How far apart the cells are, from the 10th to the 90th percentile, in the p99 of pings without load.
+def spread_ms(results: Results, kind: str) -> float:
+    """How far apart the cells are, from the 10th to the 90th percentile, in the p99 of a probe without load.
 
     Of the cells with the round trip of those that are compared. Not from the least to the most: with one hiccup of the
     machine, nothing could be told apart any more.
     """
     (rtt_ms,) = {cell.flows[0].rtt_ms for cell in CATALOGUE if cell.section == "latency"}
-    found = unloaded(results, "ping").get(rtt_ms, {}).get("p99", [])
+    found = unloaded(results, kind).get(rtt_ms, {}).get("p99", [])
     if len(found) < 2:
         return 0.0
     tenths = statistics.quantiles(found, n=10, method="inclusive")
@@ -113,14 +116,15 @@ def _pair(results: Results, section: str, case: str, direction: str) -> tuple[An
     return good(results, f"{section}/{case}/{direction}/ours"), good(results, f"{section}/{case}/{direction}/cake")
 
 
-def _few_flows(results: Results, spread: float) -> Iterator[Verdict]:
+def _few_flows(results: Results, spreads: Mapping[str, float]) -> Iterator[Verdict]:
     for direction in ("ingress", "egress"):
         where = f"{FEW_FLOWS}, {direction}"
         ours, cake = _pair(results, "latency", FEW_FLOWS, direction)
         control = good(results, f"latency/{FEW_FLOWS}/{direction}/paced")
-        for percent, most in (("p50", 0.1), ("p99", 0.5)):
-            yield _at_most(f"{where}: ping, added {percent}", f"at most {most} ms", percent, most, ours, control)
-        yield _below(f"{where}: ping, added p99", ours, cake, _ping_p99, "ms", spread=spread)
+        for kind, spread in spreads.items():
+            for percent, most in (("p50", 0.1), ("p99", 0.5)):
+                yield _at_most(where, kind, percent, (most, f"at most {most} ms"), ours, control)
+            yield _below_in_ms(where, kind, ours, cake, spread)
         wanted = "at least 94.8 Mbit/s"
         if ours is None:
             yield Verdict(f"{where}: goodput", wanted)
@@ -129,7 +133,7 @@ def _few_flows(results: Results, spread: float) -> Iterator[Verdict]:
         yield _above(f"{where}: goodput", ours, cake, 1.0)
 
 
-def _many_flows(results: Results, spread: float) -> Iterator[Verdict]:
+def _many_flows(results: Results, spreads: Mapping[str, float]) -> Iterator[Verdict]:
     for case in MANY_FLOWS:
         for direction in ("ingress", "egress"):
             if all(cell.name != f"latency/{case}/{direction}/ours" for cell in CATALOGUE):
@@ -137,27 +141,39 @@ def _many_flows(results: Results, spread: float) -> Iterator[Verdict]:
             where = f"{case}, {direction}"
             ours, cake = _pair(results, "latency", case, direction)
             control = good(results, f"latency/{case}/{direction}/paced")
-            most = 2 * PACKET_BITS / cells.bits(case.split()[0]) * 1e3 + 0.5
-            what, wanted = f"{where}: ping, added p99", f"at most 2 full packets' time + 0.5 ms = {most:.2f} ms"
-            yield _at_most(what, wanted, "p99", most, ours, control)
-            yield _below(what, ours, cake, _ping_p99, "ms", spread=spread)
+            for kind, spread in spreads.items():
+                yield _at_most(where, kind, "p99", _two_packets(case.split()[0]), ours, control)
+                yield _below_in_ms(where, kind, ours, cake, spread)
             yield _above(f"{where}: goodput", ours, cake, 0.99)
 
 
-def _at_most(what: str, wanted: str, percent: str, most: float, ours: Any, control: Any) -> Verdict:
-    """What the guest adds without any shaper, in the control's cell, no shaper can be blamed for."""
+def _two_packets(limit: str) -> tuple[float, str]:
+    """What a sparse flow's p99 may have of wait at a limit, in ms, and in words."""
+    most = 2 * PACKET_BITS / cells.bits(limit) * 1e3 + 0.5
+    return most, f"at most 2 full packets' time + 0.5 ms = {most:.2f} ms"
+
+
+def _at_most(where: str, kind: str, percent: str, most: tuple[float, str], ours: Any, control: Any) -> Verdict:
+    """`most`: in ms, and in words.
+
+    What the guest adds without any shaper, in the control's cell, no shaper can be blamed for.
+    """
+    what, (limit, wanted) = f"{where}: {SPARSE[kind]}, added {percent}", most
     if ours is None:
         return Verdict(what, wanted)
-    value = ours["probes"]["ping"][percent]
+    value = ours["probes"][kind][percent]
     said = f"{value:.3f} ms"
-    without = control["probes"]["ping"][percent] if control else 0
-    if value > most and without > most:
+    without = control["probes"][kind][percent] if control else 0
+    if value > limit and without > limit:
         return Verdict(what, wanted, f"{said}; {without:.3f} ms without a shaper", undecided=True)
-    return Verdict(what, wanted, said, value <= most)
+    return Verdict(what, wanted, said, value <= limit)
 
 
-def _ping_p99(result: Mapping[str, Any]) -> float:
-    return float(result["probes"]["ping"]["p99"])
+def _below_in_ms(where: str, kind: str, ours: Any, cake: Any, spread: float) -> Verdict:
+    def p99(result: Mapping[str, Any]) -> float:
+        return float(result["probes"][kind]["p99"])
+
+    return _below(f"{where}: {SPARSE[kind]}, added p99", ours, cake, p99, "ms", spread=spread)
 
 
 def _below(
@@ -234,9 +250,11 @@ def _flood(results: Results) -> Iterator[Verdict]:
         result = good(results, f"fairness/{what}/ingress/ours")
         if result is None:
             yield Verdict(what, wanted)
-            continue
-        share = 100 * result["groups"][0]["goodput"] * 1e6 / cells.bits(limit)
-        yield Verdict(what, wanted, f"{share:.1f} %", share >= 60)
+        else:
+            share = 100 * result["groups"][0]["goodput"] * 1e6 / cells.bits(limit)
+            yield Verdict(what, wanted, f"{share:.1f} %", share >= 60)
+        # Of pings alone, as its cells have no control.
+        yield _at_most(what, "ping", "p99", _two_packets(limit), result, None)
 
 
 def cost_ratio(by_program: Mapping[str, float], *, net: bool = True) -> float:

@@ -1,6 +1,5 @@
 """Verdicts, tables and plots, from results that are made up."""
 
-from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -9,57 +8,8 @@ from tests.bench import cells, report, verdict
 from tests.bench.plots import plots
 from tests.bench.pooled import pooled
 from tests.bench.svg import decades, figure, linear, logarithmic
-from tests.bench.verdict import carried, count, verdicts
-
-PROBE = {"count": 800, "lost": 0, "unloaded_p50": 10.0, "unloaded_p99": 10.3}
-
-
-def result(cell: cells.Cell, *, share: float = 1.0, wait: float = 0.0) -> dict[str, Any]:
-    """A cell that came out well; or with another share of what can be carried, and other waits in ms."""
-    if cell.section == "change":
-        steps = zip((cell.limit, *cell.changes), cell.changes, strict=False)
-        held = [
-            {
-                "from": before,
-                "to": after,
-                "took": 0,
-                "held_after": wait,
-                "half_after": wait,
-                "silence": wait,
-                "carried": 1.0,
-            }
-            for before, after in steps
-        ]
-        return {"changes": held, "stolen": 0.0, "kernel": "6.1"}
-    each = share * carried(cell) / len(cell.flows)
-    groups = [
-        {"goodput": each, "first_second": each, "jain": 1 - wait / 10, "flows": flows.count, "silent_flows": 0}
-        for flows in cell.flows
-    ]
-    made = {"groups": groups, "goodput": share * carried(cell), "kernel": "6.1", "stolen": 0.01}
-    if cell.is_emulated:
-        # A low limit costs more for each byte, so that only a control of the same limit tells anything.
-        made["cpu_seconds_a_gigabyte"] = (500.0 if cell.limit == "20M" else 50.0) + 10 * wait
-    if cell.probed:
-        probe = {"p50": wait, "p99": 3 * wait, "largest": 4 * wait, **PROBE}
-        made["probes"] = {"ping": probe, "dns": probe, "fetch": probe}
-    return made
-
-
-def results() -> dict[str, Any]:
-    """Ours better than all others, and two that share with a flood share 3 to 1."""
-    made = {}
-    for cell in cells.CATALOGUE:
-        ours = cell.shaper == "ours"
-        made[cell.name] = result(cell, share=1.0 if ours else 0.9, wait=0.0 if ours else 5.0)
-        if "RTT" in cell.case and not ours:
-            made[cell.name]["groups"][0]["goodput"] *= 3
-        if "UDP at" in cell.case:
-            made[cell.name]["groups"][0]["goodput"] *= 1.5
-    plain = {"empty": 20.0, "ours": 60.0, "edt_fifo": 55.0}  # 1.14
-    variants = [{"flows": 1, "buckets": 1, "idle": plain, "backlog": plain}]
-    made["cost"] = {"kernel": "6.18", "jit": True, "variants": variants}
-    return made
+from tests.bench.verdict import count, verdicts
+from tests.unit.bench.made_up import FLOODED, result, results
 
 
 def test_nothing_measured_is_nothing_reached() -> None:
@@ -80,10 +30,16 @@ def test_figures_that_are_all_good_are_all_reached() -> None:
         ("accuracy/1M 1 flow/egress/ours", {"share": 0.98}, "1M: goodput in all 2 cells"),
         ("accuracy/1M 1 flow/egress/ours", {"share": 1.03}, "first second of a connection, all cells"),
         ("latency/100M 8 flows/ingress/ours", {"wait": 0.2}, "100M 8 flows, ingress: ping, added p99"),
+        ("latency/100M 8 flows/egress/ours", {"wait": 0.11}, "100M 8 flows, egress: UDP, added p50"),
+        ("latency/100M 8 flows/ingress/ours", {"wait": 0.2}, "100M 8 flows, ingress: UDP, added p99"),
         ("latency/100M 8 flows/ingress/ours", {"share": 0.99}, "100M 8 flows, ingress: goodput"),
         ("latency/1G 64 flows/ingress/ours", {"wait": 0.2}, "1G 64 flows, ingress: ping, added p99"),
+        ("latency/1G 64 flows/ingress/ours", {"wait": 0.2}, "1G 64 flows, ingress: UDP, added p99"),
         ("latency/1G 64 flows/ingress/ours", {"share": 0.8}, "1G 64 flows, ingress: goodput"),
         ("fairness/64 flows, 10M/ingress/ours", {"wait": 0.1}, "64 flows, 10M: Jain's index"),
+        # Two full packets take 2.4 ms at 10M, 0.24 at 100M.
+        ("fairness/2 TCP beside UDP at 10x, 10M/ingress/ours", {"wait": 0.98}, f"{FLOODED}, 10M: ping, added p99"),
+        ("fairness/2 TCP beside UDP at 10x, 100M/ingress/ours", {"wait": 0.25}, f"{FLOODED}, 100M: ping, added p99"),
         (
             "change/1M 100M 1G/egress/ours",
             {"wait": 1.5},
@@ -264,73 +220,3 @@ def test_where_nothing_was_captured_nobody_knows_whether_the_rate_was_held(figur
 
 def test_a_capture_that_has_something_is_judged():
     assert all(each.reached for each in cut(captured=1514)[0].values())
-
-
-COMPARED = [f"latency/100M 8 flows/ingress/{shaper}" for shaper in ("ours", "cake")]
-PINGED = [cell.name for cell in cells.CATALOGUE if cell.probed and not cell.changes and cell.name not in COMPARED]
-
-
-def compared(ours, cake, apart=PINGED[::3]):
-    """A verdict on two p99, where some of the cells, a third for example, are 1.5 ms apart from all others."""
-    found = results()
-    for name, p99 in zip(COMPARED, (ours, cake), strict=True):
-        ping = {**PROBE, "p50": 0, "p99": p99, "largest": 9}
-        found[name]["probes"]["ping"] = ping
-    for name in apart:
-        found[name]["probes"]["ping"] |= {"unloaded_p99": 11.8}
-    key = "100M 8 flows, ingress: ping, added p99", "below cake's"
-    made = verdicts(found)
-    return next(each for each in made if (each.what, each.wanted) == key), count(made), report.markdown(found)
-
-
-@pytest.mark.parametrize(("ours", "cake", "reached"), [(0.0, 2.0, True), (2.0, 0.0, False)])
-def test_pings_that_are_far_enough_apart_are_compared(ours, cake, reached):
-    made, _, text = compared(ours, cake)
-    assert (made.reached, made.undecided) == (reached, False)
-    assert "differ by less than 1.50 ms" in text
-
-
-@pytest.mark.parametrize(("ours", "cake", "reached"), [(0.0, 0.3, True), (0.3, 0.0, False)])
-def test_one_hiccup_of_the_machine_leaves_no_loss_undecided(ours, cake, reached):
-    made, counted, text = compared(ours, cake, apart=PINGED[:1])
-    assert (made.reached, made.undecided) == (reached, False)
-    assert "undecided" not in counted
-    assert "differ by less than 0.00 ms" in text
-
-
-def test_of_no_results_or_one_nothing_is_apart():
-    assert verdict.spread_ms({}) == verdict.spread_ms({COMPARED[0]: results()[COMPARED[0]]}) == 0
-
-
-@pytest.mark.parametrize(("ours", "cake"), [(0.0, 1.4), (1.4, 0.0), (0.0, 0.0)])
-def test_pings_that_differ_by_less_than_the_cells_do_without_load_are_undecided(ours, cake):
-    made, counted, text = compared(ours, cake)
-    assert (made.reached, made.undecided) == (None, True)
-    assert ", 1 undecided" in counted
-    assert "not measured" not in counted
-    assert "| undecided |" in text
-
-
-@pytest.mark.parametrize(
-    ("ours", "control", "reached", "said"),
-    [
-        (0.9, 1.2, None, "0.900 ms; 1.200 ms without a shaper"),
-        (0.9, 0.1, False, "0.900 ms"),
-        (0.9, None, False, "0.900 ms"),
-        (0.1, 1.2, True, "0.100 ms"),
-    ],
-)
-@pytest.mark.parametrize("case", ["100M 8 flows", "100M 1000 flows"])
-def test_what_the_guest_adds_without_a_shaper_is_not_laid_to_the_shaper(case, ours, control, reached, said):
-    found = results()
-    for shaper, p99 in (("ours", ours), ("paced", control)):
-        if p99 is None:
-            del found[f"latency/{case}/ingress/{shaper}"]
-        else:
-            found[f"latency/{case}/ingress/{shaper}"]["probes"]["ping"] = {**PROBE, "p50": 0, "p99": p99, "largest": 9}
-    (made,) = (
-        each
-        for each in verdicts(found)
-        if each.what == f"{case}, ingress: ping, added p99" and each.wanted.startswith("at most")
-    )
-    assert (made.measured, made.reached, made.undecided) == (said, reached, reached is None)
