@@ -10,8 +10,8 @@ export PATH := $(PATH):/usr/sbin:/sbin
 # Of both targets of the fuzzer together.
 FUZZ_SECONDS ?= 60
 # Guests and clusters whose CPU is emulated have bad moments, not a bad hour: a test that fails is run once more and its
-# failure printed in full at the end; a fourth failure of a run is final. A loss (LostError of the cluster's tests) is
-# final at once.
+# failure printed in full at the end; a fourth failure of a run is final. A loss (LostError of tests/losses.py) is final
+# at once.
 SECOND_CHANCE := --reruns 1 --max-suite-reruns 3 --rerun-show-tracebacks
 UNLESS_LOST := --rerun-except ^LostError:
 # The kernels of Debian's bullseye, bookworm, trixie and sid.
@@ -74,7 +74,7 @@ fuzz: setup ## looks for what breaks the webhook, for a minute; FUZZ_SECONDS=360
 	done
 
 test-kernel: setup ## the shaper on real ipvlan, in user-mode-linux
-	$(PYTHON) -m tests.kernel $(SECOND_CHANCE)
+	$(PYTHON) -m tests.kernel $(SECOND_CHANCE) $(UNLESS_LOST)
 
 test-kernels: setup ## the shaper tests on Debian's kernels 5.10 to the newest, in QEMU (emulated, 4 CPUs, some 8 minutes each)
 	@tests/setup/system.sh qemu-system-x86 xz-utils debian-archive-keyring

@@ -27,7 +27,7 @@ from tests.cluster.api import Api
 from tests.cluster.cluster import Cluster, ClusterError, TimedOut, wait_for
 from tests.cluster.creations import Creating, Creations
 from tests.cluster.layout import HERE, PROJECT
-from tests.cluster.losses import Doubt
+from tests.losses import Doubt
 from tests.cluster.scenario import OWN
 
 SECRET = f"/api/v1/namespaces/{OWN}/secrets/webhook-certs"

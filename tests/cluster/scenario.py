@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.cluster.cluster import Cluster, ClusterError, wait_for
 from tests.cluster.layout import HERE, PROJECT
+from tests.losses import nothing_lost
 
 OWN = "ipvlan-bandwidth"
 WEBHOOK, RECONCILER = "app.kubernetes.io/name=webhook", "app.kubernetes.io/name=reconciler"
@@ -174,6 +175,13 @@ def kernel_limits(cluster: Cluster, pod: str) -> dict[str, int]:
     """The limits that the kernel holds for a Pod, in bit/s by direction."""
     rows = json.loads(observe(cluster, cluster.node_of(pod).number, "--json"))
     return {row["direction"]: row["bits_per_second"] for row in rows if row["pod"] == pod}
+
+
+def still_limited(cluster: Cluster, pod: str, expected: Mapping[str, int]) -> None:
+    """Raise LostError unless the kernel holds these limits, which were in force before, for a Pod."""
+    held = kernel_limits(cluster, pod)
+    if held != expected:
+        nothing_lost([f"{pod} is limited to {held}, no longer to {expected}"])
 
 
 def annotate(cluster: Cluster, pod: str, *changes: str) -> None:

@@ -12,7 +12,7 @@ from tests.cluster.api import Api
 from tests.cluster.cluster import wait_for
 from tests.cluster.creations import Creating
 from tests.cluster.layout import PROJECT
-from tests.cluster.losses import nothing_lost
+from tests.losses import nothing_lost
 from tests.cluster.scenario import OWN, WEBHOOK
 
 SPACE = "cert-manager-shop"

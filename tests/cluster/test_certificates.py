@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tests.cluster import certificates, scenario
-from tests.cluster.losses import nothing_lost
+from tests.losses import nothing_lost
 
 # The long run is of five minutes: 300.
 SECONDS = float(os.environ.get("IPVLAN_BANDWIDTH_ROTATION_SECONDS", "90"))

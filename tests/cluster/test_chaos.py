@@ -4,7 +4,7 @@ import pytest
 
 from tests.cluster.chaos import registry
 from tests.cluster.chaos.lab import Lab
-from tests.cluster.losses import nothing_lost
+from tests.losses import nothing_lost
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -15,11 +16,14 @@ from tests.cluster.scenario import (
     INGRESS,
     OWN,
     annotate,
+    events_of,
     kernel_limits,
     limits,
     reconciler_restarts,
     sandbox_pid,
+    still_limited,
 )
+from tests.losses import nothing_lost
 
 SPACE, OPEN, ORDINARY = "shop", "open", "ordinary"
 # 1448 bytes of payload in 1514 bytes on the link: the most that TCP over IPv4 carries of a limit.
@@ -79,8 +83,9 @@ def best(cluster, client, server, *, lowest, highest, limit, seconds=10):
     while not flows or (not reaches(flows[-1], lowest) and len(flows) < 6):
         flows.append(traffic.measure(cluster, client, server, seconds=seconds))
         print(flows[-1])
+        nothing_lost(above_limit(flows[-1], limit))
+        # A receiver that begins late has the same bytes in less time, so this may be tried once more.
         assert flows[-1].mean <= highest, str(flows[-1])
-        assert above_limit(flows[-1], limit) == ()
     assert any(reaches(flow, lowest) for flow in flows), [str(flow) for flow in flows]
 
 
@@ -192,7 +197,8 @@ def test_a_limit_changes_on_an_open_connection_and_is_lifted_and_set_again(insta
     time.sleep(5)
     annotate(installed, pod, f"{EGRESS}=20M")
     flow = transfer.result()
-    assert 50 < max(flow.intervals[:4]) <= 100, str(flow)
+    nothing_lost(above_limit(replace(flow, intervals=flow.intervals[:4]), 100))
+    assert max(flow.intervals[:4]) > 50, str(flow)
     last = flow.intervals[9:]
     # At some hours an emulated CPU's timers are milliseconds late, and what they cost is not made up for.
     assert 18.0 * (1 - flow.stolen) <= sum(last) / len(last) <= 19.3, str(flow)
@@ -252,12 +258,12 @@ def test_the_reconciler_killed_under_load_leaves_the_limit_in_force_and_adopts_i
         time.sleep(4)
         installed.node(1).run("pkill", "-9", "-f", "reconciler run")
         flows.append(transfer.result())
-        assert above_limit(flows[-1], 100) == ()
+        nothing_lost(above_limit(flows[-1], 100))
         scenario.wait_for_restart(installed, 1, before)
         installed.wait_ready(f"{OWN}/{scenario.reconciler_on(installed, 1)}")
         logs = installed.kubectl("-n", OWN, "logs", scenario.reconciler_on(installed, 1)).stdout
         assert '"adopted": true' in logs
-        assert kernel_limits(installed, limited[1]) == {"ingress": 100_000_000, "egress": 100_000_000}
+        still_limited(installed, limited[1], {"ingress": 100_000_000, "egress": 100_000_000})
     print(f"without the kill {steady}", *flows, sep="\n")
     assert any(min(flow.intervals) >= lowest_allowed for flow in flows), (str(steady), [str(flow) for flow in flows])
 
@@ -271,6 +277,9 @@ def test_a_recreated_sandbox_is_limited_again_before_its_containers_run(installe
     installed.wait_ready(pod)
     assert kernel_limits(installed, pod) == {"egress": 20_000_000}
     best(installed, pod, unlimited[2], lowest=18.9, highest=19.2, limit=20, seconds=4)
+    # By now it would have been told, if its limit had come after its containers. They do not wait for a reconciler that
+    # a busy machine keeps, so this may be tried once more.
+    assert "RanUnlimited" not in [reason for reason, _ in events_of(installed, pod)]
 
 
 def test_a_clsact_that_somebody_deletes_is_put_back_and_the_owner_is_told(installed, run, unlimited):
@@ -303,7 +312,7 @@ def test_an_annotation_that_turns_bad_past_the_webhook_leaves_the_limit_also_ove
     scenario.wait_for_restart(installed, 1, before)
     installed.wait_ready(f"{OWN}/{scenario.reconciler_on(installed, 1)}")
     assert installed.pod(pod)["metadata"]["annotations"][EGRESS] == "100m"
-    assert kernel_limits(installed, pod) == {"egress": 20_000_000}
+    still_limited(installed, pod, {"egress": 20_000_000})
     annotate(installed, pod, f"{EGRESS}=10M")
     wait_for("the limit that was meant", lambda: kernel_limits(installed, pod) == {"egress": 10_000_000}, 20)
 
@@ -341,7 +350,9 @@ def stored(cluster, folder):
 
 def test_uninstalled_limits_stay_until_clean_takes_them_away(installed, limited, unlimited):
     installed.kubectl("delete", "-k", str(PROJECT / "manifests"), timeout=180)
-    assert 48 <= traffic.measure(installed, limited[1], unlimited[2], seconds=3).mean <= 96
+    flow = traffic.measure(installed, limited[1], unlimited[2], seconds=3)
+    nothing_lost(above_limit(flow, 100))
+    assert 48 <= flow.mean <= 96, str(flow)
     installed.kubectl("apply", "-k", str(PROJECT / "manifests" / "clean"))
     wait_for(
         "the limit to go",

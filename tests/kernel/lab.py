@@ -15,6 +15,7 @@ from typing import NamedTuple, Self
 
 from tests.bench import stats
 from tests.kernel.clock import until
+from tests.losses import nothing_lost
 from tests.seconds import above, with_better_neighbour
 from tests.steal import Steal
 from webhook.common.contract import Limits, Quantity
@@ -158,6 +159,13 @@ class Transfer:
         """The seconds with more goodput than the limit's bytes on the wire, less what the second before lacked."""
         most = limit * stats.TCP_SHARE
         return above([each / most for each in self.seconds], limit / most)
+
+    def never_above(self, limit: float, seconds: Iterable[int]) -> None:
+        """Raise LostError if any of these seconds is above the limit."""
+        found = set(self.above(limit)) & set(seconds)
+        nothing_lost(
+            f"{self.seconds[each]:.2f} Mbit/s of {limit:g} in second {each} of {self.seconds}" for each in sorted(found)
+        )
 
     def lowest(self, *periods: slice) -> float:
         """The least of the seconds of these periods, each with its better neighbour there, had nothing been stolen."""

@@ -17,6 +17,7 @@ from reconciler.netns_scan import scan_netns
 from reconciler.sandboxes import Key
 from reconciler.shaping import Shaper
 from tests.kernel.lab import Pod, limits
+from tests.losses import nothing_lost
 from webhook.common.contract import Direction, Limits
 
 SLOTS = 8
@@ -141,10 +142,13 @@ def stays(before: Limits, wanted: Limits) -> list[Direction]:
     return [each for each in Direction if before.get(each) and wanted.get(each)]
 
 
-def check(before: Limits, between: Limits, wanted: Limits) -> None:
-    """No direction that was limited, and is to be, was without a limit."""
-    for direction in stays(before, wanted):
-        assert between.get(direction) in {before.get(direction), wanted.get(direction)}
+def check(before: Limits, between: Limits, wanted: Limits, steps: int) -> None:
+    """Raise LostError for a direction that was limited, and is to be, and is without either limit meanwhile."""
+    nothing_lost(
+        f"{direction} is limited to {between.get(direction)} after {steps} steps"
+        for direction in stays(before, wanted)
+        if between.get(direction) not in {before.get(direction), wanted.get(direction)}
+    )
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
@@ -163,10 +167,12 @@ def test_killed_after_any_step_the_next_one_ends_where_it_would_have_ended(
             limited.run(*command)
         before = in_force(limited)
         goes_on = killed_after(steps, shaper, lambda: shaper.shape(limited.uid, limited.netns, change.wanted))
-        check(before, in_force(limited), change.wanted)
+        check(before, in_force(limited), change.wanted, steps)
         heir = next_one(limited)
         heir.shape(limited.uid, limited.netns, change.wanted)
-        assert in_force(limited) == change.wanted, f"after {steps} steps"
+        found = in_force(limited)
+        check(change.wanted, found, change.wanted, steps)
+        assert found == change.wanted, f"after {steps} steps"
         assert sorted(map(repr, held(limited))) == sorted(map(repr, wanted)), f"after {steps} steps"
         assert heir.shape(limited.uid, limited.netns, change.wanted).steps == ()
         heir.shape(limited.uid, limited.netns, NOTHING)
@@ -188,10 +194,10 @@ def test_killed_while_it_replaces_an_older_program_no_packet_goes_without_a_limi
         older.shape(limited.uid, limited.netns, BOTH)
         forget(shaper._program)
         goes_on = killed_after(steps, shaper, lambda: shaper.shape(limited.uid, limited.netns, BOTH))
-        assert in_force(limited) == BOTH, f"after {steps} steps"
+        check(BOTH, in_force(limited), BOTH, steps)
         heir = next_one(limited)
         heir.shape(limited.uid, limited.netns, BOTH)
-        assert in_force(limited) == BOTH
+        check(BOTH, in_force(limited), BOTH, steps)
         assert heir.shape(limited.uid, limited.netns, BOTH).steps == ()
         heir.close()
         steps += 1

@@ -10,6 +10,8 @@ from reconciler.sandboxes import Key
 from reconciler.shaping import Shaper
 from tests.kernel import lab
 from tests.kernel.lab import Pod, limits
+from tests.losses import Doubt, nothing_lost
+from tests.seconds import LATE_S
 from webhook.common.contract import Direction, Limits
 
 RATE = 20
@@ -55,7 +57,7 @@ def test_an_upgrade_under_a_transfer_keeps_the_limit_in_every_second(
     print(f"UPGRADE {direction}: {measured.seconds}, stolen {measured.stolen:.2f}")
     newer.release(limited.uid, limited.netns)
     older.release(limited.uid, limited.netns)
-    assert not set(measured.above(RATE)) & {*range(1, 9)}
+    measured.never_above(RATE, range(1, 9))
     assert measured.lowest(slice(1, 9)) >= 0.9 * MOST_OF_TCP
 
 
@@ -115,4 +117,8 @@ def test_a_flood_carries_no_more_than_the_limit_in_any_second_of_an_upgrade(
     print(f"UPGRADE counters: {before} before, {after} after")
     assert after.packets > before.packets
     assert after.drops > before.drops
-    assert max(seconds) <= RATE * 1.03  # of a queue of 150 ms that is forgotten, 10 % would be seen
+    # Of a queue of 150 ms that is forgotten, 10 % would be seen. Packets that were due while the machine stood still
+    # leave together after it, so that much may be tried once more.
+    if (most := max(seconds)) > RATE * 1.03:
+        said = f"{most:.2f} Mbit/s of {RATE} in a second"
+        nothing_lost([said if most > RATE * (1.03 + LATE_S) else Doubt(said)])

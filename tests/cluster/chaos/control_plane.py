@@ -11,7 +11,7 @@ from tests.cluster import scenario
 from tests.cluster.chaos.lab import LIMIT, SPACE, Lab, told
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import ClusterError, wait_for
-from tests.cluster.losses import Doubt
+from tests.losses import Doubt
 from tests.cluster.scenario import EGRESS, INGRESS, OWN
 
 API = "kube-apiserver"

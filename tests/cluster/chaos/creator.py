@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from tests.cluster import scenario
 from tests.cluster.api import Api
 from tests.cluster.cluster import Cluster, ClusterError
-from tests.cluster.losses import Doubt
+from tests.losses import Doubt
 from tests.cluster.scenario import DEFAULT_NETWORK, MANAGED
 
 WORKERS = 16

@@ -13,7 +13,7 @@ from tests.cluster.chaos.meter import is_above, is_held_to
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import wait_for
 from tests.cluster.layout import PROJECT
-from tests.cluster.losses import Doubt
+from tests.losses import Doubt
 from tests.cluster.scenario import OWN, RECONCILER
 
 SOURCE = "reconciler/kernel/shaper.c"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from tests.cluster.chaos.lab import Lab
-from tests.cluster.losses import Doubt
+from tests.losses import Doubt
 
 MODULES = ("webhook", "certificates", "reconciler", "control_plane", "node", "load", "authors")
 

@@ -7,7 +7,7 @@ from tests.cluster import scenario
 from tests.cluster.chaos.lab import SPACE, Lab, told
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import wait_for
-from tests.cluster.losses import Doubt
+from tests.losses import Doubt
 from tests.cluster.scenario import OWN, WEBHOOK
 
 RATE, BARE_RATE = 50, 5

@@ -9,7 +9,7 @@ from tests.cluster.chaos.lab import told
 from tests.cluster.chaos.meter import WIRE, Line, Measured
 from tests.cluster.chaos.registry import Outcome, Scenario
 from tests.cluster.chaos.report import RULE, Row, merge, write
-from tests.cluster.losses import Doubt
+from tests.losses import Doubt
 from tests.cluster.traffic import Flow
 
 LINE = Line("egress", "a/b", "a/c", 20)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.cluster.chaos import creator
 from tests.cluster.chaos.creator import Creations, Failure, creating
-from tests.cluster.losses import Doubt
+from tests.losses import Doubt
 from tests.cluster.scenario import DEFAULT_NETWORK, MANAGED
 
 UNSEEN = {"annotations": {}}

@@ -12,7 +12,7 @@ from tests.cluster import scenario, traffic
 from tests.cluster.chaos import authors, load, node, reconciler, webhook
 from tests.cluster.chaos.creator import Creations, Failure
 from tests.cluster.chaos.lab import Held
-from tests.cluster.losses import Doubt
+from tests.losses import Doubt
 from tests.cluster.traffic import Flow
 
 TEN = {"ingress": 10_000_000, "egress": 10_000_000}

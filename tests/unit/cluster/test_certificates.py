@@ -7,7 +7,7 @@ import pytest
 
 from tests.cluster import certificates, scenario
 from tests.cluster.creations import Creations
-from tests.cluster.losses import Doubt
+from tests.losses import Doubt
 
 
 @pytest.fixture

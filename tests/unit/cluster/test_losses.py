@@ -8,14 +8,17 @@ import sys
 
 import pytest
 
-from tests.cluster import test_certificates, test_chaos, test_drain
+from tests.cluster import scenario, test_certificates, test_chaos, test_drain, test_product, traffic
 from tests.cluster.layout import PROJECT
-from tests.cluster.losses import Doubt, LostError, nothing_lost
+from tests.cluster.traffic import Flow
+from tests.kernel import test_faults
+from tests.kernel.lab import Transfer, limits
+from tests.losses import Doubt, LostError, nothing_lost
 
 SAME_TWICE = """
 import pytest
 from pathlib import Path
-from tests.cluster.losses import Doubt, nothing_lost
+from tests.losses import Doubt, nothing_lost
 
 @pytest.mark.parametrize("what", ["loss", "doubt", "both"])
 def test_it(what):
@@ -25,18 +28,19 @@ def test_it(what):
 """
 
 
-def options():
-    """What `make test-cluster` has pytest run again."""
+def options(runs):
+    """What a target of the Makefile has pytest run again."""
     makefile = (PROJECT / "Makefile").read_text()
-    (line,) = re.findall(r"pytest tests/unit/manifests tests/cluster (.*)", makefile)
+    (line,) = re.findall(rf"{runs} (\$.*)", makefile)
     for name, value in re.findall(r"^([A-Z_]+) := (.*)", makefile, re.MULTILINE):
         line = line.replace(f"$({name})", value)
     return line.split()
 
 
-def test_what_is_lost_is_not_tried_again_and_what_may_have_been_slow_is(tmp_path):
+@pytest.mark.parametrize("runs", ["pytest tests/unit/manifests tests/cluster", "-m tests.kernel"])
+def test_what_is_lost_is_not_tried_again_and_what_may_have_been_slow_is(tmp_path, runs):
     (tmp_path / "test_it.py").write_text(SAME_TWICE)
-    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options())
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options(runs))
     ran = subprocess.run((*command, tmp_path), capture_output=True, text=True, check=False, cwd=PROJECT)
     assert "3 failed" in ran.stdout, ran.stdout + ran.stderr
     attempts = {each: len((tmp_path / each).read_text()) for each in ("loss", "doubt", "both")}
@@ -69,3 +73,35 @@ def test_each_test_that_creates_pods_meanwhile_says_what_was_lost_of_them():
     creating = {name: text for name, text in found.items() if "Creating(" in text}
     assert creating
     assert [name for name, text in creating.items() if "nothing_lost(" not in text] == []
+
+
+def test_a_transfer_above_the_limit_is_lost_whatever_the_next_one_carries(monkeypatch):
+    flows = iter([Flow(19.0, (19.0, 25.0, 19.0)), Flow(19.0, (19.0, 19.0, 19.0))])
+    monkeypatch.setattr(traffic, "measure", lambda *_, **__: next(flows))
+    bounds = {"lowest": 18.9, "highest": 19.2, "limit": 20}
+    with pytest.raises(LostError, match=r"1 second of the flow above the limit: 130\.\d% in second 1"):
+        test_product.best(None, "a", "b", **bounds)
+    test_product.best(None, "a", "b", **bounds)
+
+
+def test_a_limit_that_the_kernel_no_longer_holds_is_lost(monkeypatch):
+    held = {"egress": 20_000_000}
+    monkeypatch.setattr(scenario, "kernel_limits", lambda *_: held)
+    scenario.still_limited(None, "shop/a", {"egress": 20_000_000})
+    with pytest.raises(LostError, match=r"^shop/a is limited to {'egress': 20000000}, no longer to {'ingress': 1}$"):
+        scenario.still_limited(None, "shop/a", {"ingress": 1})
+
+
+def test_a_second_above_the_limit_is_lost_in_the_guest_too_and_one_that_does_not_count_is_not():
+    transfer = Transfer(19.0, (25.0, 19.0, 19.0, 24.0), 0.0)
+    transfer.never_above(20, range(1, 3))
+    with pytest.raises(LostError, match=r"^24\.00 Mbit/s of 20 in second 3 of "):
+        transfer.never_above(20, range(1, 4))
+
+
+def test_a_direction_that_is_without_its_limit_meanwhile_is_lost():
+    before, wanted = limits(ingress="100M", egress="100M"), limits(egress="50M")
+    for between in (before, wanted):
+        test_faults.check(before, between, wanted, 1)
+    with pytest.raises(LostError, match=r"^egress is limited to None after 1 steps$"):
+        test_faults.check(before, limits(ingress="100M"), wanted, 1)
