@@ -13,9 +13,13 @@ from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import ClusterError, wait_for
 from tests.losses import Doubt
 from tests.cluster.scenario import EGRESS, INGRESS, OWN
+from webhook.common.reflector import LIST_SPREAD_S, LONGEST_DELAY_S
 
 API = "kube-apiserver"
 SENDER = f"{SPACE}/sender"
+# The reconciler waits so long at most until it asks the API server again and, where its watch cannot be resumed, until
+# it lists; half as long again is for the emulated nodes.
+CAUGHT_UP_S = 1.5 * (LONGEST_DELAY_S + max(LONGEST_DELAY_S, LIST_SPREAD_S))
 
 
 def _answers(lab: Lab) -> bool:
@@ -50,6 +54,13 @@ def catches_up(lab: Lab) -> float:
     return took
 
 
+def too_late(took: float) -> tuple[Doubt, ...]:
+    """A sentence on a change that was in force later than the reconciler's waits explain."""
+    if took <= CAUGHT_UP_S:
+        return ()
+    return (Doubt(f"a changed limit was in force only after {took:.0f} s, of {CAUGHT_UP_S:.0f} at most"),)
+
+
 def _frozen(lab: Lab, seconds: float) -> Outcome:
     with lab.metering() as meter:
         lab.cluster.disturb("freeze", API)
@@ -61,7 +72,8 @@ def _frozen(lab: Lab, seconds: float) -> Outcome:
     # Nodes that could not report count as lost, and with them what runs there, until they have reported again.
     lab.rolled_out("deployment/webhook")
     took = catches_up(lab)
-    return Outcome(f"{meter}; a limit changed afterwards was in force {took:.1f} s later", meter.lost, meter.low)
+    seen = f"{meter}; a limit changed afterwards was in force {took:.1f} s later"
+    return Outcome(seen, (*meter.lost, *too_late(took)), meter.low)
 
 
 @registered(
@@ -105,7 +117,7 @@ def killed(lab: Lab) -> Outcome:
         f"{meter}; limits changed before were {told(kept)} meanwhile, of {told(changed)}; a limit changed "
         f"afterwards was in force {took:.1f} s later"
     )
-    return Outcome(seen, (*meter.lost, *undone), meter.low)
+    return Outcome(seen, (*meter.lost, *undone, *too_late(took)), meter.low)
 
 
 def _limits_by_node(lab: Lab, address: str) -> dict[str, float]:
@@ -149,7 +161,8 @@ def expired(lab: Lab) -> Outcome:
     logs = lab.kubectl("-n", OWN, "logs", lab.reconciler(), "--since=90s")
     gone = "too old resource version" in logs or "Expired" in logs
     seen = f"the missed change was in force {took:.1f} s after the reconciler ran on"
-    return Outcome(seen, () if gone else (Doubt("inconclusive: the watch did not expire"),))
+    kept = () if gone else (Doubt("inconclusive: the watch did not expire"),)
+    return Outcome(seen, (*kept, *too_late(took)))
 
 
 _NOWHERE = {"schedulerName": "nobody", "containers": [{"name": "main", "image": scenario.IMAGE}]}

@@ -17,6 +17,9 @@ from tests.cluster.scenario import limits
 
 # What a node of 3 GiB and one emulated CPU carries in ten minutes: a Pod of two containers takes nine seconds of it.
 AT_ONCE = int(os.environ.get("CHAOS_PODS", "50"))
+# For each of them until all run, half as long again as that; and what a sandbox waits for its limits on average, where
+# the runtime would wait for two seconds at most.
+EACH_S, WAITED_S = 14, 1.0
 IN_TURN, WAVES = 10, 5
 # Where containerd does not come to clean up a container within 10 s, kubelet asks it again two minutes later.
 REMOVED_S = 300
@@ -79,11 +82,22 @@ def many_at_once(lab: Lab) -> Outcome:
     after = wait_for_no_leak(lab, before)
     name = "ipvlan_bandwidth_sandbox_seconds"
     hooks, waited = (now[f"{name}_{of}"] - counted[f"{name}_{of}"] for of in ("count", "sum"))
+    average_s = waited / max(hooks, 1)
     seen = (
         f"all run after {took:.0f} s, {AT_ONCE - len(unlimited)} of {AT_ONCE} with their limits; {hooks:.0f} sandboxes "
-        f"waited {waited / max(hooks, 1) * 1000:.0f} ms for them on average; {meter}; before: {before}; after: {after}"
+        f"waited {average_s * 1000:.0f} ms for them on average; {meter}; before: {before}; after: {after}"
     )
-    return Outcome(seen, (*meter.lost, *before.leaks(after), *_told(unlimited)), meter.low)
+    return Outcome(seen, (*meter.lost, *before.leaks(after), *_told(unlimited), *_late(took, average_s)), meter.low)
+
+
+def _late(took: float, average_s: float) -> list[Doubt]:
+    """Sentences on Pods that took too long to run, and on sandboxes that waited too long."""
+    late = []
+    if took > AT_ONCE * EACH_S:
+        late.append(Doubt(f"all ran only after {took:.0f} s, of {AT_ONCE * EACH_S} at most"))
+    if average_s > WAITED_S:
+        late.append(Doubt(f"sandboxes waited {average_s:.1f} s on average, of {WAITED_S:g} at most"))
+    return late
 
 
 @registered(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tests.cluster import scenario, traffic
-from tests.cluster.chaos.control_plane import SENDER, catches_up
+from tests.cluster.chaos.control_plane import SENDER, catches_up, too_late
 from tests.cluster.chaos.lab import LIMIT, SPACE, Lab
 from tests.cluster.chaos.meter import is_above, is_held_to
 from tests.cluster.chaos.registry import Outcome, registered
@@ -56,7 +56,7 @@ def silent(lab: Lab) -> Outcome:
             lab.node().run("pkill", "-9", "-f", ": stubborn", check=False)
         wait_for("the Pods' list", lambda: lab.metrics().get(connected) == 1, 60)
         scenario.gone(lab.cluster, SPACE, "stubborn")
-    limits, lost = lab.limits_of(SENDER), []
+    limits, lost = lab.limits_of(SENDER), [*too_late(took)]
     if heard != 0:
         lost.append(Doubt(f"inconclusive: {connected} was {heard} meanwhile"))
     if limits != {"egress": LIMIT * 1_000_000}:

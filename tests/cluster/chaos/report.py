@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-RULE = 4
+RULE = 5
 """What rows are judged by; to be raised when a scenario may come out otherwise by another one."""
 HEAD = """# What was done to a running installation, and what was lost
 
@@ -28,6 +28,10 @@ The last column says by which rule a row's slow seconds, the first apart, were j
 - 4: as by 3, but a second in or beside which the one CPU of a flow's node had nothing left is held to the 50 % too, as
   one of the whole machine is: what starts there takes it all for some seconds. What a second lacks may come in any
   later one; by the others, in the next alone.
+- 5: as by 4, but what comes later than it should counts as lost too: a changed limit after more than 90 s, where the
+  reconciler waits for 60 at most; in `webhook-deleted`, the Deployment's Pods, or an end of the refusals, after more
+  than 60 s; in `many-at-once`, all Pods after more than 14 s for each, or their limits after more than a second on
+  average. In `sandbox-killed`, a new sandbox that hardly sent while it was recorded is told as inconclusive.
 
 [As JSON](chaos.json).
 

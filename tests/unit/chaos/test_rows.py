@@ -4,18 +4,20 @@ import contextlib
 import itertools
 import json
 import time
+from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
 
 from tests.cluster import scenario, traffic
-from tests.cluster.chaos import authors, load, node, reconciler, webhook
+from tests.cluster.chaos import authors, control_plane, load, node, reconciler, webhook
 from tests.cluster.chaos.creator import Creations, Failure
-from tests.cluster.chaos.lab import Held
+from tests.cluster.chaos.lab import LIMIT, Held
+from tests.cluster.traffic import Flow, Recording
 from tests.losses import Doubt
-from tests.cluster.traffic import Flow
 
 TEN = {"ingress": 10_000_000, "egress": 10_000_000}
+SENDERS = {"egress": LIMIT * 1_000_000}
 REFUSED = Failure(2.0, 0.1, "500 no endpoints available")
 BYPASSED = Failure(3.0, 0.1, "it was made, but the webhook had not seen it")
 SAID = ("1 of 102 creations, the first at 3.0 s, after 0.1 s: it was made, but the webhook had not seen it",)
@@ -152,3 +154,95 @@ def test_a_load_that_was_not_made_may_be_the_machines_doing_and_a_pod_made_past_
     lab.here.seconds = lab.elsewhere.seconds = 50
     lab.here.amiss.append(BYPASSED)
     assert are_doubts(row(lab).lost) == [False, True, True]
+
+
+def clock(monkeypatch, module, step):
+    """A module's clock, which goes on by so many seconds at each look."""
+    looks = itertools.count(0, step)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(looks), sleep=lambda _: None))
+
+
+@pytest.mark.parametrize(
+    ("took", "until", "lost"),
+    [
+        (60, 62.0, ()),
+        (61, 62.0, ("the Deployment's Pods ran only 61 s after, of 60 at most",)),
+        (14, 64.0, ("bare Pods were refused during 62 s, of 60 at most",)),
+    ],
+)
+def test_an_outage_that_does_not_end_soon_is_told_and_may_have_been_slow(lab, monkeypatch, took, until, lost):
+    clock(monkeypatch, webhook, took)
+    lab.here.failures.append(Failure(until, 0.1, REFUSED.why))
+    outcome = webhook.deleted(lab)
+    assert outcome.lost == lost
+    assert all(are_doubts(outcome.lost))
+
+
+@pytest.mark.parametrize(
+    ("took", "lost"), [(90.0, ()), (90.6, ("a changed limit was in force only after 91 s, of 90 at most",))]
+)
+@pytest.mark.parametrize(
+    "row",
+    [
+        control_plane.frozen,
+        control_plane.frozen_long,
+        control_plane.killed,
+        control_plane.expired,
+        reconciler.silent,
+    ],
+)
+def test_a_limit_that_is_in_force_late_is_told_and_may_have_been_slow(lab, monkeypatch, row, took, lost):
+    monkeypatch.setattr(control_plane, "_until_answers", lambda _: None)
+    monkeypatch.setattr(control_plane, "wait_for", lambda *_: SENDERS | {"ingress": 7_000_000})
+    for name in ("annotate", "gone", "wait_for_restart"):
+        monkeypatch.setattr(scenario, name, lambda *_: None)
+    monkeypatch.setattr(scenario, "reconciler_restarts", lambda *_: 0)
+    monkeypatch.setattr(scenario, "events_of", lambda *_: [])
+    lab.plain, lab.kubectl.return_value = "plain", "Expired"
+    lab.metrics.return_value = {"ipvlan_bandwidth_runtime_connected": 0}
+    lab.limits_of.return_value, lab.until_limited.return_value = SENDERS, took
+    outcome = row(lab)
+    assert outcome.lost == lost
+    assert all(are_doubts(outcome.lost))
+
+
+@pytest.mark.parametrize(
+    ("took", "waited", "lost"),
+    [
+        (140, 10.0, ()),
+        (141, 10.0, ("all ran only after 141 s, of 140 at most",)),
+        (140, 20.0, ("sandboxes waited 2.0 s on average, of 1 at most",)),
+    ],
+)
+def test_many_pods_that_run_late_or_wait_long_are_told_of(lab, wave, monkeypatch, took, waited, lost):  # noqa: ARG001
+    clock(monkeypatch, load, took)
+    monkeypatch.setattr(load, "AT_ONCE", load.IN_TURN)
+    name = "ipvlan_bandwidth_sandbox_seconds"
+    lab.metrics.side_effect = [
+        {f"{name}_count": 2.0, f"{name}_sum": 1.0},
+        {f"{name}_count": 2.0 + load.IN_TURN, f"{name}_sum": 1.0 + waited},
+    ]
+    outcome = load.many_at_once(lab)
+    assert outcome.lost == lost
+    assert all(are_doubts(outcome.lost))
+
+
+@pytest.mark.parametrize(
+    ("size", "ms", "lost", "doubt"),
+    [
+        (10_000, 2000, (), False),
+        (10_800, 2000, ("its fastest second, from its first packet on, was 21.6 Mbit/s of 20",), False),
+        (10_000, 300, ("inconclusive: 6.0 Mbit/s of 20 at most in the 45 s that were recorded",), True),
+        (10_000, 0, ("inconclusive: 0.0 Mbit/s of 20 at most in the 45 s that were recorded",), True),
+    ],
+)
+def test_a_new_sandbox_that_came_too_late_to_be_recorded_shows_nothing(lab, monkeypatch, size, ms, lost, doubt):
+    pids = itertools.count(1)
+    monkeypatch.setattr(node, "sandbox_pid", lambda *_: str(next(pids)))
+    monkeypatch.setattr(traffic, "address", lambda *_: "10.0.0.1")
+    recording = Recording({"10.0.0.1": [(at, size) for at in range(0, ms, 4)]} if ms else {})
+    monkeypatch.setattr(traffic, "recorded", lambda *_: contextlib.nullcontext(recording))
+    lab.held.return_value, lab.limits_of.return_value = HELD, {"egress": 20_000_000}
+    outcome = node.sandbox_killed(lab)
+    assert outcome.lost == lost
+    assert are_doubts(outcome.lost) == [doubt] * len(lost)

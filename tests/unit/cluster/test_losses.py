@@ -31,7 +31,7 @@ def test_it(what):
 def options(runs):
     """What a target of the Makefile has pytest run again."""
     makefile = (PROJECT / "Makefile").read_text()
-    (line,) = re.findall(rf"{runs} (\$.*)", makefile)
+    (line,) = re.findall(rf"{runs} (\$\(SECOND_CHANCE.*)", makefile)
     for name, value in re.findall(r"^([A-Z_]+) := (.*)", makefile, re.MULTILINE):
         line = line.replace(f"$({name})", value)
     return line.split()
