@@ -12,6 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,6 +36,7 @@ CONFIGURATION = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigura
 # A CA of 45 s is followed by the next when two thirds of that are over.
 QUICK = ("--ca-lifetime=45s", "--certificate-lifetime=45s", "--overlap=5s", "--recheck-seconds=2")
 ROTATION_S = 30.0
+LOOK_S = 1.0
 # docs/design.md: mended within a second while the watch stands. What the emulated nodes and this machine add.
 MENDED_S = 5.0
 # Fewer Pods than these, made while something was mended, show nothing: there is time for ten times as many.
@@ -67,8 +69,14 @@ def rotate(cluster: Cluster, *, seconds: float = 90) -> Outcome:
     lost = [*creations.lost, *creations.refusals, *(f"a handshake failed: {each}" for each in watched.failures)]
     if after != before:
         lost.append(f"replicas changed or restarted: {before} before, {after} after")
-    least = {"authorities": 1 + int(seconds / ROTATION_S * 0.8), "Pods": seconds, "handshakes": seconds}
-    done = {"authorities": len(watched.authorities), "Pods": creations.made, "handshakes": watched.handshakes}
+    least = {
+        "authorities": 1 + int(seconds / ROTATION_S * 0.8),
+        "Pods": seconds,
+        "handshakes": seconds,
+        "looks": seconds / LOOK_S * 0.5,
+    }
+    done = {"authorities": len(watched.authorities), "Pods": creations.made}
+    done |= {"handshakes": watched.handshakes, "looks": watched.looks}
     lost += [Doubt(f"only {done[what]} {what} in {seconds:.0f} s") for what in least if done[what] < least[what]]
     seen: dict[str, float | int | str] = {
         **_figures(creations),
@@ -147,12 +155,13 @@ class _Watched:
     certificates: set[int] = field(default_factory=set)
     bundles: set[bytes] = field(default_factory=set)
     handshakes: int = 0
+    looks: int = 0
     failures: list[str] = field(default_factory=list)
 
 
 @contextlib.contextmanager
 def _watching(cluster: Cluster) -> Iterator[_Watched]:
-    """Look at Secret and caBundle every second, and shake hands with each replica, trusting the bundle last seen."""
+    """Look at Secret and caBundle all the time, and shake hands with each replica, trusting the bundle last seen."""
     watched = _Watched()
     addresses = [pod["status"]["podIP"] for pod in scenario.webhooks(cluster)]
     client = cluster.node(1).popen("python3", str(HERE / "node" / "handshakes.py"))
@@ -160,7 +169,7 @@ def _watching(cluster: Cluster) -> Iterator[_Watched]:
 
     def look() -> None:
         with Api(cluster) as api:
-            while not stop.wait(1):
+            while not stop.wait(LOOK_S):
                 held, bundle = decode(api.get(SECRET)["data"]), _bundle(api)
                 watched.authorities.add(held.authority.certificate.serial_number)
                 watched.certificates.add(held.serving.certificate.serial_number)
@@ -168,18 +177,21 @@ def _watching(cluster: Cluster) -> Iterator[_Watched]:
                 assert client.stdin is not None
                 client.stdin.write(json.dumps({"bundle": bundle.decode(), "addresses": addresses}) + "\n")
                 client.stdin.flush()
+                watched.looks += 1
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield watched
-    finally:
-        stop.set()
-        thread.join()
-        out, err = client.communicate(timeout=60)
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(look)
+        try:
+            yield watched
+        finally:
+            stop.set()
+            failed = looking.exception()
+            out, err = client.communicate(timeout=60)
     *failures, last = out.splitlines() or [""]
     if not last.isdigit():
         raise ClusterError(f"the client that shakes hands ended early: {out}{err}")
+    if failed is not None:
+        raise ClusterError(f"after {watched.looks} looks nobody looked at Secret and caBundle: {failed!r}") from failed
     watched.failures += failures
     watched.handshakes = int(last)
 

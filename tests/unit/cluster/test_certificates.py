@@ -1,11 +1,15 @@
 """What counts as lost while the webhook's certificates have bad days; the cluster is a stand-in."""
 
 import contextlib
+import threading
 import time
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 
 from tests.cluster import certificates, scenario
+from tests.cluster.cluster import ClusterError
 from tests.cluster.creations import Creations
 from tests.losses import Doubt
 
@@ -48,15 +52,16 @@ def test_what_was_mended_while_no_pod_was_made_shows_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("authorities", "made", "handshakes", "lost"),
+    ("authorities", "made", "handshakes", "looks", "lost"),
     [
-        (9, 300, 300, ()),
-        (1, 300, 300, ("only 1 authorities in 300 s",)),
-        (9, 0, 0, ("only 0 Pods in 300 s", "only 0 handshakes in 300 s")),
+        (9, 300, 300, 150, ()),
+        (1, 300, 300, 150, ("only 1 authorities in 300 s",)),
+        (9, 0, 0, 150, ("only 0 Pods in 300 s", "only 0 handshakes in 300 s")),
+        (9, 300, 300, 149, ("only 149 looks in 300 s",)),
     ],
 )
-def test_a_rotation_that_did_not_take_place_is_told(monkeypatch, authorities, made, handshakes, lost):
-    watched = certificates._Watched(authorities=set(range(authorities)), handshakes=handshakes)
+def test_a_rotation_that_did_not_take_place_is_told(monkeypatch, authorities, made, handshakes, looks, lost):
+    watched = certificates._Watched(authorities=set(range(authorities)), handshakes=handshakes, looks=looks)
     monkeypatch.setattr(scenario, "namespace", lambda *_: None)
     monkeypatch.setattr(certificates, "replicas", lambda _: {"webhook-1": 0})
     monkeypatch.setattr(certificates, "_settings", lambda *_: contextlib.nullcontext())
@@ -73,3 +78,40 @@ def test_what_was_late_may_have_been_slow_and_a_pod_that_was_not_made_was_not(cr
     creations.unmade.append("created-0-1 was not made in 60 s")
     for outcome in certificates.lose_the_bundle(None):
         assert [isinstance(each, Doubt) for each in outcome.lost] == [True, False, True]
+
+
+def watch(monkeypatch, answers):
+    """What `_watching` saw, of an Api that gives these answers, or raises them, and then stays as it is."""
+    seen = threading.Event()
+    last = answers[-1]
+    left = iter(answers)
+
+    def get(_):
+        answer = next(left, None)
+        if answer is last or answer is None:
+            seen.set()
+        if isinstance(answer or last, Exception):
+            raise answer or last
+        return answer or last
+
+    monkeypatch.setattr(certificates, "LOOK_S", 0.001)
+    monkeypatch.setattr(certificates, "Api", lambda _: contextlib.nullcontext(SimpleNamespace(get=get)))
+    monkeypatch.setattr(certificates, "_bundle", lambda _: b"a CA")
+    monkeypatch.setattr(certificates, "decode", lambda _: MagicMock())
+    monkeypatch.setattr(scenario, "webhooks", lambda _: [])
+    cluster = MagicMock()
+    cluster.node(1).popen.return_value.communicate.return_value = ("at noon: refused\n7\n", "")
+    with certificates._watching(cluster) as watched:
+        assert seen.wait(20)
+    return watched
+
+
+def test_what_is_served_is_looked_at_all_the_time(monkeypatch):
+    watched = watch(monkeypatch, [{"data": {}}] * 3)
+    assert watched.looks >= 1
+    assert (watched.bundles, watched.handshakes, watched.failures) == ({b"a CA"}, 7, ["at noon: refused"])
+
+
+def test_a_watcher_that_ended_early_is_told(monkeypatch):
+    with pytest.raises(ClusterError, match=r"after 1 looks nobody looked at Secret and caBundle: .*no answer"):
+        watch(monkeypatch, [{"data": {}}, ClusterError("no answer")])
