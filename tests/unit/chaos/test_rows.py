@@ -214,7 +214,8 @@ def test_a_limit_that_is_in_force_late_is_told_and_may_have_been_slow(lab, monke
         (140, 20.0, ("sandboxes waited 2.0 s on average, of 1 at most",)),
     ],
 )
-def test_many_pods_that_run_late_or_wait_long_are_told_of(lab, wave, monkeypatch, took, waited, lost):  # noqa: ARG001
+@pytest.mark.usefixtures("wave")
+def test_many_pods_that_run_late_or_wait_long_are_told_of(lab, monkeypatch, took, waited, lost):
     clock(monkeypatch, load, took)
     monkeypatch.setattr(load, "AT_ONCE", load.IN_TURN)
     name = "ipvlan_bandwidth_sandbox_seconds"

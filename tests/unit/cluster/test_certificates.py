@@ -81,18 +81,15 @@ def test_what_was_late_may_have_been_slow_and_a_pod_that_was_not_made_was_not(cr
 
 
 def watch(monkeypatch, answers):
-    """What `_watching` saw, of an Api that gives these answers, or raises them, and then stays as it is."""
-    seen = threading.Event()
-    last = answers[-1]
-    left = iter(answers)
+    """What `_watching` saw of an Api that gives, or raises, these answers; the last of them again and again."""
+    left, last = iter(answers), threading.Event()
 
     def get(_):
-        answer = next(left, None)
-        if answer is last or answer is None:
-            seen.set()
-        if isinstance(answer or last, Exception):
-            raise answer or last
-        return answer or last
+        if (answer := next(left, answers[-1])) is answers[-1]:
+            last.set()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     monkeypatch.setattr(certificates, "LOOK_S", 0.001)
     monkeypatch.setattr(certificates, "Api", lambda _: contextlib.nullcontext(SimpleNamespace(get=get)))
@@ -102,7 +99,7 @@ def watch(monkeypatch, answers):
     cluster = MagicMock()
     cluster.node(1).popen.return_value.communicate.return_value = ("at noon: refused\n7\n", "")
     with certificates._watching(cluster) as watched:
-        assert seen.wait(20)
+        assert last.wait(20)
     return watched
 
 
