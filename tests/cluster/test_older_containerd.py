@@ -41,7 +41,7 @@ def test_a_pod_is_limited_before_its_containers_run(installed):
     wait_for("the event", lambda: "BandwidthLimited" in reasons(installed, "limited"), 10)
     assert "RanUnlimited" not in reasons(installed, "limited")
     for client, server in (("limited", "peer"), ("peer", "limited")):
-        flow = traffic.measure(installed, f"{SPACE}/{client}", f"{SPACE}/{server}", seconds=5)
+        flow = traffic.measure(installed, f"{SPACE}/{client}", f"{SPACE}/{server}", seconds=5, first=True)
         print(flow)
         nothing_lost(above_limit(flow, 20))
 

@@ -108,9 +108,17 @@ def start(
     )
 
 
-def measure(cluster: Cluster, client: str, server: str, *, seconds: float = 10, extra: Sequence[str] = ()) -> Flow:
+def measure(
+    cluster: Cluster,
+    client: str,
+    server: str,
+    *,
+    seconds: float = 10,
+    extra: Sequence[str] = (),
+    first: bool = False,
+) -> Flow:
     """One TCP transfer from its start to its end."""
-    return start(cluster, client, server, seconds=seconds, extra=extra).result(timeout=seconds + 30)
+    return start(cluster, client, server, seconds=seconds, extra=extra, first=first).result(timeout=seconds + 30)
 
 
 def wait_listening(cluster: Cluster, pod: str, port: str) -> None:
