@@ -123,7 +123,7 @@ def _few_flows(results: Results, spreads: Mapping[str, float]) -> Iterator[Verdi
         control = good(results, f"latency/{FEW_FLOWS}/{direction}/paced")
         for kind, spread in spreads.items():
             for percent, most in (("p50", 0.1), ("p99", 0.5)):
-                yield _at_most(where, kind, percent, (most, f"at most {most} ms"), ours, control)
+                yield _at_most(where, kind, percent, (most, f"at most {most} ms"), ours=ours, control=control)
             yield _below_in_ms(where, kind, ours, cake, spread)
         wanted = "at least 94.8 Mbit/s"
         if ours is None:
@@ -142,7 +142,7 @@ def _many_flows(results: Results, spreads: Mapping[str, float]) -> Iterator[Verd
             ours, cake = _pair(results, "latency", case, direction)
             control = good(results, f"latency/{case}/{direction}/paced")
             for kind, spread in spreads.items():
-                yield _at_most(where, kind, "p99", _two_packets(case.split()[0]), ours, control)
+                yield _at_most(where, kind, "p99", _two_packets(case.split()[0]), ours=ours, control=control)
                 yield _below_in_ms(where, kind, ours, cake, spread)
             yield _above(f"{where}: goodput", ours, cake, 0.99)
 
@@ -153,7 +153,7 @@ def _two_packets(limit: str) -> tuple[float, str]:
     return most, f"at most 2 full packets' time + 0.5 ms = {most:.2f} ms"
 
 
-def _at_most(where: str, kind: str, percent: str, most: tuple[float, str], ours: Any, control: Any) -> Verdict:
+def _at_most(where: str, kind: str, percent: str, most: tuple[float, str], *, ours: Any, control: Any) -> Verdict:
     """`most`: in ms, and in words.
 
     What the guest adds without any shaper, in the control's cell, no shaper can be blamed for.
@@ -254,7 +254,7 @@ def _flood(results: Results) -> Iterator[Verdict]:
             share = 100 * result["groups"][0]["goodput"] * 1e6 / cells.bits(limit)
             yield Verdict(what, wanted, f"{share:.1f} %", share >= 60)
         # Of pings alone, as its cells have no control.
-        yield _at_most(what, "ping", "p99", _two_packets(limit), result, None)
+        yield _at_most(what, "ping", "p99", _two_packets(limit), ours=result, control=None)
 
 
 def cost_ratio(by_program: Mapping[str, float], *, net: bool = True) -> float:

@@ -28,8 +28,8 @@ from tests.cluster.api import Api
 from tests.cluster.cluster import Cluster, ClusterError, TimedOut, wait_for
 from tests.cluster.creations import Creating, Creations
 from tests.cluster.layout import HERE, PROJECT
-from tests.losses import Doubt
 from tests.cluster.scenario import OWN
+from tests.losses import Doubt
 
 SECRET = f"/api/v1/namespaces/{OWN}/secrets/webhook-certs"
 CONFIGURATION = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{OWN}"

@@ -12,8 +12,8 @@ from tests.cluster.api import Api
 from tests.cluster.cluster import wait_for
 from tests.cluster.creations import Creating
 from tests.cluster.layout import PROJECT
-from tests.losses import nothing_lost
 from tests.cluster.scenario import OWN, WEBHOOK
+from tests.losses import nothing_lost
 
 SPACE = "cert-manager-shop"
 OVERLAY = PROJECT / "manifests" / "cert-manager"

@@ -142,10 +142,10 @@ def stays(before: Limits, wanted: Limits) -> list[Direction]:
     return [each for each in Direction if before.get(each) and wanted.get(each)]
 
 
-def check(before: Limits, between: Limits, wanted: Limits, steps: int) -> None:
+def check(before: Limits, between: Limits, wanted: Limits, when: str) -> None:
     """Raise LostError for a direction that was limited, and is to be, and is without either limit meanwhile."""
     nothing_lost(
-        f"{direction} is limited to {between.get(direction)} after {steps} steps"
+        f"{direction} is limited to {between.get(direction)} {when}"
         for direction in stays(before, wanted)
         if between.get(direction) not in {before.get(direction), wanted.get(direction)}
     )
@@ -167,16 +167,17 @@ def test_killed_after_any_step_the_next_one_ends_where_it_would_have_ended(
             limited.run(*command)
         before = in_force(limited)
         goes_on = killed_after(steps, shaper, lambda: shaper.shape(limited.uid, limited.netns, change.wanted))
-        check(before, in_force(limited), change.wanted, steps)
+        when = f"after {steps} steps"
+        check(before, in_force(limited), change.wanted, when)
         heir = next_one(limited)
         heir.shape(limited.uid, limited.netns, change.wanted)
         found = in_force(limited)
-        check(change.wanted, found, change.wanted, steps)
-        assert found == change.wanted, f"after {steps} steps"
-        assert sorted(map(repr, held(limited))) == sorted(map(repr, wanted)), f"after {steps} steps"
+        check(change.wanted, found, change.wanted, when)
+        assert found == change.wanted, when
+        assert sorted(map(repr, held(limited))) == sorted(map(repr, wanted)), when
         assert heir.shape(limited.uid, limited.netns, change.wanted).steps == ()
         heir.shape(limited.uid, limited.netns, NOTHING)
-        assert held(limited) == clean, f"after {steps} steps"
+        assert held(limited) == clean, when
         assert all(counted.pod_uid != limited.uid for counted in heir.counters())
         heir.close()
         steps += 1
@@ -194,10 +195,10 @@ def test_killed_while_it_replaces_an_older_program_no_packet_goes_without_a_limi
         older.shape(limited.uid, limited.netns, BOTH)
         forget(shaper._program)
         goes_on = killed_after(steps, shaper, lambda: shaper.shape(limited.uid, limited.netns, BOTH))
-        check(BOTH, in_force(limited), BOTH, steps)
+        check(BOTH, in_force(limited), BOTH, f"after {steps} steps")
         heir = next_one(limited)
         heir.shape(limited.uid, limited.netns, BOTH)
-        check(BOTH, in_force(limited), BOTH, steps)
+        check(BOTH, in_force(limited), BOTH, f"after {steps} steps")
         assert heir.shape(limited.uid, limited.netns, BOTH).steps == ()
         heir.close()
         steps += 1

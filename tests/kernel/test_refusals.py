@@ -50,7 +50,7 @@ def test_a_request_that_fails_once_is_an_error_or_nothing_and_the_next_try_succe
                 raised = True
         failed += raised
         between = in_force(limited)
-        check(before, between, change.wanted)
+        check(before, between, change.wanted, f"with request {number} refused")
         assert raised or between == change.wanted
         shaper.shape(limited.uid, limited.netns, change.wanted)
         assert in_force(limited) == change.wanted

@@ -10,8 +10,8 @@ from tests.cluster.chaos.lab import LIMIT, PLAIN, SPACE, Lab, told
 from tests.cluster.chaos.meter import WIRE, is_above, is_held_to
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import wait_for
-from tests.losses import Doubt
 from tests.cluster.scenario import DEFAULT_NETWORK, EGRESS, INGRESS, MANAGED, OWN, STATUS, limits
+from tests.losses import Doubt
 
 RATE, SECONDS = 50, 20
 

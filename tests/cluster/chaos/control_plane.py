@@ -11,8 +11,8 @@ from tests.cluster import scenario
 from tests.cluster.chaos.lab import LIMIT, SPACE, Lab, told
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import ClusterError, wait_for
-from tests.losses import Doubt
 from tests.cluster.scenario import EGRESS, INGRESS, OWN
+from tests.losses import Doubt
 from webhook.common.reflector import LIST_SPREAD_S, LONGEST_DELAY_S
 
 API = "kube-apiserver"

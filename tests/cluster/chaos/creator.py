@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from tests.cluster import scenario
 from tests.cluster.api import Api
 from tests.cluster.cluster import Cluster, ClusterError
-from tests.losses import Doubt
 from tests.cluster.scenario import DEFAULT_NETWORK, MANAGED
+from tests.losses import Doubt
 
 WORKERS = 16
 REQUEST_TIMEOUT_S = 30.0

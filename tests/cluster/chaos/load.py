@@ -12,8 +12,8 @@ from tests.cluster.chaos.meter import is_above, is_held_to
 from tests.cluster.chaos.node import wait_for_no_leak
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import wait_for
-from tests.losses import Doubt
 from tests.cluster.scenario import limits
+from tests.losses import Doubt
 
 # What a node of 3 GiB and one emulated CPU carries in ten minutes: a Pod of two containers takes nine seconds of it.
 AT_ONCE = int(os.environ.get("CHAOS_PODS", "50"))

@@ -7,8 +7,8 @@ from tests.cluster.chaos.lab import SPACE, Held, Lab, told
 from tests.cluster.chaos.meter import is_above, is_held_to
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import ClusterError, wait_for
-from tests.losses import Doubt
 from tests.cluster.scenario import OWN, limits, sandbox_pid, webhooks
+from tests.losses import Doubt
 
 # A collector looks for what nobody told of this often (reconciler/controller.py).
 COLLECTED_S = 45

@@ -13,8 +13,8 @@ from tests.cluster.chaos.meter import is_above, is_held_to
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import wait_for
 from tests.cluster.layout import PROJECT
-from tests.losses import Doubt
 from tests.cluster.scenario import OWN, RECONCILER
+from tests.losses import Doubt
 
 SOURCE = "reconciler/kernel/shaper.c"
 PATCH = {"spec": {"template": {"spec": {"nodeSelector": {"kubernetes.io/hostname": "nowhere"}}}}}

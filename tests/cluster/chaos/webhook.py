@@ -7,8 +7,8 @@ from tests.cluster import scenario
 from tests.cluster.chaos.lab import SPACE, Lab, told
 from tests.cluster.chaos.registry import Outcome, registered
 from tests.cluster.cluster import wait_for
-from tests.losses import Doubt
 from tests.cluster.scenario import OWN, WEBHOOK
+from tests.losses import Doubt
 
 RATE, BARE_RATE = 50, 5
 # Until a killed replica's successor serves, and Pods that were refused meanwhile run: 14 s were measured. Controllers

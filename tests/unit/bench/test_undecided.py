@@ -81,7 +81,7 @@ def test_pings_that_differ_by_less_than_the_cells_do_without_load_are_undecided(
 @pytest.mark.parametrize("case", ["100M 8 flows", "100M 1000 flows"])
 @pytest.mark.parametrize(("kind", "called"), [("ping", "ping"), ("dns", "UDP")])
 def test_what_the_guest_adds_without_a_shaper_is_not_laid_to_the_shaper(
-    kind, called, case, ours, control, reached, said
+    *, kind, called, case, ours, control, reached, said
 ):
     found = results()
     for shaper, p99 in (("ours", ours), ("paced", control)):

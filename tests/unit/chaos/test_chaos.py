@@ -9,8 +9,8 @@ from tests.cluster.chaos.lab import told
 from tests.cluster.chaos.meter import WIRE, Line, Measured
 from tests.cluster.chaos.registry import Outcome, Scenario
 from tests.cluster.chaos.report import RULE, Row, merge, write
-from tests.losses import Doubt
 from tests.cluster.traffic import Flow
+from tests.losses import Doubt
 
 LINE = Line("egress", "a/b", "a/c", 20)
 

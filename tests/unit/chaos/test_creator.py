@@ -7,8 +7,8 @@ import pytest
 
 from tests.cluster.chaos import creator
 from tests.cluster.chaos.creator import Creations, Failure, creating
-from tests.losses import Doubt
 from tests.cluster.scenario import DEFAULT_NETWORK, MANAGED
+from tests.losses import Doubt
 
 UNSEEN = {"annotations": {}}
 SEEN = {"annotations": {DEFAULT_NETWORK: "kube-system/ipvlan"}, "labels": {MANAGED: "true"}}

@@ -237,7 +237,7 @@ def test_many_pods_that_run_late_or_wait_long_are_told_of(lab, monkeypatch, took
         (10_000, 0, ("inconclusive: 0.0 Mbit/s of 20 at most in the 45 s that were recorded",), True),
     ],
 )
-def test_a_new_sandbox_that_came_too_late_to_be_recorded_shows_nothing(lab, monkeypatch, size, ms, lost, doubt):
+def test_a_new_sandbox_that_came_too_late_to_be_recorded_shows_nothing(lab, monkeypatch, *, size, ms, lost, doubt):
     pids = itertools.count(1)
     monkeypatch.setattr(node, "sandbox_pid", lambda *_: str(next(pids)))
     monkeypatch.setattr(traffic, "address", lambda *_: "10.0.0.1")

@@ -60,7 +60,7 @@ def test_what_was_mended_while_no_pod_was_made_shows_nothing(monkeypatch):
         (9, 300, 300, 149, ("only 149 looks in 300 s",)),
     ],
 )
-def test_a_rotation_that_did_not_take_place_is_told(monkeypatch, authorities, made, handshakes, looks, lost):
+def test_a_rotation_that_did_not_take_place_is_told(monkeypatch, *, authorities, made, handshakes, looks, lost):
     watched = certificates._Watched(authorities=set(range(authorities)), handshakes=handshakes, looks=looks)
     monkeypatch.setattr(scenario, "namespace", lambda *_: None)
     monkeypatch.setattr(certificates, "replicas", lambda _: {"webhook-1": 0})
