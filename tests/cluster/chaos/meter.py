@@ -11,6 +11,7 @@ from tests.cluster.chaos import own_cpu
 from tests.cluster.chaos.idle import IdleWatch
 from tests.cluster.cluster import Cluster
 from tests.cluster.traffic import Flow
+from tests.losses import Doubt
 
 # Of 1514 bytes on the link, 1448 are payload of TCP over IPv4.
 WIRE = 1514 / 1448
@@ -56,9 +57,11 @@ class Measured:
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """A sentence on the seconds above the limit, and none without any."""
-        above, which = self.above, ", ".join(map(self._after, self.above[:5]))
-        return (f"{_seconds(len(above))} of {self.line.name} above the limit: {which}",) if above else ()
+        """A sentence on the seconds above the limit, and none without any; a doubt if all of it may have come late."""
+        if not (above := self.above):
+            return ()
+        said = f"{_seconds(len(above))} of {self.line.name} above the limit: {', '.join(map(self._after, above[:5]))}"
+        return (said if seconds.is_certainly_above(self.shares, ABOVE) else Doubt(said),)
 
     def _after(self, second: int) -> str:
         """One of them with those before it, which tell whether it made up for something."""

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.cluster import scenario, test_certificates, test_chaos, test_drain, test_product, traffic
+from tests.cluster.chaos.meter import above_limit
 from tests.cluster.layout import PROJECT
 from tests.cluster.traffic import Flow
 from tests.kernel import test_faults
@@ -95,8 +96,20 @@ def test_a_limit_that_the_kernel_no_longer_holds_is_lost(monkeypatch):
 def test_a_second_above_the_limit_is_lost_in_the_guest_too_and_one_that_does_not_count_is_not():
     transfer = Transfer(19.0, (25.0, 19.0, 19.0, 24.0), 0.0)
     transfer.never_above(20, range(1, 3))
-    with pytest.raises(LostError, match=r"^24\.00 Mbit/s of 20 in second 3 of "):
+    with pytest.raises(LostError, match=r"^\[24\.0\] Mbit/s of 20 in seconds \[3\] of "):
         transfer.never_above(20, range(1, 4))
+
+
+def test_seconds_above_a_limit_that_may_all_have_come_late_are_a_doubt():
+    starved = (19.1, 12.0, 24.0)
+    with pytest.raises(AssertionError, match=r"^\[24\.0\] Mbit/s of 20 in seconds \[2\] of ") as raised:
+        Transfer(19, starved, 0.0).never_above(20, range(3))
+    assert raised.type is AssertionError
+    (doubt,), (loss,) = (above_limit(Flow(19, each), 20) for each in (starved, (*starved, 24.0)))
+    assert isinstance(doubt, Doubt)
+    assert not isinstance(loss, Doubt)
+    assert "1 second of the flow above the limit" in doubt
+    assert "2 seconds of the flow above the limit" in loss
 
 
 def test_a_direction_that_is_without_its_limit_meanwhile_is_lost():
