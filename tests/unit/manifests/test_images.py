@@ -80,3 +80,31 @@ def test_without_git_or_a_commit_nobody_knows_the_revision(checkout: Path) -> No
     assert sh(f"PATH=\n{BUILD[BUILD.index('revision() {') : BUILD.index('revision=$(revision)')]}root=/\nrevision") == (
         "unknown"
     )
+
+
+MAKES_THE_BASE = BUILD[BUILD.index("image_id() {") : BUILD.index("wheels=$cache/")]
+"""Asks for the base's id, and makes the base where there is none."""
+STORAGE = """
+say() { :; }
+fail() { exit 1; }
+mmdebstrap() { :; }
+run() {
+    case $1 in
+        inspect) cat "$cache/id" 2> /dev/null ;;
+        commit) echo "$made" > "$cache/id" ;;
+    esac
+}
+"""
+
+
+def inputs(cache: Path, made: str) -> str:
+    (function,) = re.findall(r"^inputs\(\) \{\n.*?^\}\n", BUILD, re.MULTILINE | re.DOTALL)
+    given = f"root={ROOT} cache={cache} made={made} revision=same"
+    return sh(f"{given}\n{STORAGE}\n{MAKES_THE_BASE}\n{function}inputs certs webhook")
+
+
+def test_a_base_that_was_made_anew_means_new_archives(tmp_path: Path) -> None:
+    before = inputs(tmp_path, "first")
+    assert inputs(tmp_path, "never") == before
+    (tmp_path / "id").unlink()
+    assert inputs(tmp_path, "second") != before
