@@ -235,6 +235,14 @@ def _is_as_wanted(root: Qdisc, wanted: Splitting | None = None) -> bool:
     return root.is_ours and root.is_intact and root.splitting == wanted
 
 
+def _is_as_made(root: Qdisc, wanted: Splitting | None) -> bool:
+    """Whether it splits for a smaller MTU, or not at all for want of a tbf: another rate is the work of others."""
+    if wanted is None or not (root.is_ours and root.is_intact):
+        return False
+    held = root.splitting
+    return held is None or held.flow_bytes_per_second == wanted.flow_bytes_per_second
+
+
 def _must_go(root: Qdisc, wanted: Splitting) -> bool:
     """Whether to drop the packets queued in a tbf: they may not fit, or take long as the old limit was much higher."""
     if root.kind != "tbf":
@@ -248,7 +256,8 @@ def _ifb_steps(desired: DesiredShaping, ifb: ObservedLink, wanted: Splitting | N
     if is_new:
         yield CreateIfb()
     if not _is_as_wanted(ifb.root, wanted):
-        yield SetRoot(IFB_NAME, wanted, afresh=wanted is not None and _must_go(ifb.root, wanted))
+        afresh = wanted is not None and _must_go(ifb.root, wanted)
+        yield SetRoot(IFB_NAME, wanted, afresh=afresh, is_update=_is_as_made(ifb.root, wanted))
     yield from _shaper_step(desired, ifb, Direction.INGRESS)
     if not ifb.link.is_up:
         yield SetUp(IFB_NAME)

@@ -107,7 +107,7 @@ class PodReconciler:
             netns_created_s=self._netns_created_s(sandbox.netns_path),
             fails=outcome.lack is not None,
         )
-        self._record_events(sandbox, view, report(before, after, [str(step) for step in outcome.steps]))
+        self._record_events(sandbox, view, report(before, after, outcome.steps))
         if outcome.slot_freed:
             self._failures.on_slot_freed()
         if outcome.lack is None:

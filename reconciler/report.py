@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from reconciler.model import ProblemKind
+from reconciler.steps import SetRoot, Step
 from webhook.common.contract import Direction, Limits
 
 
@@ -123,15 +124,16 @@ def describe(limits: Limits) -> str:
     return ", ".join(parts) + " bit/s" if parts else "no limit"
 
 
-def report(before: Applied, after: Applied, steps: Iterable[str]) -> tuple[Notice, ...]:
+def report(before: Applied, after: Applied, steps: Iterable[Step]) -> tuple[Notice, ...]:
     """The events for the change from `before` to `after`, which took these steps in the kernel.
 
     Usually there are no steps and the limits are the same, which gives no event: so a restarted reconciler that finds
     everything as it should be is quiet. A notice that stood before is not repeated. What is asked for but not in force
-    gets no event here: the notices say why.
+    gets no event here: the notices say why. Nor does a step that only follows the NIC's MTU or the kernel's modules.
     """
     told = tuple(notice for notice in after.notices if notice not in before.notices)
-    return (*_change(before, after, tuple(steps)), *told)
+    done = tuple(str(step) for step in steps if not (isinstance(step, SetRoot) and step.is_update))
+    return (*_change(before, after, done), *told)
 
 
 def _change(before: Applied, after: Applied, steps: tuple[str, ...]) -> tuple[Notice, ...]:

@@ -57,11 +57,14 @@ class SetRoot:
 
     A root of the same kind gets its bounds back, and keeps its queued packets; one of the other kind loses them. So
     does any with `afresh`: packets longer than a tbf's new bound would be stuck in it for good.
+
+    `is_update`: nobody changed the root; but a link's MTU has grown, or what splits is there only now.
     """
 
     link: str
     splitting: Splitting | None = None
     afresh: bool = False
+    is_update: bool = False
 
     def __str__(self) -> str:
         wanted = self.splitting

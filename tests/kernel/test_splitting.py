@@ -113,6 +113,7 @@ def test_a_larger_mtu_of_the_nics_which_nothing_tells_of_in_a_pods_netns_lets_la
         for card in lab.NODES:
             lab.run("ip", "link", "set", card, "mtu", "1500")
     node.stop(limited)
+    assert not [told for told in node.told if told.notice.reason == "BandwidthRepaired"], "nobody changed the Pod"
 
 
 def test_without_sch_tbf_ingress_and_egress_are_limited_all_the_same(limited: Pod, peer: Pod) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 
 from reconciler.model import (
+    FQ_HANDLE,
     IFB_NAME,
     SPLITTER_HANDLE,
     DesiredShaping,
@@ -117,6 +118,28 @@ def test_packets_of_the_largest_mtu_fit_and_those_that_wait_are_never_too_long_f
     altered = replace(ifb, root=Qdisc("tbf", SPLITTER_HANDLE, is_intact=False, splitting=Splitting(60_000, 1)))
     tampered = replace(shaped, links=(SLAVE, jumbo, altered))
     assert SetRoot(IFB_NAME, Splitting(9022, 156_250), afresh=True) in plan(slow, tampered).steps
+
+
+def test_a_root_is_updated_for_a_larger_mtu_or_when_the_kernel_can_split_and_repaired_when_others_changed_it() -> None:
+    slow = desired(Direction.INGRESS, bits_per_second=10_000_000)
+    shaped = after(slow, ObservedShaping((SLAVE,)))
+    larger = tuple(replace(held, link=replace(held.link, mtu=9000)) for held in shaped.links)
+    assert plan(slow, replace(shaped, links=larger)).steps == (
+        SetRoot(IFB_NAME, Splitting(9022, 1_562_500), is_update=True),
+    )
+    unsplit = after(replace(slow, may_split=False), ObservedShaping((SLAVE,)))
+    assert plan(slow, unsplit).steps == (SetRoot(IFB_NAME, Splitting(3028, 1_562_500), is_update=True),)
+    changed = (
+        Qdisc("noqueue", 0),
+        Qdisc("fq", FQ_HANDLE, is_intact=False),
+        Qdisc("tbf", SPLITTER_HANDLE, splitting=Splitting(3028, 125_000_000)),
+        Qdisc("tbf", SPLITTER_HANDLE, is_intact=False, splitting=Splitting(3028, 1_562_500)),
+    )
+    for root in changed:
+        links = tuple(replace(held, root=root) if held.link.name == IFB_NAME else held for held in shaped.links)
+        (step,) = plan(slow, replace(shaped, links=links)).steps
+        assert isinstance(step, SetRoot)
+        assert not step.is_update
 
 
 def test_egress_and_ingress_of_a_slot_have_their_own_class_ids() -> None:

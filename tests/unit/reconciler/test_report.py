@@ -2,7 +2,9 @@
 
 import pytest
 
+from reconciler.model import IFB_NAME, Splitting
 from reconciler.report import NOTHING, Applied, Notice, Reason, applied, describe, report
+from reconciler.steps import SetRoot, SetUp
 from webhook.common.contract import Direction, Limits, Quantity
 
 M100 = Quantity(100_000_000)
@@ -45,6 +47,14 @@ def test_shaping_that_somebody_took_away():
     (notice,) = report(BOTH, BOTH, ["add fq on eth0", "add clsact on eth0"])
     assert (notice.type, notice.reason) == ("Warning", Reason.REPAIRED)
     assert "add fq on eth0; add clsact on eth0" in notice.message
+
+
+def test_what_follows_the_nic_or_the_kernel_is_not_laid_to_somebody():
+    update = SetRoot(IFB_NAME, Splitting(9022, 156_250), is_update=True)
+    assert report(BOTH, BOTH, [update]) == ()
+    (notice,) = report(BOTH, BOTH, [update, SetUp(IFB_NAME)])
+    assert notice.message.endswith(f"put back: {SetUp(IFB_NAME)}")
+    assert reasons(BOTH, BOTH, [SetRoot(IFB_NAME, Splitting(9022, 156_250))]) == [Reason.REPAIRED]
 
 
 def test_nothing_to_repair_where_nothing_is_limited():
