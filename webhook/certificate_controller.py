@@ -34,7 +34,7 @@ _SETTLE_S: Final = 0.05
 _CHANGES_AT_ONCE: Final = 10
 _FORGIVEN_AFTER_S: Final = 60.0
 _PAUSE_S: Final = 5.0
-# First after some 15 s, as an installation may still be being applied; then every hour, as long as an event lasts.
+# First after some 8 s, as an installation may still be being applied; then every hour, as long as an event lasts.
 _FAILURES_TOLD: Final = 5
 _FAILURES_AGAIN: Final = 240
 

@@ -68,7 +68,8 @@ def timing(bits_per_second: int) -> Timing:
     a billionth. CoDel's target is 10 ms, or one and a half full packets where that is longer, and its interval 100 ms
     or 10 targets. That is the upper end of what RFC 8289 advises (5 to 10 % of the interval): only bulk flows wait in
     the queue, as sparse ones pass it, and it carries them over a pause of the sender. The queue is no longer than
-    150 ms, or 8 full packets where that is longer; with very many flows than four packets of each, and never a second.
+    150 ms, or 8 full packets of each flow where that is longer, but a second at most. 8 full packets may wait at any
+    rate: below 97k they take more than a second.
 
     A flow's recent bytes are counted in units of 2**unit_shift bytes, so that 16 bits hold all that the rate can bring.
     A sparse flow has had at most 1 ms of the rate lately, or 4 KiB. 2**borrowed_shift ns of the rate may go ahead of

@@ -8,10 +8,11 @@ import random
 import pytest
 
 from tests.unit.shaper.native import ARP, IPV4, MILLISECOND, SECOND, Native
-from tests.unit.shaper.traffic import FLOOD, OTHER, PING, RATES, TCP, every, wait_of
+from tests.unit.shaper.traffic import CALL, FLOOD, OTHER, PING, RATES, TCP, every, wait_of
 from webhook.common.contract import Direction
 
 LONGEST = (1 << 20) - 1  # what a packet may claim
+MICROSECOND = 1000
 
 
 @pytest.mark.parametrize("direction", Direction)
@@ -116,6 +117,43 @@ def test_pings_do_not_stop_while_big_packets_leave_at_a_limit_that_was_lowered(h
     left = [passed + fate.wait_ns for passed, fate in fates if fate.wait_ns is not None]
     assert len(left) >= 0.98 * len(fates)
     assert max(after - before for before, after in itertools.pairwise(left)) < 50 * MILLISECOND
+
+
+@pytest.mark.parametrize(("limit", "sparse", "more"), [("10M", 250_000, 500_000), ("100M", 800_000, 2_000_000)])
+def test_a_flow_beside_a_bulk_one_waits_with_it_if_it_has_more_than_1_percent_and_340_kbit_s(
+    limit: str, sparse: int, more: int
+) -> None:
+    """Both have less than a quarter of what the bulk flow has."""
+    assert max(waits_beside_bulk(limit, sparse)) < MILLISECOND
+    assert min(waits_beside_bulk(limit, more)) >= QUEUE
+
+
+QUEUE = 5 * MILLISECOND
+"""Shorter than CoDel's target, so nothing is signalled."""
+
+
+def waits_beside_bulk(limit: str, bits_per_second: int) -> list[int]:
+    """How long the packets of a steady flow wait while a bulk one keeps the queue as long as QUEUE."""
+    shaper, waits = Native(limit, Direction.INGRESS), []
+    due = shaper.now
+    for passed in every(shaper, 100 * MICROSECOND, 2):
+        while shaper.queue_ns < QUEUE:
+            shaper.send(flow=TCP)
+        if shaper.now >= due:
+            due += 1000 * 8 * SECOND // bits_per_second
+            wait = wait_of(shaper.send(1000, CALL))
+            if passed > SECOND:
+                waits.append(wait)
+    return waits
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_eight_full_packets_may_wait_at_the_lowest_limits_too_where_they_take_longer_than_a_second(
+    direction: Direction,
+) -> None:
+    shaper = Native("10k", direction)
+    waits = [wait for _ in range(20) if (wait := shaper.send().wait_ns) is not None]
+    assert max(waits) == 8 * 1514 * 8 * SECOND // 10_000
 
 
 @pytest.mark.parametrize("load", [1.05, 1.3, 2.0])
