@@ -156,6 +156,16 @@ def test_eight_full_packets_may_wait_at_the_lowest_limits_too_where_they_take_lo
     assert max(waits) == 8 * 1514 * 8 * SECOND // 10_000
 
 
+def test_of_merged_packets_four_may_wait_and_of_many_flows_eight_packets_of_each() -> None:
+    shaper = Native("10M", Direction.INGRESS)
+    merged = [shaper.send(65_000, segments=44).wait_ns or 0 for _ in range(10)]
+    assert max(merged) == 4 * 65_000 * 8 * SECOND // shaper.bits_per_second > 150 * MILLISECOND
+    shaper, chance, flows = Native("10M", Direction.INGRESS), random.Random(1), 50  # noqa: S311 - nobody guesses it
+    packet = 1514 * 8 * SECOND // shaper.bits_per_second
+    waits = [shaper.send(flow=chance.randrange(flows)).wait_ns or 0 for _ in every(shaper, packet * 2 // 3, 4)]
+    assert 6 * flows * packet < max(waits) <= 8 * flows * packet
+
+
 @pytest.mark.parametrize("load", [1.05, 1.3, 2.0])
 @pytest.mark.parametrize("flows", [1000, 10_000])
 def test_thousands_of_flows_use_up_the_limit_and_let_a_ping_pass(flows: int, load: float) -> None:
