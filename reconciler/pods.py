@@ -142,12 +142,13 @@ def _started(status: Mapping[str, Any]) -> float | None:
     """When the first of the reported containers started, or an earlier time (core/v1 ContainerStatus).
 
     For a restarted container at most the last two starts are reported. Its first start was no later than those, and no
-    earlier than kubelet's start of the Pod. The latter is used then: time without limits is better overstated.
+    earlier than kubelet's start of the Pod. The latter is used then: time without limits is better overstated. For a
+    start that failed (StartError) kubelet reports the epoch: the container did not run then, but that start is told.
     """
     times: list[float] = []
     for container in _containers(status):
         told = _starts(container)
-        times += told
+        times += (at for at in told if at > 0)
         restarts = container.get("restartCount")
         is_first_untold = isinstance(restarts, int) and 0 < restarts >= len(told)
         if is_first_untold and (pod_started_s := _seconds(status.get("startTime"))) is not None:
@@ -156,7 +157,7 @@ def _started(status: Mapping[str, Any]) -> float | None:
 
 
 def _starts(container: Mapping[str, Any]) -> list[float]:
-    """When a container last started, and when the time before."""
+    """When a container last started, and when the time before; the epoch for a start that failed."""
     states = [_mapping(container.get(name)) for name in ("state", "lastState")]
     ran = (_mapping(state.get(name)) for state in states for name in ("running", "terminated"))
     return [at for each in ran if (at := _seconds(each.get("startedAt"))) is not None]

@@ -63,6 +63,17 @@ async def test_a_pod_whose_containers_were_restarted_meanwhile_ran_unlimited_fro
     assert unshaped_seconds(starting) == 30
 
 
+@pytest.mark.parametrize("state", ["state", "lastState"])
+async def test_a_pod_whose_only_container_could_not_be_started_did_not_run_without_its_limits(starting, state):
+    failed = {"terminated": {"reason": "StartError", "startedAt": "1970-01-01T00:00:00Z"}}
+    await starting.controller.on_synchronize([sandbox()])
+    status = {"containerStatuses": [{"restartCount": 0, state: failed}]}
+    starting.on_pods([api_pod(ingress="100M", status=status)])
+    await starting.settle()
+    assert starting.told.notices == [("shop/web-0", "BandwidthLimited")]
+    assert unshaped_seconds(starting) == 0
+
+
 async def test_a_pod_restarted_often_ran_unlimited_since_its_sandbox_was_there_at_most(starting):
     starting.netns_created_s[A] = starting.now_s - 12
     now, before = ({"running": {"startedAt": f"2001-09-09T01:47:0{second}Z"}} for second in (5, 2))

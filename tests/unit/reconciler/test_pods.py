@@ -121,6 +121,24 @@ def test_the_earliest_start_that_is_told_counts_where_nothing_says_since_when_th
     assert from_api(raw).started_s == SECOND + 40
 
 
+FAILED = {"reason": "StartError", "startedAt": "1970-01-01T00:00:00Z", "finishedAt": AT.format(30)}
+
+
+@pytest.mark.parametrize("state", ["state", "lastState"])
+def test_a_start_that_failed_is_none(state):
+    raw = pod()
+    container = {"restartCount": 0, state: {"terminated": FAILED}}
+    raw["status"] = {"startTime": AT.format(5), "containerStatuses": [container]}
+    assert from_api(raw).started_s is None
+
+
+def test_a_start_that_failed_is_one_of_those_that_are_told():
+    raw = pod()
+    container = {**restarted(1, now=50), "lastState": {"terminated": FAILED}}
+    raw["status"] = {"startTime": AT.format(5), "containerStatuses": [container]}
+    assert from_api(raw).started_s == SECOND + 50
+
+
 def test_a_mirror_pod_is_no_concern_of_ours():
     assert from_api(pod(annotations={"kubernetes.io/config.mirror": "x"})) is None
 
