@@ -96,8 +96,16 @@ def number(value: bytes | None) -> int | None:
 
 
 def text(value: bytes) -> str:
-    """A name that a Pod may have given, of any bytes. No two names become the same, so a backslash becomes two."""
-    return value.rstrip(b"\0").replace(b"\\", rb"\\").decode(errors="backslashreplace")
+    """A name that a Pod may have given, of any bytes, without characters that a terminal would obey.
+
+    No two names become the same: a backslash becomes two, and each byte that is not shown as it is, its escape.
+    """
+    shown = value.rstrip(b"\0").replace(b"\\", rb"\\").decode(errors="backslashreplace")
+    return shown if shown.isprintable() else "".join(map(_printable, shown))
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else "".join(f"\\x{byte:02x}" for byte in character.encode())
 
 
 def filter_of(hook: Direction, message: bytes, names: Mapping[int, str]) -> Filter:

@@ -7,6 +7,8 @@ from reconciler.commands import _names, rows, run_clean, run_observe, table
 from reconciler.counters import DirectionCounters, PodCounters
 from reconciler.inspection import Inspection
 from reconciler.kernel.errors import ShapingError
+from reconciler.kernel.observe import observe_netns
+from tests.unit.reconciler.link_messages import Kernel, link
 from webhook.common.contract import Direction
 from webhook.common.kubeapi import KubeApi
 
@@ -45,6 +47,13 @@ def test_the_table_is_aligned_and_reads_limits_as_people_write_them():
         "shop/web-0  eth0,vethbw0  egress     524288  0      0        0      0      0.0ms",
         "shop/web-0  eth0,vethbw0  ingress    100M    3028   2        1      0      12.3ms",
     ]
+
+
+def test_what_an_interface_is_called_does_nothing_to_a_terminal():
+    (held,) = observe_netns(Kernel(link(2, "e\x1b[2J\u202e", "ipvlan"))).links
+    printed = table(rows("/run/netns/a", Inspection((held.link.name,), COUNTED), {}))
+    assert all(line.isprintable() for line in printed.splitlines())
+    assert r"e\x1b[2J" in printed
 
 
 def test_a_folder_that_is_not_there_is_a_failure_and_says_so(tmp_path, capsys):

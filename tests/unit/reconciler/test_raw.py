@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reconciler.kernel.raw import filter_of, link_index_of, raw_attributes, text, traffic_control
@@ -33,6 +33,7 @@ SEEN_SHAPER = Filter(
 )
 SEEN_REDIRECT = Filter(Direction.INGRESS, "matchall", INGRESS_PRIORITY, HANDLE_CLSACT_OURS, redirects_to="vethbw0")
 IFB = 3
+NAMES = st.one_of(st.binary(max_size=15), st.text(max_size=3).map(str.encode))
 
 
 def test_the_shaper_is_read():
@@ -101,6 +102,22 @@ def test_an_attribute_shorter_than_its_header_ends_them():
     assert raw_attributes(b"\5\0\1\0a\0\0\0" + b"\3\0\2\0" + b"\5\0\3\0b\0\0\0", 0) == {1: b"a"}
 
 
-@given(st.binary(max_size=15), st.binary(max_size=15))
+@given(NAMES, NAMES)
 def test_no_two_names_become_the_same(one, other):
     assert (text(one) == text(other)) == (one.rstrip(b"\0") == other.rstrip(b"\0"))
+
+
+@given(NAMES)
+@example(b"e\x1b[2J")
+@example("e\u202e".encode())
+def test_no_name_has_a_character_that_a_terminal_obeys(value):
+    assert text(value).isprintable()
+
+
+def test_a_character_that_is_not_printable_is_told_from_the_bytes_of_its_escape():
+    assert [text(each) for each in (b"e\x1b", b"e\xc2\x85", b"e\x85", rb"e\x85")] == [
+        r"e\x1b",
+        r"e\xc2\x85",
+        r"e\x85",
+        r"e\\x85",
+    ]
