@@ -16,6 +16,7 @@ from typing import Any
 
 from reconciler import pods
 from reconciler.inspection import Inspection, clean, inspect
+from reconciler.kernel.buckets import is_rate
 from reconciler.kernel.errors import HostNetnsError, NetnsGoneError, ShapingError
 from webhook.common.contract import Quantity
 from webhook.common.endpoint import ConfigurationError
@@ -26,7 +27,10 @@ _COLUMNS = ("POD", "INTERFACES", "DIRECTION", "LIMIT", "BYTES", "PACKETS", "DROP
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One direction of one Pod: its limit in bit/s, what was charged, dropped and marked, and the queue at present."""
+    """One direction of one Pod: its limit in bit/s, what was charged, dropped and marked, and the queue at present.
+
+    These figures are None where another version keeps them in its own layout.
+    """
 
     pod: str
     pod_uid: str
@@ -34,40 +38,48 @@ class Row:
     interfaces: tuple[str, ...]
     direction: str
     bits_per_second: int
-    bytes: int
-    packets: int
-    drops: int
-    marks: int
-    queue_ns: int
+    bytes: int | None = None
+    packets: int | None = None
+    drops: int | None = None
+    marks: int | None = None
+    queue_ns: int | None = None
 
 
 def rows(netns: str, inspection: Inspection, names: Mapping[str, str]) -> tuple[Row, ...]:
     """What one network namespace holds; names are NAMESPACE/NAME by Pod uid."""
-    counted = inspection.counters
-    if counted is None:
-        return ()
+    if inspection.counters is not None:
+        uid, counted = inspection.counters.pod_uid, inspection.counters.directions
+        held = [(direction, uid, asdict(figures)) for direction, figures in counted.items()]
+    else:
+        limits = inspection.uncounted.items()
+        held = [(direction, each.pod_uid, {"bits_per_second": each.bits_per_second}) for direction, each in limits]
     return tuple(
         Row(
-            pod=names.get(counted.pod_uid, f"uid {counted.pod_uid}"),
-            pod_uid=counted.pod_uid,
+            pod=names.get(uid, f"uid {uid}"),
+            pod_uid=uid,
             netns=netns,
             interfaces=inspection.interfaces,
             direction=direction.value,
-            **asdict(figures),
+            **figures,
         )
-        for direction, figures in counted.directions.items()
+        for direction, uid, figures in held
     )
 
 
 def table(found: Iterable[Row]) -> str:
     """The rows as a table for a terminal, by Pod."""
-    lines = [_COLUMNS]
+    lines: list[tuple[str, ...]] = [_COLUMNS]
     for row in sorted(found, key=lambda row: (row.pod, row.direction)):
-        limit = str(Quantity(row.bits_per_second))
-        figures = (str(row.bytes), str(row.packets), str(row.drops), str(row.marks), f"{row.queue_ns / 1e6:.1f}ms")
-        lines.append((row.pod, ",".join(row.interfaces), row.direction, limit, *figures))
+        figures = ("-" if each is None else str(each) for each in (row.bytes, row.packets, row.drops, row.marks))
+        queue = "-" if row.queue_ns is None else f"{row.queue_ns / 1e6:.1f}ms"
+        lines.append((row.pod, ",".join(row.interfaces), row.direction, _limit(row.bits_per_second), *figures, queue))
     widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS))]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+def _limit(bits_per_second: int) -> str:
+    """A limit as people write it; in bits with a question mark where it is none, as others may have written it."""
+    return str(Quantity(bits_per_second)) if is_rate(bits_per_second) else f"{bits_per_second}?"
 
 
 def run_observe(folder: Path, *, node: str, as_json: bool) -> int:

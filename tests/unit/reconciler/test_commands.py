@@ -1,5 +1,7 @@
 """What `observe` prints."""
 
+import json
+
 import pytest
 
 from reconciler import commands
@@ -8,6 +10,7 @@ from reconciler.counters import DirectionCounters, PodCounters
 from reconciler.inspection import Inspection
 from reconciler.kernel.errors import ShapingError
 from reconciler.kernel.observe import observe_netns
+from reconciler.model import LimitEntry
 from tests.unit.reconciler.link_messages import Kernel, link
 from webhook.common.contract import Direction
 from webhook.common.kubeapi import KubeApi
@@ -47,6 +50,29 @@ def test_the_table_is_aligned_and_reads_limits_as_people_write_them():
         "shop/web-0  eth0,vethbw0  egress     524288  0      0        0      0      0.0ms",
         "shop/web-0  eth0,vethbw0  ingress    100M    3028   2        1      0      12.3ms",
     ]
+
+
+def test_a_limit_that_others_have_made_invalid_is_shown_as_it_is():
+    figures = DirectionCounters(bits_per_second=500, bytes=3028, packets=2, drops=0, marks=0)
+    written = PodCounters("u1", "/run/netns/a", {Direction.EGRESS: figures})
+    assert table(rows("/run/netns/a", Inspection(("eth0",), written), {"u1": "shop/web-0"})).splitlines() == [
+        "POD         INTERFACES  DIRECTION  LIMIT  BYTES  PACKETS  DROPS  MARKS  QUEUE",
+        "shop/web-0  eth0        egress     500?   3028   2        0      0      0.0ms",
+    ]
+
+
+def test_limits_are_shown_without_figures_where_another_version_keeps_these(tmp_path, capsys, monkeypatch):
+    older = Inspection(("eth0",), None, {Direction.EGRESS: LimitEntry(20_000_000, 3, "u1", 5)})
+    assert table(rows("/run/netns/a", older, {"u1": "shop/web-0"})).splitlines() == [
+        "POD         INTERFACES  DIRECTION  LIMIT  BYTES  PACKETS  DROPS  MARKS  QUEUE",
+        "shop/web-0  eth0        egress     20M    -      -        -      -      -",
+    ]
+    monkeypatch.setattr(commands, "_namespaces", lambda _: ["/run/netns/a"])
+    monkeypatch.setattr(commands, "inspect", lambda _: older)
+    assert run_observe(tmp_path, node="", as_json=True) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["pod_uid"], row["direction"], row["bits_per_second"]) == ("u1", "egress", 20_000_000)
+    assert [row[each] for each in ("bytes", "packets", "drops", "marks", "queue_ns")] == [None] * 5
 
 
 def test_what_an_interface_is_called_does_nothing_to_a_terminal():

@@ -124,11 +124,18 @@ def test_a_filter_whose_slot_is_free_limits_nothing(looking):
     assert netns_scan.scan_netns([Key("u1", A)]).held == {("u1", A): Limits()}
 
 
-def test_what_another_version_counts_is_shown_only_if_it_is_known_what_it_is(looking):
+def test_what_another_version_counts_is_shown_only_if_it_is_known_what_it_is_and_its_limits_are(looking):
     looking(Bpf(), shaped())
     assert inspect(A).counters.directions[Direction.EGRESS].packets
     looking(Bpf(state=STATE + bytes(8)), shaped())
-    assert inspect(A) == Inspection(("eth2",), None)
+    limits = {each: LimitEntry(20_000_000, 3, OWNER.pod_uid, OWNER.netns_inode) for each in Direction}
+    assert inspect(A) == Inspection(("eth2",), None, limits)
+
+
+def test_limits_that_cannot_be_read_are_not_shown(looking):
+    for bpf, by in ((Bpf(LIMIT + bytes(8)), OURS), (Bpf(), ANOTHERS), (Bpf(buckets.EMPTY_LIMIT), OURS)):
+        looking(bpf, shaped(by=by))
+        assert inspect(A) == Inspection(("eth2",), None)
 
 
 class Newer:
