@@ -8,6 +8,7 @@ RFC 5280 has them for a CA (4.2.1.9, 4.2.1.3) and for a TLS server (4.2.1.12), w
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from ipaddress import ip_address
 from typing import Final
 
 from cryptography import x509
@@ -71,7 +72,7 @@ def is_of_our_making(certificate: x509.Certificate) -> bool:
 
 
 def issue(authority: KeyPair, names: Sequence[str], now: datetime, lifetime: timedelta) -> KeyPair:
-    """A new serving certificate for the DNS `names`, which never outlives its authority."""
+    """A new serving certificate for `names`, DNS names or IP addresses, which never outlives its authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
     until = min(now + lifetime, authority.certificate.not_valid_after_utc)
@@ -87,10 +88,18 @@ def issue(authority: KeyPair, names: Sequence[str], now: datetime, lifetime: tim
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([general_name(name) for name in names]), critical=False)
         .sign(authority.key, hashes.SHA256())
     )
     return KeyPair(certificate, key)
+
+
+def general_name(name: str) -> x509.GeneralName:
+    """A name as certificates have it: an address in a DNS name's place is accepted by no client (RFC 9110, 4.3.5)."""
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def pem_of(certificate: x509.Certificate) -> bytes:

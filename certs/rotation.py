@@ -28,6 +28,7 @@ from certs.authority import (
     BACKDATED,
     earliness,
     expiry,
+    general_name,
     is_of_our_making,
     issue,
     make_authority,
@@ -77,7 +78,7 @@ def renew(
     known: Sequence[x509.Certificate] = (),
     fault: str = "there are no credentials yet",
 ) -> Renewal:
-    """Credentials for the DNS `names`, valid at `now` and for some time: those given, as far as they are usable.
+    """Credentials for `names` (DNS names or IP addresses), valid at `now` and for some time: those given, if usable.
 
     `published` means that the bundle of those given is where clients read it. Where none are given, `fault` says why,
     and our authorities among `known`, the certificates that clients trusted so far, stay trusted: a replica that is cut
@@ -241,12 +242,17 @@ def _expired_or_due(credentials: Credentials, judged: _Judged) -> str | None:
 
 
 def _names(certificate: x509.Certificate) -> set[str]:
-    """The DNS names that it is for."""
+    """The names that it is for, as far as clients accept it by them: DNS names, and IP addresses."""
     try:
         alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):  # there is none, or none that can be read
         return set()
-    return set(alternatives.get_values_for_type(x509.DNSName))
+    addresses = map(str, alternatives.get_values_for_type(x509.IPAddress))
+    return {
+        name
+        for name in (*alternatives.get_values_for_type(x509.DNSName), *addresses)
+        if general_name(name) in alternatives
+    }
 
 
 def _is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:

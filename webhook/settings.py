@@ -2,8 +2,10 @@
 
 import argparse
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +15,9 @@ from webhook.common.endpoint import ConfigurationError
 
 _DURATION: Final = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_LABEL: Final = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_DNS_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII)
+_LONGEST_DNS_NAME: Final = 253
 _CERTIFICATES: Final = """\
 Certificates: without --certificates, the replicas make a CA of their own and a certificate of it in the Secret, renew
 both when two thirds of their lifetimes are over, and keep the MutatingWebhookConfiguration's caBundle. A new CA is in
@@ -40,7 +45,7 @@ class Settings:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The DNS names that the webhook is called by; API servers use the first (`<service>.<namespace>.svc`)."""
+        """The names that the webhook is called by; API servers use the first (`<service>.<namespace>.svc`)."""
         base = f"{self.service}.{self.namespace}"
         return (f"{base}.svc", f"{base}.svc.cluster.local", base, *self.also_named)
 
@@ -51,6 +56,19 @@ def duration(text: str) -> timedelta:
     if found is None or not int(found[1]):
         raise argparse.ArgumentTypeError(f"{text!r} is no duration: a whole number and s, m, h or d, as 90s or 365d")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def host(text: str) -> str:
+    """The DNS name or IP address that a flag's value says; ArgumentTypeError otherwise."""
+    with suppress(ValueError):
+        if "%" not in text:  # a zone means something on one machine alone, and no certificate has one
+            return str(ip_address(text))
+    if len(text) > _LONGEST_DNS_NAME or not _DNS_NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a DNS name (a-z, 0-9, - and . between, other letters in their form with xn--) nor an "
+            "IP address: give what API servers call it by, as webhook.example.com, without scheme and port"
+        )
+    return text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,10 +87,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(name, default=called, metavar="NAME", help=f"{what} (default: %(default)s)")
     parser.add_argument(
         "--also-named",
+        type=host,
         action="append",
         default=[],
         metavar="NAME",
-        help="a further DNS name for its certificate, as for a webhook that runs outside of the cluster; repeatable",
+        help="a further DNS name or IP address for its certificate, as for a webhook that runs outside of the cluster; "
+        "repeatable",
     )
     _add_certificates(parser)
     parser.add_argument(

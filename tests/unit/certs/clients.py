@@ -1,6 +1,7 @@
 """A client of the webhook, as strict as an API server, and what the tests of this folder share."""
 
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -16,12 +17,9 @@ DAY = timedelta(days=1)
 
 
 def accepts(bundle: bytes, serving: x509.Certificate, name: str, at: datetime) -> bool:
-    verifier = (
-        PolicyBuilder()
-        .store(Store(x509.load_pem_x509_certificates(bundle)))
-        .time(at)
-        .build_server_verifier(x509.DNSName(name))
-    )
+    host = x509.IPAddress(ip_address(name)) if name[-1].isdigit() else x509.DNSName(name)
+    trusted = Store(x509.load_pem_x509_certificates(bundle))
+    verifier = PolicyBuilder().store(trusted).time(at).build_server_verifier(host)
     try:
         verifier.verify(serving, [])
     except VerificationError:

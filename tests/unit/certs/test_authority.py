@@ -4,11 +4,13 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from certs.authority import KeyPair, is_of_our_making, issue, make_authority
+from certs.credentials import Credentials
+from certs.rotation import renew
 from tests.unit.certs.clients import DAY, NAMES, NOW, accepts, fresh, self_signed
 
 
@@ -22,6 +24,28 @@ def test_a_client_whose_clock_is_half_an_hour_late_accepts_it_too() -> None:
     credentials = fresh()
     late = NOW - timedelta(minutes=30)
     assert accepts(credentials.trusted_pem(), credentials.serving.certificate, NAMES[0], late)
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1"])
+def test_a_client_accepts_the_webhook_by_an_address_that_it_is_called_by(address: str) -> None:
+    credentials = renew(None, names=[*NAMES, address], now=NOW).credentials
+    for name in (NAMES[0], address):
+        assert accepts(credentials.trusted_pem(), credentials.serving.certificate, name, NOW)
+    assert not accepts(credentials.trusted_pem(), credentials.serving.certificate, "192.0.2.7", NOW)
+    assert renew(credentials, names=[*NAMES, address], now=NOW).changes == ()
+
+
+def test_an_address_that_a_certificate_has_as_a_dns_name_is_missing() -> None:
+    named = x509.SubjectAlternativeName([*map(x509.DNSName, (*NAMES, "192.0.2.1"))])
+    authority = make_authority(NOW, 100 * DAY)
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(authority.certificate.subject)
+    builder = builder.public_key(key.public_key()).serial_number(1).add_extension(named, critical=True)
+    held = builder.not_valid_before(NOW).not_valid_after(NOW + 90 * DAY).sign(authority.key, hashes.SHA256())
+    renewal = renew(Credentials(authority, KeyPair(held, key)), names=[*NAMES, "192.0.2.1"], now=NOW)
+    assert [change.text for change in renewal.changes] == ["the serving certificate does not name 192.0.2.1"]
+    bundle, serving = renewal.credentials.trusted_pem(), renewal.credentials.serving.certificate
+    assert accepts(bundle, serving, "192.0.2.1", NOW)
 
 
 def test_another_name_and_another_authority_are_not_accepted() -> None:

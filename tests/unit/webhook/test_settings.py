@@ -61,11 +61,30 @@ def test_lifetimes_that_leave_no_time_to_rotate_are_refused_with_the_figures(arg
         ("--drain-seconds=nan", "'nan' is no time"),
         ("--linger-seconds=-3", "'-3' is no time"),
         ("--recheck-seconds=a", "'a' is no time"),
+        ("--also-named=müller.example", "'müller.example' is neither a DNS name"),
+        ("--also-named=a:8443", "'a:8443' is neither a DNS name"),
+        ("--also-named=", "'' is neither a DNS name"),
+        ("--also-named=Webhook.example", "'Webhook.example' is neither a DNS name"),
+        ("--also-named=webhook.example.", "'webhook.example.' is neither a DNS name"),
+        ("--also-named=webhook..example", "'webhook..example' is neither a DNS name"),
+        ("--also-named=-.example", "'-.example' is neither a DNS name"),
+        ("--also-named=a.example\n", r"'a.example\n' is neither a DNS name"),
+        ("--also-named=fe80::1%eth0", "'fe80::1%eth0' is neither a DNS name"),
+        (f"--also-named={'a' * 64}", f"'{'a' * 64}' is neither a DNS name"),
+        (f"--also-named={'a.' * 126}bc", f"'{'a.' * 126}bc' is neither a DNS name"),
     ],
 )
-def test_flags_that_are_no_ports_and_times_are_refused(
+def test_flags_that_are_no_ports_times_and_names_are_refused(
     argument: str, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
         parsed(argument)
     assert f"argument {argument.split('=', maxsplit=1)[0]}: {says}" in capsys.readouterr().err
+
+
+def test_the_webhook_can_be_called_by_further_names_and_addresses() -> None:
+    longest = "a." * 126 + "b"
+    further = ["webhook.example", "xn--mller-kva.example", "192.0.2.1", "2001:DB8:0::1", longest]
+    settings = settings_of(parsed(*(f"--also-named={name}" for name in further)))
+    assert settings.names[0] == "webhook.ipvlan-bandwidth.svc"
+    assert settings.names[3:] == ("webhook.example", "xn--mller-kva.example", "192.0.2.1", "2001:db8::1", longest)
