@@ -81,7 +81,11 @@ class CertificateEvents:
     async def _post(self, change: Change) -> None:
         # `kubectl describe` finds events by the uid too.
         path = f"/apis/apps/v1/namespaces/{self._namespace}/deployments/{self._deployment}"
-        uid = (await self._api.get(path))["metadata"]["uid"]
+        found = await self._api.get(path)
+        try:
+            uid = found["metadata"]["uid"]
+        except (KeyError, TypeError) as error:
+            raise ApiError(0, "Malformed", f"the API server's answer to GET {path} has no uid") from error
         await self._api.create(f"/api/v1/namespaces/{self._namespace}/events", self._body(change, uid))
 
     def _body(self, change: Change, uid: str) -> dict[str, Any]:

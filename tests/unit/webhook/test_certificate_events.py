@@ -8,6 +8,7 @@ import pytest
 
 from certs.changes import Change, Kind
 from tests.unit.webhook.fake_api import DEPLOYMENT, EVENTS, FakeApi, Json
+from tests.waiting import background, turns
 from webhook.certificate_events import BURST, MOST_WAITING, PERIOD_S, CertificateEvents
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -91,6 +92,23 @@ async def test_an_event_that_cannot_be_posted_is_in_the_log(missing: bool, caplo
     with caplog.at_level(logging.WARNING):
         await tell(notices(api), REPAIRED)
     assert "cannot post an event" in caplog.text
+
+
+@pytest.mark.parametrize("answer", [{}, {"metadata": None}, {"metadata": {}}])
+async def test_an_answer_of_another_shape_costs_no_event_but_its_own(
+    answer: Json, caplog: pytest.LogCaptureFixture
+) -> None:
+    api = FakeApi()
+    good, api.objects[DEPLOYMENT] = api.objects[DEPLOYMENT], answer
+    here = notices(api)
+    async with background(here.run()):
+        here.record([REPAIRED])
+        await turns()
+        assert f"cannot post an event: the API server's answer to GET {DEPLOYMENT} has no uid" in caplog.text
+        api.objects[DEPLOYMENT] = good
+        here.record([REPAIRED])
+        await turns()
+    assert len(events(api)) == 1
 
 
 async def test_a_long_message_is_cut_where_the_api_server_would_refuse_it() -> None:
