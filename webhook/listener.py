@@ -38,7 +38,7 @@ class Listener:
         """Serve with this certificate (and its intermediates) and its key, in PEM; the same again has no effect.
 
         Raises UnusableCertificateError, and goes on with the previous one. Raises OSError when the port cannot be
-        bound.
+        bound, and with a later certificate when descriptors or memory are short: then the previous one stays too.
         """
         pem = chain + b"\n" + key
         if pem == self._serving:

@@ -47,7 +47,8 @@ class MountedCertificates:
             await self._sleep(POLL_S)
 
     async def _look(self) -> str | None:
-        """Use the certificate in the folder; returns what is wrong with it, or None."""
+        """Use the certificate in the folder; returns what is wrong with it, or None. Raises OSError as `run`."""
+        listened = self._listener.listens
         try:
             chain, key = (self._read(name) for name in (SERVING_CERTIFICATE, SERVING_KEY))
         except OSError as error:
@@ -57,6 +58,10 @@ class MountedCertificates:
             await self._listener.use(chain, key)
         except UnusableCertificateError as error:
             return f"{self._folder} holds {error}"
+        except OSError as error:  # out of descriptors or memory, as a rule: the next look tries again
+            if not listened:
+                raise
+            return f"cannot load the certificate in {self._folder}: {error.strerror or error}"
         return None
 
     def _read(self, name: str) -> bytes:

@@ -2,18 +2,26 @@
 
 import asyncio
 import base64
+import errno
 import logging
+import os
+import socket
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from certs.authority import KeyPair, issue, make_authority
 from tests.unit.webhook.fake_api import CONFIGURATION, SECRETS, FakeApi, shop
 from tests.unit.webhook.running_server import GOOD, review, running, serving
 from tests.waiting import until
+from webhook.common.http_server import BoundedServer
+from webhook.listener import Listener
+from webhook.metrics import Metrics
+from webhook.mounted_certificates import MountedCertificates
 
 NAMES = ["webhook.ipvlan-bandwidth.svc"]
 AUTHORITY = make_authority(datetime.now(UTC), timedelta(days=9))
@@ -118,3 +126,35 @@ async def test_damage_is_told_once_and_the_certificate_before_is_served(
         assert said.startswith(f"still serving with the certificate before: {tmp_path} holds no certificate")
         assert await served(server.settings.port) == first.certificate.serial_number
         assert (await server.get("/readyz"))[0] == 200
+
+
+async def test_a_renewal_for_which_no_descriptor_is_left_is_told_and_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    api = shop()
+    bundle_by_others(api)
+    first, second = pair(), pair()
+    mount(tmp_path, first, 1)
+    async with serving(api, certificates=tmp_path) as server:
+        with monkeypatch.context() as short, caplog.at_level(logging.WARNING, logger="webhook.mounted_certificates"):
+            short.setattr("os.memfd_create", none_left)
+            mount(tmp_path, second, 2)
+            await until(lambda: warnings(caplog))
+            assert await served(server.settings.port) == first.certificate.serial_number
+        await until_served(server.settings.port, second.certificate.serial_number)
+    problem = f"cannot load the certificate in {tmp_path}: Too many open files"
+    assert warnings(caplog) == [f"still serving with the certificate before: {problem}"]
+
+
+async def test_a_port_that_is_taken_ends_it(tmp_path: Path) -> None:
+    async def none(_request: web.BaseRequest) -> web.Response:
+        raise AssertionError
+
+    mount(tmp_path, pair(), 1)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listener = Listener(BoundedServer(none), "127.0.0.1", taken.getsockname()[1], Metrics())
+        with pytest.raises(OSError, match="address already in use"):
+            await MountedCertificates(tmp_path, listener, lambda _: None).run()
