@@ -142,7 +142,10 @@ class Events:
         await asyncio.wait([running])
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                for unposted in sorted(self._unposted, key=lambda each: (each.rank, each.tries)):
+                tried = set[_Unposted]()
+                while left := [each for each in self._unposted if each not in tried]:  # more may come meanwhile
+                    unposted = min(left, key=lambda each: (each.rank, each.tries))
+                    tried.add(unposted)
                     await self._try(unposted)
         if self._unposted:
             logger.warning("events were not posted before the end", extra={"events": len(self._unposted)})

@@ -193,6 +193,22 @@ async def test_what_is_left_at_the_end_is_posted_the_nodes_first_and_later_event
     assert len(dropped) == 2
 
 
+async def test_what_is_told_while_the_last_events_are_posted_is_posted_too_the_nodes_first():
+    class Slow(Api):
+        async def create(self, path, body):
+            if not self.posted:
+                events.record(POD, NOTICE)
+                events.record_node(NOTICE)
+            return await super().create(path, body)
+
+    api = Slow()
+    events, dropped, _ = make(api)
+    events.record(POD, NOTICE)
+    await events.finish(asyncio.create_task(events.run()))
+    assert [event["involvedObject"]["kind"] for _, event in api.posted] == ["Pod", "Node", "Pod"]
+    assert dropped == []
+
+
 async def test_the_end_is_not_waited_for_and_what_is_not_posted_by_then_is_counted(caplog):
     class Silent(Api):
         async def create(self, _path, _body):
