@@ -250,9 +250,14 @@ class NodeState:
         state.netns_seen = is_there or bool(state.netns_seen)
 
     def is_gone(self, sandbox: Sandbox) -> bool:
-        """Whether a sandbox whose netns is not there has ended. A netns that was never seen may just be invisible."""
+        """Whether a sandbox whose netns is not there has ended. A netns that was never seen may just be invisible.
+
+        One that asks for no limit is not kept for that: its end may never be told, as where another NRI plugin fails,
+        and nobody looked at the netns of a short-lived one while it was there.
+        """
         state = self._peek(sandbox.key)
-        is_known = state.started or sandbox.pod.uid in self._views or not self._listed
+        is_awaited = state.started and bool(self.desired(sandbox).limits)
+        is_known = is_awaited or sandbox.pod.uid in self._views or not self._listed
         return bool(state.netns_seen) or not is_known
 
     def is_netns_unseen(self, sandbox: Sandbox) -> bool:

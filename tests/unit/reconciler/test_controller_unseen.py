@@ -69,6 +69,14 @@ async def test_a_pod_that_is_not_seen_and_is_annotated_later_is_told(bench):
     assert bench.controller.pod_counts() == PodCounts(1, 0, 0, 1)
 
 
+async def test_a_pod_without_a_limit_that_was_never_seen_is_forgotten_though_its_end_is_not_told(bench):
+    bench.on_pods([])
+    await bench.controller.on_run(sandbox(ingress=None))
+    out_of_sight(bench, A)
+    await bench.controller.housekeeping.collect_garbage()
+    assert list(bench.controller._sandboxes) == []
+
+
 async def test_a_pod_that_may_have_ended_while_its_hook_waited_is_told_only_if_it_runs(bench):
     out_of_sight(bench, A)
     async with bench.controller._kernel.lock():
