@@ -1,12 +1,12 @@
 """`python3 -m webhook`: the webhook's commands."""
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 
 from webhook import review_command
 from webhook.common import version
+from webhook.common.sigterm import exit_on_sigterm
 
 _REVIEW = """\
 Read manifests (Pods, workloads, Namespaces, Lists of them) or an AdmissionReview from standard input, as JSON or YAML,
@@ -44,9 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     review_command.add_arguments(review)
     if arguments[:1] == ["serve"]:
-        # As a container's first process, Python is not ended by SIGTERM until it has a handler. The server installs its
-        # own only after its imports, which take a while.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        exit_on_sigterm()
         # Only here: it brings aiohttp and the Kubernetes client, and the other commands should answer at once.
         from webhook import server, settings  # noqa: PLC0415
 
