@@ -129,6 +129,8 @@ async def run(settings: Settings) -> None:
             work = [group.create_task(forever) for forever in (*parts.work(), *map(BoundedServer.accepting, servers))]
             posting = group.create_task(parts.events.run())
             await stopping.wait()
+            # First, as the events of what it finishes are to be posted too.
+            await parts.runtime.finish()
             await parts.events.finish(posting)
             for task in work:
                 task.cancel()

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 from reconciler.nri.errors import ProtocolError
 from reconciler.nri.messages import Hook, PodSandbox
 from reconciler.nri.plugin import (
+    DEFAULT_REQUEST_TIMEOUT_NS,
     Configured,
     Event,
     Plugin,
@@ -32,6 +33,8 @@ _T = TypeVar("_T")
 PLUGIN_NAME: Final = "ipvlan-bandwidth"
 PLUGIN_INDEX: Final = "10"
 
+FINISH_S: Final = DEFAULT_REQUEST_TIMEOUT_NS / 1e9 * 4 / 5
+"""How long calls may go on at the end of the process: the deadline of a hook, unless the runtime has another."""
 _READ_BYTES: Final = 65_536
 _REPLAY_AWAITED: Final = (
     "it has taken the plugin, but not told of its Pods yet; a container that is being stopped can hold that up for its "
@@ -178,6 +181,16 @@ class NriPlugin:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+
+    async def finish(self, within_s: float = FINISH_S) -> None:
+        """Wait for the calls at work and their answers, before `run` is cancelled: cut off, their Pods start unlimited.
+
+        Calls that come meanwhile are served too, within the same time.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
 
     async def _connect_and_serve(self) -> str:
         """Serves one connection. Returns why it ended, in words."""

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler import http
+from reconciler import events, http
 from reconciler.cli import _parser
+from reconciler.nri import transport
 from webhook.admission import Pod, review
 from webhook.common import contract
 from webhook.common.http_server import Bounds
@@ -134,6 +135,11 @@ def test_the_webhook_is_not_killed_while_it_drains() -> None:
     settings = settings_of(parser.parse_args([]))
     longest_s = settings.drain_s + settings.linger_s + Bounds().finish_s
     assert one("Deployment", "webhook")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > longest_s
+
+
+def test_the_reconciler_is_not_killed_while_it_finishes_starts_of_pods_and_posts_their_events() -> None:
+    grace_s = one("DaemonSet", "reconciler")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert grace_s > 2 * (transport.FINISH_S + events.FINISH_S), "half of it is for a slow node"
 
 
 def test_the_webhook_has_memory_for_heads_bodies_and_unread_answers_at_all_their_bounds() -> None:

@@ -13,7 +13,7 @@ from reconciler.nri.ttrpc import Response
 from tests.unit.nri.runtime_side import pod_request, synchronize_request
 from tests.unit.nri.runtime_socket import OTHER, POD, Recorder, Runtime, running
 from tests.unit.reconciler.memory import remembered
-from tests.waiting import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, turns, until
 
 
 async def test_the_handler_hears_the_replay_and_each_hook_and_each_is_answered(runtime: Runtime) -> None:
@@ -283,3 +283,49 @@ async def test_cancelling_closes_the_connection_and_ends_what_the_handler_does(r
         await connection.call("StopPodSandbox", pod_request(POD))
     assert ended.is_set()
     await asyncio.wait_for(connection.ended(), PATIENCE_S)
+
+
+async def test_before_the_end_calls_at_work_are_finished_and_answered_and_those_that_come_meanwhile_too(
+    runtime: Runtime,
+) -> None:
+    first, second = asyncio.Event(), asyncio.Event()
+    go_on = iter([first, second])
+
+    async def waits(what: str) -> None:
+        if what == "run":
+            await next(go_on).wait()
+
+    handler, answers = Recorder(does=waits), {}
+    async with running(NriPlugin(handler, socket_path=runtime.path)) as plugin:
+        connection = await runtime.accept()
+        await connection.start()
+        connection.writer.write(connection.side.call("RunPodSandbox", pod_request(POD)))
+        await until(lambda: len(plugin._latest) == 1)
+        finishing = asyncio.create_task(plugin.finish(PATIENCE_S))
+        connection.writer.write(connection.side.call("RunPodSandbox", pod_request(OTHER)))
+        await until(lambda: len(plugin._latest) == 2)
+        first.set()
+        await until(lambda: len(plugin._latest) == 1)
+        await turns()
+        assert not finishing.done()
+        second.set()
+        await finishing
+        assert handler.heard[1:] == [("run", "test-0"), ("run", "test-1")]
+    while data := await connection.reader.read(65_536):
+        answers |= connection.side.responses(data)
+    assert list(answers.values()) == [Response()] * 2
+
+
+async def test_a_call_that_takes_too_long_does_not_hold_up_the_end(runtime: Runtime) -> None:
+    async def hangs(what: str) -> None:
+        if what == "run":
+            await asyncio.Event().wait()
+
+    async with running(NriPlugin(Recorder(does=hangs), socket_path=runtime.path)) as plugin:
+        await plugin.finish()
+        connection = await runtime.accept()
+        await connection.start()
+        connection.writer.write(connection.side.call("RunPodSandbox", pod_request(POD)))
+        await until(lambda: plugin._latest)
+        await plugin.finish(0.01)
+        assert plugin._latest

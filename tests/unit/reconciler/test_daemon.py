@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import os
 import signal
+import threading
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
@@ -15,13 +16,16 @@ from reconciler.controller import Controller
 from reconciler.events import AT_ONCE
 from reconciler.kernel.monitor import Changes
 from reconciler.kernel_executor import HANGS_S
+from reconciler.nri.ttrpc import Response
 from reconciler.pods import PodView
 from reconciler.report import Notice, Reason
 from reconciler.requirements import Feature, lacks
+from tests.unit.nri.runtime_side import pod_request
 from tests.unit.nri.runtime_socket import Runtime
-from tests.unit.reconciler.controller_bench import Kernel, metric, sandbox
+from tests.unit.reconciler.controller_bench import M100, A, Kernel, metric, sandbox
 from tests.unit.reconciler.daemon_bench import Api, Monitor, settings_in
 from tests.waiting import PATIENCE_S, until
+from webhook.common.contract import Limits
 from webhook.common.kubeapi import ApiError
 from webhook.common.pages import METRICS_CACHE_S
 
@@ -189,3 +193,28 @@ async def test_what_was_told_last_is_posted_before_it_ends(monkeypatch, settings
     assert parts.events._api.created == [NOTICE.message]
     assert parts.events._api.closed
     assert parts.executor._shutdown
+
+
+async def test_a_pod_that_is_being_started_as_it_is_told_to_stop_gets_its_limits_and_its_events(monkeypatch, settings):
+    begun, go_on = threading.Event(), threading.Event()
+    runtime = Runtime(settings.nri_socket)
+    await runtime.listen()
+    async with running(monkeypatch, settings) as parts:
+        connection = await runtime.accept()
+        await connection.start()
+        kernel = await parts.controller._loader.shaper()
+        shape = kernel.shape
+
+        def slow(*asked):
+            begun.set()
+            assert go_on.wait(PATIENCE_S)
+            return shape(*asked)
+
+        kernel.shape = slow
+        answer = asyncio.create_task(connection.call("RunPodSandbox", pod_request(sandbox())))
+        assert await asyncio.to_thread(begun.wait, PATIENCE_S)
+        asyncio.get_running_loop().call_later(0.1, go_on.set)
+    assert await answer == Response()
+    assert kernel.held == {("u1", A): Limits(ingress=M100)}
+    assert [message for message in parts.events._api.created if "100M" in message]
+    await runtime.close()
