@@ -34,6 +34,7 @@
 #define MAXIMUM_HALF_LIFE 22       // ... to 2^22 (4.3 s), so long that there is something to compare:
 #define FEW_BYTES (16 * 1024)      // it grows when the fattest flow had less than this,
 #define MANY_BYTES (64 * 1024)     // and shrinks when it had more than this
+#define LONE_SHARE 32              // a flow has the link for itself when no other had more than 1/32 of what it had
 #define SPARSE_SHARE 4             // a flow is sparse when it had at most 1/4 of what the fattest had
 #define ALWAYS_SPARSE_BYTES 1024   // a flow of so little is sparse in any case, and may overtake a packet of its own
 #define MOST_LONGEST 4             // so many CPUs may charge a longest packet at once: see where it is used
@@ -466,6 +467,9 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   int is_sparse = 0, is_express = 0;
   u64 leaves = start;
   if (!is_fattest) {
+    // What it had itself, before it was found to heed nothing, is no other's.
+    if (index == held->fattest && is_stubborn)
+      held->fattest_had = 0;
     u64 fattest_age = (start >> CLOCK_SHIFT) - held->fattest_leaves;
     fattest_had = (s64)fattest_age > 0 ? decayed(held->fattest_had, fattest_age, half_life) : held->fattest_had;
     // A flow that has had little goes ahead of the queue, unless it would overtake a packet of its own. What goes ahead
@@ -518,10 +522,17 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   }
   if (is_stubborn) {
     // Not all that another has, as others need some room to grow into; but while little waits whatever they leave, so
-    // the link is never idle for it. Little is less when there is one that could fill the rest of the queue.
+    // the link is never idle for it. Little is less when there is one that could fill the rest of the queue. It is no
+    // long queue, or the others would be signalled for it. Beside nobody at all it is what bursts of 40 ms leave waiting,
+    // as a video's frames: with less the link would be idle in between.
     u32 allowance = fattest_had - (fattest_had * 3 >> 3);
     int is_alone = fattest_had < had / SPARSE_SHARE;
-    u64 little = is_alone ? limit->target_ns : limit->target_ns / 8;
+    int was_short = !held->first_above || now + limit->interval_ns / 2 < held->first_above;
+    u64 little = is_ingress ? limit->target_ns : limit->target_ns / 4;
+    if (!is_alone)
+      little = limit->target_ns / 8;
+    else if (was_short && fattest_had < had / LONE_SHARE)
+      little = limit->cap_ns / 4;
     u64 packets = is_alone ? 2 : 1;
     u64 full = wire_time_ns(limit, FULL_BYTES, noise); // a merged one of its own is no excuse
     u64 each = duration < full ? duration : full;

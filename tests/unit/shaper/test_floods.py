@@ -19,6 +19,35 @@ def test_a_flood_leaves_its_share_to_others_whatever_it_says_it_is(
     assert tcp_beside_a_flood(shaper, load=1.2, length=length, seconds=(0, 15), ethertype=ethertype) >= 0.3
 
 
+@pytest.mark.parametrize("direction", Direction)
+@pytest.mark.parametrize("load", [1.2, 10.0])
+def test_a_flood_leaves_its_share_to_others_at_a_high_rate_too(load: float, direction: Direction) -> None:
+    """On egress a queue is long sooner: what waits of a flood then is not to have others signalled for it."""
+    assert tcp_beside_a_flood(Native("100M", direction), load=load, length=1514, seconds=(4, 7)) >= 0.4
+
+
+def carried_alone(shaper: Native, *, load: float, burst_ms: int) -> float:
+    """The share of the limit that leaves, between two moments, of a flood of which as much comes at once each time."""
+    began, leaving = shaper.now, 0
+    at_once = int(load * burst_ms / 1e3 * shaper.bits_per_second / 8 / 1514)
+    for passed in every(shaper, int(at_once * 1514 * 8 * SECOND / load / shaper.bits_per_second), 4):
+        for _ in range(at_once):
+            wait = shaper.send(1514, FLOOD).wait_ns
+            leaving += wait is not None and 2 * SECOND <= passed + wait < 4 * SECOND
+    assert shaper.now >= began + 4 * SECOND
+    return leaving * 1514 * 8 / 2 / shaper.bits_per_second
+
+
+@pytest.mark.parametrize("direction", Direction)
+@pytest.mark.parametrize("limit", ["3M", "10M", "100M"])
+@pytest.mark.parametrize(("burst_ms", "load"), [(5, 2.0), (20, 1.2), (20, 5.0), (33, 1.2), (33, 5.0)])
+def test_a_flood_alone_has_the_limit_also_if_it_comes_in_bursts(
+    burst_ms: int, load: float, limit: str, direction: Direction
+) -> None:
+    """As a video's frames do, or what a sender makes up for after its CPU was taken from it."""
+    assert carried_alone(Native(limit, direction), load=load, burst_ms=burst_ms) >= 0.98
+
+
 @pytest.mark.parametrize("load", [0.9, 1.2, 5.0])
 @pytest.mark.parametrize(("limit", "segments"), [("1M", 11), ("1M", 44), ("10M", 44)])
 def test_a_flood_whose_packets_come_merged_leaves_no_less_to_others(limit: str, segments: int, load: float) -> None:
