@@ -147,8 +147,16 @@ def _latency() -> Iterator[Cell]:
 
 
 def _fairness() -> Iterator[Cell]:  # noqa: C901 - as above
-    def cell(case: str, shaper: str, limit: str, *flows: Flows, seconds: float = 8, probed: bool = False) -> Cell:
-        return Cell("fairness", case, "ingress", shaper, limit, flows, 3, seconds, probed=probed)
+    def cell(
+        case: str,
+        shaper: str,
+        limit: str,
+        *flows: Flows,
+        direction: str = "ingress",
+        seconds: float = 8,
+        probed: bool = False,
+    ) -> Cell:
+        return Cell("fairness", case, direction, shaper, limit, flows, 3, seconds, probed=probed)
 
     both = ("ours", "cake")
     for case, limit, count, shapers in (
@@ -170,7 +178,10 @@ def _fairness() -> Iterator[Cell]:  # noqa: C901 - as above
             for shaper in (*both, *anchors):
                 udp = Flows("other", 1, "udp", 10, times * bits(limit))
                 case = f"2 TCP beside UDP at {times}x, {limit}"
-                yield cell(case, shaper, limit, Flows("bulk", 2, rtt_ms=10), udp, probed=True)
+                flows = Flows("bulk", 2, rtt_ms=10), udp
+                yield cell(case, shaper, limit, *flows, probed=True)
+                if (times, limit) == (10, "100M") and shaper in both:
+                    yield cell(case, shaper, limit, *flows, direction="egress", probed=True)
     for count in (1, 10, 100):
         for shaper in both:
             flows = Flows("bulk", 1, rtt_ms=10), Flows("other", count, rtt_ms=10)

@@ -252,8 +252,10 @@ def _shares(results: Results) -> str:
         ping = result.get("probes", {}).get("ping")
         goodputs = [f"{group['goodput']:.2f}" for group in result["groups"]]
         added = f"{ping['p50']:.2f} / {ping['p99']:.2f}" if ping else ""
-        rows.append([cell.case, _name(cell.shaper), *goodputs, f"{ratio(result):.2f}", added])
-    return table(("groups", "shaper", "first, Mbit/s", "second, Mbit/s", "ratio", "ping, added p50 / p99, ms"), rows)
+        rows.append([cell.case, cell.direction, _name(cell.shaper), *goodputs, f"{ratio(result):.2f}", added])
+    return table(
+        ("groups", "limit on", "shaper", "first, Mbit/s", "second, Mbit/s", "ratio", "ping, added p50 / p99, ms"), rows
+    )
 
 
 def _seconds(value: float | None) -> str:

@@ -245,9 +245,10 @@ def _fairness(results: Results) -> Iterator[Verdict]:
 
 
 def _flood(results: Results) -> Iterator[Verdict]:
-    for limit in ("10M", "100M"):
-        what, wanted = f"2 TCP beside UDP at 10x, {limit}", "TCP together at least 60 % of the limit"
-        result = good(results, f"fairness/{what}/ingress/ours")
+    for limit, direction in (("10M", "ingress"), ("100M", "ingress"), ("100M", "egress")):
+        case, wanted = f"2 TCP beside UDP at 10x, {limit}", "TCP together at least 60 % of the limit"
+        what = f"{case}, {direction}"
+        result = good(results, f"fairness/{case}/{direction}/ours")
         if result is None:
             yield Verdict(what, wanted)
         else:

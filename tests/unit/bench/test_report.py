@@ -38,8 +38,17 @@ def test_figures_that_are_all_good_are_all_reached() -> None:
         ("latency/1G 64 flows/ingress/ours", {"share": 0.8}, "1G 64 flows, ingress: goodput"),
         ("fairness/64 flows, 10M/ingress/ours", {"wait": 0.1}, "64 flows, 10M: Jain's index"),
         # Two full packets take 2.4 ms at 10M, 0.24 at 100M.
-        ("fairness/2 TCP beside UDP at 10x, 10M/ingress/ours", {"wait": 0.98}, f"{FLOODED}, 10M: ping, added p99"),
-        ("fairness/2 TCP beside UDP at 10x, 100M/ingress/ours", {"wait": 0.25}, f"{FLOODED}, 100M: ping, added p99"),
+        (
+            "fairness/2 TCP beside UDP at 10x, 10M/ingress/ours",
+            {"wait": 0.98},
+            f"{FLOODED}, 10M, ingress: ping, added p99",
+        ),
+        (
+            "fairness/2 TCP beside UDP at 10x, 100M/ingress/ours",
+            {"wait": 0.25},
+            f"{FLOODED}, 100M, ingress: ping, added p99",
+        ),
+        ("fairness/2 TCP beside UDP at 10x, 100M/egress/ours", {"share": 0.5}, f"{FLOODED}, 100M, egress"),
         (
             "change/1M 100M 1G/egress/ours",
             {"wait": 1.5},
