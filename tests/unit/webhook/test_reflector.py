@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.unit.webhook.reflector_script import FUTURE, GONE, UNREACHABLE, Json, Script, Watch, event, item, listed
 from webhook.common.kubeapi import ApiError
-from webhook.common.reflector import LIST_SPREAD_S, LONGEST_DELAY_S
+from webhook.common.reflector import LONGEST_DELAY_S
 
 
 async def test_it_lists_then_watches_from_the_version_of_the_list() -> None:
@@ -84,7 +84,7 @@ async def test_a_version_that_is_too_old_or_a_refusal_leads_to_a_fresh_list(erro
     await script.play()
     assert script.seen == ["sync a", "sync b"]
     assert script.asked[-1]["resourceVersion"] == "90"
-    assert script.slept == [LIST_SPREAD_S]
+    assert script.slept == [10.0]
 
 
 @pytest.mark.parametrize("status", [429, 503])

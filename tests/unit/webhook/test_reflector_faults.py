@@ -13,7 +13,7 @@ from aiohttp import web
 from tests.unit.webhook.api_server import PATH, ApiServer
 from tests.waiting import PATIENCE_S, background, until
 from webhook.common.kubeapi import KubeApi
-from webhook.common.reflector import LIST_SPREAD_S, Reflector
+from webhook.common.reflector import Reflector
 
 
 class View:
@@ -131,7 +131,7 @@ async def test_an_api_server_that_forgot_meanwhile_is_listed_again_without_askin
         await server.put("d", value="2M")
         await until(lambda: "d" in view.pods)
     assert [asked.get("resourceVersion") for asked in server.lists] == ["0", "12"]
-    assert LIST_SPREAD_S in view.slept
+    assert 10.0 in view.slept
 
 
 async def test_a_connection_on_which_nothing_comes_is_left_and_what_was_missed_is_found(server: ApiServer) -> None:
