@@ -52,6 +52,15 @@ def test_a_sender_s_own_stamp_is_kept_for_a_second_and_never_made_earlier_than_t
     assert shaper.send(stamp=shaper.now + 3500 * SECOND).wait_ns == 0, "it is of another clock"
 
 
+def test_on_egress_arp_waits_neither_for_a_full_queue_nor_for_what_its_sender_stamped() -> None:
+    shaper = Native("100k")
+    while shaper.send(flow=FLOOD).wait_ns is not None:
+        pass
+    assert shaper.queue_ns > SECOND // 2
+    moment = shaper.now + SECOND
+    assert {shaper.send(60, flow, ethertype=ARP, stamp=moment).wait_ns for flow in range(10, 30)} == {0}
+
+
 @pytest.mark.parametrize("ethertype", [IPV4, ARP, OTHER])
 def test_nobody_can_have_more_than_a_second_of_the_limit_leave_at_one_moment(ethertype: int) -> None:
     shaper = Native("10M")
