@@ -1,5 +1,6 @@
 """The queue behind a limit: short, shared fairly, and no hindrance to flows that send little."""
 
+import json
 import re
 import statistics
 import subprocess
@@ -58,6 +59,13 @@ def ingress(shaper: Shaper, pod: Pod) -> DirectionCounters:
     return next(held.directions[Direction.INGRESS] for held in shaper.counters() if held.netns_path == pod.netns)
 
 
+def dropped_behind_the_shaper(pod: Pod) -> int:
+    """By all of our qdiscs: what the shaper has admitted is to leave."""
+    qdiscs = [each for each in json.loads(pod.run("tc", "-s", "-j", "qdisc")) if each["kind"] in {"fq", "tbf"}]
+    assert qdiscs
+    return sum(each["drops"] for each in qdiscs)
+
+
 @contextmanager
 def flood(client: Pod, server: Pod, port: int, rate: str, *, seconds: int) -> Iterator[None]:
     """UDP that heeds no signal."""
@@ -107,6 +115,7 @@ def test_a_ping_lives_beside_a_bulk_flow_at_a_low_rate(
         time.sleep(3)
         waited = ping(clients.pinging, limited, seconds=6, interval=0.25)
     assert statistics.median(waited) < longest_ms, waited
+    assert dropped_behind_the_shaper(limited) == 0
 
 
 def test_a_limit_lowered_a_thousandfold_holds_within_a_second(shaper: Shaper, limited: Pod, clients: Clients) -> None:
@@ -174,3 +183,4 @@ def test_many_thousand_flows_of_a_flood_keep_the_limit_and_the_link_busy(
         left = f"/sys/class/net/{IFB_NAME}/statistics/tx_bytes"
         carried = clock.rate(lambda: int(limited.run("cat", left)), 2)
     assert 18 <= carried <= 20.2
+    assert dropped_behind_the_shaper(limited) == 0

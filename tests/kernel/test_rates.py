@@ -113,6 +113,7 @@ def test_a_paced_flow_keeps_its_rate_beside_a_bulk_flow(shaper: Shaper, limited:
     with lab.serving(peer, 5301), lab.bulk(limited, peer, 5301, seconds=60):
         paced = best(limited, peer, 9.5, "--fq-rate", "10M", seconds=5)
     assert paced.reaches(9.5), paced
+    assert paced.goodput <= 10.1, paced
 
 
 def test_no_100_ms_window_of_most_transfers_exceeds_the_limit_from_the_first_packet_on(
