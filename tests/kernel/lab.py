@@ -296,11 +296,11 @@ def carried(counted: list[str], *, after: float, until: float) -> float:
 
 @contextmanager
 def background(
-    client: Pod, server: Pod, *arguments: str, seconds: int, port: int = 5201
+    client: Pod, server: Pod, *arguments: str, seconds: int, port: int = 5201, address: str = ""
 ) -> Iterator[Callable[[], Transfer]]:
     """An iperf3 client that runs meanwhile; the call gives what it measured."""
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(client_only, client, server, *arguments, seconds=seconds, port=port)
+        future = pool.submit(client_only, client, server, *arguments, seconds=seconds, port=port, address=address)
         yield future.result
 
 

@@ -1,7 +1,8 @@
 """What happens to a Pod's shaping: changes, later links, restarts, new sandboxes, foreign neighbours."""
 
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from reconciler.kernel.errors import HostNetnsError, NetnsGoneError, NoSlotLeftE
 from reconciler.model import ProblemKind
 from reconciler.sandboxes import Key
 from reconciler.shaping import Shaper
-from tests.kernel import lab
+from tests.kernel import clock, lab
 from tests.kernel.lab import Pod, limits, transfer
 from webhook.common.contract import Direction
 
@@ -84,6 +85,56 @@ def test_two_slaves_and_veth0_that_come_later_share_the_limit(shaper: Shaper, li
         assert min(first().goodput, second.goodput) > 5
         total = lab.carried(counting.lines(), after=4, until=8)  # while both send
     assert 35 <= total <= 50
+
+
+@contextmanager
+def behind_veth0(pod: Pod) -> Iterator[Pod]:
+    """The other end of a Pod's veth0, which Spiderpool's coordinator has on the node, in a netns of its own."""
+    host = Pod("host", "", "172.53.0.1")
+    lab.run("ip", "netns", "add", host.name)
+    try:
+        ends = ("veth0", "netns", pod.name, "type", "veth", "peer", "name", "host0", "netns", host.name)
+        lab.run("ip", "link", "add", *ends)
+        for end, name, address in ((pod, "veth0", "172.53.0.2"), (host, "host0", host.address)):
+            lab.add_address(end, f"{address}/24", name)
+            end.run("ip", "link", "set", name, "up")
+        yield host
+    finally:
+        lab.run("ip", "netns", "del", host.name, check=False)
+
+
+def octets(*pods: Pod) -> int:
+    """The bytes that IP has received, behind any limit."""
+    total = 0
+    for pod in pods:
+        lines = pod.run("cat", "/proc/net/netstat").splitlines()
+        names, values = [line.split() for line in lines if line.startswith("IpExt:")]
+        total += int(values[names.index("InOctets")])
+    return total
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_what_goes_by_veth0_and_what_goes_by_eth0_share_the_limit(
+    shaper: Shaper, limited: Pod, peer: Pod, direction: Direction
+) -> None:
+    with behind_veth0(limited) as host:
+        shaper.shape(limited.uid, limited.netns, limits(**{direction: "50M"}))
+        if direction is Direction.EGRESS:
+            by_eth0, by_veth0, receivers, address = (limited, peer), (limited, host), (peer, host), host.address
+        else:
+            by_eth0, by_veth0, receivers, address = (peer, limited), (host, limited), (limited,), "172.53.0.2"
+        with (
+            lab.serving(by_eth0[1], 5301),
+            lab.serving(by_veth0[1], 5302),
+            lab.background(*by_eth0, seconds=10, port=5301) as first,
+            lab.background(*by_veth0, seconds=10, port=5302, address=address) as second,
+        ):
+            lab.sleep(3)
+            total = clock.rate(lambda: octets(*receivers), 4)  # while both send
+            both = first(), second()
+    print(f"BY VETH0 {direction}: {total:.1f} Mbit/s together, {[each.goodput for each in both]}")
+    assert min(each.goodput for each in both) > 5
+    assert 35 <= total <= 50.5
 
 
 def test_a_fresh_process_adopts_what_runs(shaper: Shaper, limited: Pod, peer: Pod) -> None:
