@@ -11,7 +11,9 @@ often, each time from another port, what is to leave only so many seconds later 
 stream ADDRESS SECONDS: sends by a connected socket, which waits while its buffer is full, once a line is read; prints
 how many. serve ADDRESS CLIENTS OTHER: one socket of a server that never waits (O_NONBLOCK) answers so many clients at
 one address and, after each ten, one at another; prints how many of its answers to that one the kernel would not take,
-and the most bytes of its buffer that were in use.
+and the most bytes of its buffer that were in use. cast OWN TIMES: sends that often 100 bytes to a group of
+multicast by the interface of its OWN address, once a line is read. join OWN SECONDS: is a member there; prints how
+many came.
 """
 
 import contextlib
@@ -29,6 +31,7 @@ from tests.kernel.frames import ETH_P_IP, NOBODY, frame
 
 PORT = 5400
 ECHO_PORT = 5401
+GROUP = "239.1.1.1"
 PAYLOAD = bytes(1472)  # 1514 bytes on the wire
 ANSWER = bytes(58)  # 100
 SO_TIMESTAMPNS = 35
@@ -208,6 +211,27 @@ def serve(address: str, clients: str, other: str) -> None:
     print(refused, most)
 
 
+def cast(own: str, number: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(own))
+        print("ready", flush=True)
+        sys.stdin.readline()
+        for _ in range(int(number)):
+            sender.sendto(ANSWER, (GROUP, PORT))
+
+
+def join(own: str, seconds: str) -> None:
+    with receiver() as member:
+        member.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(GROUP) + socket.inet_aton(own))
+        member.settimeout(0.2)
+        print("ready", flush=True)
+        deadline, taken = time.monotonic() + float(seconds), 0
+        while time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                taken += len(member.recv(2048)) == len(ANSWER)
+    print(taken)
+
+
 def receiver(port: int = PORT) -> socket.socket:
     made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     made.bind(("", port))
@@ -215,5 +239,5 @@ def receiver(port: int = PORT) -> socket.socket:
 
 
 if __name__ == "__main__":
-    everything = (flood, count, take, times, many, segments, echo, ask, later, stream, serve)
+    everything = (flood, count, take, times, many, segments, echo, ask, later, stream, serve, cast, join)
     {each.__name__: each for each in everything}[sys.argv[1]](*sys.argv[2:])
