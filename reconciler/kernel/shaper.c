@@ -522,16 +522,14 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   }
   if (is_stubborn) {
     // Not all that another has, as others need some room to grow into; but while little waits whatever they leave, so
-    // the link is never idle for it. Little is less when there is one that could fill the rest of the queue. It is no
-    // long queue, or the others would be signalled for it. Beside nobody at all it is what bursts of 40 ms leave waiting,
-    // as a video's frames: with less the link would be idle in between.
+    // the link is never idle for it. Little is less when there is one that could fill the rest of the queue. It makes no
+    // queue long, or the others would be signalled for it. Beside nobody, and when the queue was short a moment ago, it
+    // is what bursts of 40 ms leave waiting, as a video's frames: with less the link would be idle in between.
     u32 allowance = fattest_had - (fattest_had * 3 >> 3);
     int is_alone = fattest_had < had / SPARSE_SHARE;
-    int was_short = !held->first_above || now + limit->interval_ns / 2 < held->first_above;
-    u64 little = is_ingress ? limit->target_ns : limit->target_ns / 4;
-    if (!is_alone)
-      little = limit->target_ns / 8;
-    else if (was_short && fattest_had < had / LONE_SHARE)
+    u64 little = is_alone ? is_ingress ? limit->target_ns : limit->target_ns / 4 : limit->target_ns / 8;
+    u64 long_since = held->first_above ? held->first_above - limit->interval_ns : now;
+    if (fattest_had < had / LONE_SHARE && now < long_since + limit->interval_ns / 8)
       little = limit->cap_ns / 4;
     u64 packets = is_alone ? 2 : 1;
     u64 full = wire_time_ns(limit, FULL_BYTES, noise); // a merged one of its own is no excuse
