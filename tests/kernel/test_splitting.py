@@ -12,6 +12,7 @@ from reconciler.steps import SetRoot
 from tests.kernel import clock, lab
 from tests.kernel.lab import Pod, limits
 from tests.kernel.node import Node
+from tests.kernel.test_queue import dropped_behind_the_shaper
 from webhook.common.contract import Direction
 
 MODPROBE = Path("/proc/sys/kernel/modprobe")
@@ -71,6 +72,7 @@ def test_among_many_flows_hardly_one_shares_its_place_in_the_qdisc_with_a_bulk_f
     queue_ms = counted.directions[Direction.INGRESS].queue_ns / 1e6
     print(f"SHARED PLACES queue {queue_ms:.0f} ms, a question's answer took {waits[75]:.1f} / {waits[135]:.1f} ms")
     assert queue_ms > 50
+    assert dropped_behind_the_shaper(limited) == 0
     assert waits[135] < queue_ms / 2
 
 
