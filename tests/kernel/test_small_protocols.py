@@ -62,9 +62,9 @@ def test_a_multicast_datagram_is_counted_once_where_it_leaves_and_once_where_it_
 
 def cast(shaper: Shaper, *, sender: Pod, member: Pod, limited: Pod, direction: Direction) -> int:
     """How many datagrams were counted of those that one Pod sent to the other, which all came."""
-    with (
-        lab.Module(member, "tests.kernel.udp", "join", member.address, "6") as joined,
+    with (  # the one whose time runs from its start begins last
         lab.Module(sender, "tests.kernel.udp", "cast", sender.address, str(DATAGRAMS)) as casting,
+        lab.Module(member, "tests.kernel.udp", "join", member.address, "6") as joined,
     ):
         lab.sleep(3)  # the member's own reports have left
         before = counted(shaper, limited, direction)
