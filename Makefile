@@ -17,7 +17,7 @@ UNLESS_LOST := --rerun-except ^LostError:
 # The kernels of Debian's bullseye, bookworm, trixie and sid.
 KERNELS ?= 5.10 6.1 6.12 newest
 # The tests that depend on the kernel's version; the others test our own steps, and take half an hour more per kernel.
-KERNEL_TESTS ?= rates queue splitting parallel versions lifecycle monitor
+KERNEL_TESTS ?= rates queue splitting parallel versions lifecycle monitor probe shared_sockets bypass small_protocols
 # The functional core: no I/O, and every branch tested.
 PURE := webhook/common/arguments.py,webhook/common/contract.py,webhook/common/suggestions.py,webhook/admission.py,webhook/policy.py,webhook/jsonpatch.py,webhook/common/list_decoder.py,webhook/review.py,webhook/common/token_bucket.py,webhook/common/backoff.py,webhook/common/event.py,reconciler/model.py,reconciler/plan.py,$\
 	reconciler/slots.py,reconciler/backoff.py,reconciler/paths.py,reconciler/bypass.py,reconciler/requirements.py,reconciler/pods.py,reconciler/desired.py,reconciler/report.py,reconciler/sandboxes.py,reconciler/ran_unlimited.py,reconciler/unreported.py,reconciler/node_state.py,reconciler/sandbox_state.py,$\
@@ -76,7 +76,7 @@ fuzz: setup ## looks for what breaks the webhook, for a minute; FUZZ_SECONDS=360
 test-kernel: setup ## the shaper on real ipvlan, in user-mode-linux
 	$(PYTHON) -m tests.kernel $(SECOND_CHANCE) $(UNLESS_LOST)
 
-test-kernels: setup ## the shaper tests on Debian's kernels 5.10 to the newest, in QEMU (emulated, 4 CPUs, some 8 minutes each)
+test-kernels: setup ## the shaper tests on Debian's kernels 5.10 to the newest, in QEMU (emulated, 4 CPUs, some 13 minutes each)
 	@tests/setup/system.sh qemu-system-x86 xz-utils debian-archive-keyring
 	@tests/setup/kernels.sh $(KERNELS)
 	$(PYTHON) -m tests.kernel $(addprefix --kernel ,$(KERNELS)) $(KERNEL_TESTS:%=tests/kernel/test_%.py)
