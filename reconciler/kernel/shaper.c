@@ -34,7 +34,7 @@
 #define MAXIMUM_HALF_LIFE 22       // ... to 2^22 (4.3 s), so long that there is something to compare:
 #define FEW_BYTES (16 * 1024)      // it grows when the fattest flow had less than this,
 #define MANY_BYTES (64 * 1024)     // and shrinks when it had more than this
-#define LONE_SHARE 32              // a flow has the link for itself when no other had more than 1/32 of what it had
+#define LONE_SHARE 512             // a flow has the link for itself when no other had more than 1/512 of what it had
 #define SPARSE_SHARE 4             // a flow is sparse when it had at most 1/4 of what the fattest had
 #define ALWAYS_SPARSE_BYTES 1024   // a flow of so little is sparse in any case, and may overtake a packet of its own
 #define MOST_LONGEST 4             // so many CPUs may charge a longest packet at once: see where it is used
@@ -522,15 +522,19 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   }
   if (is_stubborn) {
     // Not all that another has, as others need some room to grow into; but while little waits whatever they leave, so
-    // the link is never idle for it. Little is less when there is one that could fill the rest of the queue. It makes no
-    // queue long, or the others would be signalled for it. Beside nobody, and when the queue was short a moment ago, it
-    // is what bursts of 40 ms leave waiting, as a video's frames: with less the link would be idle in between.
+    // the link is never idle for it. Little is less when there is one that could fill the rest of the queue, and on
+    // egress already when one begins: what a socket may have in the queue is its rate there (TCP small queues). Beside
+    // nobody, and when the queue was short a moment ago, it is what bursts of 40 ms leave waiting, as a video's frames:
+    // with less the link would be idle in between.
     u32 allowance = fattest_had - (fattest_had * 3 >> 3);
     int is_alone = fattest_had < had / SPARSE_SHARE;
-    u64 little = is_alone ? is_ingress ? limit->target_ns : limit->target_ns / 4 : limit->target_ns / 8;
+    int is_lone = fattest_had < had / LONE_SHARE;
     u64 long_since = held->first_above ? held->first_above - limit->interval_ns : now;
-    if (fattest_had < had / LONE_SHARE && now < long_since + limit->interval_ns / 8)
+    u64 little = limit->target_ns / 8;
+    if (is_lone && now < long_since + limit->interval_ns / 8)
       little = limit->cap_ns / 4;
+    else if (is_alone)
+      little = is_ingress || is_lone ? limit->target_ns : limit->target_ns / 4;
     u64 packets = is_alone ? 2 : 1;
     u64 full = wire_time_ns(limit, FULL_BYTES, noise); // a merged one of its own is no excuse
     u64 each = duration < full ? duration : full;
