@@ -157,16 +157,18 @@ class Transfer:
 
     def above(self, limit: float) -> tuple[int, ...]:
         """The seconds with more goodput than the limit's bytes on the wire, less what the second before lacked."""
-        most = limit * stats.TCP_SHARE
-        return above([each / most for each in self.seconds], limit / most)
+        return above(*self._shares(limit))
 
     def never_above(self, limit: float, seconds: Iterable[int]) -> None:
         """Raise LostError if any of these seconds is above the limit; AssertionError if it may all have come late."""
         if found := sorted(set(self.above(limit)) & set(seconds)):
             said = f"{[self.seconds[each] for each in found]} Mbit/s of {limit:g} in seconds {found} of {self.seconds}"
-            most = limit * stats.TCP_SHARE
-            is_certain = is_certainly_above([each / most for each in self.seconds], limit / most)
-            nothing_lost([said if is_certain else Doubt(said)])
+            nothing_lost([said if is_certainly_above(*self._shares(limit)) else Doubt(said)])
+
+    def _shares(self, limit: float) -> tuple[list[float], float]:
+        """The seconds as shares of the goodput that a limit lets pass, and the limit's bytes on the wire as one."""
+        most = limit * stats.TCP_SHARE
+        return [each / most for each in self.seconds], limit / most
 
     def lowest(self, *periods: slice) -> float:
         """The least of the seconds of these periods, each with its better neighbour there, had nothing been stolen."""

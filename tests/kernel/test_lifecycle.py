@@ -14,6 +14,7 @@ from reconciler.model import ProblemKind
 from reconciler.sandboxes import Key
 from reconciler.shaping import Shaper
 from tests.kernel import clock, lab
+from tests.kernel.counted import by_ip
 from tests.kernel.lab import Pod, limits, transfer
 from webhook.common.contract import Direction
 
@@ -105,12 +106,7 @@ def behind_veth0(pod: Pod) -> Iterator[Pod]:
 
 def octets(*pods: Pod) -> int:
     """The bytes that IP has received, behind any limit."""
-    total = 0
-    for pod in pods:
-        lines = pod.run("cat", "/proc/net/netstat").splitlines()
-        names, values = [line.split() for line in lines if line.startswith("IpExt:")]
-        total += int(values[names.index("InOctets")])
-    return total
+    return sum(by_ip(pod, "netstat", "IpExt", "InOctets") for pod in pods)
 
 
 @pytest.mark.parametrize("direction", Direction)

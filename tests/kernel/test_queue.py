@@ -1,6 +1,5 @@
 """The queue behind a limit: short, shared fairly, and no hindrance to flows that send little."""
 
-import json
 import re
 import statistics
 import subprocess
@@ -12,11 +11,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from reconciler.counters import DirectionCounters
 from reconciler.model import IFB_NAME
 from reconciler.shaping import Shaper
 from tests.bench.stats import jain
 from tests.kernel import clock, lab
+from tests.kernel.counted import by_limit, dropped_behind_the_shaper
 from tests.kernel.lab import Pod, limits
 from webhook.common.contract import Direction
 
@@ -52,18 +51,6 @@ def ping(client: Pod, server: Pod, *, seconds: float, interval: float = 0.05) ->
     answered = [float(time) - RTT_MS for time in re.findall(r"time=([0-9.]+)", output)]
     assert len(answered) >= int(count) * 0.9, output[-300:]
     return answered
-
-
-def ingress(shaper: Shaper, pod: Pod) -> DirectionCounters:
-    """What its ingress limit has let pass, and what not."""
-    return next(held.directions[Direction.INGRESS] for held in shaper.counters() if held.netns_path == pod.netns)
-
-
-def dropped_behind_the_shaper(pod: Pod) -> int:
-    """By all of our qdiscs: what the shaper has admitted is to leave."""
-    qdiscs = [each for each in json.loads(pod.run("tc", "-s", "-j", "qdisc")) if each["kind"] in {"fq", "tbf"}]
-    assert qdiscs
-    return sum(each["drops"] for each in qdiscs)
 
 
 @contextmanager
@@ -120,7 +107,7 @@ def test_a_ping_lives_beside_a_bulk_flow_at_a_low_rate(
 
 def test_a_limit_lowered_a_thousandfold_holds_within_a_second(shaper: Shaper, limited: Pod, clients: Clients) -> None:
     def passed() -> int:
-        return ingress(shaper, limited).bytes
+        return by_limit(shaper, limited, Direction.INGRESS).bytes
 
     shaper.shape(limited.uid, limited.netns, limits(ingress="1G"))
     with lab.serving(limited, 5301), lab.bulk(clients.bulk, limited, 5301, seconds=60):
@@ -140,9 +127,10 @@ def test_packets_that_allow_it_are_marked_instead_of_dropped(shaper: Shaper, lim
     for pod in (limited, clients.bulk):
         pod.run("sysctl", "-qw", "net.ipv4.tcp_ecn=1")
     shaper.shape(limited.uid, limited.netns, limits(ingress="20M"))
-    before = ingress(shaper, limited)  # of a test before, when the kernel gave its netns' number to this one's
+    # Of a test before, when the kernel gave its netns' number to this one's.
+    before = by_limit(shaper, limited, Direction.INGRESS)
     measured = lab.transfer(clients.bulk, limited, "-P", "4", seconds=6)
-    after = ingress(shaper, limited)
+    after = by_limit(shaper, limited, Direction.INGRESS)
     assert after.marks > before.marks
     assert after.drops - before.drops < after.marks - before.marks, (before, after)
     assert measured.reaches(18), measured

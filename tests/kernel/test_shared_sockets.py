@@ -7,6 +7,7 @@ import pytest
 
 from reconciler.shaping import Shaper
 from tests.kernel import lab
+from tests.kernel.counted import by_ip, by_limit
 from tests.kernel.lab import Pod, limits
 from webhook.common.contract import Direction
 
@@ -45,19 +46,14 @@ def test_a_neighbours_connected_udp_socket_waits_for_room_and_loses_nothing(
     ):
         sender.go()
         (sent,) = map(int, sender.lines())
-        lost = drops(shaper, limited, Direction.INGRESS)
+        lost = by_limit(shaper, limited, Direction.INGRESS).drops
     print(f"STREAM {lost} of {sent} were lost")
     assert lost < sent / 100
 
 
 def ip_discards(pod: Pod) -> int:
     """What IP could not send: for want of room in the socket, or because the shaper dropped it."""
-    names, values = [line.split() for line in pod.run("cat", "/proc/net/snmp").splitlines() if line.startswith("Ip:")]
-    return int(values[names.index("OutDiscards")])
-
-
-def drops(shaper: Shaper, pod: Pod, direction: Direction) -> int:
-    return next(held.directions[direction].drops for held in shaper.counters() if held.netns_path == pod.netns)
+    return by_ip(pod, "snmp", "Ip", "OutDiscards")
 
 
 def test_a_limited_pod_that_is_scanned_leaves_the_node_its_resets(
@@ -73,7 +69,7 @@ def test_a_limited_pod_that_is_scanned_leaves_the_node_its_resets(
         time.sleep(3)
         client.go()
         (refused,), (sent,) = client.lines(), scanner.lines()
-    discarded = ip_discards(limited) - drops(shaper, limited, Direction.EGRESS)
+    discarded = ip_discards(limited) - by_limit(shaper, limited, Direction.EGRESS).drops
     print(f"RESETS {refused} of {ATTEMPTS}, beside {sent} that were asked of the limited; {discarded} had no room")
     assert int(refused) == ATTEMPTS
     assert discarded <= 0  # the drops are read later

@@ -5,9 +5,9 @@ import statistics
 
 import pytest
 
-from reconciler.counters import DirectionCounters
 from reconciler.shaping import Shaper
 from tests.kernel import lab
+from tests.kernel.counted import by_limit
 from tests.kernel.lab import Pod, limits
 from webhook.common.contract import Direction
 
@@ -35,7 +35,7 @@ def test_a_neighbour_is_found_and_answers_beside_bulk_flows_that_fill_a_low_limi
             output = limited.run("ping", "-n", "-c", "1", "-W", "2", address, check=False)
             found = re.search(r"time=([0-9.]+)", output)
             took.append(float(found[1]) if found else 2000.0)
-        queue_ms = counted(shaper, limited, Direction.EGRESS).queue_ns / 1e6
+        queue_ms = by_limit(shaper, limited, Direction.EGRESS).queue_ns / 1e6
     print(f"NEIGHBOUR {family}: {statistics.median(took):.1f} ms of {took}, beside a queue of {queue_ms:.0f} ms")
     assert max(took) < 2000, took
     assert statistics.median(took) < LONGEST_MS, took
@@ -67,14 +67,10 @@ def cast(shaper: Shaper, *, sender: Pod, member: Pod, limited: Pod, direction: D
         lab.Module(member, "tests.kernel.udp", "join", member.address, "6") as joined,
     ):
         lab.sleep(3)  # the member's own reports have left
-        before = counted(shaper, limited, direction)
+        before = by_limit(shaper, limited, direction)
         casting.go()
         came = int(joined.lines()[0])
-        after = counted(shaper, limited, direction)
+        after = by_limit(shaper, limited, direction)
     assert came == DATAGRAMS
     assert after.bytes - before.bytes == DATAGRAMS * DATAGRAM_BYTES
     return after.packets - before.packets
-
-
-def counted(shaper: Shaper, pod: Pod, direction: Direction) -> DirectionCounters:
-    return next(held.directions[direction] for held in shaper.counters() if held.netns_path == pod.netns)

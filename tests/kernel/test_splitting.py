@@ -10,9 +10,9 @@ from reconciler.model import IFB_NAME, SPLIT_BELOW
 from reconciler.shaping import Shaper
 from reconciler.steps import SetRoot
 from tests.kernel import clock, lab
+from tests.kernel.counted import dropped_behind_the_shaper
 from tests.kernel.lab import Pod, limits
 from tests.kernel.node import Node
-from tests.kernel.test_queue import dropped_behind_the_shaper
 from webhook.common.contract import Direction
 
 MODPROBE = Path("/proc/sys/kernel/modprobe")

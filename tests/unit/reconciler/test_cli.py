@@ -1,12 +1,11 @@
 """The command line explains itself and what was wrong."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from reconciler.cli import main
+from tests.unit.stopping import assert_ends_by_itself_at_sigterm
 
 pytestmark = pytest.mark.usefixtures("root_logger")
 
@@ -54,18 +53,4 @@ def test_the_log_level_may_follow_the_command_as_arguments_of_a_container_do(
 
 
 def test_sigterm_during_the_imports_ends_it_by_itself_as_for_the_first_process_of_a_container() -> None:
-    program = """
-import os, runpy, signal, sys
-
-class Slow:
-    def find_spec(self, name, *_):
-        if name == "reconciler.daemon":
-            os.kill(os.getpid(), signal.SIGTERM)
-
-sys.meta_path.insert(0, Slow())
-sys.argv = ["reconciler", "run", "--node", "node1"]
-runpy.run_module("reconciler", run_name="__main__", alter_sys=True)
-"""
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
-    # By the signal itself it would be -15.
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert_ends_by_itself_at_sigterm("reconciler", "run", "--node", "node1", importing="reconciler.daemon")

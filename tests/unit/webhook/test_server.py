@@ -19,6 +19,7 @@ import pytest
 
 from certs.credentials import Lifetimes
 from tests.ports import free_ports
+from tests.unit.stopping import assert_ends_by_itself_at_sigterm
 from tests.unit.webhook.fake_api import CONFIGURATION, EVENTS, SECRET, FakeApi, Json, shop
 from tests.unit.webhook.running_server import GOOD, parsed, review, running, serving
 from tests.waiting import until
@@ -272,18 +273,4 @@ def test_without_a_cluster_the_command_says_what_is_missing_and_exits_1(tmp_path
 
 
 def test_sigterm_during_the_imports_ends_it_by_itself_as_for_the_first_process_of_a_container() -> None:
-    program = """
-import os, runpy, signal, sys
-
-class Slow:
-    def find_spec(self, name, *_):
-        if name == "webhook.server":
-            os.kill(os.getpid(), signal.SIGTERM)
-
-sys.meta_path.insert(0, Slow())
-sys.argv = ["webhook", "serve"]
-runpy.run_module("webhook", run_name="__main__", alter_sys=True)
-"""
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
-    # By the signal itself it would be -15.
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert_ends_by_itself_at_sigterm("webhook", "serve", importing="webhook.server")
