@@ -79,7 +79,8 @@ test-kernel: setup ## the shaper on real ipvlan, in user-mode-linux
 test-kernels: setup ## the shaper tests on Debian's kernels 5.10 to the newest, in QEMU (emulated, 4 CPUs, some 13 minutes each)
 	@tests/setup/system.sh qemu-system-x86 xz-utils debian-archive-keyring
 	@tests/setup/kernels.sh $(KERNELS)
-	$(PYTHON) -m tests.kernel $(addprefix --kernel ,$(KERNELS)) $(KERNEL_TESTS:%=tests/kernel/test_%.py)
+	$(PYTHON) -m tests.kernel $(addprefix --kernel ,$(KERNELS)) $(KERNEL_TESTS:%=tests/kernel/test_%.py) \
+		$(SECOND_CHANCE) $(UNLESS_LOST)
 
 # The manifests' tests once more: without kubectl, as on a machine where test-unit comes first, they render nothing.
 test-cluster: setup-cluster ## a real two-node cluster
