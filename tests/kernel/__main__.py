@@ -42,7 +42,7 @@ def main() -> int:
         arguments.append("tests/kernel")
     command = [sys.executable, "-m", "pytest", *OPTIONS, *arguments]
     if not known.kernels:
-        return run(UserModeLinux(modules=MODULES, timeout_seconds=1800), command)[0]
+        return run(UserModeLinux(modules=MODULES, timeout_seconds=3600), command)[0]
     results = {}
     for kernel in known.kernels:
         print(f"=== Linux {kernel}", flush=True)

@@ -4,6 +4,7 @@ import base64
 import re
 import shlex
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +19,7 @@ class GuestLostError(Exception):
 
 
 class GuestNotUpError(GuestLostError):
-    """It ended before its command began."""
+    """It ended, by itself, before its command began."""
 
 
 class Guest(Protocol):
@@ -61,6 +62,7 @@ def stream(
     status: int | None = None
     is_up = False
     command = ["timeout", "--kill-after=5", str(timeout_seconds), *arguments]
+    began = time.monotonic()
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
     ) as process:
@@ -77,8 +79,10 @@ def stream(
                     tell(line)
         finally:
             process.terminate()
+    if status is None and time.monotonic() - began >= timeout_seconds:
+        raise GuestLostError(f"the guest took longer than {timeout_seconds} s and was killed")
     if not is_up:
         raise GuestNotUpError("the guest ended before its command began")
     if status is None:
-        raise GuestLostError("the guest ended, or took too long, before its command did")
+        raise GuestLostError("the guest ended before its command did")
     return status

@@ -26,7 +26,7 @@ class Qemu:
     modules: tuple[str, ...] = ()
     cpus: int = 4
     memory_mib: int = 2048
-    timeout_seconds: int = 1800
+    timeout_seconds: int = 3600
 
     def run(
         self,
