@@ -29,19 +29,29 @@ def test_it(what):
 """
 
 
-def options(runs):
-    """What a target of the Makefile has pytest run again."""
-    makefile = (PROJECT / "Makefile").read_text()
-    (line,) = re.findall(rf"{runs} (\$\(SECOND_CHANCE.*)", makefile)
-    for name, value in re.findall(r"^([A-Z_]+) := (.*)", makefile, re.MULTILINE):
-        line = line.replace(f"$({name})", value)
-    return line.split()
+def recipes():
+    """The Makefile's targets that run tests in guests and on clusters, and what each has pytest run again."""
+    makefile = (PROJECT / "Makefile").read_text().replace("\\\n", " ")
+    variables = dict(re.findall(r"^([A-Z_]+) := (.*)", makefile, re.MULTILINE))
+    found = {}
+    for target, recipe in re.findall(r"^([a-z-]+):.*\n((?:\t.*\n)+)", makefile, re.MULTILINE):
+        for line in recipe.splitlines():
+            if re.search(r"-m tests\.kernel\b|pytest .*tests/cluster\b", line):
+                named = re.findall(r"\$\((SECOND_CHANCE|UNLESS_LOST)\)", line)
+                found[target] = [word for name in named for word in variables[name].split()]
+    return found
 
 
-@pytest.mark.parametrize("runs", ["pytest tests/unit/manifests tests/cluster", "-m tests.kernel"])
-def test_what_is_lost_is_not_tried_again_and_what_may_have_been_slow_is(tmp_path, runs):
+def test_all_tests_in_guests_and_on_clusters_have_a_second_chance_alike():
+    found = recipes()
+    assert set(found) == {"test-kernel", "test-kernels", "test-cluster"}
+    assert len(set(map(tuple, found.values()))) == 1
+
+
+@pytest.mark.parametrize("target", ["test-kernel", "test-kernels", "test-cluster"])
+def test_what_is_lost_is_not_tried_again_and_what_may_have_been_slow_is(tmp_path, target):
     (tmp_path / "test_it.py").write_text(SAME_TWICE)
-    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options(runs))
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *recipes()[target])
     ran = subprocess.run((*command, tmp_path), capture_output=True, text=True, check=False, cwd=PROJECT)
     assert "3 failed" in ran.stdout, ran.stdout + ran.stderr
     attempts = {each: len((tmp_path / each).read_text()) for each in ("loss", "doubt", "both")}
