@@ -3,10 +3,27 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.cluster import Cluster
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs no cluster, or clusters of its own, comes before the one of all: guests share the machine's CPUs.
+
+    On that one its own tests come first: what is wrong with it is not looked for in the product.
+    """
+
+    def place(item: pytest.Item) -> tuple[bool, ...]:
+        if not item.path.is_relative_to(HERE):
+            return ()
+        return "cluster" in getattr(item, "fixturenames", ()), item.path.stem != "test_cluster"
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from tests.cluster.scenario import DEFAULT_NETWORK, STATUS
 
 SPACE = "networks"
 LINKS = {"management", "data", "m1", "m2", "d1", "d2"}
+KUBERNETES_OWN = {"default", "kube-node-lease", "kube-public", "kube-system"}
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,11 @@ def status_of(cluster, pod):
 def link_kind(cluster, pod):
     (link,) = json.loads(cluster.enter(pod, "ip", "-json", "-details", "link", "show", "eth0").stdout)
     return link["linkinfo"]["info_kind"]
+
+
+def test_nothing_was_done_to_it_before(cluster):
+    items = cluster.kubectl_json("get", "namespaces")["items"]
+    assert {item["metadata"]["name"] for item in items} <= KUBERNETES_OWN
 
 
 def test_both_nodes_are_ready(cluster):
