@@ -32,6 +32,18 @@ def install(cluster: Cluster) -> None:
             raise ClusterError(f"{workload} is not ready:\n{done.stdout}{done.stderr}\n{story(cluster)}")
 
 
+def uninstall(cluster: Cluster) -> None:
+    """Uninstall as users do, and wait until all of it is gone.
+
+    But for the webhook's replicas: they would linger on the connections that the API server keeps. How they drain is
+    tested where they are replaced (drain.py, `webhook-rolled`).
+    """
+    cluster.kubectl("delete", "-k", str(PROJECT / "manifests"), "--wait=false")
+    # Where a Pod ends already, a shorter grace is taken.
+    cluster.kubectl("-n", OWN, "delete", "pod", "-l", WEBHOOK, "--grace-period=1", "--wait=false")
+    cluster.kubectl("wait", "--for=delete", f"namespace/{OWN}", "--timeout=180s", timeout=190)
+
+
 def roll_out_webhook(cluster: Cluster) -> None:
     """Wait until the webhook's replicas are those of its Deployment as it is now, and the certificates theirs alone.
 

@@ -349,7 +349,7 @@ def stored(cluster, folder):
 
 
 def test_uninstalled_limits_stay_until_clean_takes_them_away(installed, limited, unlimited):
-    installed.kubectl("delete", "-k", str(PROJECT / "manifests"), timeout=180)
+    scenario.uninstall(installed)
     flow = traffic.measure(installed, limited[1], unlimited[2], seconds=3)
     nothing_lost(above_limit(flow, 100))
     assert 48 <= flow.mean <= 96, str(flow)

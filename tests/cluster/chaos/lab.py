@@ -46,9 +46,8 @@ class Lab:
         self.cluster.wait_ready(*(f"{SPACE}/{name}" for name in PODS))
 
     def remove(self) -> None:
-        """Take all of it away again."""
+        """Take the Pods away again; what is installed stays, as others install over it."""
         self.kubectl("delete", "namespace", SPACE, PLAIN, timeout=180)
-        self.kubectl("delete", "-k", str(PROJECT / "manifests"), timeout=180)
 
     def kubectl(self, *argv: str, **options: Any) -> str:
         """What kubectl prints. Raises ClusterError when it fails."""
