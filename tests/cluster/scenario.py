@@ -19,8 +19,8 @@ INGRESS, EGRESS = "kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandw
 IMAGE = "localhost/tools:1"
 # Of the webhook's Deployment, and of its --drain-seconds.
 WEBHOOKS, DRAIN_S = 2, 5.0
-# Kubelet waits twice as long before each restart of a container that keeps ending, up to five minutes.
-RESTART_S = 330
+# Kubelet waits for 2 s before each restart of a container (node/kubelet.yaml); the rest is for a busy node.
+RESTART_S = 60
 
 
 def install(cluster: Cluster) -> None:

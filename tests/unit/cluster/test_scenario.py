@@ -3,14 +3,17 @@
 import yaml
 
 from tests.cluster import scenario
-from tests.cluster.layout import HERE, PROJECT
+from tests.cluster.layout import HERE
+from tests.unit.manifests.test_manifests import one
 
-WEBHOOK = next(
-    each["spec"]["template"]["spec"]
-    for each in yaml.safe_load_all((PROJECT / "manifests/base/webhook.yaml").read_text())
-    if each["kind"] == "Deployment"
-)
-GRACE_S = WEBHOOK["terminationGracePeriodSeconds"]
+GRACE_S = one("Deployment", "webhook")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+
+
+def test_kubelet_starts_a_container_that_keeps_ending_again_long_before_a_test_gives_up():
+    kubelet = yaml.safe_load((HERE / "node/kubelet.yaml").read_text())
+    most_s = float(kubelet["crashLoopBackOff"]["maxContainerRestartPeriod"].removesuffix("s"))
+    assert 1 <= most_s <= 5, "kubelet takes no less than a second"
+    assert 10 * most_s < scenario.RESTART_S <= 60
 
 
 class Lingering:
