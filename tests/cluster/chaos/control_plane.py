@@ -91,7 +91,7 @@ def frozen_long(lab: Lab) -> Outcome:
 @registered(
     "api-killed",
     "the API server killed for 20 s, and the reconciler killed meanwhile, under traffic, after limits had changed",
-    seconds=50,
+    seconds=35,
 )
 def killed(lab: Lab) -> Outcome:
     changed = {"egress": LIMIT * 1_000_000, "ingress": 7_000_000}
@@ -105,7 +105,7 @@ def killed(lab: Lab) -> Outcome:
                 time.sleep(5)
                 lab.node().run("pkill", "-9", "-f", "reconciler run")
                 time.sleep(15)
-                # kubelet may wait for 10 s, and more after other kills, before it starts the reconciler again
+                # kubelet waits for 2 s before it starts the reconciler again, and that looks at the kernel then
                 kept = wait_for("the reconciler's limits", lambda: _limits_by_node(lab, address), 120)
             finally:
                 lab.cluster.disturb("start", API)
@@ -137,7 +137,7 @@ def _limits_by_node(lab: Lab, address: str) -> dict[str, float]:
     "watch-expired",
     "the reconciler misses a change, as it hangs; etcd is compacted and the API server restarted, so that its watch "
     "cannot be resumed (410)",
-    seconds=20,
+    seconds=15,
     quick=True,
 )
 def expired(lab: Lab) -> Outcome:

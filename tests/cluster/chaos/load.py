@@ -69,7 +69,7 @@ def _told(unlimited: list[str]) -> tuple[str, ...]:
 @registered(
     "many-at-once",
     f"{AT_ONCE} limited Pods created at one moment on one node, under traffic (CHAOS_PODS= for another number)",
-    seconds=700,
+    seconds=870,
 )
 def many_at_once(lab: Lab) -> Outcome:
     before = lab.held()
@@ -103,7 +103,7 @@ def _late(took: float, average_s: float) -> list[Doubt]:
 @registered(
     "many-in-turn",
     f"{IN_TURN * (WAVES + 1)} limited Pods created and deleted, {IN_TURN} at a time; leaks are counted after the first",
-    seconds=480,
+    seconds=1160,
 )
 def many_in_turn(lab: Lab) -> Outcome:
     unlimited = _wave(lab, 0)

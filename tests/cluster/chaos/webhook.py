@@ -20,7 +20,7 @@ RECOVERED_S = 60
     "webhook-rolled",
     f"rolling update of the webhook under {RATE} Pod creations a second (as server-side dry runs, which pass admission "
     "and cost no node)",
-    seconds=35,
+    seconds=130,
     quick=True,
 )
 def rolled(lab: Lab) -> Outcome:
@@ -28,8 +28,9 @@ def rolled(lab: Lab) -> Outcome:
         time.sleep(3)
         lab.kubectl("-n", OWN, "rollout", "restart", "deployment/webhook")
         lab.rolled_out("deployment/webhook")
-        # The last of the old replicas serves on for a while after the new ones are there.
-        wait_for("the old replicas' end", lambda: len(lab.cluster.pods(OWN, WEBHOOK)) == 2, 120)
+        # The last of the old replicas serves on for a while after the new ones are there: until the end of its grace of
+        # 115 s, and where containerd does not come to clean up, kubelet asks it again two minutes later.
+        wait_for("the old replicas' end", lambda: len(lab.cluster.pods(OWN, WEBHOOK)) == 2, 300)
     return Outcome(str(creations), (*creations.lost, *creations.too_few(RATE)))
 
 
@@ -37,7 +38,7 @@ def rolled(lab: Lab) -> Outcome:
     "webhook-deleted",
     "both replicas of the webhook killed at once; a Deployment made in an opted-in namespace at that moment, bare Pods "
     "created there and in another namespace all along",
-    seconds=35,
+    seconds=30,
     quick=True,
 )
 def deleted(lab: Lab) -> Outcome:

@@ -15,6 +15,7 @@ from tests.cluster.chaos.creator import Creations, Failure
 from tests.cluster.chaos.lab import LIMIT, Held
 from tests.cluster.traffic import Flow, Recording
 from tests.losses import Doubt
+from tests.unit.manifests.test_manifests import one
 
 TEN = {"ingress": 10_000_000, "egress": 10_000_000}
 SENDERS = {"egress": LIMIT * 1_000_000}
@@ -66,6 +67,13 @@ def test_an_outage_without_a_load_shows_nothing(lab, row):
         "only 101 creations were tried in 50 s at 5 a second",
         "in another namespace: only 100 creations were tried in 50 s at 5 a second",
     )
+
+
+def test_old_replicas_may_take_all_of_their_grace_and_kubelets_second_look_at_them(lab, monkeypatch):
+    waits = []
+    monkeypatch.setattr(webhook, "wait_for", lambda *given: waits.append(given[-1]))
+    webhook.rolled(lab)
+    assert min(waits) > one("Deployment", "webhook")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] + 120
 
 
 def test_a_replica_that_was_not_killed_is_told_of(lab):
