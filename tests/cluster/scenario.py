@@ -33,15 +33,17 @@ def install(cluster: Cluster) -> None:
 
 
 def uninstall(cluster: Cluster) -> None:
-    """Uninstall as users do, and wait until all of it is gone.
+    """Uninstall as users do, but with the webhook ended before.
 
-    But for the webhook's replicas: they would linger on the connections that the API server keeps. How they drain is
-    tested where they are replaced (drain.py, `webhook-rolled`).
+    Its replicas would linger on the connections that the API server keeps, and the namespace's controller would look
+    for what is left of them but once in half their grace. How they drain is tested where they are replaced (drain.py,
+    `webhook-rolled`).
     """
-    cluster.kubectl("delete", "-k", str(PROJECT / "manifests"), "--wait=false")
-    # Where a Pod ends already, a shorter grace is taken.
-    cluster.kubectl("-n", OWN, "delete", "pod", "-l", WEBHOOK, "--grace-period=1", "--wait=false")
-    cluster.kubectl("wait", "--for=delete", f"namespace/{OWN}", "--timeout=180s", timeout=190)
+    cluster.kubectl("-n", OWN, "scale", "deployment/webhook", "--replicas=0")
+    wait_for("the webhook's replicas to be told to end", lambda: not webhooks(cluster), 60)
+    # Of a Pod that ends already, a shorter grace is taken.
+    cluster.kubectl("-n", OWN, "delete", "pod", "-l", WEBHOOK, "--grace-period=1", timeout=180)
+    cluster.kubectl("delete", "-k", str(PROJECT / "manifests"), timeout=180)
 
 
 def roll_out_webhook(cluster: Cluster) -> None:
