@@ -17,7 +17,7 @@ from typing import Any
 from reconciler import pods
 from reconciler.inspection import Inspection, clean, inspect
 from reconciler.kernel.buckets import is_rate
-from reconciler.kernel.errors import HostNetnsError, NetnsGoneError, ShapingError
+from reconciler.kernel.errors import HostNetnsError, NetnsGoneError, ShapingError, defect
 from webhook.common.contract import Quantity
 from webhook.common.endpoint import ConfigurationError
 from webhook.common.kubeapi import ApiError, KubeApi
@@ -119,7 +119,7 @@ def run_clean(folder: Path) -> int:
 
 
 def _print_error(path: str, error: Exception) -> None:
-    why = error if isinstance(error, ShapingError) else f"a defect of the reconciler, please report it: {error!r}"
+    why = error if isinstance(error, ShapingError) else defect(error)
     sys.stderr.write(f"{path}: {why}\n")
 
 

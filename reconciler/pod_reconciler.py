@@ -10,7 +10,7 @@ from reconciler import ran_unlimited
 from reconciler.desired import DesiredLimits
 from reconciler.events import Events
 from reconciler.failures import Failures
-from reconciler.kernel.errors import NetnsGoneError, ShapingError
+from reconciler.kernel.errors import NetnsGoneError, ShapingError, defect
 from reconciler.kernel_executor import KernelExecutor
 from reconciler.metrics import Metrics
 from reconciler.netns_subscriptions import NetnsSubscriptions
@@ -59,7 +59,7 @@ class PodReconciler:
             return await self._reconcile(sandbox)
         except Exception as error:  # a defect triggered by one Pod must not affect the others
             logger.exception("a defect: a Pod cannot be reconciled", extra={"pod": str(sandbox.pod)})
-            self._failures.on_failed(sandbox, ShapingError(f"a defect of the reconciler, please report it: {error!r}"))
+            self._failures.on_failed(sandbox, defect(error))
             return False
 
     async def _reconcile(self, sandbox: Sandbox) -> bool:

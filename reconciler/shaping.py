@@ -122,13 +122,8 @@ class Shaper:
     def shape(self, pod_uid: str, netns_path: str, limits: Limits) -> ShapingOutcome:
         """Make the Pod's netns hold exactly these limits; without limits, nothing of ours. Idempotent.
 
-        Raises NetnsGoneError, HostNetnsError, NoSlotLeftError, KernelLacksError or StepFailedError; ShapingError also
-        for unforeseen errors.
+        Raises NetnsGoneError, HostNetnsError, NoSlotLeftError, KernelLacksError, StepFailedError or ShapingError.
         """
-        with defects_told():
-            return self._shape_netns(pod_uid, netns_path, limits)
-
-    def _shape_netns(self, pod_uid: str, netns_path: str, limits: Limits) -> ShapingOutcome:
         with netns.opened(netns_path) as descriptor, Netlink.inside(descriptor) as netlink:
             owner = SlotOwner(pod_uid, fstat(descriptor).st_ino)
             had_slot = owner in self._allocator.taken
@@ -153,7 +148,8 @@ class Shaper:
         taken = len(self._allocator.taken)
         try:
             if not self._allocator.is_reused(pod_uid, netns_path):
-                self.shape(pod_uid, netns_path, Limits())
+                with defects_told():  # here, as the slot is freed whatever a Pod has done to its netns
+                    self.shape(pod_uid, netns_path, Limits())
         except (NetnsGoneError, HostNetnsError):
             pass
         except ShapingError as error:

@@ -57,6 +57,11 @@ def read_back(what: str) -> Iterator[None]:
         raise ShapingError(f"cannot read {what} back from the kernel: {error.strerror or error}") from error
 
 
+def defect(error: Exception) -> ShapingError:
+    """What to say of an unforeseen error."""
+    return ShapingError(f"a defect of the reconciler, please report it: {error!r}")
+
+
 @contextmanager
 def defects_told() -> Iterator[None]:
     """Turns unforeseen errors into a ShapingError: what a Pod does to its netns must not affect other Pods."""
@@ -66,4 +71,4 @@ def defects_told() -> Iterator[None]:
         raise
     except Exception as error:
         logger.exception("a defect in what works on the kernel")
-        raise ShapingError(f"a defect of the reconciler, please report it: {error!r}") from error
+        raise defect(error) from error

@@ -115,6 +115,13 @@ def test_a_sandbox_that_goes_leaves_its_slot_though_nobody_knew_where_it_was(unp
     assert unplaced.slot_owners() == []
 
 
+def test_a_sandbox_that_goes_leaves_its_slot_though_a_defect_comes_up(unplaced, monkeypatch, caplog):
+    monkeypatch.setattr("reconciler.shaping.netns.opened", lambda _: raised(ValueError("odd")))
+    assert unplaced.release("u1", "/run/netns/b")
+    assert unplaced.slot_owners() == []
+    assert "please report it: ValueError('odd')" in str([vars(record) for record in caplog.records])
+
+
 def test_one_that_is_mounted_nowhere_has_gone_with_whatever_sandbox_of_its_pod_goes(unplaced, monkeypatch):
     monkeypatch.setattr("reconciler.shaping.netns.mounted", dict)
     unplaced.release("u1", "/run/netns/gone")
