@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from reconciler import pods
+from reconciler import node_problems, pods
 from reconciler.controller import Controller
 from reconciler.events import Events
 from reconciler.http import listen
@@ -26,10 +26,9 @@ from reconciler.kernel_check import KernelCheck
 from reconciler.metrics import Metrics
 from reconciler.monitor_reader import MonitorReader
 from reconciler.node_lock import acquire_node_lock
+from reconciler.node_problems import NodeProblem
 from reconciler.nri.transport import NriPlugin
-from reconciler.runtime_check import RuntimeCheck
 from reconciler.shaper_startup import ShaperStartup
-from reconciler.watch_check import WatchCheck
 from webhook.common.http_server import BoundedServer
 from webhook.common.kubeapi import KubeApi
 from webhook.common.pages import Pages
@@ -62,15 +61,14 @@ class _Parts:
     controller: Controller
     kernel_check: KernelCheck
     reflector: Reflector
-    watch_check: WatchCheck
     runtime: NriPlugin
-    runtime_check: RuntimeCheck
+    problems: tuple[NodeProblem, ...]
     starting: ShaperStartup
 
     def why_not_ready(self) -> str | None:
         """The reason that kubelet's probe gets; None when ready."""
-        checks = self.kernel_check, self.runtime_check, self.watch_check
-        reason = next((found for check in checks if (found := check.why_not_ready())), None)
+        checks = self.kernel_check.why_not_ready, *(problem.why_not_ready for problem in self.problems)
+        reason = next((found for check in checks if (found := check())), None)
         if reason is None and not self.controller.ready:
             reason = "the BPF program is not loaded yet"
         return self.controller.trouble or reason
@@ -98,8 +96,7 @@ class _Parts:
             self.controller.housekeeping.run_audits(),
             self.controller.resync.run(),
             self.kernel_check.run(),
-            self.runtime_check.run(),
-            self.watch_check.run(),
+            *(problem.run(self.events.record_node, asyncio.sleep) for problem in self.problems),
         )
 
 
@@ -175,17 +172,18 @@ def _built(settings: Settings, api: KubeApi) -> _Parts:
     runtime = NriPlugin(controller, socket_path=str(settings.nri_socket))
     metrics.registered.set_function(lambda: runtime.registered)
     metrics.connected.set_function(lambda: runtime.connected)
-    record_node, sleep = events.record_node, asyncio.sleep
+    metrics.watch_connected.set_function(lambda: reflector.connected)
     return _Parts(
         metrics=metrics,
         events=events,
         executor=executor,
         monitor=monitor,
         controller=controller,
-        kernel_check=KernelCheck(probe, record_node=record_node, gauge=metrics.kernel_lacks, sleep=sleep),
+        kernel_check=KernelCheck(
+            probe, record_node=events.record_node, gauge=metrics.kernel_lacks, sleep=asyncio.sleep
+        ),
         reflector=reflector,
-        watch_check=WatchCheck(reflector, gauge=metrics.watch_connected, record_node=record_node, sleep=sleep),
         runtime=runtime,
-        runtime_check=RuntimeCheck(runtime, record_node=record_node, sleep=sleep),
+        problems=(node_problems.of_runtime(runtime), node_problems.of_watch(reflector)),
         starting=starting,
     )

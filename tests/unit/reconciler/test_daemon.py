@@ -63,11 +63,11 @@ async def test_whatever_goes_on_for_ever_is_begun(parts):
     begun = [each.__qualname__ for each in work]
     for each in work:
         each.close()
-    named = [getattr(parts, name) for name in parts.__slots__]
+    named = [*parts.problems, *(getattr(parts, name) for name in parts.__slots__)]
     of_controller = [each for name, each in vars(parts.controller).items() if not name.startswith("_")]
-    wanted = {name for part in (*named, *of_controller) for name in runs(part)}
-    assert {"Controller.run", "Reflector.run", "NriPlugin.run", "KernelCheck.run"} < wanted
-    assert sorted(begun) == sorted(wanted - {"Events.run"}), "events are posted until the end"
+    wanted = [name for part in (*named, *of_controller) for name in runs(part) if name != "Events.run"]
+    assert {"Controller.run", "Reflector.run", "NriPlugin.run", "KernelCheck.run", "NodeProblem.run"} < {*wanted}
+    assert sorted(begun) == sorted(wanted), "events are posted until the end"
 
 
 def fine(parts):
@@ -122,6 +122,8 @@ async def test_what_is_dropped_or_begun_again_is_counted(parts):
     await until(lambda: metric(parts, "watch_restarts_total"))
     watching.cancel()
     assert metric(parts, "watch_connected") == 0
+    parts.reflector.connected = True
+    assert metric(parts, "watch_connected") == 1
     assert metric(parts, "slots") == 7
 
 

@@ -5,10 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from reconciler.metrics import Metrics
-from reconciler.node_problems import POLL_S
-from reconciler.watch_check import WatchCheck
-from tests.unit.reconciler.controller_bench import metric
+from reconciler.node_problems import POLL_S, of_watch
 from tests.waiting import background, turns
 from webhook.common.kubeapi import ApiError
 from webhook.common.reflector import Reflector
@@ -30,7 +27,6 @@ class Node:
         self.error, self.looks = error, looks or []
         self.cut = asyncio.Event()
         self.told = []
-        self.metrics = Metrics()
         self.reflector = Reflector(
             self,
             "/api/v1/pods",
@@ -39,9 +35,7 @@ class Node:
             on_event=lambda *_: None,
             sleep=lambda _: asyncio.sleep(0),
         )
-        self.check = WatchCheck(
-            self.reflector, gauge=self.metrics.watch_connected, record_node=self.told.append, sleep=self.sleep
-        )
+        self.problem = of_watch(self.reflector)
 
     async def read_list(self, *_):
         if self.error:
@@ -80,39 +74,39 @@ async def following(error: ApiError | None):
 @pytest.mark.parametrize(("error", "remedy"), [(FORBIDDEN, "ClusterRole"), (UNAUTHORIZED, "delete this Pod")])
 async def test_what_may_not_list_pods_is_not_ready_and_says_what_to_do_until_it_may(error, remedy):
     async with following(error) as node:
-        reason = node.check.why_not_ready()
+        reason = node.problem.why_not_ready()
         assert reason.startswith(f"may not list and watch Pods: HTTP {error.status} ({error.message}): ")
         assert remedy in reason
-        assert metric(node, "watch_connected") == 0
+        assert not node.reflector.connected
         await node.says(None)
-        assert node.check.why_not_ready() is None
-        assert metric(node, "watch_connected") == 1
+        assert node.problem.why_not_ready() is None
+        assert node.reflector.connected
 
 
 @pytest.mark.parametrize("error", [AWAY, BUSY])
 async def test_an_api_server_that_is_away_is_no_reason_to_be_unready(error):
     async with following(error) as node:
-        assert node.check.why_not_ready() is None
-        assert metric(node, "watch_connected") == 0
+        assert node.problem.why_not_ready() is None
+        assert not node.reflector.connected
 
 
 async def test_what_was_refused_stays_so_while_nobody_answers():
     async with following(FORBIDDEN) as node:
         await node.says(AWAY)
-        assert "HTTP 403" in node.check.why_not_ready()
+        assert "HTTP 403" in node.problem.why_not_ready()
 
 
 async def test_what_listed_once_stays_ready():
     async with following(None) as node:
         await node.says(FORBIDDEN)
-        assert node.check.why_not_ready() is None
-        assert metric(node, "watch_connected") == 0
+        assert node.problem.why_not_ready() is None
+        assert not node.reflector.connected
 
 
 async def test_a_refusal_that_lasts_is_told_on_the_node_once_and_so_is_its_end():
     node = Node(looks=[FORBIDDEN, FORBIDDEN, None, *[FORBIDDEN] * 5, None, None])
     with pytest.raises(DoneError):
-        await node.check.run()
+        await node.problem.run(node.told.append, node.sleep)
     refused, connected = node.told
     assert (refused.type, refused.reason) == ("Warning", "WatchRefused")
     assert "HTTP 403" in refused.message and "ClusterRole" in refused.message

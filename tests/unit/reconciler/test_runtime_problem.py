@@ -4,8 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from reconciler.node_problems import POLL_S
-from reconciler.runtime_check import RuntimeCheck
+from reconciler.node_problems import POLL_S, of_runtime
 
 
 class DoneError(Exception):
@@ -27,13 +26,10 @@ async def told(
             raise DoneError
         runtime.connected = looks.pop(0)
 
-    check = RuntimeCheck(
-        runtime,
-        record_node=lambda notice: reasons.append((notice.type, notice.reason, notice.message)),
-        sleep=sleep,
-    )
     with pytest.raises(DoneError):
-        await check.run()
+        await of_runtime(runtime).run(
+            lambda notice: reasons.append((notice.type, notice.reason, notice.message)), sleep
+        )
     return reasons
 
 
