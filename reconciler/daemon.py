@@ -18,7 +18,7 @@ from typing import Any
 from reconciler import node_problems, pods
 from reconciler.controller import Controller
 from reconciler.events import Events
-from reconciler.http import listen
+from reconciler.http import Ports
 from reconciler.kernel.monitor import Monitor
 from reconciler.kernel.netns import NETNS_FOLDER
 from reconciler.kernel.probe import probe
@@ -29,7 +29,6 @@ from reconciler.node_lock import acquire_node_lock
 from reconciler.node_problems import NodeProblem
 from reconciler.nri.transport import NriPlugin
 from reconciler.shaper_startup import ShaperStartup
-from webhook.common.http_server import BoundedServer
 from webhook.common.kubeapi import KubeApi
 from webhook.common.pages import Pages
 from webhook.common.reflector import Reflector
@@ -62,6 +61,7 @@ class _Parts:
     kernel_check: KernelCheck
     reflector: Reflector
     runtime: NriPlugin
+    ports: Ports
     problems: tuple[NodeProblem, ...]
     starting: ShaperStartup
 
@@ -87,7 +87,9 @@ class _Parts:
 
     def work(self) -> Iterable[Coroutine[Any, Any, None]]:
         """All work that runs for ever, except posting events."""
+        pages = Pages(self.why_not_ready, self.metrics.registry, self.before_scrape)
         return (
+            self.ports.run(pages.handle),
             self.runtime.run(after=self.controller.prepare),
             self.reflector.run(),
             self.controller.run(),
@@ -115,15 +117,12 @@ async def run(settings: Settings) -> None:
         parts = _built(settings, api)
         opened.callback(parts.close)
         opened.callback(MonitorReader(parts.monitor, parts.controller).close)
-        pages = Pages(parts.why_not_ready, parts.metrics.registry, parts.before_scrape)
-        servers = await listen(pages.handle, settings.host, settings.port, settings.probe_port)
-        opened.push_async_callback(lambda: asyncio.gather(*map(BoundedServer.close, servers)))
         logger.info(
             "started",
             extra={"version": VERSION, "revision": REVISION, "node": settings.node, "slots": settings.slots},
         )
         async with asyncio.TaskGroup() as group:
-            work = [group.create_task(forever) for forever in (*parts.work(), *map(BoundedServer.accepting, servers))]
+            work = [group.create_task(forever) for forever in parts.work()]
             posting = group.create_task(parts.events.run())
             await stopping.wait()
             # First, as the events of what it finishes are to be posted too.
@@ -170,6 +169,7 @@ def _built(settings: Settings, api: KubeApi) -> _Parts:
         on_restart=lambda _: metrics.watch_restarts.inc(),
     )
     runtime = NriPlugin(controller, socket_path=str(settings.nri_socket))
+    ports = Ports(settings.host, settings.port, settings.probe_port)
     metrics.registered.set_function(lambda: runtime.registered)
     metrics.connected.set_function(lambda: runtime.connected)
     metrics.watch_connected.set_function(lambda: reflector.connected)
@@ -184,6 +184,11 @@ def _built(settings: Settings, api: KubeApi) -> _Parts:
         ),
         reflector=reflector,
         runtime=runtime,
-        problems=(node_problems.of_runtime(runtime), node_problems.of_watch(reflector)),
+        ports=ports,
+        problems=(
+            node_problems.of_runtime(runtime),
+            node_problems.of_watch(reflector),
+            node_problems.of_ports(ports),
+        ),
         starting=starting,
     )

@@ -1,6 +1,6 @@
 """What lasts on this node for longer than a restart takes: /readyz says so, and events on the Node, and of its end too.
 
-No connection to the container runtime, or no right to watch Pods.
+No connection to the container runtime, no right to watch Pods, or a port that somebody else has.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from reconciler.forbidden import refusal
+from reconciler.http import Ports
 from reconciler.nri.transport import NriPlugin
 from reconciler.report import Notice, Reason
 from webhook.common.reflector import Reflector
@@ -89,4 +90,14 @@ def of_watch(reflector: Reflector) -> NodeProblem:
         ),
         over=Notice(Reason.WATCH_CONNECTED, "the annotations of Pods are followed again"),
         why_not_ready=lambda: None if reflector.synced.is_set() else lasting(),
+    )
+
+
+def of_ports(ports: Ports) -> NodeProblem:
+    """A port is taken, or its address is not the node's."""
+    return NodeProblem(
+        lasting=lambda: ports.trouble,
+        begun=lambda why: Notice(Reason.CANNOT_LISTEN, f"{why}. It is tried again, and limits are set meanwhile"),
+        over=Notice(Reason.LISTENING, "the reconciler listens on all its ports again"),
+        why_not_ready=lambda: ports.trouble,
     )

@@ -30,6 +30,8 @@ class Reason(StrEnum):
     RUNTIME_BACK = "RuntimeConnected"
     WATCH_REFUSED = "WatchRefused"
     WATCH_CONNECTED = "WatchConnected"
+    CANNOT_LISTEN = "CannotListen"
+    LISTENING = "Listening"
     RAN_UNLIMITED = "RanUnlimited"
 
 
@@ -42,6 +44,7 @@ _NORMAL = frozenset(
         Reason.STARTED,
         Reason.RUNTIME_BACK,
         Reason.WATCH_CONNECTED,
+        Reason.LISTENING,
     }
 )
 

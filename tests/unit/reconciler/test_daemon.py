@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import os
 import signal
+import socket
 import threading
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -86,6 +87,7 @@ def is_not_loaded(parts):
 
 
 TROUBLES = {
+    "cannot listen on": lambda parts: parts.ports._troubles.update({"metrics": "cannot listen on port 9745"}),
     "may not list and watch Pods": lambda parts: setattr(parts.reflector, "refused", FORBIDDEN),
     "not connected to the container runtime's NRI socket": lambda parts: setattr(parts.runtime, "connected", False),
     "this node's kernel has no": lambda parts: setattr(parts.kernel_check, "_lacks", lacks({Feature.FQ: "no"})),
@@ -130,22 +132,17 @@ async def test_what_is_dropped_or_begun_again_is_counted(parts):
 @asynccontextmanager
 async def running(monkeypatch, settings):
     """The daemon until it is told to stop; gives what it is made of."""
-    api, made, listening = Api(), [], []
+    api, made = Api(), []
 
     def built(*arguments):
         made.append(make(*arguments))
         return made[0]
 
-    async def listened(*arguments):
-        listening.extend(await listen(*arguments))
-        return listening
-
-    make, listen = daemon._built, http.listen
+    make = daemon._built
     monkeypatch.setattr(daemon, "KubeApi", api)
     monkeypatch.setattr(daemon, "_built", built)
-    monkeypatch.setattr(daemon, "listen", listened)
     task = asyncio.create_task(daemon.run(settings))
-    await until(lambda: listening or task.done())
+    await until(lambda: made or task.done())
     try:
         yield made[0]
         os.kill(os.getpid(), signal.SIGTERM)
@@ -166,14 +163,20 @@ async def test_the_controller_hears_of_changes_and_that_some_were_lost(monkeypat
         await until(lambda: heard[1:] == [{"/run/netns/b"}, "any"])
 
 
+async def page(port, name):
+    async with aiohttp.ClientSession() as client, client.get(f"http://127.0.0.1:{port}/{name}") as answer:
+        return await answer.text()
+
+
+def is_open(port):
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 async def test_it_is_ready_once_the_runtime_tells_of_its_pods_and_shows_what_it_has(monkeypatch, settings):
-    async with running(monkeypatch, settings) as parts, aiohttp.ClientSession() as client:
-
-        async def page(port, name):
-            async with client.get(f"http://127.0.0.1:{port}/{name}") as answer:
-                return await answer.text()
-
+    async with running(monkeypatch, settings) as parts:
         runtime = Runtime(settings.nri_socket)
+        await until(lambda: is_open(settings.port) and is_open(settings.probe_port))
         assert "not connected to the container runtime" in await page(settings.probe_port, "readyz")
         assert "ipvlan_bandwidth_runtime_registered 0.0" in await page(settings.port, "metrics")
         await runtime.listen()
@@ -187,6 +190,25 @@ async def test_it_is_ready_once_the_runtime_tells_of_its_pods_and_shows_what_it_
         for line in ("runtime_registered 1.0", "runtime_connected 1.0", 'pods{state="shaped"} 1.0', "slots 7.0"):
             assert f"ipvlan_bandwidth_{line}" in metrics
         await runtime.close()
+
+
+@pytest.mark.parametrize("taken", ["port", "probe_port"])
+async def test_whose_port_somebody_else_has_limits_pods_all_the_same_and_serves_once_it_is_free(
+    monkeypatch, settings, taken
+):
+    monkeypatch.setattr(http, "AGAIN_S", 0.01)
+    runtime = Runtime(settings.nri_socket)
+    await runtime.listen()
+    others = socket.create_server(("127.0.0.1", getattr(settings, taken)))
+    async with running(monkeypatch, settings) as parts:
+        connection = await runtime.accept()
+        await connection.start(sandbox())
+        await until(lambda: parts.controller.pod_counts().shaped == 1)
+        assert parts.why_not_ready().startswith(f"cannot listen on port {getattr(settings, taken)} of 127.0.0.1")
+        others.close()
+        await until(lambda: parts.why_not_ready() is None)
+        assert await page(getattr(settings, taken), "readyz") == "ok\n"
+    await runtime.close()
 
 
 async def test_what_was_told_last_is_posted_before_it_ends(monkeypatch, settings):

@@ -59,9 +59,13 @@ async def test_who_hears_of_no_changes_says_why_and_lets_go_of_the_api_server(mo
     assert api.closed
 
 
-async def test_whose_port_is_taken_says_so_and_lets_go_of_all(api, monitor, settings):
-    with socket.create_server(("127.0.0.1", settings.port)), pytest.raises(ShapingError, match="name another"):
-        await daemon.run(settings)
+async def test_who_is_told_to_stop_while_its_port_is_taken_lets_go_of_all(api, monitor, settings, caplog):
+    with socket.create_server(("127.0.0.1", settings.port)):
+        running = asyncio.create_task(daemon.run(settings))
+        await until(lambda: "name another" in caplog.text)
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE_S):
+            await running
     assert (api.closed, monitor.closed) == (True, True)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 

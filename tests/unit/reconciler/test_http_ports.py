@@ -10,8 +10,8 @@ import pytest
 from aiohttp import web
 
 from reconciler import http
-from reconciler.kernel.errors import ShapingError
 from tests.ports import free_ports
+from tests.waiting import background, until
 
 
 async def page(_: web.BaseRequest) -> web.Response:
@@ -29,10 +29,15 @@ async def answer(port: int, address: str = "127.0.0.1") -> bytes:
 @asynccontextmanager
 async def listening() -> AsyncIterator[tuple[int, int]]:
     port, probe_port = free_ports(2)
-    servers = await http.listen(page, "", port, probe_port)
-    yield port, probe_port
-    for server in servers:
-        await server.close()
+    ports = http.Ports("", port, probe_port)
+    async with background(ports.run(page)):
+        await until(lambda: is_open(port) and is_open(probe_port))
+        yield port, probe_port
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def silent(held: ExitStack, port: int) -> None:
@@ -81,10 +86,21 @@ async def test_a_scrape_comes_through_ten_times_as_many_silent_connections_as_ma
 @pytest.mark.parametrize(
     ("taken", "remedy"), [(0, "--port and --listen name another"), (1, "--probe-port names another")]
 )
-async def test_a_port_that_is_taken_is_named_and_so_is_the_flag_for_another(taken: int, remedy: str) -> None:
-    ports = free_ports(2)
-    with socket.create_server(("127.0.0.1", ports[taken])), pytest.raises(ShapingError) as error:
-        await http.listen(page, "127.0.0.1", *ports)
-    assert f"port {ports[taken]} of 127.0.0.1" in str(error.value)
-    assert "address already in use" in str(error.value)
-    assert remedy in str(error.value)
+async def test_a_port_that_is_taken_is_named_and_so_is_the_flag_for_another_until_it_is_free(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, taken: int, remedy: str
+) -> None:
+    monkeypatch.setattr(http, "AGAIN_S", 0.01)
+    numbers = free_ports(2)
+    ports = http.Ports("127.0.0.1", *numbers)
+    others = socket.create_server(("127.0.0.1", numbers[taken]))
+    async with background(ports.run(page)):
+        await until(lambda: ports.trouble)
+        assert f"port {numbers[taken]} of 127.0.0.1" in ports.trouble
+        assert "address already in use" in ports.trouble
+        assert ports.trouble.endswith(remedy)
+        assert (await answer(numbers[1 - taken])).endswith(b"ok\n"), "the other one is served"
+        await asyncio.sleep(0.1)
+        assert len(caplog.records) == 1, "however often it is tried"
+        others.close()
+        await until(lambda: ports.trouble is None)
+        assert (await answer(numbers[taken])).endswith(b"ok\n")
