@@ -1,7 +1,8 @@
 """Events on Pods and on the node: queued at once, posted in the background, never waited for.
 
-Shaping must not depend on the API server, so a queue of bounded length stands between; an event that does not fit, or
-cannot be posted in a few tries, is dropped and counted. If one namespace refuses events for a while, or does not answer
+Shaping must not depend on the API server, so a queue of bounded length stands between; an event that cannot be posted
+in a few tries is dropped and counted, and where the queue is full the newest of the namespace that has most in it: the
+Pods of one must not cost those of another their events. If one namespace refuses events for a while, or does not answer
 (its admission webhook is down, say), they wait aside: neither the Node's events, which go first, nor those of other
 namespaces wait for them.
 """
@@ -93,6 +94,8 @@ class Events:
         self._tries = tries
         self._capacity = capacity
         self._unposted: dict[_Unposted, None] = {}
+        self._of_pods: dict[str, dict[_Unposted, None]] = {}  # by namespace
+        # Also holds what had to make room, until its turn.
         self._queue: asyncio.PriorityQueue[tuple[int, int, _Unposted]] = asyncio.PriorityQueue()
         self._serial = itertools.count()
         self._aside: dict[asyncio.Task[None], str] = {}  # value: the namespace, if it did not answer
@@ -127,6 +130,8 @@ class Events:
         try:
             while True:
                 _, _, unposted = await self._queue.get()
+                if unposted not in self._unposted:  # it had to make room
+                    continue
                 if unposted.rank and unposted.namespace in self._aside.values():
                     # Finding out again that the namespace hangs would delay all events by half a minute.
                     self._set_aside(unposted, FIRST_DELAY_S, hangs=True)
@@ -155,7 +160,8 @@ class Events:
 
     def _enqueue(self, about: Mapping[str, str], notice: Notice) -> None:
         rank, room = (0, ROOM_FOR_NODE) if about["kind"] == "Node" else (1, 0)
-        if self._finished or len(self._unposted) >= self._capacity + room:
+        is_full = len(self._unposted) >= self._capacity + room
+        if self._finished or (is_full and not self._make_room(about)):
             self._dropped()
             return
         by = self._node
@@ -171,14 +177,36 @@ class Events:
         )
         unposted = _Unposted(body, rank)
         self._unposted[unposted] = None
+        if rank:
+            self._of_pods.setdefault(unposted.namespace, {})[unposted] = None
         self._queue.put_nowait((unposted.rank, next(self._serial), unposted))
 
+    def _make_room(self, about: Mapping[str, str]) -> bool:
+        """Drop another event for a new one, if another namespace has more of them: its newest."""
+        most = max(self._of_pods.values(), key=len, default={})
+        if about["kind"] == "Node" or len(self._of_pods.get(about["namespace"], ())) + 1 >= len(most):
+            return False
+        self._drop(next(reversed(most)))
+        return True
+
     def _drop(self, unposted: _Unposted) -> None:
+        if self._remove(unposted):
+            self._dropped()
+
+    def _remove(self, unposted: _Unposted) -> bool:
+        """Whether it was still there: it may have had to make room meanwhile."""
+        if unposted not in self._unposted:
+            return False
         del self._unposted[unposted]
-        self._dropped()
+        if unposted.rank:
+            left = self._of_pods[unposted.namespace]
+            del left[unposted]
+            if not left:
+                del self._of_pods[unposted.namespace]
+        return True
 
     async def _post(self, unposted: _Unposted) -> None:
-        while (failure := await self._try(unposted)) is not None:
+        while unposted in self._unposted and (failure := await self._try(unposted)) is not None:
             if unposted.tries >= self._tries:
                 if failure.status:
                     self._log_refusal(unposted, failure)
@@ -213,7 +241,7 @@ class Events:
                 self._log_refusal(unposted, error)
                 self._drop(unposted)
                 return None
-        del self._unposted[unposted]
+        self._remove(unposted)
         return None
 
     def _log_refusal(self, unposted: _Unposted, error: ApiError) -> None:

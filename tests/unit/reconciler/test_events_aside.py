@@ -31,8 +31,8 @@ async def test_what_one_namespace_refuses_for_a_while_holds_up_no_others_event()
         assert len(dropped) == 1, "those that wait aside take room"
         gate.set()
         await turns(200)
-        assert len(api.posted) == 3
-        assert len(dropped) == 6
+        assert len(api.posted) == 4
+        assert len(dropped) == 5
 
 
 class Unanswered(Api):
