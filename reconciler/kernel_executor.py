@@ -15,8 +15,8 @@ Ts = TypeVarTuple("Ts")
 
 HANGS_S = 30.0
 """A call takes milliseconds, and seconds where a Pod has made thousands of links or filters."""
-LOAD_HANGS_S = 180.0
-"""For compiling, which takes long by itself on a busy node, and is given up after two minutes."""
+LOAD_HANGS_S = 660.0
+"""For compiling, which takes long by itself on a busy node, and is given up after ten minutes."""
 
 
 class KernelExecutor:

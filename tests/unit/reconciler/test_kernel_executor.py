@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from reconciler.kernel.errors import ShapingError
+from reconciler.kernel.program import COMPILE_TIMEOUT_SECONDS
 from reconciler.kernel_executor import HANGS_S, LOAD_HANGS_S, KernelExecutor
 from tests.unit.reconciler.controller_bench import raised
 
@@ -75,6 +76,10 @@ async def test_a_compiler_that_takes_long_is_no_kernel_that_does_not_answer(kern
     compiles.let_go.set()
     await call
     assert [bool(text) for text in told] == [False, True]
+
+
+def test_a_compiler_is_given_up_before_the_kernel_is_said_not_to_answer():
+    assert LOAD_HANGS_S > COMPILE_TIMEOUT_SECONDS + HANGS_S
 
 
 async def test_the_turn_of_a_caller_that_gives_up_lasts_until_the_thread_is_done_with_its_call(kernel):

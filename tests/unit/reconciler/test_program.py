@@ -5,6 +5,7 @@ import socket
 import sys
 import time
 from errno import EMFILE, ENOMEM
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,27 @@ def test_a_compiler_that_takes_too_long_is_killed_and_that_is_told(monkeypatch, 
     monkeypatch.setattr(sys, "executable", str(compiler))
     monkeypatch.setattr(program, "COMPILE_TIMEOUT_SECONDS", 0)
     with pytest.raises(ShapingError, match="not done after 0 s"):
+        Program.load(SLOTS)
+
+
+def test_a_compiler_that_uses_too_much_of_a_cpu_is_ended_and_that_is_told(monkeypatch, tmp_path):
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\nwhile :; do :; done\n")
+    compiler.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(compiler))
+    monkeypatch.setattr(program, "COMPILE_CPU_SECONDS", 1)
+    with pytest.raises(ShapingError, match="not done after 1 s of CPU time"):
+        Program.load(SLOTS)
+
+
+def test_a_compiler_that_gets_little_of_a_cpu_has_minutes(monkeypatch, tmp_path):
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\nsleep 0.5\necho no such type >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(compiler))
+    clock = chain([0.0], repeat(590.0))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    with pytest.raises(ShapingError, match="cannot compile or load the shaper: no such type"):
         Program.load(SLOTS)
 
 
