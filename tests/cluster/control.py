@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tests.cluster.commands import ClusterError
+from tests.cluster.flags import ETCD
 
-ETCD = "http://127.0.0.1:2379"
 TIMEOUT_S = 30.0
 
 
@@ -63,7 +63,7 @@ def serve(parts: dict[str, Part], start: Callable[[Part], Awaitable[None]]) -> C
 
     async def carry_out(request: dict[str, Any]) -> None:
         if request["do"] == "compact":
-            await asyncio.to_thread(_compact)
+            await asyncio.to_thread(compact)
             return
         part = parts[request["part"]]
         match request["do"]:
@@ -91,17 +91,17 @@ def serve(parts: dict[str, Part], start: Callable[[Part], Awaitable[None]]) -> C
     return handle
 
 
-def _compact() -> None:
+def compact(etcd: str = ETCD) -> None:
     """Forget all of etcd's history, so that no watch can be resumed from it.
 
     Source: etcd's gRPC gateway, api/etcdserverpb/rpc.proto, KV.Compact.
     """
-    revision = int(_etcd("maintenance/status", {})["header"]["revision"])
-    _etcd("kv/compaction", {"revision": revision, "physical": True})
+    revision = int(_ask_etcd(etcd, "maintenance/status", {})["header"]["revision"])
+    _ask_etcd(etcd, "kv/compaction", {"revision": revision, "physical": True})
 
 
-def _etcd(path: str, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(f"{ETCD}/v3/{path}", json.dumps(body).encode())  # noqa: S310 - etcd's own address
+def _ask_etcd(etcd: str, path: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(f"{etcd}/v3/{path}", json.dumps(body).encode())  # noqa: S310 - etcd's own address
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
         return json.load(answer)
 

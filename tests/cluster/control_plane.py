@@ -22,10 +22,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import yaml
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.cluster import launch, layout, pki
+from tests.cluster import flags, launch, layout, pki
 
 ALONE = ("unshare", "--net", "--pid", "--fork", "--mount-proc", "--kill-child")
 ADDRESS = "192.0.2.1"  # RFC 5737: nobody's. Endpoints may not be at 127.0.0.1
@@ -169,37 +167,15 @@ class ControlPlane:
             ["ip", "-batch", "-"], input=f"link set lo up\naddress add {ADDRESS}/32 dev lo\n", text=True, check=True
         )
         self._write_pki()
-        self.run(
-            "etcd",
-            [
-                launch.program("etcd"),
-                f"--data-dir={self.folder}/etcd",
-                "--unsafe-no-fsync",
-                "--listen-client-urls=http://127.0.0.1:2379",
-                "--advertise-client-urls=http://127.0.0.1:2379",
-                "--listen-peer-urls=http://127.0.0.1:2380",
-            ],
+        self.run("etcd", [str(launch.program("etcd")), *flags.etcd(self.folder / "etcd")])
+        more = (
+            "--authorization-mode=Node,RBAC",
+            f"--advertise-address={ADDRESS}",
+            # Webhooks are reached at their endpoints' addresses: there is no kube-proxy.
+            "--enable-aggregator-routing=true",
         )
-        self.run(
-            "kube-apiserver",
-            [
-                launch.program("kube-apiserver"),
-                "--etcd-servers=http://127.0.0.1:2379",
-                f"--tls-cert-file={self.folder}/apiserver.crt",
-                f"--tls-private-key-file={self.folder}/apiserver.key",
-                f"--client-ca-file={self.folder}/ca.crt",
-                f"--service-account-key-file={self.folder}/sa.pub",
-                f"--service-account-signing-key-file={self.folder}/sa.key",
-                "--service-account-issuer=https://kubernetes.default.svc",
-                "--service-cluster-ip-range=10.96.0.0/16",
-                "--authorization-mode=Node,RBAC",
-                f"--bind-address={ADDRESS}",
-                f"--secure-port={PORT}",
-                f"--advertise-address={ADDRESS}",
-                # Webhooks are reached at their endpoints' addresses: there is no kube-proxy.
-                "--enable-aggregator-routing=true",
-            ],
-        )
+        api_server = flags.kube_apiserver(self.folder, *more, address=ADDRESS, port=PORT)
+        self.run("kube-apiserver", [str(launch.program("kube-apiserver")), *api_server])
         self.wait_until("API server that is ready", lambda: self.get("/readyz"))
 
     def wait_until(self, what: str, attempt: Callable[[], T]) -> T:
@@ -219,24 +195,8 @@ class ControlPlane:
 
     def _write_pki(self) -> None:
         authority = self._authority
-        (self.folder / "ca.crt").write_bytes(authority.pem)
-        for name, (key, certificate) in {
-            "apiserver": authority.issue("kube-apiserver", addresses=("127.0.0.1", ADDRESS)),
-            "admin": authority.issue("admin", "system:masters"),
-        }.items():
-            (self.folder / f"{name}.key").write_bytes(key)
-            (self.folder / f"{name}.crt").write_bytes(certificate)
-        accounts = ec.generate_private_key(ec.SECP256R1())
-        (self.folder / "sa.key").write_bytes(
-            accounts.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        (self.folder / "sa.pub").write_bytes(
-            accounts.public_key().public_bytes(
-                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-            )
-        )
+        pki.write_api_server(self.folder, authority, ("127.0.0.1", ADDRESS))
+        pki.write_pair(self.folder, "admin", authority.issue("admin", "system:masters"))
         self.kubeconfig.write_text(
             pki.kubeconfig(f"https://{ADDRESS}:{PORT}", authority, "admin", "system:masters"), encoding="utf-8"
         )

@@ -95,24 +95,28 @@ def kubeconfig(server: str, authority: Authority, user: str, group: str | None =
     )
 
 
+def write_pair(folder: Path, name: str, pair: tuple[bytes, bytes]) -> None:
+    """A key and its certificate, as NAME.key and NAME.crt."""
+    for suffix, content in zip(("key", "crt"), pair, strict=True):
+        (folder / f"{name}.{suffix}").write_bytes(content)
+
+
+def write_api_server(folder: Path, authority: Authority, addresses: Sequence[str]) -> None:
+    """What a kube-apiserver at these addresses reads: the CA, its certificate, and the keys of ServiceAccounts."""
+    (folder / "ca.crt").write_bytes(authority.pem)
+    write_pair(folder, "apiserver", authority.issue("kube-apiserver", addresses=addresses))
+    accounts = ec.generate_private_key(ec.SECP256R1())
+    (folder / "sa.key").write_bytes(_pem(accounts))
+    encoding, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    (folder / "sa.pub").write_bytes(accounts.public_key().public_bytes(encoding, form))
+
+
 def write(folder: Path, outside_server: str, outside_kubeconfig: Path) -> None:
     """Write all that control plane, nodes, Multus and a person on the machine need to trust each other."""
     folder.mkdir(mode=0o700)
     authority = Authority.create()
-    (folder / "ca.crt").write_bytes(authority.pem)
-    accounts = ec.generate_private_key(ec.SECP256R1())
-    (folder / "sa.key").write_bytes(_pem(accounts))
-    public = accounts.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    (folder / "sa.pub").write_bytes(public)
-    serving = ("127.0.0.1", layout.GATEWAY, layout.API_ADDRESS)
-    for name, (key, certificate) in {
-        "apiserver": authority.issue("kube-apiserver", addresses=serving),
-        "kubelet-client": authority.issue("kube-apiserver-kubelet-client", "system:masters"),
-    }.items():
-        (folder / f"{name}.key").write_bytes(key)
-        (folder / f"{name}.crt").write_bytes(certificate)
+    write_api_server(folder, authority, ("127.0.0.1", layout.GATEWAY, layout.API_ADDRESS))
+    write_pair(folder, "kubelet-client", authority.issue("kube-apiserver-kubelet-client", "system:masters"))
     server = f"https://{layout.GATEWAY}:443"
     users: dict[str, tuple[str, str | None]] = {
         "controller-manager": ("system:kube-controller-manager", None),

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from tests.cluster import control, layout, nodes
+from tests.cluster import control, flags, layout, nodes
 from tests.cluster.control import Part
 from tests.cluster.layout import Layout, Settings
 
@@ -58,35 +58,22 @@ def _control_plane(paths: Layout) -> dict[str, list[str]]:
     """Arguments, by program."""
     pki = paths.pki
     return {
-        "etcd": [
-            f"--data-dir={paths.volatile}/etcd",
-            "--unsafe-no-fsync",
-            "--listen-client-urls=http://127.0.0.1:2379",
-            "--advertise-client-urls=http://127.0.0.1:2379",
-            "--listen-peer-urls=http://127.0.0.1:2380",
-        ],
-        "kube-apiserver": [
-            "--etcd-servers=http://127.0.0.1:2379",
-            f"--tls-cert-file={pki}/apiserver.crt",
-            f"--tls-private-key-file={pki}/apiserver.key",
-            f"--client-ca-file={pki}/ca.crt",
-            f"--service-account-key-file={pki}/sa.pub",
-            f"--service-account-signing-key-file={pki}/sa.key",
-            "--service-account-issuer=https://kubernetes.default.svc",
-            f"--service-cluster-ip-range={layout.SERVICE_CIDR}",
+        "etcd": flags.etcd(paths.volatile / "etcd"),
+        # 443, so that Pods reach the `kubernetes` Service's address and port without a kube-proxy.
+        "kube-apiserver": flags.kube_apiserver(
+            pki,
             f"--kubelet-client-certificate={pki}/kubelet-client.crt",
             f"--kubelet-client-key={pki}/kubelet-client.key",
             "--kubelet-preferred-address-types=InternalIP",
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
-            "--bind-address=0.0.0.0",
-            # 443, so that Pods reach the `kubernetes` Service's address and port without a kube-proxy.
-            "--secure-port=443",
             f"--advertise-address={layout.GATEWAY}",
             # Webhooks are reached at their Pods' addresses, not their Service's.
             "--enable-aggregator-routing=true",
             "--allow-privileged=true",
-        ],
+            address="0.0.0.0",  # noqa: S104 - in a network namespace of its own
+            port=443,
+        ),
         "kube-controller-manager": [
             f"--kubeconfig={pki}/controller-manager.conf",
             f"--service-account-private-key-file={pki}/sa.key",
