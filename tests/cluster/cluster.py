@@ -166,18 +166,18 @@ class Cluster:
 
     def node_of(self, pod: str) -> Node:
         """The node that the Pod NAMESPACE/NAME runs on. Raises ClusterError when it is on none."""
-        name = self.pod(pod)["spec"].get("nodeName")
+        return self.node_in(self.pod(pod))
+
+    def node_in(self, pod: Any) -> Node:
+        """As `node_of`, of a Pod as the API server has it."""
+        name = pod["spec"].get("nodeName")
         if name is None:
-            raise ClusterError(f"Pod {pod} is on no node yet")
+            raise ClusterError(f"Pod {pod['metadata']['namespace']}/{pod['metadata']['name']} is on no node yet")
         return self.node(int(name.removeprefix("node")))
 
     def enter(self, pod: str, *argv: str, timeout: float = 120, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command of the node in the network namespace of Pod NAMESPACE/NAME, as a person does with nsenter."""
         return self.node_of(pod).run(*argv, pod=pod, timeout=timeout, check=check)
-
-    def enter_popen(self, pod: str, *argv: str) -> subprocess.Popen[str]:
-        """As `enter`, without waiting for its end."""
-        return self.node_of(pod).popen(*argv, pod=pod)
 
     def wait_ready(self, *pods: str, timeout: float = 120) -> None:
         """Wait until the Pods NAMESPACE/NAME are Ready. Raises TimedOut with their description when they are not."""

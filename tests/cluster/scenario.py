@@ -166,9 +166,14 @@ def wait_for_event(cluster: Cluster, pod: str, reason: str, timeout: float = 30)
 
 
 def reconciler_on(cluster: Cluster, node: int) -> str:
-    """The name of the reconciler's Pod on a node."""
-    items = cluster.kubectl_json("-n", OWN, "get", "pods", "-l", RECONCILER)["items"]
-    return next(item["metadata"]["name"] for item in items if item["spec"]["nodeName"] == f"node{node}")
+    """The name of the reconciler's Pod on a node, once there is one that was not told to end."""
+
+    def find() -> str:
+        items = cluster.pods(OWN, RECONCILER)
+        here = [each["metadata"] for each in items if each["spec"].get("nodeName") == f"node{node}"]
+        return next((each["name"] for each in here if "deletionTimestamp" not in each), "")
+
+    return wait_for(f"a reconciler on node {node}", find, 60)
 
 
 def metrics(cluster: Cluster, reconciler: str) -> dict[str, float]:
@@ -187,8 +192,12 @@ def observe(cluster: Cluster, node: int, *flags: str) -> str:
 
 def kernel_limits(cluster: Cluster, pod: str) -> dict[str, int]:
     """The limits that the kernel holds for a Pod, in bit/s by direction."""
-    rows = json.loads(observe(cluster, cluster.node_of(pod).number, "--json"))
-    return {row["direction"]: row["bits_per_second"] for row in rows if row["pod"] == pod}
+    return limits_in(observe(cluster, cluster.node_of(pod).number, "--json"), pod)
+
+
+def limits_in(observed: str, pod: str) -> dict[str, int]:
+    """Those of a Pod in what `observe --json` prints, in bit/s by direction."""
+    return {row["direction"]: row["bits_per_second"] for row in json.loads(observed) if row["pod"] == pod}
 
 
 def still_limited(cluster: Cluster, pod: str, expected: Mapping[str, int]) -> None:

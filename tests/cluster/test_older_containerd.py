@@ -86,9 +86,7 @@ def _server(node):
 
 
 def _new_reconciler(cluster):
-    before = scenario.reconciler_on(cluster, 1)
-    cluster.kubectl("-n", OWN, "delete", "pod", before, timeout=60)
-    wait_for("the next", lambda: (name := scenario.reconciler_on(cluster, 1)) != before and name, 60)
+    cluster.kubectl("-n", OWN, "delete", "pod", scenario.reconciler_on(cluster, 1), timeout=60)
     cluster.wait_ready(f"{OWN}/{scenario.reconciler_on(cluster, 1)}")
 
 

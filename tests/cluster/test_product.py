@@ -220,7 +220,7 @@ def test_a_limit_changes_on_an_open_connection_and_is_lifted_and_set_again(insta
 def test_a_pod_whose_first_instruction_is_to_send_is_limited_from_its_first_packet(installed, run, unlimited):
     server = unlimited[2]
     installed.enter(server, "iperf3", "-s", "-1", "-D", "-p", "5299")
-    traffic.wait_listening(installed, server, "5299")
+    traffic.wait_listening(installed.node_of(server), server, "5299")
     with traffic.recorded(installed, 1, 30) as recording:
         command = ["iperf3", "-c", traffic.address(installed, server), "-p", "5299", "-t", "5"]
         pod = run("eager", node=1, annotations=limits(egress="100M"), command=command, ready=False)

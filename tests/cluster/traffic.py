@@ -4,11 +4,10 @@ import contextlib
 import itertools
 import json
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tests.cluster.cluster import Cluster, ClusterError
+from tests.cluster.cluster import Cluster, ClusterError, Node, wait_for
 from tests.cluster.layout import HERE
 from tests.steal import Steal
 
@@ -97,15 +96,13 @@ def start(
 
     `first`: before what else wants the nodes' CPUs, for low rates: what is read late counts in the wrong second.
     """
-    port, to = str(next(_PORTS)), address(cluster, server)
+    port, sends, receives = str(next(_PORTS)), cluster.pod(client), cluster.pod(server)
+    to, by, at = receives["status"]["podIP"], cluster.node_in(sends), cluster.node_in(receives)
     ahead = ("nice", "--adjustment=-10") if first else ()
-    serving = cluster.enter_popen(server, *ahead, "iperf3", "-s", "-1", "-J", "-i", f"{interval:g}", "-p", port)
-    wait_listening(cluster, server, port)
-    process = cluster.enter_popen(client, *ahead, "iperf3", "-c", to, "-p", port, "-t", f"{seconds:g}", "-J", *extra)
-    node = cluster.node_of(client)
-    return Transfer(
-        process, serving, lambda: node.run("pkill", "-INT", "-f", f"^iperf3 -c {to} -p {port} ", check=False)
-    )
+    serving = at.popen(*ahead, "iperf3", "-s", "-1", "-J", "-i", f"{interval:g}", "-p", port, pod=server)
+    wait_listening(at, server, port)
+    process = by.popen(*ahead, "iperf3", "-c", to, "-p", port, "-t", f"{seconds:g}", "-J", *extra, pod=client)
+    return Transfer(process, serving, lambda: by.run("pkill", "-INT", "-f", f"^iperf3 -c {to} -p {port} ", check=False))
 
 
 def measure(
@@ -121,13 +118,13 @@ def measure(
     return start(cluster, client, server, seconds=seconds, extra=extra, first=first).result(timeout=seconds + 30)
 
 
-def wait_listening(cluster: Cluster, pod: str, port: str) -> None:
-    """Wait until something listens on a TCP port of a Pod. Raises ClusterError."""
-    for _ in range(50):
-        if cluster.enter(pod, "ss", "-Hltn", f"sport = :{port}").stdout.strip():
-            return
-        time.sleep(0.1)
-    raise ClusterError(f"iperf3 does not listen on port {port} in {pod}")
+def wait_listening(node: Node, pod: str, port: str) -> None:
+    """Wait until something listens on a TCP port of a Pod of a node. Raises ClusterError."""
+
+    def listens() -> bool:
+        return bool(node.run("ss", "-Hltn", f"sport = :{port}", pod=pod).stdout.strip())
+
+    wait_for(f"iperf3 listening on port {port} in {pod}", listens, 30, every=0.1)
 
 
 @dataclass(slots=True)

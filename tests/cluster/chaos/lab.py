@@ -11,10 +11,10 @@ from typing import Any
 from tests.cluster import scenario
 from tests.cluster.chaos.creator import Creations, creating
 from tests.cluster.chaos.meter import Line, Meter, metering
-from tests.cluster.cluster import Cluster, wait_for
+from tests.cluster.cluster import Cluster, ClusterError, wait_for
 from tests.cluster.commands import Node
 from tests.cluster.layout import PROJECT
-from tests.cluster.scenario import OWN, RECONCILER, limits
+from tests.cluster.scenario import OWN, limits
 
 SPACE, PLAIN = "chaos", "chaos-plain"
 LIMIT = 20
@@ -99,14 +99,12 @@ class Lab:
 
     def limits_of(self, pod: str) -> dict[str, int] | None:
         """The limits that the kernel holds for a Pod, in bit/s by direction; None when no reconciler can be asked."""
-        done = self.cluster.kubectl(
-            "-n", OWN, "exec", self.reconciler(self.cluster.node_of(pod).number), "--",
-            "python3", "-m", "reconciler", "observe", "--json", check=False,
-        )  # fmt: skip
-        if done.returncode:
+        number = self.cluster.node_of(pod).number
+        try:
+            observed = scenario.observe(self.cluster, number, "--json")
+        except ClusterError:
             return None
-        rows = json.loads(done.stdout)
-        return {row["direction"]: row["bits_per_second"] for row in rows if row["pod"] == pod}
+        return scenario.limits_in(observed, pod)
 
     def until_limited(self, pod: str, expected: Mapping[str, int], timeout: float = 120) -> float:
         """Wait until the kernel holds these limits for a Pod; gives the seconds.
@@ -127,13 +125,7 @@ class Lab:
 
     def reconciler(self, node: int = 1) -> str:
         """The Pod of the reconciler on a node, once there is one."""
-
-        def find() -> str:
-            items = self.cluster.pods(OWN, RECONCILER)
-            here = [each["metadata"] for each in items if each["spec"].get("nodeName") == f"node{node}"]
-            return next((each["name"] for each in here if "deletionTimestamp" not in each), "")
-
-        return wait_for(f"a reconciler on node {node}", find, 60)
+        return scenario.reconciler_on(self.cluster, node)
 
     def reconciler_ready(self, node: int = 1, timeout: float = 90) -> None:
         """Wait until the reconciler of a node is Ready."""
