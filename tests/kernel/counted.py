@@ -2,15 +2,25 @@
 
 import json
 
-from reconciler.counters import DirectionCounters
+from reconciler.counters import DirectionCounters, PodCounters
+from reconciler.kernel import netns
 from reconciler.shaping import Shaper
+from reconciler.slots import SlotOwner
 from tests.kernel.lab import Pod
 from webhook.common.contract import Direction
 
 
 def by_limit(shaper: Shaper, pod: Pod, direction: Direction) -> DirectionCounters:
     """What its limit of a direction has let pass, and what not."""
-    return next(held.directions[direction] for held in shaper.counters() if held.netns_path == pod.netns)
+    return of_pod(shaper, pod).directions[direction]
+
+
+def of_pod(shaper: Shaper, pod: Pod) -> PodCounters:
+    """What is counted of it by either limit, since it got its slot; not of another test's Pod of the same name."""
+    inode = netns.inode(pod.netns)
+    assert inode is not None
+    (found,) = shaper.counters([SlotOwner(pod.uid, inode)])
+    return found
 
 
 def dropped_behind_the_shaper(pod: Pod) -> int:

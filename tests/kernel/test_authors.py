@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from reconciler.counters import DirectionCounters
 from reconciler.shaping import Shaper
 from tests.kernel import lab
+from tests.kernel.counted import by_limit
 from tests.kernel.lab import Pod, limits
 from webhook.common.contract import Direction
 
@@ -21,16 +21,6 @@ def send(pod: Pod, to: Pod, how: str, *, frames: int = FRAMES) -> None:
 
 def counted(pod: Pod, interface: str, what: str) -> int:
     return int(pod.run("cat", f"/sys/class/net/{interface}/statistics/{what}"))
-
-
-def seen(shaper: Shaper, pod: Pod, direction: Direction) -> DirectionCounters:
-    """What was counted since the Pod got its slot, which may be several tests ago."""
-    (found,) = [each for each in shaper.counters() if each.pod_uid == pod.uid]
-    return found.directions[direction]
-
-
-def charged(shaper: Shaper, pod: Pod, direction: Direction) -> int:
-    return seen(shaper, pod, direction).packets
 
 
 @pytest.mark.parametrize("how", ["plain", "control", "unnamed"])
@@ -47,10 +37,10 @@ def test_a_packet_socket_is_limited_like_any_other(shaper: Shaper, limited: Pod,
 def test_packets_that_claim_many_segments_are_charged_all_of_them(shaper: Shaper, limited: Pod, peer: Pod) -> None:
     """Each would be sent as 16,250 packets of 58 bytes, so one has 7.5 s of the limit."""
     shaper.shape(limited.uid, limited.netns, limits(egress="1M"))
-    arrived, before = counted(peer, "eth0", "rx_bytes"), seen(shaper, limited, Direction.EGRESS)
+    arrived, before = counted(peer, "eth0", "rx_bytes"), by_limit(shaper, limited, Direction.EGRESS)
     send(limited, peer, "forged")
     lab.sleep(1)
-    after = seen(shaper, limited, Direction.EGRESS)
+    after = by_limit(shaper, limited, Direction.EGRESS)
     passed, dropped = after.bytes - before.bytes, after.drops - before.drops
     print(f"FORGED {passed} bytes passed, {dropped} dropped")
     assert 14 * 65_000 < passed < 5 * 14 * 65_000
@@ -61,13 +51,13 @@ def test_packets_that_claim_many_segments_are_charged_all_of_them(shaper: Shaper
 def test_nor_do_they_fill_the_queue_of_a_neighbour_whose_ingress_is_limited(shaper: Shaper, peer: Pod) -> None:
     """Behind the shaper each would be cut into 16,250, which wait there: a million after some seconds."""
     shaper.shape(peer.uid, peer.netns, limits(ingress="50M"))
-    before = seen(shaper, peer, Direction.INGRESS)
+    before = by_limit(shaper, peer, Direction.INGRESS)
     with lab.pod("neighbour", "eB", "172.51.0.103") as neighbour:
         neighbour.run("ping", "-c1", peer.address)
         send(neighbour, peer, "neighbour", frames=250)
         qdiscs = json.loads(peer.run("tc", "-json", "-s", "qdisc", "show", "dev", "vethbw0"))
         neighbour.run("ping", "-c1", "-W1", peer.address)
-    dropped = seen(shaper, peer, Direction.INGRESS).drops - before.drops
+    dropped = by_limit(shaper, peer, Direction.INGRESS).drops - before.drops
     print(f"NEIGHBOUR {dropped} dropped, {qdiscs[0]['qlen']} packets wait")
     assert dropped >= 250
     assert qdiscs[0]["qlen"] < 250
@@ -77,10 +67,10 @@ def test_nor_do_they_fill_the_queue_of_a_neighbour_whose_ingress_is_limited(shap
 def test_with_net_raw_it_can_pass_by_the_egress_limit_of_its_own_pod(shaper: Shaper, limited: Pod, peer: Pod) -> None:
     """A known gap, as past traffic control the kernel asks no qdisc and no filter; the remedy is to drop NET_RAW."""
     shaper.shape(limited.uid, limited.netns, limits(egress="1M"))
-    arrived, charged_before = counted(peer, "eth0", "rx_packets"), charged(shaper, limited, Direction.EGRESS)
+    arrived, charged_before = counted(peer, "eth0", "rx_packets"), by_limit(shaper, limited, Direction.EGRESS).packets
     send(limited, peer, "bypass")
     assert counted(peer, "eth0", "rx_packets") - arrived >= FRAMES
-    assert charged(shaper, limited, Direction.EGRESS) - charged_before < FRAMES
+    assert by_limit(shaper, limited, Direction.EGRESS).packets - charged_before < FRAMES
 
 
 def test_but_not_by_the_ingress_limit_of_another_pod(shaper: Shaper, limited: Pod, peer: Pod) -> None:

@@ -13,6 +13,7 @@ from reconciler.model import HANDLE_CLSACT_OURS
 from reconciler.shaping import Shaper
 from reconciler.steps import AttachShaper, CreateIfb
 from tests.kernel import clock, lab
+from tests.kernel.counted import by_limit
 from tests.kernel.lab import Pod, limits
 from webhook.common.contract import Direction
 
@@ -62,8 +63,7 @@ def test_everything_of_ours_goes_from_every_pod_and_nothing_else(
 
 def test_an_open_connection_is_free_from_then_on(shaper: Shaper, limited: Pod, peer: Pod) -> None:
     def passed() -> int:
-        (counted,) = [each for each in shaper.counters() if each.pod_uid == limited.uid]
-        return counted.directions[Direction.INGRESS].bytes
+        return by_limit(shaper, limited, Direction.INGRESS).bytes
 
     def received() -> int:
         return int(limited.run("cat", "/sys/class/net/eth0/statistics/rx_bytes"))

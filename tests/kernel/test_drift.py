@@ -13,6 +13,7 @@ from reconciler.kernel.program import Program
 from reconciler.model import HANDLE_CLSACT_OURS, IFB_NAME, INGRESS_PRIORITY, LimitEntry, class_id
 from reconciler.shaping import Shaper
 from tests.kernel import clock, lab
+from tests.kernel.counted import by_limit
 from tests.kernel.lab import Pod
 from tests.kernel.node import Node
 from webhook.common.contract import Direction
@@ -292,8 +293,7 @@ def test_the_queue_is_seen_while_it_is_long(shaper: Shaper, limited: Pod, peer: 
     shaper.shape(limited.uid, limited.netns, lab.limits(egress="5M"))
 
     def queue_ms() -> float:
-        (counted,) = [pod for pod in shaper.counters() if pod.pod_uid == limited.uid]
-        return counted.directions[Direction.EGRESS].queue_ns / 1e6
+        return by_limit(shaper, limited, Direction.EGRESS).queue_ns / 1e6
 
     assert queue_ms() == 0
     with lab.serving(peer), lab.background(limited, peer, "-u", "-b", "20M", seconds=5) as result:

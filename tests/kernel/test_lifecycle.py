@@ -14,7 +14,7 @@ from reconciler.model import ProblemKind
 from reconciler.sandboxes import Key
 from reconciler.shaping import Shaper
 from tests.kernel import clock, lab
-from tests.kernel.counted import by_ip
+from tests.kernel.counted import by_ip, by_limit
 from tests.kernel.lab import Pod, limits, transfer
 from webhook.common.contract import Direction
 
@@ -139,14 +139,9 @@ def test_a_fresh_process_adopts_what_runs(shaper: Shaper, limited: Pod, peer: Po
     fresh = Shaper.start(slots=8, netns_paths=[Key(limited.uid, limited.netns)])
     assert fresh.adopted
     assert fresh.shape(limited.uid, limited.netns, BOTH).steps == ()
-    before, seen, after = (sent(each, limited) for each in (shaper, fresh, shaper))
+    before, seen, after = (by_limit(each, limited, Direction.EGRESS).bytes for each in (shaper, fresh, shaper))
     assert 1_000_000 < before <= seen <= after
     fresh.close()
-
-
-def sent(shaper: Shaper, pod: Pod) -> int:
-    (counted,) = [each for each in shaper.counters() if each.pod_uid == pod.uid and each.netns_path]
-    return counted.directions[Direction.EGRESS].bytes
 
 
 def test_who_is_shaped_in_a_netns_that_nobody_names_is_found_in_its_folder(shaper: Shaper, limited: Pod) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from reconciler.shaping import Shaper
 from tests.kernel import lab
+from tests.kernel.counted import by_limit
 from tests.kernel.lab import Pod, limits
 from webhook.common.contract import Direction
 
@@ -23,7 +24,6 @@ def test_four_cpus_that_send_at_once_have_the_limit_together(
     Emulated CPUs stand still now and then, and an idle timeline saves nothing up. That no charge of theirs is lost is
     for tests/unit/shaper/test_parallel.py to show.
     """
-    shaper.collect({})  # what other tests left under the same uid
     shaper.shape(limited.uid, limited.netns, limits(egress=f"{rate}M"))
     senders = [lab.Module(limited, "tests.kernel.udp", "flood", peer.address, str(cpu), "12") for cpu in range(CPUS)]
     with lab.Module(peer, "tests.kernel.udp", "count", "14") as counting:
@@ -35,8 +35,7 @@ def test_four_cpus_that_send_at_once_have_the_limit_together(
         sent = [int(sender.lines()[0]) for sender in senders]
         # Not the beginning, when some of the senders are yet to come, and not the end, when some are gone.
         carried = lab.carried(counting.lines(), after=4, until=10)
-    counters = [pod for pod in shaper.counters() if pod.pod_uid == limited.uid][-1]  # other tests' may be there still
-    drops = counters.directions[Direction.EGRESS].drops
+    drops = by_limit(shaper, limited, Direction.EGRESS).drops
     print(f"PARALLEL {rate}M: {carried:.2f} Mbit/s carried, packets sent by CPU {sent}, dropped {drops}")
     print(f"and {answered} of {PINGS} pings answered")
     assert all(each * 1514 * 8 / 12e6 > rate / CPUS for each in sent), f"{sent}: not all CPUs kept the limit busy"

@@ -10,7 +10,7 @@ from reconciler.model import IFB_NAME, SPLIT_BELOW
 from reconciler.shaping import Shaper
 from reconciler.steps import SetRoot
 from tests.kernel import clock, lab
-from tests.kernel.counted import dropped_behind_the_shaper
+from tests.kernel.counted import by_limit, dropped_behind_the_shaper
 from tests.kernel.lab import Pod, limits
 from tests.kernel.node import Node
 from webhook.common.contract import Direction
@@ -64,12 +64,9 @@ def test_among_many_flows_hardly_one_shares_its_place_in_the_qdisc_with_a_bulk_f
     ):
         flood.go()
         lab.sleep(3)
-        counted = [pod for pod in shaper.counters() if pod.pod_uid == limited.uid][
-            -1
-        ]  # other tests' may be there still
+        queue_ms = by_limit(shaper, limited, Direction.INGRESS).queue_ns / 1e6
         with lab.Module(peer, udp, "ask", limited.address, "150") as asking:
             waits = sorted(float(line) for line in asking.lines())
-    queue_ms = counted.directions[Direction.INGRESS].queue_ns / 1e6
     print(f"SHARED PLACES queue {queue_ms:.0f} ms, a question's answer took {waits[75]:.1f} / {waits[135]:.1f} ms")
     assert queue_ms > 50
     assert dropped_behind_the_shaper(limited) == 0

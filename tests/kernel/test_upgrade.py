@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from reconciler.counters import DirectionCounters
 from reconciler.kernel import program
 from reconciler.sandboxes import Key
 from reconciler.shaping import Shaper
 from tests.kernel import lab
+from tests.kernel.counted import by_limit, of_pod
 from tests.kernel.lab import Pod, limits
 from tests.losses import Doubt, nothing_lost
 from tests.seconds import LATE_S
@@ -82,15 +82,10 @@ def test_a_pod_that_leaves_an_older_program_leaves_no_limit_there(
     older.collect({})
     older.shape(limited.uid, limited.netns, BOTH)
     shaper.shape(limited.uid, limited.netns, wanted)
-    kept = [each.limits for each in older.counters() if each.pod_uid == limited.uid]
+    kept = of_pod(older, limited).limits
     shaper.release(limited.uid, limited.netns)
     older.release(limited.uid, limited.netns)
-    assert kept == [Limits()]
-
-
-def counters(shaper: Shaper, pod: Pod) -> DirectionCounters:
-    (counted,) = [each for each in shaper.counters() if each.pod_uid == pod.uid]
-    return counted.directions[Direction.EGRESS]
+    assert kept == Limits()
 
 
 def test_a_flood_carries_no_more_than_the_limit_in_any_second_of_an_upgrade(
@@ -104,10 +99,10 @@ def test_a_flood_carries_no_more_than_the_limit_in_any_second_of_an_upgrade(
     ):
         flood.go()
         lab.sleep(5)
-        before = counters(older, limited)
+        before = by_limit(older, limited, Direction.EGRESS)
         shaper.shape(limited.uid, limited.netns, BOTH)
         lab.sleep(1)  # with one CPU the sender may not have had it since
-        after = counters(shaper, limited)
+        after = by_limit(shaper, limited, Direction.EGRESS)
         flood.lines()
         lines = counting.lines()
     shaper.release(limited.uid, limited.netns)
