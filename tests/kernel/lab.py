@@ -132,10 +132,7 @@ def serving(server: Pod, port: int = 5201) -> Iterator[None]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + 10
-        while f":{port}" not in server.run("ss", "-Hltn"):
-            assert time.monotonic() < deadline, "iperf3 does not listen"
-            time.sleep(0.05)
+        until(lambda: f":{port}" in server.run("ss", "-Hltn"), seconds=10, show=lambda: "iperf3 does not listen")
         yield
     finally:
         process.terminate()
@@ -316,20 +313,6 @@ def flowing(*pods: Pod) -> None:
     """Wait until a transfer's bytes come: its client begins half a second after its thread, or more."""
     before = {pod: moved(pod) for pod in pods}
     until(lambda: all(moved(pod) - before[pod] > FLOWING_BYTES for pod in pods), seconds=20)
-
-
-def unload(*modules: str) -> None:
-    """Repeated: the last test's namespaces, which need them, are taken down in the background."""
-
-    def loaded() -> set[str]:
-        return set(modules) & {line.split()[0] for line in Path("/proc/modules").read_text().splitlines()}
-
-    def unloaded() -> bool:
-        for module in modules:
-            run("rmmod", module, check=False)
-        return not loaded()
-
-    until(unloaded, seconds=GONE_WITHIN_S, show=loaded)
 
 
 def sleep(seconds: float) -> None:

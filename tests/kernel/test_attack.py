@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from itertools import count, pairwise
 
 from tests.kernel import clock, lab
+from tests.kernel.held import ANNOTATED, SECOND, state
 from tests.kernel.lab import Pod
 from tests.kernel.node import Node
-from tests.kernel.test_drift import BOTH, SECOND, state
 
 REMOVALS = "while :; do tc qdisc del dev eth0 clsact; ip link del vethbw0; ip link set lo down; ip link set lo up; done"
 NOTIFICATIONS = "while :; do yes 'link set lo mtu 65535\nlink set lo mtu 65536' | head -n 20000 | ip -batch -; done"
@@ -42,8 +42,8 @@ def test_a_pod_that_keeps_removing_its_limits_gets_them_back_each_time_and_no_ot
 
     From one repair to the next it is a second, and what the attack takes to remove the limits again: half of one here.
     """
-    node.start(limited, **BOTH)
-    node.start(peer, **BOTH)
+    node.start(limited, **ANNOTATED)
+    node.start(peer, **ANNOTATED)
     before = state(limited)
     waited: list[float] = []
 
@@ -77,8 +77,8 @@ def test_a_pod_that_keeps_removing_its_limits_gets_them_back_each_time_and_no_ot
 
 def test_a_flood_of_notifications_slows_nobody_and_nothing_is_missed(node: Node, limited: Pod, peer: Pod) -> None:
     """A repair may take longer than without it, as docs/security.md has it."""
-    node.start(limited, **BOTH)
-    node.start(peer, **BOTH)
+    node.start(limited, **ANNOTATED)
+    node.start(peer, **ANNOTATED)
     before = state(limited), state(peer)
     with clock.Stalls.noted() as stalls, attacked(limited, NOTIFICATIONS):
         lab.sleep(3)
@@ -86,7 +86,7 @@ def test_a_flood_of_notifications_slows_nobody_and_nothing_is_missed(node: Node,
         node.annotate(peer, ingress="7M", egress="100M")
         changed = stalls.took(asked, node.wait(peer, "BandwidthChanged", since=asked).at)
         again = time.monotonic()
-        node.annotate(peer, **BOTH)
+        node.annotate(peer, **ANNOTATED)
         node.wait(peer, "BandwidthChanged", since=again)  # a look that finds the removal as well tells of this alone
         removing = time.monotonic()
         peer.run("tc", "qdisc", "del", "dev", "eth0", "clsact")

@@ -1,6 +1,5 @@
 """Whatever somebody changes in a Pod's network, the Pod is limited again within a second, and people are told."""
 
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -14,23 +13,13 @@ from reconciler.model import HANDLE_CLSACT_OURS, IFB_NAME, INGRESS_PRIORITY, Lim
 from reconciler.shaping import Shaper
 from tests.kernel import clock, lab
 from tests.kernel.counted import by_limit
+from tests.kernel.held import ANNOTATED, FLUSHED, SECOND, state
 from tests.kernel.lab import Pod
 from tests.kernel.node import Node
 from webhook.common.contract import Direction
 
-# Emulated CPUs are an order of magnitude slower: there the kernel's ways are tried, not the time.
-SECOND = 5.0 if "EMULATED" in os.environ else 1.0
-BOTH = {"ingress": "100M", "egress": "100M"}
 FASTER = buckets.encode_limit(LimitEntry(10**12, 99, "somebody", 1))
 NO_RATE = bytes(8) + FASTER[8:]
-
-
-def state(pod: Pod) -> set[str]:
-    """All that traffic control holds, and what matters of the links, in words that stay when it is made anew."""
-    held = re.sub(r"index \d+ ref \d+ bind \d+|refcnt \d+", "", pod.tc())
-    links = re.findall(r"\d+: (\w+)\S*: <([^>]*)>.*?(gso_max_size \d+)", pod.run("ip", "-d", "link"), re.DOTALL)
-    ups = {f"{name} {'UP' in flags} {size}" for name, flags, size in links}
-    return {line.strip() for line in held.splitlines()} | ups
 
 
 CHANGES = {
@@ -48,7 +37,7 @@ CHANGES = {
     "the ifb set down": "ip link set vethbw0 down",
     # In one go, as it is set up again within a tenth of a second.
     "the ifb renamed": r"printf 'link set vethbw0 down\nlink set vethbw0 name mine\nlink set mine up' | ip -batch -",
-    "all flushed": "ip link del vethbw0; tc qdisc del dev eth0 clsact; tc qdisc del dev eth0 root",
+    "all flushed": FLUSHED,
 }
 
 
@@ -63,7 +52,7 @@ SPLITTERS_CHANGES = {
 
 @pytest.mark.parametrize("command", CHANGES.values(), ids=CHANGES)
 def test_what_somebody_changed_is_put_back_within_a_second(node: Node, limited: Pod, command: str) -> None:
-    put_back(node, limited, command, BOTH)
+    put_back(node, limited, command, ANNOTATED)
 
 
 @pytest.mark.parametrize("command", SPLITTERS_CHANGES.values(), ids=SPLITTERS_CHANGES)
@@ -98,7 +87,7 @@ def change(pod: Pod, command: str) -> None:
 
 
 def test_eth0_renamed_and_back_stays_limited(node: Node, limited: Pod) -> None:
-    node.start(limited, **BOTH)
+    node.start(limited, **ANNOTATED)
     before = state(limited)
     for old, new in (("eth0", "eth9"), ("eth9", "eth0")):
         limited.run("ip", "link", "set", old, "down")
@@ -117,7 +106,7 @@ def test_eth0_renamed_and_back_stays_limited(node: Node, limited: Pod) -> None:
 def test_limits_that_somebody_wrote_into_the_map_are_written_back_within_two_seconds(
     shaper: Shaper, node: Node, limited: Pod, value: bytes
 ) -> None:
-    node.start(limited, **BOTH)
+    node.start(limited, **ANNOTATED)
     with intruder(shaper) as maps, clock.Stalls.noted() as stalls:
         bucket = bucket_of(shaper, limited)
         held = maps.read_limit(bucket)
@@ -130,7 +119,7 @@ def test_limits_that_somebody_wrote_into_the_map_are_written_back_within_two_sec
 
 
 def test_what_somebody_wrote_into_a_free_slot_is_cleared(shaper: Shaper, node: Node, limited: Pod) -> None:
-    node.start(limited, **BOTH)
+    node.start(limited, **ANNOTATED)
     with intruder(shaper) as maps:
         maps.bpf.update(maps.limits, 2 * shaper._program.slots, FASTER)
         clock.until(lambda: maps.read_limit(2 * shaper._program.slots) is None, seconds=10)
@@ -153,7 +142,7 @@ def bucket_of(shaper: Shaper, pod: Pod) -> int:
 def test_a_foreign_qdisc_stays_and_when_it_goes_the_conflict_is_over(node: Node, limited: Pod) -> None:
     tbf = "root handle 1: tbf rate 1gbit burst 1m latency 5ms"
     limited.run("sh", "-ec", f"tc qdisc add dev eth0 {tbf}")
-    node.start(limited, **BOTH)
+    node.start(limited, **ANNOTATED)
     conflict = node.wait(limited, "Conflict", since=0)
     assert "tbf 1:" in conflict.notice.message
     assert "limited to ingress 100M bit/s" in node.wait(limited, "BandwidthLimited", since=0).notice.message
@@ -171,7 +160,7 @@ def test_a_foreign_qdisc_stays_and_when_it_goes_the_conflict_is_over(node: Node,
 
 
 def test_a_foreign_qdisc_in_the_place_of_ours_is_not_replaced(node: Node, limited: Pod) -> None:
-    node.start(limited, **BOTH)
+    node.start(limited, **ANNOTATED)
     before = state(limited)
     began = time.monotonic()
     limited.run("tc", "qdisc", "replace", "dev", "eth0", "root", "handle", "1:", "sfq")
@@ -275,7 +264,7 @@ def test_an_annotation_that_turns_bad_leaves_the_last_good_limit_also_after_a_re
     shaper: Shaper, limited: Pod
 ) -> None:
     with Node(shaper) as node:
-        node.start(limited, **BOTH)
+        node.start(limited, **ANNOTATED)
         before = state(limited)
         node.annotate(limited, ingress="100m", egress="100M")
         told = node.wait(limited, "InvalidBandwidth", since=0)

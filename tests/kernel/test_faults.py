@@ -4,7 +4,6 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
 
 import pytest
 
@@ -12,47 +11,14 @@ from reconciler.kernel import netns
 from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.program import Program
-from reconciler.model import IFB_NAME, ObservedLink, class_id
-from reconciler.netns_scan import scan_netns
+from reconciler.model import IFB_NAME, class_id
 from reconciler.sandboxes import Key
 from reconciler.shaping import Shaper
-from tests.kernel.lab import Pod, limits
-from tests.losses import nothing_lost
-from webhook.common.contract import Direction, Limits
+from tests.kernel.held import BOTH, NOTHING, PLANS, Plan, check, held, in_force
+from tests.kernel.lab import Pod
+from webhook.common.contract import Direction
 
 SLOTS = 8
-NOTHING, BOTH, OTHERS = limits(), limits(ingress="100M", egress="100M"), limits(ingress="20M", egress="50M")
-INGRESS, EGRESS = limits(ingress="100M"), limits(egress="100M")
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One kind of plan: how the Pod is before it, and what is wanted."""
-
-    before: Limits
-    wanted: Limits
-    spoil: tuple[tuple[str, ...], ...] = ()
-
-
-CHANGES = {
-    "first shaping": Change(NOTHING, BOTH),
-    "first shaping of ingress": Change(NOTHING, INGRESS),
-    "other rates": Change(BOTH, OTHERS),
-    "egress removed": Change(BOTH, INGRESS),
-    "ingress removed": Change(BOTH, EGRESS),
-    "ingress for egress": Change(EGRESS, INGRESS),
-    "removal": Change(BOTH, NOTHING),
-    "repair of the ifb": Change(BOTH, BOTH, (("ip", "link", "del", IFB_NAME),)),
-    "repair of all": Change(
-        BOTH,
-        BOTH,
-        (
-            ("ip", "link", "del", IFB_NAME),
-            ("tc", "qdisc", "del", "dev", "eth0", "clsact"),
-            ("tc", "qdisc", "del", "dev", "eth0", "root"),
-        ),
-    ),
-}
 
 
 @pytest.fixture(scope="module")
@@ -90,31 +56,6 @@ def next_one(spare: Program, monkeypatch: pytest.MonkeyPatch) -> Callable[[Pod],
     return lambda pod: Shaper.start(slots=SLOTS, netns_paths=[Key(pod.uid, pod.netns)])
 
 
-def held(pod: Pod) -> tuple[ObservedLink, ...]:
-    """What the Pod's netns holds, but for which program and slot."""
-    with netns.opened(pod.netns) as descriptor, Netlink.inside(descriptor) as netlink:
-        links = observe_netns(netlink).links
-    return tuple(
-        replace(link, filters=tuple(replace(one, program_id=None, class_id=None) for one in link.filters))
-        for link in links
-    )
-
-
-def in_force(pod: Pod) -> Limits:
-    """The limits that packets meet: the filters find them in the map, and fq paces."""
-    key = Key(pod.uid, pod.netns)
-    found = scan_netns([key]).held.get(key, NOTHING)
-    links = {link.link.name: link for link in held(pod)}
-    ifb, slave = links.get(IFB_NAME), links["eth0"]
-    redirect = slave.ours(Direction.INGRESS)
-    met = {}
-    if slave.ours(Direction.EGRESS) and slave.root.is_ours:
-        met[Direction.EGRESS] = found.egress
-    if redirect and redirect.redirects_to == IFB_NAME and ifb and ifb.link.is_up and ifb.root.is_ours:
-        met[Direction.INGRESS] = found.ingress
-    return Limits.of(met)
-
-
 def killed_after(steps: int, shaper: Shaper, work: Callable[[], object]) -> bool:
     """Whether a process that does this work was killed right after so many steps, and did not come to its end."""
     process = os.fork()
@@ -138,44 +79,31 @@ def killed_after(steps: int, shaper: Shaper, work: Callable[[], object]) -> bool
     return os.WIFSIGNALED(status)
 
 
-def stays(before: Limits, wanted: Limits) -> list[Direction]:
-    return [each for each in Direction if before.get(each) and wanted.get(each)]
-
-
-def check(before: Limits, between: Limits, wanted: Limits, when: str) -> None:
-    """Raise LostError for a direction that was limited, and is to be, and is without either limit meanwhile."""
-    nothing_lost(
-        f"{direction} is limited to {between.get(direction)} {when}"
-        for direction in stays(before, wanted)
-        if between.get(direction) not in {before.get(direction), wanted.get(direction)}
-    )
-
-
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
 def test_killed_after_any_step_the_next_one_ends_where_it_would_have_ended(
-    shaper: Shaper, limited: Pod, next_one: Callable[[Pod], Shaper], change: Change
+    shaper: Shaper, limited: Pod, next_one: Callable[[Pod], Shaper], plan: Plan
 ) -> None:
     clean = held(limited)
-    shaper.shape(limited.uid, limited.netns, change.wanted)
+    shaper.shape(limited.uid, limited.netns, plan.wanted)
     wanted = held(limited)
     steps = 0
     goes_on = True
     while goes_on:
         shaper.release(limited.uid, limited.netns)
-        shaper.shape(limited.uid, limited.netns, change.before)
-        for command in change.spoil:
+        shaper.shape(limited.uid, limited.netns, plan.before)
+        for command in plan.spoil:
             limited.run(*command)
         before = in_force(limited)
-        goes_on = killed_after(steps, shaper, lambda: shaper.shape(limited.uid, limited.netns, change.wanted))
+        goes_on = killed_after(steps, shaper, lambda: shaper.shape(limited.uid, limited.netns, plan.wanted))
         when = f"after {steps} steps"
-        check(before, in_force(limited), change.wanted, when)
+        check(before, in_force(limited), plan.wanted, when)
         heir = next_one(limited)
-        heir.shape(limited.uid, limited.netns, change.wanted)
+        heir.shape(limited.uid, limited.netns, plan.wanted)
         found = in_force(limited)
-        check(change.wanted, found, change.wanted, when)
-        assert found == change.wanted, when
+        check(plan.wanted, found, plan.wanted, when)
+        assert found == plan.wanted, when
         assert sorted(map(repr, held(limited))) == sorted(map(repr, wanted)), when
-        assert heir.shape(limited.uid, limited.netns, change.wanted).steps == ()
+        assert heir.shape(limited.uid, limited.netns, plan.wanted).steps == ()
         heir.shape(limited.uid, limited.netns, NOTHING)
         assert held(limited) == clean, when
         assert all(counted.pod_uid != limited.uid for counted in heir.counters())

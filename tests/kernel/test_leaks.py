@@ -38,8 +38,8 @@ class Held:
 
 
 @pytest.fixture(scope="module")
-def node() -> Iterator[Shaper]:
-    """A node of usual size."""
+def roomy() -> Iterator[Shaper]:
+    """With the slots of a node of usual size."""
     started = Shaper.start(slots=SLOTS)
     yield started
     started.close()
@@ -74,12 +74,12 @@ def there() -> set[str]:
 
 
 @pytest.fixture
-def tidy(wire: None, node: Shaper) -> Iterator[None]:  # noqa: ARG001 - the order of set-up
+def tidy(wire: None, roomy: Shaper) -> Iterator[None]:  # noqa: ARG001 - the order of set-up
     """What a test that fails would leave: the names that its second attempt has as well, and slots."""
     before = there()
     yield
     delete(there() - before)
-    node.collect({})
+    roomy.collect({})
 
 
 def entries(folder: str) -> int:
@@ -119,15 +119,15 @@ def has_address(name: str, number: int) -> bool:
 
 
 @pytest.mark.usefixtures("tidy")
-def test_a_thousand_pods_in_turn_leave_nothing(node: Shaper) -> None:
-    with Node(node) as running:
+def test_a_thousand_pods_in_turn_leave_nothing(roomy: Shaper) -> None:
+    with Node(roomy) as running:
         begun = now = None
         for number in range(ROUNDS):
             pods = [Pod(f"turn-{number}-{each}", f"turn-{number}-{each}", "") for each in range(AT_A_TIME)]
             create([pod.name for pod in pods])
             for pod in pods:
                 running.start(pod, ingress="100M", egress="100M")
-            assert len(node.counters()) == AT_A_TIME
+            assert len(roomy.counters()) == AT_A_TIME
             assert running.watched == {pod.netns for pod in pods}
             # Some are told of before they go, some after, and some not at all.
             for pod in pods[::3]:
@@ -138,12 +138,12 @@ def test_a_thousand_pods_in_turn_leave_nothing(node: Shaper) -> None:
             for pod in (*pods[::3], *pods[1::3]):
                 running.remove(pod)
             assert running.watched == {pod.netns for pod in pods[2::3]}
-            assert len(node.counters()) == len(pods[2::3])
+            assert len(roomy.counters()) == len(pods[2::3])
             running.collect()
             assert running.watched == set()
             lab.sleep(1)  # so that all are looked at that something was heard of
             running.told.clear()
-            now = held(node)
+            now = held(roomy)
             print(f"TURN {number}: {now}")
             if number == WARM_ROUNDS:  # what the first hundreds took once, as caches, is no leak
                 begun = now
@@ -152,48 +152,48 @@ def test_a_thousand_pods_in_turn_leave_nothing(node: Shaper) -> None:
         ways = remembered(running.controller, r"(/run/netns/)?turn-\d+-\d+")
         assert [way for way in ways if "_tasks[]()" not in way and "resync._round[]" not in way] == []
         assert begun
-        assert replace(held(node), resident_kib=0) == replace(begun, resident_kib=0)
+        assert replace(held(roomy), resident_kib=0) == replace(begun, resident_kib=0)
         assert now.slots == now.limits == 0
         assert now.resident_kib - begun.resident_kib < MOST_GROWTH_KIB
         assert gone()
 
 
 @pytest.mark.usefixtures("tidy")
-def test_as_many_pods_at_once_as_there_are_slots_one_more_and_room_again(node: Shaper) -> None:
+def test_as_many_pods_at_once_as_there_are_slots_one_more_and_room_again(roomy: Shaper) -> None:
     names = [f"once-{number}" for number in range(SLOTS + 1)]
-    before = held(node)
+    before = held(roomy)
     create(names)
     *first, last = names
     for name in first:
-        assert node.shape(name, path(name), BOTH).interfaces == ("eth0",)
+        assert roomy.shape(name, path(name), BOTH).interfaces == ("eth0",)
     with pytest.raises(NoSlotLeftError, match="raise the reconciler's number of slots"):
-        node.shape(last, path(last), BOTH)
-    assert len({counted.pod_uid for counted in node.counters()}) == SLOTS
+        roomy.shape(last, path(last), BOTH)
+    assert len({counted.pod_uid for counted in roomy.counters()}) == SLOTS
     heir = Shaper.start(slots=SLOTS, netns_paths=[Key(name, path(name)) for name in names])
     assert heir.adopted
     assert heir.found == {(name, path(name)): BOTH for name in first}
     assert all(heir.shape(name, path(name), BOTH).steps == () for name in first)
     heir.close()
-    node.release(first[0], path(first[0]))
-    assert node.shape(last, path(last), BOTH).steps
+    roomy.release(first[0], path(first[0]))
+    assert roomy.shape(last, path(last), BOTH).steps
     delete(names)
-    assert node.collect({}) == SLOTS
-    after = held(node)
+    assert roomy.collect({}) == SLOTS
+    after = held(roomy)
     print(f"ONCE before {before}, after {after}")
     assert replace(after, resident_kib=0) == replace(before, resident_kib=0)
     assert gone()
 
 
 @pytest.mark.usefixtures("tidy")
-def test_a_pod_deleted_and_made_again_at_the_same_name_is_another(node: Shaper) -> None:
+def test_a_pod_deleted_and_made_again_at_the_same_name_is_another(roomy: Shaper) -> None:
     create(["again"])
-    node.shape("first", path("again"), BOTH)
+    roomy.shape("first", path("again"), BOTH)
     delete(["again"])
     create(["again"])
-    assert node.shape("second", path("again"), limits(egress="20M")).steps
-    node.release("first", path("again"))
+    assert roomy.shape("second", path("again"), limits(egress="20M")).steps
+    roomy.release("first", path("again"))
     assert scan_netns([Key("second", path("again"))]).held == {("second", path("again")): limits(egress="20M")}
-    assert [counted.pod_uid for counted in node.counters()] == ["second"]
+    assert [counted.pod_uid for counted in roomy.counters()] == ["second"]
     delete(["again"])
-    node.release("second", path("again"))
-    assert node.counters() == []
+    roomy.release("second", path("again"))
+    assert roomy.counters() == []

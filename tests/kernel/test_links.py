@@ -9,20 +9,18 @@ from reconciler.netns_scan import scan_netns
 from reconciler.sandboxes import Key
 from reconciler.shaping import Shaper
 from tests.kernel import clock, lab
+from tests.kernel.held import ANNOTATED, BOTH, FLUSHED, SECOND
 from tests.kernel.lab import Pod
 from tests.kernel.node import Node
-from tests.kernel.test_drift import BOTH as AS_ANNOTATED
-from tests.kernel.test_drift import CHANGES, SECOND
-from tests.kernel.test_faults import BOTH
 
 
 def test_a_pod_with_a_great_many_links_keeps_its_limits_and_gets_them_back(node: Node, limited: Pod) -> None:
-    node.start(limited, **AS_ANNOTATED)
+    node.start(limited, **ANNOTATED)
     links = "".join(f"link add v{number} type veth peer name w{number}\\n" for number in range(MOST_LINKS))
     limited.run("sh", "-ec", f"printf '{links}' | ip -batch -")
     lab.sleep(SECOND)
     began = time.monotonic()
-    limited.run("sh", "-ec", CHANGES["all flushed"])
+    limited.run("sh", "-ec", FLUSHED)
     told = node.wait(limited, "BandwidthRepaired", since=began)
     print(f"REPAIRED among {2 * MOST_LINKS} links after {told.at - began:.2f} s")
 
@@ -44,7 +42,7 @@ def test_a_pod_with_a_great_many_links_keeps_its_limits_and_gets_them_back(node:
 
 
 def test_more_ipvlan_links_than_are_looked_at_are_told_of(node: Node, limited: Pod) -> None:
-    node.start(limited, **AS_ANNOTATED)
+    node.start(limited, **ANNOTATED)
     links = "".join(f"link add link eth0 name more{number} type ipvlan mode l2\\n" for number in range(MOST_LINKS))
     began = time.monotonic()
     limited.run("sh", "-ec", f"printf '{links}' | ip -batch -")
@@ -82,7 +80,7 @@ def test_links_whose_names_look_the_same_are_each_limited(shaper: Shaper, limite
 
 def test_in_mode_l3s_what_is_told_as_in_force_is_egress_alone(node: Node, wire: None) -> None:  # noqa: ARG001
     with lab.pod("layer3s", "eA", "172.51.0.110", mode="l3s") as pod:
-        node.start(pod, **AS_ANNOTATED)
+        node.start(pod, **ANNOTATED)
         assert "limited to egress 100M bit/s on eth0" in node.wait(pod, "BandwidthLimited", since=0).notice.message
         assert "so ingress is not limited" in node.wait(pod, "L3sIngress", since=0).notice.message
         assert node.controller.pod_counts() == (1, 0, 1, 0, 0)

@@ -2,32 +2,25 @@
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from reconciler.kernel.probe import probe
 from reconciler.requirements import REQUIREMENTS, Feature, lacks
 from tests.kernel import lab
+from tests.kernel.held import RELEASE, in_force
 from tests.kernel.lab import Pod, limits
+from tests.kernel.modules import MODPROBE, kept_out
 from tests.kernel.node import Node
-from tests.kernel.test_faults import in_force
-from tests.kernel.test_versions import RELEASE
 
-MODPROBE = Path("/proc/sys/kernel/modprobe")
 MODULES = [module for wanted in REQUIREMENTS.values() for module in wanted.modules.split()]
 
 
 @pytest.fixture
 def no_modules() -> Iterator[None]:
     """None of the modules is loaded, nor can be."""
-    before = MODPROBE.read_text()
-    MODPROBE.write_text("/bin/false")
-    try:
-        lab.unload("ipvtap", *MODULES)  # which stands on ipvlan, and may be there since another test
+    with kept_out("ipvtap", *MODULES):  # it stands on ipvlan, and may be there since another test
         yield
-    finally:
-        MODPROBE.write_text(before)
 
 
 def optional() -> set[Feature]:
@@ -71,10 +64,7 @@ def errors(node: Node) -> float:
 def test_without_what_ingress_needs_egress_is_limited_and_ingress_is_when_the_module_is_there(
     node: Node, limited: Pod, module: str
 ) -> None:
-    before = MODPROBE.read_text()
-    MODPROBE.write_text("/bin/false")
-    try:
-        lab.unload(module)
+    with kept_out(module):
         node.start(limited, ingress="100M", egress="100M")
         assert "limited to egress 100M bit/s on eth0" in node.wait(limited, "BandwidthLimited", since=0).notice.message
         assert f"module{'s cls_matchall,' if module == 'act_mirred' else ''} {module})" in (
@@ -86,9 +76,7 @@ def test_without_what_ingress_needs_egress_is_limited_and_ingress_is_when_the_mo
         lab.sleep(4)
         # Again after 1 s and after 2 s, and a look more at each, as the kernel tells of what it does not take.
         assert 1 <= errors(node) - before_retries <= 6
-    finally:
         allowed = time.monotonic()
-        MODPROBE.write_text(before)
     told = node.wait(limited, "BandwidthLimited", since=allowed, seconds=20)
     assert "ingress 100M, egress 100M bit/s on eth0: what stood in the way is gone" in told.notice.message
     assert in_force(limited) == limits(ingress="100M", egress="100M")

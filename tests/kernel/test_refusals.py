@@ -14,8 +14,8 @@ from reconciler.kernel.monitor import Changes, Monitor
 from reconciler.kernel.netlink import Netlink
 from reconciler.shaping import Shaper
 from tests.kernel import lab
+from tests.kernel.held import BOTH, NOTHING, OTHERS, PLANS, check, in_force
 from tests.kernel.lab import Pod
-from tests.kernel.test_faults import BOTH, CHANGES, NOTHING, OTHERS, check, in_force
 
 SO_RCVBUFFORCE = 33
 
@@ -25,12 +25,12 @@ SO_RCVBUFFORCE = 33
 def test_a_request_that_fails_once_is_an_error_or_nothing_and_the_next_try_succeeds(
     shaper: Shaper, limited: Pod, monkeypatch: pytest.MonkeyPatch, code: int, kind: str
 ) -> None:
-    change = CHANGES[kind]
+    plan = PLANS[kind]
     send = Netlink._send
     number = failed = 0
     goes_on = True
     while goes_on:
-        shaper.shape(limited.uid, limited.netns, change.before)
+        shaper.shape(limited.uid, limited.netns, plan.before)
         before, sent, goes_on = in_force(limited), 0, False
 
         def refuse(self: Netlink, data: bytes, refused: int = number) -> None:
@@ -44,16 +44,16 @@ def test_a_request_that_fails_once_is_an_error_or_nothing_and_the_next_try_succe
         with monkeypatch.context() as patch:
             patch.setattr(Netlink, "_send", refuse)
             try:
-                shaper.shape(limited.uid, limited.netns, change.wanted)
+                shaper.shape(limited.uid, limited.netns, plan.wanted)
                 raised = False
             except ShapingError:
                 raised = True
         failed += raised
         between = in_force(limited)
-        check(before, between, change.wanted, f"with request {number} refused")
-        assert raised or between == change.wanted
-        shaper.shape(limited.uid, limited.netns, change.wanted)
-        assert in_force(limited) == change.wanted
+        check(before, between, plan.wanted, f"with request {number} refused")
+        assert raised or between == plan.wanted
+        shaper.shape(limited.uid, limited.netns, plan.wanted)
+        assert in_force(limited) == plan.wanted
         shaper.shape(limited.uid, limited.netns, NOTHING)
         number += 1
     print(f"REFUSED each of {number - 1} requests, {failed} of them for good")

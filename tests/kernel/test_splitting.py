@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import contextmanager
 
 import pytest
 
@@ -12,10 +12,10 @@ from reconciler.steps import SetRoot
 from tests.kernel import clock, lab
 from tests.kernel.counted import by_limit, dropped_behind_the_shaper
 from tests.kernel.lab import Pod, limits
+from tests.kernel.modules import kept_out
 from tests.kernel.node import Node
 from webhook.common.contract import Direction
 
-MODPROBE = Path("/proc/sys/kernel/modprobe")
 FAST, SLOW = "200M", "20M"
 
 
@@ -73,14 +73,22 @@ def test_among_many_flows_hardly_one_shares_its_place_in_the_qdisc_with_a_bulk_f
     assert waits[135] < queue_ms / 2
 
 
+@contextmanager
+def nine_thousand() -> Iterator[None]:
+    """The nodes' cards take packets of 9000 bytes as long as the block lasts."""
+    try:
+        for card in lab.NODES:
+            lab.run("ip", "link", "set", card, "mtu", "9000")
+        yield
+    finally:
+        for card in lab.NODES:
+            lab.run("ip", "link", "set", card, "mtu", "1500")
+
+
 @pytest.fixture
 def jumbo(wire: None) -> Iterator[None]:  # noqa: ARG001 - the order of set-up
-    """The nodes' cards take packets of 9000 bytes."""
-    for node in lab.NODES:
-        lab.run("ip", "link", "set", node, "mtu", "9000")
-    yield
-    for node in lab.NODES:
-        lab.run("ip", "link", "set", node, "mtu", "1500")
+    with nine_thousand():
+        yield
 
 
 @pytest.mark.usefixtures("jumbo")
@@ -104,22 +112,14 @@ def test_a_larger_mtu_of_the_nics_which_nothing_tells_of_in_a_pods_netns_lets_la
     node.start(limited, ingress="10M")
     node.rest()
     lab.sleep(2)  # what was told of the Pod's own links has been looked at
-    try:
-        for card in lab.NODES:
-            lab.run("ip", "link", "set", card, "mtu", "9000")
+    with nine_thousand():
         clock.until(lambda: "1 received" in peer.run(*ping, check=False), seconds=30)
-    finally:
-        for card in lab.NODES:
-            lab.run("ip", "link", "set", card, "mtu", "1500")
     node.stop(limited)
     assert not [told for told in node.told if told.notice.reason == "BandwidthRepaired"], "nobody changed the Pod"
 
 
 def test_without_sch_tbf_ingress_and_egress_are_limited_all_the_same(limited: Pod, peer: Pod) -> None:
-    before = MODPROBE.read_text()
-    MODPROBE.write_text("/bin/false")
-    try:
-        lab.unload("sch_tbf")
+    with kept_out("sch_tbf"):
         without = Shaper.start(slots=8)
         try:
             outcome = without.shape(limited.uid, limited.netns, limits(ingress="20M", egress="20M"))
@@ -133,5 +133,3 @@ def test_without_sch_tbf_ingress_and_egress_are_limited_all_the_same(limited: Po
         finally:
             without.release(limited.uid, limited.netns)
             without.close()
-    finally:
-        MODPROBE.write_text(before)

@@ -1,7 +1,6 @@
 """What kernels do differently, and what that means to a Pod."""
 
 import os
-import re
 import struct
 import subprocess
 import sys
@@ -16,12 +15,12 @@ from reconciler.kernel.observe import link_index
 from reconciler.model import GSO_DEFAULT_BYTES, gso_max_bytes
 from reconciler.shaping import Shaper
 from tests.kernel import lab
+from tests.kernel.held import RELEASE
 from tests.kernel.lab import Pod, limits
 
 IFLA_GSO_MAX_SIZE = 41
 IFLA_GSO_IPV4_MAX_SIZE = 63
 SECOND = 10**9
-RELEASE = tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
 
 
 def test_receive_times_are_those_of_the_wall_clock_where_the_kernel_can_tell_clocks_apart(

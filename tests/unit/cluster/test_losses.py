@@ -12,7 +12,7 @@ from tests.cluster import scenario, test_certificates, test_chaos, test_drain, t
 from tests.cluster.chaos.meter import above_limit
 from tests.cluster.layout import PROJECT
 from tests.cluster.traffic import Flow
-from tests.kernel import test_faults
+from tests.kernel.held import check
 from tests.kernel.lab import Transfer, limits
 from tests.losses import Doubt, LostError, nothing_lost
 
@@ -125,6 +125,6 @@ def test_seconds_above_a_limit_that_may_all_have_come_late_are_a_doubt():
 def test_a_direction_that_is_without_its_limit_meanwhile_is_lost():
     before, wanted = limits(ingress="100M", egress="100M"), limits(egress="50M")
     for between in (before, wanted):
-        test_faults.check(before, between, wanted, "now")
+        check(before, between, wanted, "now")
     with pytest.raises(LostError, match=r"^egress is limited to None now$"):
-        test_faults.check(before, limits(ingress="100M"), wanted, "now")
+        check(before, limits(ingress="100M"), wanted, "now")
