@@ -109,7 +109,7 @@ async def serve(
             # because its key leaked must not be restored by a replica that is terminating.
             certified.cancel()
             await sleep(settings.drain_s)
-            await admission.drain(settings.drain_s, settings.linger_s)
+            await admission.drain(settings.drain_s, settings.linger_s, sleep)
             for task in background:
                 task.cancel()
         logger.info("stopped")

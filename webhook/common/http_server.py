@@ -55,6 +55,8 @@ MOST_HEAD_BYTES: Final = 16 * 1024
 # Of answers that a client does not read; asyncio would keep 512 KiB of them with TLS. Beyond this bound the client's
 # next request waits until it has read them. Another 64 KiB are kept below TLS, for which there is no parameter.
 UNREAD_BYTES: Final = 16 * 1024
+# While draining, as aiohttp reports no connection's end.
+LOOK_S: Final = 0.05
 
 
 class _Parser(HttpRequestParser):
@@ -175,20 +177,23 @@ class BoundedServer:
         """Wait until no connection is accepted any more, for callers that must stop then. Raises the error that did."""
         await asyncio.shield(self._ended)
 
-    async def drain(self, quiet_s: float, longest_s: float) -> None:
+    async def drain(
+        self, quiet_s: float, longest_s: float, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
         """Wait until no connection has come or been open for `quiet_s`, at most `longest_s`, then stop accepting.
 
         Until then new connections are served: how long clients still see this endpoint cannot be known here. The caller
         must already answer with `Connection: close`.
         """
-        loop = asyncio.get_running_loop()
-        seen, seen_s = self._accepted, loop.time()
+        # In looks: while this process does not get the CPU, connections may be waiting for it.
+        seen, quiet = self._accepted, 0
         try:
             async with asyncio.timeout(longest_s):
-                while (number := self._connections.number) or loop.time() - seen_s < quiet_s:
-                    await asyncio.sleep(0.05)  # aiohttp reports no connection's end
+                while (number := self._connections.number) or quiet * LOOK_S < quiet_s:
+                    await sleep(LOOK_S)
+                    quiet += 1
                     if number or seen != self._accepted:
-                        seen, seen_s = self._accepted, loop.time()
+                        seen, quiet = self._accepted, 0
         except TimeoutError:
             if self._connections.number:
                 logger.warning("closing %d connections that clients left open", self._connections.number)

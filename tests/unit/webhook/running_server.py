@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
@@ -123,8 +123,10 @@ class Raw:
 
 
 @asynccontextmanager
-async def running(api: FakeApi, *, drains: bool = False, **changes: Any) -> AsyncIterator[Running]:
-    """With `drains` it goes on draining until it is told, however slow the machine is."""
+async def running(
+    api: FakeApi, *, drains: bool = False, look: Callable[[float], Awaitable[None]] = asyncio.sleep, **changes: Any
+) -> AsyncIterator[Running]:
+    """With `drains` it goes on draining until it is told, however slow the machine is; `look` is between looks then."""
     settings = settings_of(parsed("--listen", "127.0.0.1"))
     port, health_port = free_ports(2)
     settings = replace(settings, port=port, health_port=health_port, drain_s=0.0, linger_s=0.0)
@@ -132,6 +134,9 @@ async def running(api: FakeApi, *, drains: bool = False, **changes: Any) -> Asyn
     stop, begun, drained = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def sleep(seconds: float) -> None:
+        if begun.is_set():
+            await look(seconds)
+            return
         begun.set()
         await (drained.wait() if drains else asyncio.sleep(seconds))
 

@@ -11,6 +11,8 @@ import pytest
 
 from tests.unit.webhook.running_server import Raw, Running
 from tests.unit.webhook.test_http_server import admitted, bounded
+from tests.waiting import until
+from webhook.common.http_server import LOOK_S, BoundedServer
 
 
 def listening(port: int) -> bool:
@@ -55,21 +57,50 @@ async def test_whoever_still_takes_it_for_an_endpoint_late_in_the_drain_is_answe
         assert not listening(up.settings.port)
 
 
+class Looks:
+    """What a server that drains waits for between two looks: the test."""
+
+    def __init__(self) -> None:
+        self._asked, self._due = asyncio.Semaphore(0), asyncio.Semaphore(0)
+
+    async def __call__(self, _seconds: float) -> None:
+        self._asked.release()
+        await self._due.acquire()
+
+    async def pass_by(self, number: int) -> None:
+        """Let it look so often, until it waits for the next."""
+        async with asyncio.timeout(10):
+            for _ in range(number):
+                await self._asked.acquire()
+                self._due.release()
+            await self._asked.acquire()
+        self._asked.release()
+
+    def go_on(self) -> None:
+        self._due.release()
+
+
 async def test_it_stops_once_no_connection_has_come_or_been_open_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    quiet_s = 0.8
-    async with bounded(monkeypatch, drains=True, drain_s=quiet_s, linger_s=60.0) as up:
+    looks, servers, quiet = Looks(), list[BoundedServer](), 16
+    lasts = {"drain_s": quiet * LOOK_S, "linger_s": 60.0}
+    async with bounded(monkeypatch, made=servers, drains=True, look=looks, **lasts) as up:
         up.stop.set()
         await up.draining()
         up.drained.set()
-        for _ in range(5):
-            await asyncio.sleep(quiet_s / 4)
+        for still_s in (quiet * LOOK_S, 0, 0):
+            await looks.pass_by(quiet - 1)
+            time.sleep(still_s)  # noqa: ASYNC251 - as the machine may
             late = await Raw.to(up)
             assert (await admitted(late))["Connection"] == "close"
             late.writer.close()
-        last_s = time.monotonic()
+            await until(lambda: not servers[0]._connections.number)
+            await looks.pass_by(1)  # which finds that one had come
+        await looks.pass_by(quiet - 1)
+        assert not up.task.done()
+        looks.go_on()
         async with asyncio.timeout(10):
             await up.task
-        assert time.monotonic() - last_s > quiet_s - 0.1
+    assert not listening(up.settings.port)
 
 
 async def test_a_client_that_keeps_its_connection_for_ever_does_not_keep_the_webhook(
