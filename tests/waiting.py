@@ -10,9 +10,14 @@ LOOK_S = 0.002
 
 
 async def until(condition: Callable[[], object], *, seconds: float = PATIENCE_S) -> None:
-    """Wait until it holds. Raises TimeoutError if it does not in time."""
+    """Wait until it holds, or what it awaits does. Raises TimeoutError if it does not in time."""
+
+    async def holds() -> object:
+        answer = condition()
+        return await answer if asyncio.iscoroutine(answer) else answer
+
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
+        while not await holds():  # noqa: ASYNC110 - what is waited for tells nobody
             await asyncio.sleep(LOOK_S)
 
 

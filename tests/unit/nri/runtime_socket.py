@@ -48,6 +48,17 @@ class Recorder:
         await self._hear("remove", pod.name)
 
 
+def waiting(what: str, *gates: asyncio.Event) -> Callable[[str], Awaitable[None]]:
+    """What a Recorder does that hears this: it waits, the first time for the first of these, and so on."""
+    left = iter(gates)
+
+    async def does(heard: str) -> None:
+        if heard == what and (gate := next(left, None)):
+            await gate.wait()
+
+    return does
+
+
 @dataclass
 class Connection:
     """An accepted connection, seen from the runtime."""

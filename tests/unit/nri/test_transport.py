@@ -11,7 +11,7 @@ from reconciler.nri.protobuf import message_field
 from reconciler.nri.transport import NriPlugin
 from reconciler.nri.ttrpc import Response
 from tests.unit.nri.runtime_side import pod_request, synchronize_request
-from tests.unit.nri.runtime_socket import OTHER, POD, Recorder, Runtime, running
+from tests.unit.nri.runtime_socket import OTHER, POD, Recorder, Runtime, running, waiting
 from tests.unit.reconciler.memory import remembered
 from tests.waiting import PATIENCE_S, turns, until
 
@@ -146,12 +146,7 @@ async def test_a_slow_handler_is_answered_for_at_the_deadline_and_goes_on(
     runtime: Runtime, caplog: pytest.LogCaptureFixture
 ) -> None:
     go_on = asyncio.Event()
-
-    async def waits(what: str) -> None:
-        if what == "run":
-            await go_on.wait()
-
-    handler = Recorder(does=waits)
+    handler = Recorder(does=waiting("run", go_on))
     async with running(NriPlugin(handler, socket_path=runtime.path)):
         connection = await runtime.accept()
         await connection.start(request_timeout_ms=50)
@@ -186,14 +181,7 @@ async def test_sandboxes_that_came_and_went_are_not_remembered(runtime: Runtime)
 
 async def test_a_sandbox_is_not_stopped_before_its_slow_start_is_done_but_others_do_not_wait(runtime: Runtime) -> None:
     go_on = asyncio.Event()
-    slow = ["run"]
-
-    async def waits(what: str) -> None:
-        if what in slow:
-            slow.remove(what)
-            await go_on.wait()
-
-    handler = Recorder(does=waits)
+    handler = Recorder(does=waiting("run", go_on))
     async with running(NriPlugin(handler, socket_path=runtime.path)):
         connection = await runtime.accept()
         await connection.start(request_timeout_ms=50)
@@ -208,14 +196,7 @@ async def test_a_sandbox_is_not_stopped_before_its_slow_start_is_done_but_others
 
 async def test_hooks_are_heard_after_a_slow_replay_also_on_the_next_connection(runtime: Runtime) -> None:
     go_on = asyncio.Event()
-    slow = ["synchronize"]
-
-    async def waits(what: str) -> None:
-        if what in slow:
-            slow.remove(what)
-            await go_on.wait()
-
-    handler = Recorder(does=waits)
+    handler = Recorder(does=waiting("synchronize", go_on))
     async with running(NriPlugin(handler, socket_path=runtime.path)):
         connection = await runtime.accept()
         await connection.start(request_timeout_ms=50)
@@ -232,12 +213,7 @@ async def test_hooks_are_heard_after_a_slow_replay_also_on_the_next_connection(r
 
 async def test_a_connection_that_ends_within_a_hook_leaves_the_handler_at_work(runtime: Runtime) -> None:
     go_on = asyncio.Event()
-
-    async def waits(what: str) -> None:
-        if what == "run":
-            await go_on.wait()
-
-    handler = Recorder(does=waits)
+    handler = Recorder(does=waiting("run", go_on))
     async with running(NriPlugin(handler, socket_path=runtime.path)):
         connection = await runtime.accept()
         await connection.start()
@@ -250,11 +226,7 @@ async def test_a_connection_that_ends_within_a_hook_leaves_the_handler_at_work(r
 
 async def test_a_replay_that_ends_after_its_connection_does_not_make_it_connected(runtime: Runtime) -> None:
     go_on = asyncio.Event()
-
-    async def waits(_what: str) -> None:
-        await go_on.wait()
-
-    handler = Recorder(does=waits)
+    handler = Recorder(does=waiting("synchronize", go_on))
     async with running(NriPlugin(handler, socket_path=runtime.path)) as plugin:
         connection = await runtime.accept()
         connection.writer.write(connection.side.call("Synchronize", synchronize_request(POD)))
@@ -289,13 +261,7 @@ async def test_before_the_end_calls_at_work_are_finished_and_answered_and_those_
     runtime: Runtime,
 ) -> None:
     first, second = asyncio.Event(), asyncio.Event()
-    go_on = iter([first, second])
-
-    async def waits(what: str) -> None:
-        if what == "run":
-            await next(go_on).wait()
-
-    handler, answers = Recorder(does=waits), {}
+    handler, answers = Recorder(does=waiting("run", first, second)), {}
     async with running(NriPlugin(handler, socket_path=runtime.path)) as plugin:
         connection = await runtime.accept()
         await connection.start()
@@ -317,11 +283,7 @@ async def test_before_the_end_calls_at_work_are_finished_and_answered_and_those_
 
 
 async def test_a_call_that_takes_too_long_does_not_hold_up_the_end(runtime: Runtime) -> None:
-    async def hangs(what: str) -> None:
-        if what == "run":
-            await asyncio.Event().wait()
-
-    async with running(NriPlugin(Recorder(does=hangs), socket_path=runtime.path)) as plugin:
+    async with running(NriPlugin(Recorder(does=waiting("run", asyncio.Event())), socket_path=runtime.path)) as plugin:
         await plugin.finish()
         connection = await runtime.accept()
         await connection.start()

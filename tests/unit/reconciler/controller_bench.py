@@ -104,12 +104,14 @@ class Kernel:
 class FakeEventRecorder:
     def __init__(self):
         self.notices = []
+        self.messages = []
 
-    def record(self, pod, notice):
-        self.notices.append((str(pod), notice.reason))
+    def record(self, about, notice):
+        self.notices.append((str(about), notice.reason))
+        self.messages.append(notice.message)
 
     def record_node(self, notice):
-        self.notices.append(("the node", notice.reason))
+        self.record("the node", notice)
 
     def forget(self, uid):
         self.notices.append((uid, "forgotten"))

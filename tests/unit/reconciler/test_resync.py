@@ -7,6 +7,7 @@ from reconciler.pods import PodView
 from reconciler.report import Applied
 from reconciler.resync import PERIOD_S, Resync
 from reconciler.sandboxes import Sandbox
+from tests.unit.reconciler.controller_bench import FakeEventRecorder
 from webhook.common.contract import Limits, Quantity
 
 
@@ -46,20 +47,6 @@ class ResyncTarget:
         self._reconciled = None
         held = self.samples[name]
         return held.pop(0) if held else None
-
-
-class FakeEventRecorder:
-    def __init__(self):
-        self.notices = []
-
-    def record(self, pod, notice):
-        self.notices.append((pod.name, notice))
-
-    def record_node(self, notice):
-        pass
-
-    def forget(self, uid):
-        pass
 
 
 def seen(packets, epoch=(1, 0)):
@@ -108,9 +95,9 @@ async def test_what_a_pod_sends_past_its_limit_is_summed_up_and_told_with_the_re
     for _ in range(4):
         await going.step()
     assert [(pod.name, traffic) for pod, traffic in going.unshaped()] == [("a", Traffic(5000, 5))]
-    assert [(name, notice.reason) for name, notice in told.notices] == [("a", "UnshapedTraffic")] * 2
-    assert "at least 2 packets (2000 bytes)" in told.notices[0][1].message
-    assert "NET_RAW" in told.notices[0][1].message
+    assert told.notices == [("shop/a", "UnshapedTraffic")] * 2
+    assert "at least 2 packets (2000 bytes)" in told.messages[0]
+    assert "NET_RAW" in told.messages[0]
 
 
 async def test_a_pod_that_seems_to_send_past_its_limit_is_looked_at_before_it_is_told():

@@ -17,6 +17,7 @@ import aiohttp
 from tests.ports import free_ports
 from tests.unit.webhook.fake_api import CONFIGURATION, FakeApi, Json, shop
 from tests.unit.webhook.objects import review_of
+from tests.waiting import until
 from webhook.common import pages
 from webhook.server import serve
 from webhook.settings import Settings, add_arguments, settings_of
@@ -55,13 +56,25 @@ class Running:
         async with self.session.get(f"http://127.0.0.1:{self.settings.health_port}{path}") as response:
             return response.status, await response.text()
 
+    async def readyz(self) -> tuple[int, str]:
+        """Also before it listens: no status then."""
+        with suppress(aiohttp.ClientConnectorError):
+            return await self.get("/readyz")
+        return 0, ""
+
     async def ready(self) -> None:
-        async with asyncio.timeout(10):
-            while True:
-                with suppress(aiohttp.ClientConnectorError):
-                    if (await self.get("/readyz"))[0] == 200:
-                        return
-                await asyncio.sleep(0.01)
+        async def is_ready() -> bool:
+            return (await self.readyz())[0] == 200
+
+        await until(is_ready)
+
+    async def says(self, part: str, times: int = 1) -> None:
+        """Wait until it says that of what it waits for."""
+
+        async def is_said() -> bool:
+            return (await self.readyz())[1].count(part) >= times
+
+        await until(is_said)
 
     async def draining(self) -> None:
         async with asyncio.timeout(10):

@@ -17,18 +17,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from prometheus_client import generate_latest
 
-from certs.authority import KeyPair, issue, make_authority, pem_of
+from certs.authority import KeyPair, pem_of
 from tests.ports import free_port
+from tests.unit.webhook.serving_certificates import AUTHORITY, NAME, pair, served, trusting
 from webhook.common.http_server import BoundedServer
 from webhook.listener import Listener, UnusableCertificateError
 from webhook.metrics import Metrics
 
 DAY = timedelta(days=1)
-AUTHORITY = make_authority(datetime.now(UTC), 9 * DAY)
-
-
-def pair() -> KeyPair:
-    return issue(AUTHORITY, ["webhook"], datetime.now(UTC), DAY)
 
 
 @dataclass
@@ -41,13 +37,7 @@ class Listening:
         await self.listener.use(made.certificate_pem(), made.key_pem())
 
     async def serial(self) -> int:
-        """The serial number of the certificate that a new connection gets."""
-        tls = ssl.create_default_context(cadata=AUTHORITY.certificate_pem().decode())
-        _, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=tls, server_hostname="webhook")
-        certificate = writer.get_extra_info("peercert")
-        writer.close()
-        await writer.wait_closed()
-        return int(certificate["serialNumber"], 16)
+        return await served(self.port)
 
 
 @asynccontextmanager
@@ -78,14 +68,14 @@ async def test_it_listens_from_the_first_certificate_on() -> None:
 
 
 async def test_another_certificate_is_for_new_connections_and_no_open_one_ends() -> None:
-    tls = ssl.create_default_context(cadata=AUTHORITY.certificate_pem().decode())
+    tls = trusting()
     async with listening() as here, aiohttp.ClientSession() as session:
         await here.use(pair())
         url = f"https://127.0.0.1:{here.port}/"
 
         async def get(seconds: float) -> str:
             """The client's address and port, as the server sees them: another connection has another."""
-            async with session.get(url, params={"s": str(seconds)}, ssl=tls, server_hostname="webhook") as response:
+            async with session.get(url, params={"s": str(seconds)}, ssl=tls, server_hostname=NAME) as response:
                 return await response.text()
 
         before = await get(0)
@@ -107,7 +97,7 @@ async def test_a_certificate_of_another_kind_of_key_takes_the_place_of_the_one_b
         now = datetime.now(UTC)
         other = (
             x509.CertificateBuilder(name, name, key.public_key(), 77, now, now + DAY)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName("webhook")]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
             .sign(key, hashes.SHA256())
         )
         pkcs8 = serialization.PrivateFormat.PKCS8
@@ -154,7 +144,7 @@ async def test_tls_1_2_is_the_least_and_the_key_is_on_no_disk() -> None:
         await here.use(pair())
         old = ssl.create_default_context(cadata=AUTHORITY.certificate_pem().decode())
         old.maximum_version = ssl.TLSVersion.TLSv1_2
-        _, writer = await asyncio.open_connection("127.0.0.1", here.port, ssl=old, server_hostname="webhook")
+        _, writer = await asyncio.open_connection("127.0.0.1", here.port, ssl=old, server_hostname=NAME)
         assert writer.get_extra_info("ssl_object").version() == "TLSv1.2"
         writer.close()
         await writer.wait_closed()
@@ -165,7 +155,7 @@ def point(curve: ec.EllipticCurve) -> bytes:
     return public.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
 
 
-def hello(group: int, share: bytes, name: bytes = b"webhook") -> bytes:
+def hello(group: int, share: bytes, name: bytes = NAME.encode()) -> bytes:
     """A client's first record of TLS 1.3, to a server of a name. It offers a single group, and brings its share."""
 
     def sized(width: int, *parts: bytes) -> bytes:
@@ -209,7 +199,7 @@ async def test_keys_are_agreed_on_by_one_cheap_curve_alone(group: int, share: by
 
 
 @pytest.mark.parametrize(
-    "name", [b"webhook", b"\xff" * 255, b"xn--a", b"a..b"], ids=["ours", "no text", "idna", "empty"]
+    "name", [NAME.encode(), b"\xff" * 255, b"xn--a", b"a..b"], ids=["ours", "no text", "idna", "empty"]
 )
 async def test_whatever_server_a_client_names_it_is_ours_and_nothing_is_written_of_it(
     monkeypatch: pytest.MonkeyPatch, name: bytes

@@ -6,29 +6,20 @@ import errno
 import logging
 import os
 import socket
-import ssl
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
-from certs.authority import KeyPair, issue, make_authority
+from certs.authority import KeyPair
 from tests.unit.webhook.fake_api import CONFIGURATION, SECRETS, FakeApi, shop
 from tests.unit.webhook.running_server import GOOD, review, running, serving
+from tests.unit.webhook.serving_certificates import AUTHORITY, pair, served
 from tests.waiting import until
 from webhook.common.http_server import BoundedServer
 from webhook.listener import Listener
 from webhook.metrics import Metrics
 from webhook.mounted_certificates import MountedCertificates
-
-NAMES = ["webhook.ipvlan-bandwidth.svc"]
-AUTHORITY = make_authority(datetime.now(UTC), timedelta(days=9))
-
-
-def pair() -> KeyPair:
-    return issue(AUTHORITY, NAMES, datetime.now(UTC), timedelta(days=1))
 
 
 def mount(folder: Path, made: KeyPair, version: int) -> None:
@@ -45,19 +36,11 @@ def mount(folder: Path, made: KeyPair, version: int) -> None:
             (folder / name).symlink_to(f"..data/{name}")
 
 
-async def served(port: int) -> int:
-    tls = ssl.create_default_context(cadata=AUTHORITY.certificate_pem().decode())
-    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=NAMES[0])
-    serial = int(writer.get_extra_info("peercert")["serialNumber"], 16)
-    writer.close()
-    await writer.wait_closed()
-    return serial
-
-
 async def until_served(port: int, wanted: int) -> None:
-    async with asyncio.timeout(10):
-        while await served(port) != wanted:  # noqa: ASYNC110 - what is waited for is on the other side of a socket
-            await asyncio.sleep(0.01)
+    async def is_served() -> bool:
+        return await served(port) == wanted
+
+    await until(is_served)
 
 
 @pytest.fixture(autouse=True)
@@ -88,22 +71,11 @@ async def test_it_serves_with_them_follows_them_and_touches_nothing_in_the_clust
 async def test_it_waits_for_a_mount_and_says_so(tmp_path: Path) -> None:
     api = FakeApi()
     async with running(api, certificates=tmp_path) as server:
-        text = await problem(server.get, "is the Secret with the certificate mounted there?")
+        await server.says("is the Secret with the certificate mounted there?")
+        text = (await server.readyz())[1]
         assert f"waiting for a certificate that API servers trust: cannot read {tmp_path}/tls.crt" in text
         mount(tmp_path, pair(), 1)
         await server.ready()
-
-
-async def problem(get: Callable, part: str) -> str:
-    text = ""
-    async with asyncio.timeout(10):
-        while part not in text:
-            await asyncio.sleep(0.01)
-            try:
-                _, text = await get("/readyz")
-            except OSError:
-                continue
-    return text
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:

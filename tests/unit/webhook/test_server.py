@@ -34,11 +34,8 @@ async def test_it_is_alive_at_once_and_says_what_it_waits_for() -> None:
     api = FakeApi()
     api.down = True
     async with running(api) as starting:
-        status, text = 0, ""
-        while text.count("no answer") < 2:
-            await asyncio.sleep(0.01)
-            with suppress(aiohttp.ClientConnectorError):
-                status, text = await starting.get("/readyz")
+        await starting.says("no answer", times=2)
+        status, text = await starting.readyz()
         assert (await starting.get("/healthz")) == (200, "ok\n")
         assert status == 503
         assert "waiting for the first list of Namespaces: no answer (Unreachable)" in text
