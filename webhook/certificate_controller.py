@@ -119,6 +119,8 @@ class CertificateController:
                 delay = delay_s(failures, _FIRST_RETRY_S, _LONGEST_RETRY_S)
                 problem = self._problem(error, failures)
                 self._report_problem(problem)
+                # Not the readiness: a replica that has a good certificate must go on serving.
+                self._metrics.certificates_kept.set(0)
                 what = "cannot check certificate and caBundle" if held else "no trusted certificate yet"
                 logger.warning("%s, again in %.1f s: %s", what, delay, problem)
                 self._record_changes()
@@ -128,6 +130,7 @@ class CertificateController:
             failures = 0
             self._metrics.trusts(authority_expires_s=held.authority.certificate.not_valid_after_utc.timestamp())
             self._report_problem(None)
+            self._metrics.certificates_kept.set(1)
             too_often = bool(self._changes) and not self._bucket.take()
             self._record_changes()
             await self._sleep(min(_PAUSE_S, self._settings.recheck_s) if too_often else _SETTLE_S)

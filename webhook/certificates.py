@@ -75,11 +75,16 @@ class KubeBundle:
         self._path = f"{CONFIGURATIONS}/{configuration}"
 
     async def read(self) -> Published:
-        """The bundle of each webhook of the configuration, by its name; empty where there is none."""
+        """The bundle of each webhook of the configuration, by its name; empty where there is none.
+
+        A configuration without a webhook is as good as none: API servers would ask nobody.
+        """
         found = await self._api.get(self._path)
+        if not found.get("webhooks"):
+            raise ApiError(HTTPStatus.NOT_FOUND, "NotFound", f"{self._path} has no webhook: apply the manifests again")
         bundles = {
             webhook["name"]: base64.b64decode((webhook.get("clientConfig") or {}).get("caBundle") or "")
-            for webhook in found.get("webhooks") or []
+            for webhook in found["webhooks"]
         }
         return Published(bundles, found["metadata"]["resourceVersion"])
 

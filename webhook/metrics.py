@@ -47,8 +47,14 @@ class Metrics:
             "When the CA that signs expires, in seconds since 1970; NaN where others issue the certificate.",
             registry=self.registry,
         )
-        for unknown in (self._expiry, self._authority_expiry):
-            unknown.set(math.nan)  # 0 would be a certificate that has expired
+        self.certificates_kept = Gauge(
+            "ipvlan_bandwidth_certificates_kept",
+            "1 if the last check found certificates and caBundle as they should be, or mended them, 0 if it failed; "
+            "NaN before the first, and where others issue the certificate.",
+            registry=self.registry,
+        )
+        for unknown in (self._expiry, self._authority_expiry, self.certificates_kept):
+            unknown.set(math.nan)  # 0 would be a certificate that has expired, or a check that failed
         self._loads = Counter(
             "ipvlan_bandwidth_certificate_loads",
             "How often this replica began to serve with another certificate.",

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import logging
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -53,11 +54,12 @@ class Watched:
         self.listener = Nowhere()
         settings = settings_of(parsed())
         listener: Any = self.listener
+        self.metrics = Metrics()
         self.controller = CertificateController(
             settings,
             api,
             listener,
-            Metrics(),
+            self.metrics,
             self.problems.append,
             utcnow=lambda: NOW + ahead + timedelta(seconds=self.now_s),
             monotonic=lambda: self.now_s,
@@ -73,6 +75,10 @@ class Watched:
         await asyncio.sleep(0)
 
     def after_a_look(self) -> None: ...
+
+    def kept(self) -> float:
+        (gauge,) = self.metrics.certificates_kept.collect()
+        return gauge.samples[0].value
 
     async def run_until(self, seconds: float) -> None:
         async with background(self.controller.run()), asyncio.timeout(20):
@@ -117,6 +123,29 @@ async def test_where_nothing_can_be_agreed_on_it_waits_longer_each_time(caplog: 
     assert "no trusted certificate yet, again in 0.5 s" in caplog.text
     assert "mutatingwebhookconfigurations/ipvlan-bandwidth not found" in watched.problems[-1]
     assert watched.listener.served == set()
+
+
+@pytest.mark.parametrize("damaged", [None, {"webhooks": []}], ids=["no configuration", "no webhook in it"])
+async def test_a_metric_says_that_api_servers_do_not_ask_the_webhook_until_they_do_again(damaged: Json | None) -> None:
+    """Though the replica is ready all the time, with a certificate that is good for a year."""
+    watched = Watched(FakeApi())
+    whole = watched.api.objects[CONFIGURATION]
+    assert math.isnan(watched.kept())
+    seen: list[float] = []
+
+    def person() -> None:
+        seen.append(watched.kept())
+        if len(seen) == 2:
+            del watched.api.objects[CONFIGURATION]
+            if damaged is not None:
+                watched.api.objects[CONFIGURATION] = whole | damaged
+        elif len(seen) == 6:
+            watched.api.objects[CONFIGURATION] = whole
+        watched.api.changed(CONFIGURATION)
+
+    watched.after_a_look = person
+    await watched.run_until(20)
+    assert (seen[1], seen[5], seen[-1]) == (1, 0, 1)
 
 
 async def test_a_certificate_that_tls_cannot_serve_with_is_told_and_looked_at_again() -> None:

@@ -95,10 +95,14 @@ async def test_a_bundle_is_not_put_over_one_that_came_after_what_was_read() -> N
     assert (await slow.read()).bundles == {WEBHOOK: b"newer"}
 
 
-async def test_a_configuration_without_webhooks_has_no_bundle() -> None:
+@pytest.mark.parametrize("none", [None, []])
+async def test_a_configuration_without_webhooks_is_an_error_as_a_missing_one(none: list[Any] | None) -> None:
+    """API servers would ask nobody, and no bundle in it is another than it should be."""
     api = FakeApi()
-    api.objects[CONFIGURATION]["webhooks"] = None
-    assert (await bundle_of(api).read()).bundles == {}
+    api.objects[CONFIGURATION]["webhooks"] = none
+    with pytest.raises(ApiError, match="ipvlan-bandwidth has no webhook") as caught:
+        await bundle_of(api).read()
+    assert caught.value.status == 404
 
 
 async def test_a_missing_configuration_is_an_error_that_names_it() -> None:
