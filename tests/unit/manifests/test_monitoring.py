@@ -26,14 +26,18 @@ FOLDER = MANIFESTS / "monitoring"
 (GROUP,) = RULES["spec"]["groups"]
 MONITORS = objects(FOLDER / "podmonitors.yaml")
 PAGES = {page.stem: page.read_text() for page in (ROOT / "docs").glob("*.md")}
-_SERIES = re.compile(r"\b((?:ipvlan_bandwidth|apiserver|kube_node|kube_daemonset)_[a-z_]+)(?:\{([^}]*)\})?")
+_SERIES = re.compile(r"\b((?:ipvlan_bandwidth|apiserver|kube_node|kube_daemonset|kube_pod)_[a-z_]+)(?:\{([^}]*)\})?")
 # Kubernetes', with its labels (k8s.io/apiserver, pkg/admission/metrics/metrics.go).
 REJECTIONS = "apiserver_admission_webhook_rejection_count"
-# Those of kube-state-metrics (docs/metrics/cluster/node-metrics.md, workload/daemonset-metrics.md).
+# Those of kube-state-metrics, with those of its labels that name something (docs/metrics/cluster/node-metrics.md,
+# workload/daemonset-metrics.md, workload/pod-metrics.md).
 FOREIGN = {
     REJECTIONS: {"name", "type", "operation", "error_type", "rejection_code"},
     "kube_node_created": {"node"},
-    "kube_daemonset_status_number_unavailable": {"namespace", "daemonset"},
+    "kube_daemonset_status_desired_number_scheduled": {"namespace", "daemonset"},
+    "kube_daemonset_status_current_number_scheduled": {"namespace", "daemonset"},
+    "kube_pod_info": {"namespace", "pod", "uid", "node", "created_by_kind", "created_by_name"},
+    "kube_pod_status_ready": {"namespace", "pod", "uid", "condition"},
 }
 
 each_rule = pytest.mark.parametrize("rule", GROUP["rules"], ids=lambda rule: rule["alert"])
@@ -75,10 +79,12 @@ def test_a_rule_is_about_metrics_and_labels_that_there_are(rule: Object) -> None
     for name, matchers in series:
         assert name in known()
         assert set(re.findall(r"(\w+)\s*[=!]", matchers)) <= known()[name]
+    ours = [known()[name] | added for name, _ in series for added in target_labels(name)]
+    # Of an expression that has none of ours, what it is grouped by is left, if one of its series has that.
+    grouped = {label for by in re.findall(r"by \((.*?)\)", rule["expr"]) for label in by.split(", ")}
+    left = set.intersection(*ours) if ours else grouped & set.union(*(known()[name] for name, _ in series))
     for label in re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]):
-        assert label in set.intersection(
-            *(known()[name] | added for name, _ in series for added in target_labels(name))
-        )
+        assert label in left
 
 
 def states_in(expression: str) -> set[str]:
@@ -120,11 +126,16 @@ def test_a_prometheus_gets_the_right_to_find_our_pods_and_no_other() -> None:
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
 
 
-def test_the_reconciler_that_is_away_is_the_one_that_is_installed() -> None:
+@pytest.mark.parametrize("alert", ["IpvlanBandwidthReconcilerAway", "IpvlanBandwidthReconcilerNotScheduled"])
+def test_the_reconciler_that_is_away_is_the_one_that_is_installed(alert: str) -> None:
     daemon_set = one("DaemonSet", "reconciler")["metadata"]
-    ((_, matchers),) = _SERIES.findall(rule_of("IpvlanBandwidthReconcilerAway")["expr"])
-    labels = dict(re.findall(r'(\w+)="([^"]*)"', matchers))
-    assert labels == {"namespace": daemon_set["namespace"], "daemonset": daemon_set["name"]}
+    for name, matchers in _SERIES.findall(rule_of(alert)["expr"]):
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', matchers))
+        assert labels["namespace"] == daemon_set["namespace"]
+        if name == "kube_pod_info":
+            assert (labels["created_by_kind"], labels["created_by_name"]) == ("DaemonSet", daemon_set["name"])
+        elif name.startswith("kube_daemonset_"):
+            assert labels["daemonset"] == daemon_set["name"]
 
 
 @each_rule
