@@ -1,6 +1,7 @@
 """Who ran without the limits that it asks for, and for how long: counted, and told once."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,7 @@ from tests.unit.reconciler.controller_bench import (
 )
 from webhook.common.contract import Direction, Limits
 
+DOCS = Path(__file__).parents[3] / "docs"
 ENDED = {"containerStatuses": [{"state": {"terminated": {"startedAt": "2001-09-09T01:46:40Z"}}}]}
 
 
@@ -207,6 +209,24 @@ async def test_a_pod_whose_containers_have_ended_when_the_reconciler_starts_is_n
     await starting.settle()
     assert "RanUnlimited" not in [reason for _, reason in starting.told.notices]
     assert unshaped_seconds(starting) == 0
+
+
+async def test_a_pod_that_started_and_ended_while_nobody_was_there_is_not_counted_as_the_docs_say(starting):
+    """The runtime lists its sandbox without a netns, and the API server's list leaves finished Pods out."""
+    starting.on_pods([])
+    await starting.controller.on_synchronize([sandbox(path="")])
+    await starting.settle()
+    await starting.controller.housekeeping.collect_garbage()
+    assert starting.told.notices == []
+    assert unshaped_seconds(starting) == 0
+    (row,) = [
+        line for line in (DOCS / "reference.md").read_text().splitlines() if "`ipvlan_bandwidth_unshaped_seco" in line
+    ]
+    assert "ended before a reconciler was there is not counted" in row
+    bad_days = (DOCS / "operations.md").read_text().split("## Bad days", 1)[1].split("\n## ", 1)[0]
+    told = [line for line in bad_days.splitlines() if "this is counted" in line]
+    assert len(told) == 3
+    assert all("except those that end before" in line for line in told)
 
 
 async def test_a_pod_that_a_list_leaves_out_ran_unlimited_all_the_while(bench):
