@@ -1,6 +1,7 @@
 """The uninstall in docs/operations.md: it finds Pods that would not start again, and cleans nodes."""
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -9,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.manifests.overlays import block
-from tests.unit.manifests.test_manifests import CLEAN, Object, one
+from tests.unit.manifests.overlays import block, blocks
+from tests.unit.manifests.test_manifests import CLEAN, INSTALLED, Object, one
 
 PAGE, HEADING = "docs/operations.md", "Uninstall"
 KEY, VALUE = "required-plugins.noderesource.dev", '["ipvlan-bandwidth"]'
@@ -77,4 +78,14 @@ def test_the_nodes_are_cleaned_by_what_is_there_in_its_own_namespace() -> None:
     assert commands[0] == ["kubectl", "apply", "-k", "deploy-clean"]
     assert commands[1][2] == commands[2][2] == daemon_set["metadata"]["namespace"]
     assert f"daemonset/{daemon_set['metadata']['name']}" in commands[1]
-    assert commands[-1] == ["kubectl", "delete", "-k", "deploy-clean"]
+
+
+@pytest.mark.parametrize(("overlay", "installed"), [("deploy", INSTALLED), ("deploy-clean", CLEAN)])
+def test_a_node_that_is_down_does_not_keep_the_deletion_from_returning(overlay: str, installed: list[Object]) -> None:
+    """Its Pods are there until it is back, and `kubectl delete` waits for them for ever."""
+    lines = "\n".join(blocks(PAGE, HEADING)).splitlines()
+    (at,) = [n for n, line in enumerate(lines) if re.search(rf"delete -k {overlay}\b(?!-)", line)]
+    assert shlex.split(lines[at]) == ["kubectl", "delete", "-k", overlay, "--wait=false"]
+    (namespace,) = {each["metadata"]["name"] for each in installed if each["kind"] == "Namespace"}
+    wait = shlex.split(lines[at + 1])
+    assert wait == ["kubectl", "-n", namespace, "wait", "--for=delete", "pod", "--all", "--timeout=3m"]
