@@ -29,7 +29,7 @@ from webhook.settings import add_arguments, settings_of
 ROOT = Path(__file__).parents[3]
 MANIFESTS = ROOT / "manifests"
 BASE, CERT_MANAGER = MANIFESTS / "base", MANIFESTS / "cert-manager"
-KUSTOMIZATIONS = (BASE, MANIFESTS / "clean", CERT_MANAGER, MANIFESTS / "monitoring")
+KUSTOMIZATIONS = (BASE, *(MANIFESTS / name for name in ("clean", "cert-manager", "monitoring", "admission-policies")))
 IMAGES = {"ipvlan-bandwidth.invalid/webhook", "ipvlan-bandwidth.invalid/reconciler"}
 CACHE = Path(os.environ.get("IPVLAN_BANDWIDTH_CACHE") or Path.home() / ".cache/ipvlan-bandwidth")
 
