@@ -51,7 +51,7 @@ def inspect(netns_path: str) -> Inspection:
 
 def _read(program_id: int, slot: int, netns_path: str) -> tuple[dict[Direction, LimitEntry], PodCounters | None]:
     """The limits that a program holds in a slot, and its counters; of either, only what can be read. Raises OSError."""
-    program = Program.adopt(None, [program_id])
+    program = Program.adopt(program_id)
     if program is None:
         return {}, None
     with closing(program):

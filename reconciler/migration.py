@@ -61,7 +61,7 @@ def clear_left(buckets: Iterable[Bucket], owner: SlotOwner) -> None:
 
 
 def _clear(bucket: Bucket, owner: SlotOwner) -> None:
-    older = Program.adopt(None, [bucket.program_id])
+    older = Program.adopt(bucket.program_id)
     if older is not None:
         with closing(older):
             entry = older.read_limit(bucket.class_id)
@@ -77,7 +77,7 @@ def _buckets(links: Sequence[ObservedLink]) -> Iterator[Bucket]:
 
 def _state(held: Bucket, owner: SlotOwner) -> bytes:
     """The state that a filter's program keeps for it, without the generation; empty if it cannot be read."""
-    older = Program.adopt(None, [held.program_id])
+    older = Program.adopt(held.program_id)
     if older is None:
         return b""
     with closing(older):

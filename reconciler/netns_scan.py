@@ -118,7 +118,7 @@ class _Scanner:
 
     def _program(self, program_id: int) -> Program | None:
         if program_id not in self.programs:
-            self.programs[program_id] = Program.adopt(None, [program_id])
+            self.programs[program_id] = Program.adopt(program_id)
             if (program := self.programs[program_id]) is not None:
                 self.opened.enter_context(closing(program))
         return self.programs[program_id]

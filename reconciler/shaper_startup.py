@@ -29,7 +29,7 @@ class ShaperStartup:
     def prepare(self) -> None:
         """Load the program, unless what is in force can be adopted. Raises ShapingError or OSError."""
         with closing(program_ids(self._folder)) as found:
-            in_force = next(filter(None, (Program.adopt(self._slots, [each]) for each in found)), None)
+            in_force = next(filter(None, (Program.adopt(each, self._slots) for each in found)), None)
         if in_force is None:
             self._ready = self._compiled(self._slots)
         else:

@@ -110,7 +110,7 @@ class Shaper:
         Raises ShapingError when that fails.
         """
         found = scan_netns(netns_paths, folder)
-        program = Program.adopt(slots, found.program_ids)
+        program = next(filter(None, (Program.adopt(each, slots) for each in found.program_ids)), None)
         if program is None:
             return cls((load or Program.load)(slots), SlotTable(slots), found, adopted=False)
         try:

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -94,32 +94,30 @@ class Program:
             return loaded
 
     @classmethod
-    def adopt(cls, slots: int | None, program_ids: Iterable[int]) -> Self | None:
-        """The program of this version, if it is among those that filters hold.
+    def adopt(cls, program_id: int, slots: int | None = None) -> Self | None:
+        """A program that a filter holds; None if it is not this version's.
 
         `slots` None: with any number of slots, and of any version whose limits can be read. Raises OSError when the
         limits cannot be read at the moment.
         """
         bpf = Bpf()
-        for program_id in dict.fromkeys(program_ids):
-            with ExitStack() as opened:  # adopting is retried: do not leak descriptors
-                try:
-                    descriptor = bpf.program_by_id(program_id)
-                except OSError:
-                    continue
-                opened.callback(os.close, descriptor)
-                try:
-                    maps = _adopted_maps(bpf, descriptor, slots, opened)
-                except OSError as error:
-                    logger.warning("the maps of program %d cannot be read: %s", program_id, error.strerror)
-                    continue
-                if maps is None:
-                    continue
-                found = bpf.map_info(maps["limits"]).entries // 2 - 1
-                written = bytearray(bpf.lookup_all(maps["limits"], _entries(found), buckets.LIMIT_BYTES))
-                opened.pop_all()
-                return cls(bpf, found, program_id, descriptor, maps["limits"], maps.get("state"), written)
-        return None
+        with ExitStack() as opened:  # adopting is retried: do not leak descriptors
+            try:
+                descriptor = bpf.program_by_id(program_id)
+            except OSError:
+                return None
+            opened.callback(os.close, descriptor)
+            try:
+                maps = _adopted_maps(bpf, descriptor, slots, opened)
+            except OSError as error:
+                logger.warning("the maps of program %d cannot be read: %s", program_id, error.strerror)
+                return None
+            if maps is None:
+                return None
+            found = bpf.map_info(maps["limits"]).entries // 2 - 1
+            written = bytearray(bpf.lookup_all(maps["limits"], _entries(found), buckets.LIMIT_BYTES))
+            opened.pop_all()
+            return cls(bpf, found, program_id, descriptor, maps["limits"], maps.get("state"), written)
 
     @property
     def attached(self) -> AttachedProgram:

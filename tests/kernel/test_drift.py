@@ -128,7 +128,7 @@ def test_what_somebody_wrote_into_a_free_slot_is_cleared(shaper: Shaper, node: N
 @contextmanager
 def intruder(shaper: Shaper) -> Iterator[Program]:
     """The maps as somebody else finds them, who knows nothing of what the shaper wrote."""
-    found = Program.adopt(None, [shaper._program.program_id])
+    found = Program.adopt(shaper._program.program_id)
     assert found
     yield found
     found.close()

@@ -40,7 +40,7 @@ def main() -> None:
         ids |= {each.program_id for each in filters if each is not None and each.program_id is not None}
     slots = 0
     for number in ids:
-        program = Program.adopt(None, [number])
+        program = Program.adopt(number)
         if program is not None:
             numbers = range(1, program.slots + 1)
             slots += sum(any(program.read_limit(class_id(n, each)) for each in Direction) for n in numbers)

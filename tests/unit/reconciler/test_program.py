@@ -68,7 +68,7 @@ def test_a_program_whose_adoption_fails_at_any_call_leaves_no_descriptor(monkeyp
     while adopted is None:
         monkeypatch.setattr(program, "Bpf", lambda works=failed: Bpf(works))
         try:
-            adopted = Program.adopt(SLOTS, [7])
+            adopted = Program.adopt(7, SLOTS)
         except OSError:
             assert descriptors() == before, f"after {failed} calls"
         else:
@@ -84,7 +84,7 @@ def test_a_program_whose_adoption_fails_at_any_call_leaves_no_descriptor(monkeyp
 def test_a_program_that_is_not_ours_is_let_go(monkeypatch, other):
     before = descriptors()
     monkeypatch.setattr(program, "Bpf", lambda: other)
-    assert Program.adopt(SLOTS, [7]) is None
+    assert Program.adopt(7, SLOTS) is None
     assert descriptors() == before
 
 
@@ -92,8 +92,8 @@ def test_of_a_program_that_keeps_another_state_the_limits_alone_are_read(monkeyp
     before = descriptors()
     monkeypatch.setitem(MAPS, 2, ("state", buckets.STATE_BYTES + 8))  # a look-up would write past what is ours
     monkeypatch.setattr(program, "Bpf", Bpf)
-    assert Program.adopt(SLOTS, [7]) is None
-    older = Program.adopt(None, [7])
+    assert Program.adopt(7, SLOTS) is None
+    older = Program.adopt(7)
     assert older.read_limit(2) is None
     for use in (older.read_state, older.read_counters):
         with pytest.raises(OSError, match="another version's"):
@@ -112,7 +112,7 @@ def test_out_of_descriptors_in_the_midst_of_an_adoption_leaves_none_behind(monke
 
     monkeypatch.setattr(program, "Bpf", Bpf)
     monkeypatch.setattr(os, "dup", duplicate)
-    assert Program.adopt(SLOTS, [7]) is None
+    assert Program.adopt(7, SLOTS) is None
     assert failing == []
     assert descriptors() == before
 

@@ -34,8 +34,8 @@ class Node:
         assert folder == FOLDER
         yield from self.in_folder
 
-    def adopt(self, _slots, program_ids):
-        return Held(self, "adopted") if program_ids else None
+    def adopt(self, _program_id, _slots):
+        return Held(self, "adopted")
 
     def load(self, slots, *, is_over):
         assert not is_over()

@@ -72,7 +72,7 @@ def shaper(netns):
 
 def test_a_program_that_cannot_be_taken_over_is_let_go_as_it_is_tried_again_and_again(monkeypatch):
     program = Program()
-    monkeypatch.setattr("reconciler.shaping.scan_netns", lambda *_: NetnsScan())
+    monkeypatch.setattr("reconciler.shaping.scan_netns", lambda *_: NetnsScan(program_ids=(7,)))
     monkeypatch.setattr("reconciler.shaping.Program.adopt", lambda *_: program)
     with pytest.raises(OSError, match="Cannot allocate"):
         Shaper.start(slots=1)
@@ -276,7 +276,7 @@ def older(netns, monkeypatch):
     """A program that shapes the Pod u1, and the kernel where it does."""
     program = Older()
     program.written[6] = LimitEntry(20_000_000, 1, "u1", Path(netns).stat().st_ino)
-    monkeypatch.setattr("reconciler.migration.Program.adopt", lambda _, ids: program if ids == [3] else None)
+    monkeypatch.setattr("reconciler.migration.Program.adopt", lambda program_id: program if program_id == 3 else None)
     held = Filter(Direction.EGRESS, "bpf", EGRESS_PRIORITY, HANDLE_CLSACT_OURS, FILTER_NAME, 3, 6)
     simulated = Simulated(monkeypatch)
     simulated.kernel = ObservedShaping((replace(SLAVE, classifier="clsact", filters=(held,)),))
