@@ -11,7 +11,7 @@ from reconciler.kernel.errors import read_back
 from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.program import Program
-from reconciler.model import DesiredShaping, LimitEntry, bucket_of
+from reconciler.model import DesiredShaping, LimitEntry, bucket_of, buckets
 from reconciler.plan import plan
 from reconciler.slots import SlotOwner
 from reconciler.steps import Plan, Step
@@ -36,13 +36,10 @@ def inspect(netns_path: str) -> Inspection:
         links = observe_netns(netlink).links
     touched = tuple(held.link.name for held in links if held.is_touched)
     uncounted: dict[Direction, LimitEntry] = {}
-    for held in links:
-        shaper = held.ours(Direction.EGRESS)
-        if shaper is None or shaper.program_id is None or shaper.class_id is None:
-            continue
-        slot, _ = bucket_of(shaper.class_id)
+    for program_id, class_id in buckets(links):
+        slot, _ = bucket_of(class_id)
         with read_back("what the shaper counts"):
-            limits, counters = _read(shaper.program_id, slot, netns_path)
+            limits, counters = _read(program_id, slot, netns_path)
         if counters is not None:
             return Inspection(touched, counters)
         uncounted = uncounted or limits

@@ -7,36 +7,28 @@ between maps with values of the same size: a version that changes a field's mean
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
-from typing import Final, NamedTuple
+from typing import Final
 
 from reconciler.kernel.buckets import decode_counters
 from reconciler.kernel.program import Program
-from reconciler.model import ObservedLink, bucket_of, class_id
+from reconciler.model import Bucket, ObservedLink, bucket_of, buckets, class_id
 from reconciler.slots import Assignment, SlotOwner
-from webhook.common.contract import Direction
 
 logger = logging.getLogger(__name__)
 _GENERATION_BYTES: Final = 8
 """The generation is the first field (`reconciler/kernel/shaper.c`)."""
 
 
-class Bucket(NamedTuple):
-    """The bucket that a filter leads to."""
-
-    program_id: int
-    class_id: int
-
-
 def older_buckets(links: Sequence[ObservedLink], ours: Program) -> list[Bucket]:
     """The buckets of other programs that filters lead to."""
-    return [bucket for bucket in dict.fromkeys(_buckets(links)) if bucket.program_id != ours.program_id]
+    return [bucket for bucket in dict.fromkeys(buckets(links)) if bucket.program_id != ours.program_id]
 
 
 def migrate_state(links: Sequence[ObservedLink], ours: Program, owner: SlotOwner, assignment: Assignment) -> None:
     """Copy the state of each direction that only other programs shape. Raises OSError."""
-    moved = {held.class_id for held in _buckets(links) if held.program_id == ours.program_id}
+    moved = {held.class_id for held in buckets(links) if held.program_id == ours.program_id}
     for held in older_buckets(links, ours):
         _, direction = bucket_of(held.class_id)
         target = class_id(assignment.slot, direction)
@@ -45,13 +37,13 @@ def migrate_state(links: Sequence[ObservedLink], ours: Program, owner: SlotOwner
             ours.write_state(target, assignment.generation.to_bytes(_GENERATION_BYTES, sys.byteorder) + state)
 
 
-def clear_left(buckets: Iterable[Bucket], owner: SlotOwner) -> None:
+def clear_left(left: Iterable[Bucket], owner: SlotOwner) -> None:
     """Clear the limits of buckets that none of the owner's filters leads to any more. A limit that stays is logged.
 
     Their program lasts for as long as it shapes another Pod. A reconciler of that version, adopting it again, would
     find limits that have since been changed or removed.
     """
-    for bucket in buckets:
+    for bucket in left:
         try:
             _clear(bucket, owner)
         except OSError as error:
@@ -67,12 +59,6 @@ def _clear(bucket: Bucket, owner: SlotOwner) -> None:
             entry = older.read_limit(bucket.class_id)
             if entry is not None and (entry.pod_uid, entry.netns_inode) == (owner.pod_uid, owner.netns_inode):
                 older.write_limit(bucket.class_id, None)
-
-
-def _buckets(links: Sequence[ObservedLink]) -> Iterator[Bucket]:
-    for held in (link.ours(Direction.EGRESS) for link in links):
-        if held is not None and held.program_id is not None and held.class_id is not None:
-            yield Bucket(held.program_id, held.class_id)
 
 
 def _state(held: Bucket, owner: SlotOwner) -> bytes:

@@ -4,10 +4,10 @@ Pure values, with no I/O. Rates are bits per second. Class ids are those of the 
 n, 2n+1 for ingress (see `reconciler/kernel/shaper.c`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from webhook.common.contract import Direction
 
@@ -245,6 +245,13 @@ class Problem:
     message: str
 
 
+class Bucket(NamedTuple):
+    """Where a filter leads to: its program, and the class id by which that finds the limit."""
+
+    program_id: int
+    class_id: int
+
+
 def class_id(slot: int, direction: Direction) -> int:
     """The class id by which the shaper finds a slot's bucket."""
     return 2 * slot + (direction is Direction.INGRESS)
@@ -254,6 +261,13 @@ def bucket_of(class_id: int) -> tuple[int, Direction]:
     """The slot and the direction that a class id stands for."""
     slot, is_ingress = divmod(class_id, 2)
     return slot, Direction.INGRESS if is_ingress else Direction.EGRESS
+
+
+def buckets(links: Iterable[ObservedLink]) -> Iterator[Bucket]:
+    """The buckets that the links' filters of ours lead to."""
+    for held in (link.ours(Direction.EGRESS) for link in links):
+        if held is not None and held.program_id is not None and held.class_id is not None:
+            yield Bucket(held.program_id, held.class_id)
 
 
 def covered(links: tuple[ObservedLink, ...]) -> tuple[ObservedLink, ...]:

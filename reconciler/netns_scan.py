@@ -17,7 +17,7 @@ from reconciler.kernel.errors import NetnsGoneError, ShapingError
 from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.program import Program
-from reconciler.model import LimitEntry, ObservedLink, bucket_of
+from reconciler.model import LimitEntry, ObservedLink, bucket_of, buckets
 from reconciler.sandboxes import Key
 from reconciler.slots import SlotOwner
 from webhook.common.contract import Direction, Limits
@@ -105,14 +105,12 @@ class _Scanner:
         """The entries of the filters in their programs' maps, and whether all maps could be read."""
         found: dict[Direction, LimitEntry] = {}
         are_all = True
-        for held in (link.ours(Direction.EGRESS) for link in links):
-            if held is None or held.class_id is None or held.program_id is None:
-                continue
-            program = self._program(held.program_id)
+        for program_id, class_id in buckets(links):
+            program = self._program(program_id)
             if program is None:
                 are_all = False
-            elif (entry := program.read_limit(held.class_id)) is not None:
-                _, direction = bucket_of(held.class_id)
+            elif (entry := program.read_limit(class_id)) is not None:
+                _, direction = bucket_of(class_id)
                 found[direction] = entry
         return found, are_all
 

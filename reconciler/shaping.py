@@ -28,9 +28,10 @@ from reconciler.kernel.errors import (
 from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import observe_netns
 from reconciler.kernel.program import Program
-from reconciler.migration import Bucket, clear_left, migrate_state, older_buckets
+from reconciler.migration import clear_left, migrate_state, older_buckets
 from reconciler.model import (
     LINK_HEADER_BYTES,
+    Bucket,
     DesiredShaping,
     LimitEntry,
     ObservedShaping,
