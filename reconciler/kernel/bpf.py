@@ -14,6 +14,9 @@ from reconciler.kernel.errors import ShapingError
 _NAME_BYTES: Final = 16
 _MOST_MAPS: Final = 16
 _BPF_PROG_TYPE_SCHED_CLS: Final = 3
+BPF_MAP_TYPE_ARRAY: Final = 2
+INDEX_BYTES: Final = 4
+"""The size of an array map's key."""
 
 
 class _ProgramInfo(ctypes.Structure):
@@ -60,15 +63,21 @@ class ProgramInfo:
 
 @dataclass(frozen=True, slots=True)
 class MapInfo:
-    """A map: its name (15 characters), the size of a value in bytes, and the number of entries."""
+    """A map: its name (15 characters), its type, the sizes of a key and a value in bytes, and the number of entries."""
 
     name: str
+    kind: int
+    key_bytes: int
     value_bytes: int
     entries: int
 
 
 class Bpf:
-    """libbpf, loaded. All methods raise OSError with the kernel's errno; descriptors returned are the caller's."""
+    """libbpf, loaded. All methods raise OSError with the kernel's errno; descriptors returned are the caller's.
+
+    Those that read or write entries take the descriptor of an array map, and the size of its values. The kernel copies
+    as many bytes as the map's own type and sizes say, so with any other map it would write past our buffers.
+    """
 
     def __init__(self) -> None:
         """Raises ShapingError when the library is not there."""
@@ -103,7 +112,7 @@ class Bpf:
         """The info of a map, by its descriptor."""
         info = _MapInfo()
         self._info(descriptor, info)
-        return MapInfo(info.name.decode(), info.value_size, info.max_entries)
+        return MapInfo(info.name.decode(), info.type, info.key_size, info.value_size, info.max_entries)
 
     def lookup(self, descriptor: int, index: int, value_bytes: int) -> bytes:
         """An entry of an array map."""

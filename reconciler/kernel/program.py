@@ -25,7 +25,7 @@ from typing import Final, Self
 
 from reconciler.kernel import buckets
 from reconciler.kernel.apply import AttachedProgram
-from reconciler.kernel.bpf import Bpf
+from reconciler.kernel.bpf import BPF_MAP_TYPE_ARRAY, INDEX_BYTES, Bpf, MapInfo
 from reconciler.kernel.compile import HEADERS_PREFIX, MAPS, PLAIN_WRITE, source
 from reconciler.kernel.errors import KernelLacksError, ShapingError
 from reconciler.model import FILTER_NAME_PREFIX, LimitEntry
@@ -38,6 +38,8 @@ COMPILE_TIMEOUT_SECONDS: Final = 600
 _ASK_AGAIN_SECONDS: Final = 0.2
 _MESSAGE_BYTES: Final = 4000
 _FUNCTION_PREFIX: Final = "ivbw_"
+_MOST_ENTRIES: Final = 1 << 16
+"""A filter's class id, which is the index of an entry, reaches the program as 16 bits."""
 _VALUE_BYTES: Final[Mapping[str, int]] = {"limits": buckets.LIMIT_BYTES, "state": buckets.STATE_BYTES}
 
 
@@ -249,6 +251,12 @@ def _load_error(failure: str) -> ShapingError:
     return ShapingError(f"cannot compile or load the shaper: {said}")
 
 
+def _has_our_layout(held: MapInfo) -> bool:
+    """Whether a map is as we make it: names are anybody's, as a Pod may load programs of its own (CAP_BPF)."""
+    array = (held.kind, held.key_bytes) == (BPF_MAP_TYPE_ARRAY, INDEX_BYTES)
+    return array and held.entries <= _MOST_ENTRIES and _VALUE_BYTES.get(held.name) == held.value_bytes
+
+
 def _adopted_maps(bpf: Bpf, descriptor: int, slots: int | None, kept: ExitStack) -> dict[str, int] | None:
     """Descriptors, by name, of the program's maps that have the layout we know; `kept` closes them.
 
@@ -263,7 +271,7 @@ def _adopted_maps(bpf: Bpf, descriptor: int, slots: int | None, kept: ExitStack)
             map_descriptor = bpf.map_by_id(map_id)
             opened.callback(os.close, map_descriptor)
             map_info = bpf.map_info(map_descriptor)
-            if _VALUE_BYTES.get(map_info.name) == map_info.value_bytes:
+            if _has_our_layout(map_info):
                 found[map_info.name] = map_descriptor
         if not found.keys() >= {*(MAPS if slots else ("limits",))}:
             return None

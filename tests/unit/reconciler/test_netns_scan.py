@@ -10,7 +10,7 @@ import pytest
 from reconciler import inspection, netns_scan
 from reconciler.inspection import Inspection, inspect
 from reconciler.kernel import buckets, program
-from reconciler.kernel.bpf import MapInfo, ProgramInfo
+from reconciler.kernel.bpf import BPF_MAP_TYPE_ARRAY, MapInfo, ProgramInfo
 from reconciler.migration import clear_left, migrate_state, older_buckets
 from reconciler.model import HANDLE_CLSACT_OURS, Filter, LimitEntry, Link, ObservedLink, ObservedShaping
 from reconciler.sandboxes import Key
@@ -45,7 +45,7 @@ class Bpf:
 
     def map_info(self, descriptor):
         name, value = self.values[_ident(descriptor)]
-        return MapInfo(name, len(value), 4)
+        return MapInfo(name, BPF_MAP_TYPE_ARRAY, 4, len(value), 4)
 
     def lookup(self, descriptor, _index, value_bytes):
         _, value = self.values[_ident(descriptor)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.kernel import buckets, program
-from reconciler.kernel.bpf import MapInfo, ProgramInfo
+from reconciler.kernel.bpf import BPF_MAP_TYPE_ARRAY, MapInfo, ProgramInfo
 from reconciler.kernel.errors import ShapingError
 from reconciler.kernel.program import Program
 
@@ -22,6 +22,8 @@ MAPS = {1: ("limits", buckets.LIMIT_BYTES), 2: ("state", buckets.STATE_BYTES), 3
 
 class Bpf:
     """A kernel with one program of ours, whose calls fail from the n-th on. Its descriptors are real."""
+
+    kind, key_bytes, entries = BPF_MAP_TYPE_ARRAY, 4, ENTRIES
 
     def __init__(self, works=10**6, *, name=None, maps=(1, 2, 3)):
         self.left, self.name, self.maps = works, name or f"ivbw_{program.identity(SLOTS)}"[:15], maps
@@ -48,7 +50,7 @@ class Bpf:
     def map_info(self, descriptor):
         self._call()
         name, value_bytes = MAPS[self.of.get(descriptor, 1)]
-        return MapInfo(name, value_bytes, ENTRIES)
+        return MapInfo(name, self.kind, self.key_bytes, value_bytes, self.entries)
 
     def lookup_all(self, _descriptor, entries, value_bytes):
         self._call()
@@ -85,6 +87,21 @@ def test_a_program_that_is_not_ours_is_let_go(monkeypatch, other):
     before = descriptors()
     monkeypatch.setattr(program, "Bpf", lambda: other)
     assert Program.adopt(7, SLOTS) is None
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize(
+    "made", [{"kind": 6}, {"key_bytes": 64}, {"entries": 1 << 22}], ids=["per CPU", "long keys", "huge"]
+)
+@pytest.mark.parametrize("slots", [None, SLOTS])
+def test_maps_that_are_not_as_ours_are_not_read_as_the_kernel_would_write_past_what_is_ours(monkeypatch, made, slots):
+    forged = Bpf()
+    for name, value in made.items():
+        setattr(forged, name, value)
+    forged.lookup = forged.lookup_all = lambda *_: pytest.fail("read")
+    before = descriptors()
+    monkeypatch.setattr(program, "Bpf", lambda: forged)
+    assert Program.adopt(7, slots) is None
     assert descriptors() == before
 
 
