@@ -8,6 +8,7 @@ import logging
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from errno import ENOMEM
 from os import fstat
 from pathlib import Path
 
@@ -89,7 +90,7 @@ class _Scanner:
             logger.warning("cannot look into a netns", extra={"netns": path, "error": str(error)})
             self.held[Key(pod_uid or "", path)] = None
             return
-        entries, are_all = self._entries(links)
+        entries, are_all = self._entries(path, links)
         owner = pod_uid or next((each.pod_uid for each in entries.values() if each.netns_inode == inode), None)
         is_touched = any(link.is_touched for link in links)
         if owner is None:
@@ -101,15 +102,28 @@ class _Scanner:
             rates = {direction: each.bits_per_second for direction, each in entries.items() if each.pod_uid == owner}
             self.held[Key(owner, path)] = in_force(rates) if are_all else None
 
-    def _entries(self, links: Iterable[ObservedLink]) -> tuple[dict[Direction, LimitEntry], bool]:
-        """The entries of the filters in their programs' maps, and whether all maps could be read."""
+    def _entries(self, path: str, links: Iterable[ObservedLink]) -> tuple[dict[Direction, LimitEntry], bool]:
+        """The entries of the filters in their programs' maps, and whether all could be read.
+
+        Raises OSError when that fails for lack of memory, and so says nothing of the filters.
+        """
         found: dict[Direction, LimitEntry] = {}
         are_all = True
         for program_id, class_id in buckets(links):
             program = self._program(program_id)
             if program is None:
                 are_all = False
-            elif (entry := program.read_limit(class_id)) is not None:
+                continue
+            try:
+                entry = program.read_limit(class_id)
+            except OSError as error:
+                if error.errno == ENOMEM:
+                    raise
+                # A filter that a Pod made itself may lead anywhere, which must cost no other Pod anything.
+                logger.warning("cannot read a netns' limits", extra={"netns": path, "error": str(error)})
+                are_all = False
+                continue
+            if entry is not None:
                 _, direction = bucket_of(class_id)
                 found[direction] = entry
         return found, are_all

@@ -61,7 +61,10 @@ class Program:
     state: int | None
     """None for another version's program whose state has a different layout."""
     written: bytearray = field(repr=False, compare=False)
-    """What the limits map should hold: its contents when found, with what we have written since."""
+    """What the limits map should hold: its contents when found, with what we have written since.
+
+    Empty for a program that was taken with any number of slots: a Pod may bring thousands of them.
+    """
 
     @classmethod
     def load(cls, slots: int, *, is_over: Callable[[], bool] = lambda: False) -> Self:
@@ -99,8 +102,8 @@ class Program:
     def adopt(cls, program_id: int, slots: int | None = None) -> Self | None:
         """A program that a filter holds; None if it is not this version's.
 
-        `slots` None: with any number of slots, and of any version whose limits can be read. Raises OSError when the
-        limits cannot be read at the moment.
+        `slots` None: with any number of slots, and of any version whose limits can be read, which may be the Pod's own.
+        Raises OSError when the limits cannot be read at the moment.
         """
         bpf = Bpf()
         with ExitStack() as opened:  # adopting is retried: do not leak descriptors
@@ -117,9 +120,9 @@ class Program:
             if maps is None:
                 return None
             found = bpf.map_info(maps["limits"]).entries // 2 - 1
-            written = bytearray(bpf.lookup_all(maps["limits"], _entries(found), buckets.LIMIT_BYTES))
+            held = bpf.lookup_all(maps["limits"], _entries(found), buckets.LIMIT_BYTES) if slots else b""
             opened.pop_all()
-            return cls(bpf, found, program_id, descriptor, maps["limits"], maps.get("state"), written)
+            return cls(bpf, found, program_id, descriptor, maps["limits"], maps.get("state"), bytearray(held))
 
     @property
     def attached(self) -> AttachedProgram:
@@ -136,7 +139,8 @@ class Program:
         """Write or clear the limit of a bucket."""
         value = buckets.EMPTY_LIMIT if entry is None else buckets.encode_limit(entry)
         self.bpf.update(self.limits, class_id, value)
-        self.written[class_id * buckets.LIMIT_BYTES : (class_id + 1) * buckets.LIMIT_BYTES] = value
+        if self.written:
+            self.written[class_id * buckets.LIMIT_BYTES : (class_id + 1) * buckets.LIMIT_BYTES] = value
 
     def altered(self) -> set[int]:
         """The buckets whose limit was overwritten by others. Writes to maps send no notification."""

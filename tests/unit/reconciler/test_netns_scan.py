@@ -3,6 +3,8 @@
 import os
 import sys
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from errno import ENOENT, ENOMEM
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ OWNER = SlotOwner("u1", 5)
 LIMIT = buckets.encode_limit(LimitEntry(20_000_000, 3, OWNER.pod_uid, OWNER.netns_inode))
 STATE = (3).to_bytes(8, sys.byteorder) + b"\1" * (buckets.STATE_BYTES - 8)
 OURS, ANOTHERS = 7, 8
+ENTRIES = 4
 
 
 class Bpf:
@@ -34,6 +37,7 @@ class Bpf:
     def __init__(self, limit=LIMIT, state=STATE):
         self.values = {1: ("limits", limit), 2: ("state", state)}
         self.updated = []
+        self.failure = None
 
     def program_by_id(self, ident):
         return os.memfd_create(str(ident))
@@ -45,10 +49,14 @@ class Bpf:
 
     def map_info(self, descriptor):
         name, value = self.values[_ident(descriptor)]
-        return MapInfo(name, BPF_MAP_TYPE_ARRAY, 4, len(value), 4)
+        return MapInfo(name, BPF_MAP_TYPE_ARRAY, 4, len(value), ENTRIES)
 
-    def lookup(self, descriptor, _index, value_bytes):
+    def lookup(self, descriptor, index, value_bytes):
         _, value = self.values[_ident(descriptor)]
+        if index >= ENTRIES:
+            raise OSError(ENOENT, "No such file or directory")
+        if self.failure is not None:
+            raise self.failure
         assert len(value) == value_bytes, "the kernel writes all of it, past what is ours"
         return value
 
@@ -107,6 +115,24 @@ def test_limits_are_read_whatever_else_an_older_program_keeps(looking, longer):
 def test_limits_that_cannot_be_read_are_not_taken_for_none(looking, limit, links):
     looking(Bpf(limit), *links)
     assert netns_scan.scan_netns([Key("u1", A)]).held == {("u1", A): None}
+
+
+def test_what_one_pods_forged_filter_leads_to_keeps_no_other_from_being_found(looking, monkeypatch, caplog):
+    looking(Bpf())
+    forged = replace(shaped(), filters=(replace(shaped().filters[0], class_id=4),))  # beyond the map's entries
+    each_in_turn = iter([ObservedShaping((forged,)), ObservedShaping((shaped(),))])
+    monkeypatch.setattr(netns_scan, "observe_netns", lambda _: next(each_in_turn))
+    held = netns_scan.scan_netns([Key("u2", "/run/netns/forged"), Key("u1", A)]).held
+    assert held == {("u2", "/run/netns/forged"): None, ("u1", A): Limits(egress=Quantity(20_000_000))}
+    assert [record.netns for record in caplog.records] == ["/run/netns/forged"]
+
+
+def test_limits_that_cannot_be_read_for_lack_of_memory_are_not_given_up(looking):
+    bpf = Bpf()
+    looking(bpf, shaped())
+    bpf.failure = OSError(ENOMEM, "Cannot allocate memory")
+    with pytest.raises(OSError, match="Cannot allocate"):
+        netns_scan.scan_netns([Key("u1", A)])
 
 
 def test_a_netns_that_nobody_names_is_told_of_though_it_cannot_be_read_whose_it_is(looking, monkeypatch):

@@ -119,6 +119,17 @@ def test_of_a_program_that_keeps_another_state_the_limits_alone_are_read(monkeyp
     assert descriptors() == before
 
 
+def test_of_any_programs_limits_no_copy_is_made_as_a_pod_may_bring_thousands_of_programs(monkeypatch):
+    bpf = Bpf()
+    bpf.lookup_all = lambda *_: pytest.fail("read")
+    monkeypatch.setattr(program, "Bpf", lambda: bpf)
+    bpf.update = lambda *_: None
+    found = Program.adopt(7)
+    found.write_limit(2, None)
+    assert found.written == b""
+    found.close()
+
+
 def test_out_of_descriptors_in_the_midst_of_an_adoption_leaves_none_behind(monkeypatch):
     before, dup, failing = descriptors(), os.dup, [False, True]
 
