@@ -61,7 +61,7 @@ def _observe(args: argparse.Namespace) -> int:
 def _clean(args: argparse.Namespace) -> int:
     from reconciler import commands  # noqa: PLC0415 - as above
 
-    return commands.run_clean(args.netns_folder)
+    return commands.run_clean(args.netns_folder, args.nri_socket.parent)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,13 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run on a node, as the DaemonSet does")
     _node(run, "this node's name")
-    run.add_argument(
-        "--nri-socket",
-        type=Path,
-        default=Path(paths.NRI_SOCKET),
-        metavar="PATH",
-        help="the runtime's NRI socket (default: %(default)s)",
-    )
+    _socket(run, "the runtime's NRI socket")
     run.add_argument("--listen", default="", metavar="ADDRESS", help="address for metrics (default: all)")
     arguments.add_port(run, "--port", 9745, "port for metrics")
     arguments.add_port(run, "--probe-port", 9746, "port of 127.0.0.1 for kubelet's probes")
@@ -105,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
 
     clean = commands.add_parser("clean", help="take all shaping off this node's Pods")
     _folder(clean)
+    _socket(clean, "the runtime's NRI socket, beside which the reconciler keeps the record of its programs")
     clean.set_defaults(call=_clean)
     return parser
 
@@ -125,6 +120,16 @@ def _folder(parser: argparse.ArgumentParser) -> None:
         default=Path(paths.NETNS_FOLDER),
         metavar="FOLDER",
         help="where the runtime keeps Pods' network namespaces (default: %(default)s)",
+    )
+
+
+def _socket(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--nri-socket",
+        type=Path,
+        default=Path(paths.NRI_SOCKET),
+        metavar="PATH",
+        help=f"{what} (default: %(default)s)",
     )
 
 

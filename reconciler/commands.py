@@ -18,6 +18,7 @@ from reconciler import pods
 from reconciler.inspection import Inspection, clean, inspect
 from reconciler.kernel.buckets import is_rate
 from reconciler.kernel.errors import HostNetnsError, NetnsGoneError, ShapingError, defect
+from reconciler.program_record import ProgramRecord
 from webhook.common.contract import Quantity
 from webhook.common.endpoint import ConfigurationError
 from webhook.common.kubeapi import ApiError, KubeApi
@@ -101,8 +102,11 @@ def run_observe(folder: Path, *, node: str, as_json: bool) -> int:
     return 1 if failed or paths is None else 0
 
 
-def run_clean(folder: Path) -> int:
-    """Remove all that is ours from every network namespace; exit status 1 when some could not be cleaned."""
+def run_clean(folder: Path, record_folder: Path) -> int:
+    """Remove all that is ours from every network namespace, and the record of our programs.
+
+    Exit status 1 when some could not be removed.
+    """
     failed = False
     paths = _namespaces(folder)
     for path in paths or ():
@@ -115,6 +119,11 @@ def run_clean(folder: Path) -> int:
             _print_error(path, error)
         else:
             sys.stdout.write("".join(f"{path}: {step}\n" for step in steps))
+    try:
+        sys.stdout.write("".join(f"{path}: deleted\n" for path in ProgramRecord(record_folder).remove()))
+    except OSError as error:
+        failed = True
+        sys.stderr.write(f"cannot delete the record of the shaper's programs: {error}\n")
     return 1 if failed or paths is None else 0
 
 

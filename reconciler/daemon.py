@@ -28,6 +28,7 @@ from reconciler.monitor_reader import MonitorReader
 from reconciler.node_lock import acquire_node_lock
 from reconciler.node_problems import NodeProblem
 from reconciler.nri.transport import NriPlugin
+from reconciler.program_record import ProgramRecord
 from reconciler.shaper_startup import ShaperStartup
 from webhook.common.kubeapi import KubeApi
 from webhook.common.pages import Pages
@@ -148,7 +149,7 @@ def _built(settings: Settings, api: KubeApi) -> _Parts:
     # One thread: none of our own work comes between making a plan and carrying it out.
     executor = ThreadPoolExecutor(1, thread_name_prefix="kernel")
     monitor = Monitor()
-    starting = ShaperStartup(settings.slots, NETNS_FOLDER)
+    starting = ShaperStartup(settings.slots, NETNS_FOLDER, ProgramRecord(settings.nri_socket.parent))
     controller = Controller(
         starting.start,
         prepare=starting.prepare,

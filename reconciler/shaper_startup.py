@@ -13,6 +13,7 @@ from pathlib import Path
 
 from reconciler.kernel.program import Program
 from reconciler.netns_scan import program_ids
+from reconciler.program_record import ProgramRecord
 from reconciler.sandboxes import Key
 from reconciler.shaping import Shaper
 
@@ -20,16 +21,17 @@ from reconciler.shaping import Shaper
 class ShaperStartup:
     """Gets the program ready, then takes over what the network namespaces hold."""
 
-    def __init__(self, slots: int, folder: Path) -> None:
-        """`folder`: it may have network namespaces that the runtime does not name."""
-        self._slots, self._folder = slots, folder
+    def __init__(self, slots: int, folder: Path, record: ProgramRecord) -> None:
+        """`folder`: it may have network namespaces that the runtime does not name. `record`: what may be adopted."""
+        self._slots, self._folder, self._record = slots, folder, record
         self._ready: Program | None = None
         self._stopping = threading.Event()
 
     def prepare(self) -> None:
         """Load the program, unless what is in force can be adopted. Raises ShapingError or OSError."""
+        recorded = self._record.programs()
         with closing(program_ids(self._folder)) as found:
-            in_force = next(filter(None, (Program.adopt(each, self._slots) for each in found)), None)
+            in_force = next(filter(None, (Program.adopt(each, self._slots, recorded) for each in found)), None)
         if in_force is None:
             self._ready = self._compiled(self._slots)
         else:
@@ -37,7 +39,9 @@ class ShaperStartup:
 
     def start(self, keys: Iterable[Key]) -> Shaper:
         """As Shaper.start, for the sandboxes known by now."""
-        shaper = Shaper.start(slots=self._slots, netns_paths=keys, folder=self._folder, load=self._load)
+        shaper = Shaper.start(
+            slots=self._slots, netns_paths=keys, folder=self._folder, load=self._load, record=self._record
+        )
         if self._ready is not None:  # a program was adopted from a netns outside the folder
             self._ready.close()
             self._ready = None

@@ -16,6 +16,7 @@ from reconciler.bypass import Sample, sample, total
 from reconciler.counters import PodCounters, slots_in
 from reconciler.kernel import netns, traffic
 from reconciler.kernel.apply import apply
+from reconciler.kernel.bpf import LoadedProgram
 from reconciler.kernel.errors import (
     HostNetnsError,
     KernelLacksError,
@@ -41,6 +42,7 @@ from reconciler.model import (
 )
 from reconciler.netns_scan import NetnsScan, scan_netns
 from reconciler.plan import plan
+from reconciler.program_record import ProgramRecord
 from reconciler.sandboxes import Key
 from reconciler.slot_allocator import SlotAllocator
 from reconciler.slots import Assignment, SlotOwner, SlotTable
@@ -104,16 +106,21 @@ class Shaper:
         netns_paths: Iterable[Key] = (),
         folder: Path | None = None,
         load: Callable[[int], Program] | None = None,
+        record: ProgramRecord | None = None,
     ) -> Self:
         """Take over what the network namespaces of the known sandboxes hold, or load a new program.
 
-        `folder` may have other namespaces, whose owner is read from what they hold. `load` loads a new program.
-        Raises ShapingError when that fails.
+        `folder` may have other namespaces, whose owner is read from what they hold. `load` loads a new program. Only
+        programs on `record` are taken over, and a new one is added to it. Raises ShapingError when loading fails.
         """
         found = scan_netns(netns_paths, folder)
-        program = next(filter(None, (Program.adopt(each, slots) for each in found.program_ids)), None)
+        recorded = frozenset[LoadedProgram]() if record is None else record.programs()
+        program = next(filter(None, (Program.adopt(each, slots, recorded) for each in found.program_ids)), None)
         if program is None:
-            return cls((load or Program.load)(slots), SlotTable(slots), found, adopted=False)
+            program = (load or Program.load)(slots)
+            if record is not None:
+                record.add(program)
+            return cls(program, SlotTable(slots), found, adopted=False)
         try:
             return cls(program, slots_in(program), found, adopted=True)
         except BaseException:

@@ -7,7 +7,7 @@ import ctypes
 import errno
 import os
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from reconciler.kernel.errors import ShapingError
 
@@ -52,11 +52,18 @@ class _MapInfo(ctypes.Structure):
     )
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramInfo:
-    """A loaded program: its id, the name of its function (15 characters), and the ids of the maps it uses."""
+class LoadedProgram(NamedTuple):
+    """What no other program of this boot has: the kernel's id, and when it was loaded, in ns since the boot."""
 
     program_id: int
+    loaded_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramInfo:
+    """A loaded program: which it is, the name of its function (15 characters), and the ids of the maps it uses."""
+
+    loaded: LoadedProgram
     name: str
     map_ids: tuple[int, ...]
 
@@ -106,7 +113,8 @@ class Bpf:
         map_ids = (ctypes.c_uint32 * _MOST_MAPS)()
         info = _ProgramInfo(nr_map_ids=_MOST_MAPS, map_ids=ctypes.addressof(map_ids))
         self._info(descriptor, info)
-        return ProgramInfo(info.id, info.name.decode(), tuple(map_ids[: min(info.nr_map_ids, _MOST_MAPS)]))
+        loaded = LoadedProgram(info.id, info.load_time)
+        return ProgramInfo(loaded, info.name.decode(), tuple(map_ids[: min(info.nr_map_ids, _MOST_MAPS)]))
 
     def map_info(self, descriptor: int) -> MapInfo:
         """The info of a map, by its descriptor."""

@@ -1,7 +1,8 @@
 """The shaper's program and its two maps: loaded by a child, or adopted from the filters that hold them.
 
 A loaded program is identified by name: the function's name has a hash of the source and the number of slots, so a
-restarted reconciler knows whether the running program is the one it would load itself. The variant (`compile.py`) is
+restarted reconciler knows whether the running program is the one it would load itself. Names are anybody's: that it is
+one of ours is known from the record of those we loaded (`reconciler.program_record`). The variant (`compile.py`) is
 not in the name: it depends on the kernel alone, and is always the same on a kernel.
 """
 
@@ -17,7 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Final, Self
 
 from reconciler.kernel import buckets
 from reconciler.kernel.apply import AttachedProgram
-from reconciler.kernel.bpf import BPF_MAP_TYPE_ARRAY, INDEX_BYTES, Bpf, MapInfo
+from reconciler.kernel.bpf import BPF_MAP_TYPE_ARRAY, INDEX_BYTES, Bpf, LoadedProgram, MapInfo
 from reconciler.kernel.compile import HEADERS_PREFIX, MAPS, PLAIN_WRITE, source
 from reconciler.kernel.errors import KernelLacksError, ShapingError
 from reconciler.model import FILTER_NAME_PREFIX, LimitEntry
@@ -94,16 +95,16 @@ class Program:
             bpf = Bpf()
             program, limits, state = descriptors
             nothing = bytearray(_entries(slots) * buckets.LIMIT_BYTES)
-            loaded = cls(bpf, slots, bpf.program_info(program).program_id, program, limits, state, nothing)
+            loaded = cls(bpf, slots, bpf.program_info(program).loaded.program_id, program, limits, state, nothing)
             opened.pop_all()
             return loaded
 
     @classmethod
-    def adopt(cls, program_id: int, slots: int | None = None) -> Self | None:
-        """A program that a filter holds; None if it is not this version's.
+    def adopt(cls, program_id: int, slots: int | None = None, recorded: Container[LoadedProgram] = ()) -> Self | None:
+        """A program that a filter holds; None if it is not this version's, or not one of those `recorded`.
 
-        `slots` None: with any number of slots, and of any version whose limits can be read, which may be the Pod's own.
-        Raises OSError when the limits cannot be read at the moment.
+        `slots` None: recorded or not, with any number of slots, and of any version whose limits can be read, as it may
+        be the Pod's own. Raises OSError when the limits cannot be read at the moment.
         """
         bpf = Bpf()
         with ExitStack() as opened:  # adopting is retried: do not leak descriptors
@@ -113,7 +114,7 @@ class Program:
                 return None
             opened.callback(os.close, descriptor)
             try:
-                maps = _adopted_maps(bpf, descriptor, slots, opened)
+                maps = _adopted_maps(bpf, descriptor, slots, recorded, opened)
             except OSError as error:
                 logger.warning("the maps of program %d cannot be read: %s", program_id, error.strerror)
                 return None
@@ -261,13 +262,18 @@ def _has_our_layout(held: MapInfo) -> bool:
     return array and held.entries <= _MOST_ENTRIES and _VALUE_BYTES.get(held.name) == held.value_bytes
 
 
-def _adopted_maps(bpf: Bpf, descriptor: int, slots: int | None, kept: ExitStack) -> dict[str, int] | None:
+def _adopted_maps(
+    bpf: Bpf, descriptor: int, slots: int | None, recorded: Container[LoadedProgram], kept: ExitStack
+) -> dict[str, int] | None:
     """Descriptors, by name, of the program's maps that have the layout we know; `kept` closes them.
 
     None if it is not our program, or lacks one of them; for another version the limits map is enough.
     """
     info = bpf.program_info(descriptor)
     if not info.name.startswith(_function_name(slots) if slots else _FUNCTION_PREFIX):
+        return None
+    if slots and info.loaded not in recorded:
+        logger.warning("program %d has our name, but no reconciler recorded it: it is replaced", info.loaded.program_id)
         return None
     found: dict[str, int] = {}
     with ExitStack() as opened:

@@ -23,7 +23,7 @@ def wire() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def shaper() -> Iterator[Shaper]:
     """One program for all tests: compiling takes seconds in the guest."""
-    started = Shaper.start(slots=8)
+    started = Shaper.start(slots=8, record=lab.RECORD)
     yield started
     started.close()
 

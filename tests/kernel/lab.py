@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from reconciler.program_record import ProgramRecord
 from tests.bench import stats
 from tests.kernel.clock import until
 from tests.losses import Doubt, nothing_lost
@@ -27,6 +28,8 @@ FLOWING_BYTES = 50_000
 # An emulated machine stands still for milliseconds, more CPUs than the real one has: a queue may run empty meanwhile.
 CARRIED = 0.95 if "EMULATED" in os.environ else 1.0
 MACHINE_VIEW = Path("/run/machine")
+RECORD = ProgramRecord(Path("/run"))
+"""By which a Shaper that starts again may adopt the program of one before it."""
 ONE_LOOKS = threading.Lock()  # transfers run at the same time
 
 

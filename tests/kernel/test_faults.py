@@ -15,7 +15,7 @@ from reconciler.model import IFB_NAME, class_id
 from reconciler.sandboxes import Key
 from reconciler.shaping import Shaper
 from tests.kernel.held import BOTH, NOTHING, PLANS, Plan, check, held, in_force
-from tests.kernel.lab import Pod
+from tests.kernel.lab import RECORD, Pod
 from webhook.common.contract import Direction
 
 SLOTS = 8
@@ -24,7 +24,7 @@ SLOTS = 8
 @pytest.fixture(scope="module")
 def older() -> Iterator[Shaper]:
     """A Shaper whose program is another version's."""
-    started = Shaper.start(slots=SLOTS + 1)
+    started = Shaper.start(slots=SLOTS + 1, record=RECORD)
     yield started
     started.close()
 
@@ -53,7 +53,7 @@ def next_one(spare: Program, monkeypatch: pytest.MonkeyPatch) -> Callable[[Pod],
         return Program(spare.bpf, slots, spare.program_id, program, limits, state, bytearray(spare.written))
 
     monkeypatch.setattr(Program, "load", load)
-    return lambda pod: Shaper.start(slots=SLOTS, netns_paths=[Key(pod.uid, pod.netns)])
+    return lambda pod: Shaper.start(slots=SLOTS, netns_paths=[Key(pod.uid, pod.netns)], record=RECORD)
 
 
 def killed_after(steps: int, shaper: Shaper, work: Callable[[], object]) -> bool:

@@ -40,7 +40,7 @@ class Held:
 @pytest.fixture(scope="module")
 def roomy() -> Iterator[Shaper]:
     """With the slots of a node of usual size."""
-    started = Shaper.start(slots=SLOTS)
+    started = Shaper.start(slots=SLOTS, record=lab.RECORD)
     yield started
     started.close()
 
@@ -169,7 +169,7 @@ def test_as_many_pods_at_once_as_there_are_slots_one_more_and_room_again(roomy: 
     with pytest.raises(NoSlotLeftError, match="raise the reconciler's number of slots"):
         roomy.shape(last, path(last), BOTH)
     assert len({counted.pod_uid for counted in roomy.counters()}) == SLOTS
-    heir = Shaper.start(slots=SLOTS, netns_paths=[Key(name, path(name)) for name in names])
+    heir = Shaper.start(slots=SLOTS, netns_paths=[Key(name, path(name)) for name in names], record=lab.RECORD)
     assert heir.adopted
     assert heir.found == {(name, path(name)): BOTH for name in first}
     assert all(heir.shape(name, path(name), BOTH).steps == () for name in first)

@@ -136,7 +136,7 @@ def test_what_goes_by_veth0_and_what_goes_by_eth0_share_the_limit(
 def test_a_fresh_process_adopts_what_runs(shaper: Shaper, limited: Pod, peer: Pod) -> None:
     shaper.shape(limited.uid, limited.netns, BOTH)
     transfer(limited, peer, seconds=1)
-    fresh = Shaper.start(slots=8, netns_paths=[Key(limited.uid, limited.netns)])
+    fresh = Shaper.start(slots=8, netns_paths=[Key(limited.uid, limited.netns)], record=lab.RECORD)
     assert fresh.adopted
     assert fresh.shape(limited.uid, limited.netns, BOTH).steps == ()
     before, seen, after = (by_limit(each, limited, Direction.EGRESS).bytes for each in (shaper, fresh, shaper))
@@ -146,14 +146,14 @@ def test_a_fresh_process_adopts_what_runs(shaper: Shaper, limited: Pod, peer: Po
 
 def test_who_is_shaped_in_a_netns_that_nobody_names_is_found_in_its_folder(shaper: Shaper, limited: Pod) -> None:
     shaper.shape(limited.uid, limited.netns, BOTH)
-    named = Shaper.start(slots=8, folder=netns.NETNS_FOLDER)
+    named = Shaper.start(slots=8, folder=netns.NETNS_FOLDER, record=lab.RECORD)
     assert named.adopted
     assert named.found == {(limited.uid, limited.netns): BOTH}
     assert {(each.pod_uid, each.netns_path) for each in named.counters() if each.limits} == {
         (limited.uid, limited.netns)
     }
     named.close()
-    other = Shaper.start(slots=9, folder=netns.NETNS_FOLDER)
+    other = Shaper.start(slots=9, folder=netns.NETNS_FOLDER, record=lab.RECORD)
     assert not other.adopted
     assert other.found == {(limited.uid, limited.netns): BOTH}
     other.close()
@@ -161,7 +161,7 @@ def test_who_is_shaped_in_a_netns_that_nobody_names_is_found_in_its_folder(shape
 
 def test_a_program_of_another_version_is_replaced(shaper: Shaper, limited: Pod, peer: Pod) -> None:
     shaper.shape(limited.uid, limited.netns, BOTH)
-    other = Shaper.start(slots=9, netns_paths=[Key(limited.uid, limited.netns)])
+    other = Shaper.start(slots=9, netns_paths=[Key(limited.uid, limited.netns)], record=lab.RECORD)
     assert not other.adopted
     outcome = other.shape(limited.uid, limited.netns, BOTH)
     assert [type(step).__name__ for step in outcome.steps] == ["WriteLimit"] * 2 + ["AttachShaper"] * 2

@@ -22,7 +22,7 @@ BOTH = limits(ingress=f"{RATE}M", egress=f"{RATE}M")
 @pytest.fixture(scope="module")
 def older() -> Iterator[Shaper]:
     """Its program is another: it has another hash in its name, and maps of its own."""
-    started = Shaper.start(slots=9)
+    started = Shaper.start(slots=9, record=lab.RECORD)
     yield started
     started.close()
 
@@ -68,7 +68,7 @@ def test_a_start_finds_an_older_programs_limits_or_that_they_cannot_be_read(
     older.shape(limited.uid, limited.netns, BOTH)
     with monkeypatch.context() as patched:
         expect_others(patched, other)
-        newer = Shaper.start(slots=8, netns_paths=[Key(limited.uid, limited.netns)])
+        newer = Shaper.start(slots=8, netns_paths=[Key(limited.uid, limited.netns)], record=lab.RECORD)
     newer.close()
     older.release(limited.uid, limited.netns)
     assert newer.found[Key(limited.uid, limited.netns)] == found

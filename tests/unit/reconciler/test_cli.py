@@ -42,7 +42,7 @@ def test_help_says_where_the_nodes_name_is_taken_from(command, capsys):
 def test_observe_and_clean_of_an_empty_node(tmp_path, capsys):
     assert main(["observe", "--json", "--netns-folder", str(tmp_path), "--node", ""]) == 0
     assert json.loads(capsys.readouterr().out) == []
-    assert main(["clean", "--netns-folder", str(tmp_path)]) == 0
+    assert main(["clean", "--netns-folder", str(tmp_path), "--nri-socket", str(tmp_path / "nri.sock")]) == 0
 
 
 def test_the_log_level_may_follow_the_command_as_arguments_of_a_container_do(

@@ -11,6 +11,7 @@ from reconciler.inspection import Inspection
 from reconciler.kernel.errors import ShapingError
 from reconciler.kernel.observe import observe_netns
 from reconciler.model import LimitEntry
+from reconciler.program_record import NAME
 from tests.unit.reconciler.link_messages import Kernel, link
 from webhook.common.contract import Direction
 from webhook.common.kubeapi import KubeApi
@@ -84,7 +85,7 @@ def test_what_an_interface_is_called_does_nothing_to_a_terminal():
 
 def test_a_folder_that_is_not_there_is_a_failure_and_says_so(tmp_path, capsys):
     assert run_observe(tmp_path / "missing", node="", as_json=True) == 1
-    assert run_clean(tmp_path / "missing") == 1
+    assert run_clean(tmp_path / "missing", tmp_path) == 1
     captured = capsys.readouterr()
     assert captured.out == "[]\n"
     assert "cannot look into" in captured.err
@@ -116,12 +117,25 @@ def test_what_cannot_be_done_in_one_namespace_is_told_and_the_others_are_done(
 
     monkeypatch.setattr(commands, "clean", lambda path: do(path, ["delete the ifb"]))
     monkeypatch.setattr(commands, "inspect", lambda path: do(path, SEEN))
-    assert run_clean(tmp_path) == 1
+    assert run_clean(tmp_path, tmp_path) == 1
     assert capsys.readouterr() == (f"{other}: delete the ifb\n", f"{one}: {told}\n")
     assert run_observe(tmp_path, node="", as_json=False) == 1
     seen = capsys.readouterr()
     assert seen.out.count("uid u1") == 2
     assert seen.err == f"{one}: {told}\n"
+
+
+def test_the_record_of_programs_goes_too_and_one_that_cannot_is_told(tmp_path, capsys):
+    record = tmp_path / NAME
+    (tmp_path / "netns").mkdir()
+    record.touch()
+    assert run_clean(tmp_path / "netns", tmp_path) == 0
+    assert not record.exists()
+    assert run_clean(tmp_path / "netns", tmp_path) == 0
+    assert capsys.readouterr() == (f"{record}: deleted\n", "")
+    record.mkdir()
+    assert run_clean(tmp_path / "netns", tmp_path) == 1
+    assert "cannot delete the record of the shaper's programs: " in capsys.readouterr().err
 
 
 async def test_pods_are_named_one_at_a_time_as_all_that_they_say_may_be_more_than_the_memory(monkeypatch):

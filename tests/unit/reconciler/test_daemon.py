@@ -40,7 +40,7 @@ def settings(monkeypatch, tmp_path):
     kernel = Kernel()
     starting = SimpleNamespace(prepare=lambda: None, start=lambda _: kernel, stop=lambda: None)
     monkeypatch.setattr(daemon, "Monitor", Monitor)
-    monkeypatch.setattr(daemon, "ShaperStartup", lambda _slots, _folder: starting)
+    monkeypatch.setattr(daemon, "ShaperStartup", lambda *_: starting)
     monkeypatch.setattr(daemon, "probe", dict)
     return settings_in(tmp_path)
 
@@ -51,6 +51,15 @@ async def parts(settings):
     yield made
     made.executor.shutdown()
     made.monitor.close()
+
+
+async def test_the_record_of_programs_is_beside_the_runtimes_socket_as_clean_looks_there(settings, monkeypatch):
+    folders = []
+    monkeypatch.setattr(daemon, "ProgramRecord", folders.append)
+    made = daemon._built(settings, Api())
+    made.executor.shutdown()
+    made.monitor.close()
+    assert folders == [settings.nri_socket.parent]
 
 
 def runs(part):

@@ -12,7 +12,7 @@ import pytest
 from reconciler import inspection, netns_scan
 from reconciler.inspection import Inspection, inspect
 from reconciler.kernel import buckets, program
-from reconciler.kernel.bpf import BPF_MAP_TYPE_ARRAY, MapInfo, ProgramInfo
+from reconciler.kernel.bpf import BPF_MAP_TYPE_ARRAY, LoadedProgram, MapInfo, ProgramInfo
 from reconciler.migration import clear_left, migrate_state, older_buckets
 from reconciler.model import HANDLE_CLSACT_OURS, Filter, LimitEntry, Link, ObservedLink, ObservedShaping
 from reconciler.sandboxes import Key
@@ -45,7 +45,8 @@ class Bpf:
     map_by_id = program_by_id
 
     def program_info(self, descriptor):
-        return ProgramInfo(_ident(descriptor), "ivbw_0123456789" if _ident(descriptor) == OURS else "drop_all", (1, 2))
+        name = "ivbw_0123456789" if _ident(descriptor) == OURS else "drop_all"
+        return ProgramInfo(LoadedProgram(_ident(descriptor), 1), name, (1, 2))
 
     def map_info(self, descriptor):
         name, value = self.values[_ident(descriptor)]

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from reconciler.kernel import buckets, program
-from reconciler.kernel.bpf import BPF_MAP_TYPE_ARRAY, MapInfo, ProgramInfo
+from reconciler.kernel.bpf import BPF_MAP_TYPE_ARRAY, LoadedProgram, MapInfo, ProgramInfo
 from reconciler.kernel.errors import ShapingError
 from reconciler.kernel.program import Program
 
 SLOTS = 2
 ENTRIES = 2 * (SLOTS + 1)
+LOADED = LoadedProgram(7, 5_000_000_000)
 MAPS = {1: ("limits", buckets.LIMIT_BYTES), 2: ("state", buckets.STATE_BYTES), 3: ("another", 8)}
 
 
@@ -45,7 +46,7 @@ class Bpf:
 
     def program_info(self, _descriptor):
         self._call()
-        return ProgramInfo(7, self.name, self.maps)
+        return ProgramInfo(LOADED, self.name, self.maps)
 
     def map_info(self, descriptor):
         self._call()
@@ -60,6 +61,9 @@ class Bpf:
         self._call()
         return bytes(value_bytes)
 
+    def update(self, _descriptor, _index, _value):
+        self._call()
+
 
 def descriptors():
     return set(Path("/proc/self/fd").iterdir())
@@ -70,7 +74,7 @@ def test_a_program_whose_adoption_fails_at_any_call_leaves_no_descriptor(monkeyp
     while adopted is None:
         monkeypatch.setattr(program, "Bpf", lambda works=failed: Bpf(works))
         try:
-            adopted = Program.adopt(7, SLOTS)
+            adopted = Program.adopt(7, SLOTS, {LOADED})
         except OSError:
             assert descriptors() == before, f"after {failed} calls"
         else:
@@ -82,11 +86,21 @@ def test_a_program_whose_adoption_fails_at_any_call_leaves_no_descriptor(monkeyp
     assert descriptors() == before
 
 
+@pytest.mark.parametrize("recorded", [set(), {LoadedProgram(7, 6_000_000_000)}], ids=["none", "one of another time"])
+def test_a_program_that_no_reconciler_recorded_is_not_put_on_pods_whatever_its_name_is(monkeypatch, caplog, recorded):
+    before = descriptors()
+    monkeypatch.setattr(program, "Bpf", Bpf)
+    assert Program.adopt(7, SLOTS, recorded) is None
+    assert Program.adopt(7, SLOTS) is None
+    assert descriptors() == before
+    assert caplog.messages == ["program 7 has our name, but no reconciler recorded it: it is replaced"] * 2
+
+
 @pytest.mark.parametrize("other", [Bpf(name="cil_from_netdev"), Bpf(maps=(1, 3))], ids=["another's", "other maps"])
 def test_a_program_that_is_not_ours_is_let_go(monkeypatch, other):
     before = descriptors()
     monkeypatch.setattr(program, "Bpf", lambda: other)
-    assert Program.adopt(7, SLOTS) is None
+    assert Program.adopt(7, SLOTS, {LOADED}) is None
     assert descriptors() == before
 
 
@@ -101,7 +115,7 @@ def test_maps_that_are_not_as_ours_are_not_read_as_the_kernel_would_write_past_w
     forged.lookup = forged.lookup_all = lambda *_: pytest.fail("read")
     before = descriptors()
     monkeypatch.setattr(program, "Bpf", lambda: forged)
-    assert Program.adopt(7, slots) is None
+    assert Program.adopt(7, slots, {LOADED}) is None
     assert descriptors() == before
 
 
@@ -109,7 +123,7 @@ def test_of_a_program_that_keeps_another_state_the_limits_alone_are_read(monkeyp
     before = descriptors()
     monkeypatch.setitem(MAPS, 2, ("state", buckets.STATE_BYTES + 8))  # a look-up would write past what is ours
     monkeypatch.setattr(program, "Bpf", Bpf)
-    assert Program.adopt(7, SLOTS) is None
+    assert Program.adopt(7, SLOTS, {LOADED}) is None
     older = Program.adopt(7)
     assert older.read_limit(2) is None
     for use in (older.read_state, older.read_counters):
@@ -123,7 +137,6 @@ def test_of_any_programs_limits_no_copy_is_made_as_a_pod_may_bring_thousands_of_
     bpf = Bpf()
     bpf.lookup_all = lambda *_: pytest.fail("read")
     monkeypatch.setattr(program, "Bpf", lambda: bpf)
-    bpf.update = lambda *_: None
     found = Program.adopt(7)
     found.write_limit(2, None)
     assert found.written == b""
@@ -140,7 +153,7 @@ def test_out_of_descriptors_in_the_midst_of_an_adoption_leaves_none_behind(monke
 
     monkeypatch.setattr(program, "Bpf", Bpf)
     monkeypatch.setattr(os, "dup", duplicate)
-    assert Program.adopt(7, SLOTS) is None
+    assert Program.adopt(7, SLOTS, {LOADED}) is None
     assert failing == []
     assert descriptors() == before
 

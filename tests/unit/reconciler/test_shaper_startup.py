@@ -34,13 +34,26 @@ class Node:
         assert folder == FOLDER
         yield from self.in_folder
 
-    def adopt(self, _program_id, _slots):
-        return Held(self, "adopted")
+    def adopt(self, program_id, _slots, recorded):
+        return Held(self, "adopted") if program_id in recorded else None
 
     def load(self, slots, *, is_over):
         assert not is_over()
         self.loaded.append(slots)
         return Held(self, f"loaded {len(self.loaded)}")
+
+
+class Record:
+    """The programs on record."""
+
+    def __init__(self, *known):
+        self.known, self.added = known, []
+
+    def programs(self):
+        return frozenset(self.known)
+
+    def add(self, program):
+        self.added.append(program.name)
 
 
 class Held:
@@ -53,7 +66,7 @@ class Held:
 
 def test_a_program_that_is_prepared_is_used_once(monkeypatch):
     node = Node(monkeypatch)
-    start = ShaperStartup(1, FOLDER)
+    start = ShaperStartup(1, FOLDER, Record(7))
     start.prepare()
     assert node.loaded == [1]
     first = start.start([Key("u1", "/run/netns/a")])
@@ -65,15 +78,23 @@ def test_a_program_that_is_prepared_is_used_once(monkeypatch):
 
 def test_what_can_be_adopted_is_not_compiled(monkeypatch):
     node = Node(monkeypatch, in_folder=(7,), named=(7,))
-    start = ShaperStartup(1, FOLDER)
+    start = ShaperStartup(1, FOLDER, Record(7))
     start.prepare()
     assert start.start([Key("u1", "/run/netns/a")]).adopted
     assert (node.loaded, node.closed) == ([], ["adopted"])
 
 
+def test_what_pods_have_but_no_reconciler_recorded_is_not_adopted_and_what_is_loaded_is_recorded(monkeypatch):
+    node, record = Node(monkeypatch, in_folder=(7,), named=(7,)), Record(6, 8)
+    start = ShaperStartup(1, FOLDER, record)
+    start.prepare()
+    assert not start.start([Key("u1", "/run/netns/a")]).adopted
+    assert (node.loaded, record.added) == ([1], ["loaded 1"])
+
+
 def test_what_was_compiled_in_vain_is_let_go(monkeypatch):
     node = Node(monkeypatch, named=(7,))
-    start = ShaperStartup(1, FOLDER)
+    start = ShaperStartup(1, FOLDER, Record(7))
     start.prepare()
     assert start.start([Key("u1", "/proc/1/ns/net")]).adopted
     assert (node.loaded, node.closed) == ([1], ["loaded 1"])
@@ -83,7 +104,7 @@ def test_what_could_not_be_prepared_is_tried_at_the_start(monkeypatch):
     node = Node(monkeypatch)
     load, failures = node.load, [ShapingError("no")]
     node.load = lambda slots, **how: load(slots, **how) if not failures else (_ for _ in ()).throw(failures.pop())
-    start = ShaperStartup(1, FOLDER)
+    start = ShaperStartup(1, FOLDER, Record(7))
     with pytest.raises(ShapingError):
         start.prepare()
     assert not start.start([]).adopted
@@ -92,7 +113,7 @@ def test_what_could_not_be_prepared_is_tried_at_the_start(monkeypatch):
 
 def test_whoever_stops_has_what_compiles_given_up(monkeypatch):
     node = Node(monkeypatch)
-    start, asked = ShaperStartup(1, FOLDER), []
+    start, asked = ShaperStartup(1, FOLDER, Record(7)), []
     node.load = lambda _slots, *, is_over: asked.append(is_over())
     start.prepare()
     start.stop()
