@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.paths import NRI_SOCKET
 from tests.unit.manifests.overlays import block, blocks
 from tests.unit.manifests.test_manifests import CLEAN, INSTALLED, Object, one
 
@@ -70,6 +71,18 @@ def test_it_finds_nothing_where_no_pod_asks_for_the_reconciler(tmp_path: Path) -
 def test_it_asks_for_all_that_makes_pods_and_for_pods_in_all_namespaces() -> None:
     words = shlex.split(QUERY.split("|")[0])
     assert words[1:4] == ["get", "pods,deploy,sts,ds,jobs,cronjobs", "-A"]
+
+
+def test_the_record_of_programs_is_deleted_where_the_reconciler_keeps_it() -> None:
+    folder = str(Path(NRI_SOCKET).parent)
+    for name, manifests, kind in (("reconciler", INSTALLED, "containers"), ("clean", CLEAN, "initContainers")):
+        pod = one("DaemonSet", name, manifests)["spec"]["template"]["spec"]
+        ((mount,),) = ([each for each in held["volumeMounts"] if each["mountPath"] == folder] for held in pod[kind])
+        (volume,) = [each for each in pod["volumes"] if each["name"] == mount["name"]]
+        assert volume["hostPath"]["path"] == folder
+        assert not mount.get("readOnly")
+    (waiting,) = one("DaemonSet", "clean", CLEAN)["spec"]["template"]["spec"]["containers"]
+    assert "volumeMounts" not in waiting
 
 
 def test_the_nodes_are_cleaned_by_what_is_there_in_its_own_namespace() -> None:
