@@ -24,7 +24,10 @@ from reconciler.kernel.raw import (
     IFLA_INFO_DATA,
     IFLA_INFO_KIND,
     IFLA_IPVLAN_MODE,
+    IFLA_LINK,
     IFLA_LINKINFO,
+    IFLA_MTU,
+    IFLA_TSO_MAX_SIZE,
     LINK_ATTRIBUTES,
     TC_ATTRIBUTES,
     TCA_KIND,
@@ -140,10 +143,9 @@ def name_and_kind(message: bytes) -> tuple[str, str]:
     return text(held.get(IFLA_IFNAME, b"")), _IPVLAN if kind == _IPVTAP else kind
 
 
-def _mode(message: bytes) -> str | None:
+def _mode(held: Mapping[int, bytes]) -> str | None:
     """The mode of an ipvlan link."""
-    info = _info(raw_attributes(message, LINK_ATTRIBUTES))
-    value = raw_attributes(info.get(IFLA_INFO_DATA, b""), 0).get(IFLA_IPVLAN_MODE, b"")
+    value = raw_attributes(_info(held).get(IFLA_INFO_DATA, b""), 0).get(IFLA_IPVLAN_MODE, b"")
     return _IPVLAN_MODES.get(int.from_bytes(value[:2], sys.byteorder)) if value else None
 
 
@@ -164,8 +166,8 @@ def _relevant(messages: Iterable[bytes]) -> tuple[list[tuple[bytes, str, str]], 
     return seen, sum(not is_other for is_other, _ in counted[MOST_LINKS:])
 
 
-def _decoded(raw: bytes, kind: type[Any]) -> Any:
-    message = kind(raw)
+def _decoded(raw: bytes) -> TrafficControlMessage:
+    message = TrafficControlMessage(raw)
     message.decode()
     return message
 
@@ -182,27 +184,28 @@ def _classifier(raw: bytes) -> str:
 
 
 def _link(raw: bytes, name: str, kind: str) -> Link:
-    message = _decoded(raw, ifinfmsg)
+    held = raw_attributes(raw, LINK_ATTRIBUTES)
+    allowed = number(held.get(IFLA_TSO_MAX_SIZE))
     return Link(
         name,
         kind,
-        _mode(raw) if kind == _IPVLAN else None,
+        _mode(held) if kind == _IPVLAN else None,
         is_up=link_is_up(raw),
-        gso_max_bytes=message.get_attr("IFLA_GSO_MAX_SIZE") or GSO_DEFAULT_BYTES,
-        tso_max_bytes=message.get_attr("IFLA_TSO_MAX_SIZE") or _master_allows(message, name, kind),
-        mtu=message.get_attr("IFLA_MTU") or 0,
+        gso_max_bytes=number(held.get(IFLA_GSO_MAX_SIZE)) or GSO_DEFAULT_BYTES,
+        tso_max_bytes=allowed or _master_allows(number(held.get(IFLA_LINK)) or 0, name, kind),
+        mtu=number(held.get(IFLA_MTU)) or 0,
     )
 
 
-def _master_allows(link: Any, name: str, kind: str) -> int | None:
+def _master_allows(master: int, name: str, kind: str) -> int | None:
     """The packet size that a link's driver allows, if the kernel does not report it (before Linux 5.19).
 
     An ipvlan link has it from its master, a veth from its peer, in the node's netns. None if that cannot be read.
     """
-    request = ifinfmsg()
-    request["index"] = link.get_attr("IFLA_LINK") or 0
-    if not request["index"] or (kind != _IPVLAN and name != COORDINATOR_VETH):
+    if not master or (kind != _IPVLAN and name != COORDINATOR_VETH):
         return None
+    request = ifinfmsg()
+    request["index"] = master
     try:
         with Netlink.here() as node:
             answer = node.ask(request, RTM_GETLINK) or b""
@@ -216,14 +219,14 @@ def _root(raw: bytes | None, raw_below: bytes | None) -> Qdisc:
     if raw is None:
         return Qdisc("noqueue", 0)
     root = Qdisc(text(raw_attributes(raw, TC_ATTRIBUTES).get(TCA_KIND, b"")), traffic_control(raw).handle)
-    options = _decoded(raw, TrafficControlMessage).get_attr("TCA_OPTIONS") if root.is_ours else None
+    options = _decoded(raw).get_attr("TCA_OPTIONS") if root.is_ours else None
     if not options:
         return root
     if root.kind == "fq":
         return replace(root, is_intact=_has_bounds(options, FQ_BOUNDS))
     parameters = options.get_attr("TCA_TBF_PARMS")
     wanted = splitter_parameters(parameters["limit"])
-    below = _decoded(raw_below, TrafficControlMessage) if raw_below is not None else None
+    below = _decoded(raw_below) if raw_below is not None else None
     fq = below.get_attr("TCA_OPTIONS") if below is not None and below.get_attr("TCA_KIND") == "fq" else None
     if not fq or any(parameters[name] != value for name, value in wanted.items()):
         return replace(root, is_intact=False)
