@@ -1,7 +1,8 @@
 """Netlink messages of traffic control as the project needs them, where pyroute2's own lack something.
 
-pyroute2 0.9.7 has no fq (options are ignored), sends tables for a tbf that nothing reads, and decodes only the old
-attributes of a bpf filter. From the kernel's uapi/linux/pkt_sched.h and pkt_cls.h.
+pyroute2 0.9.7 has no fq (options are ignored), and sends tables for a tbf that nothing reads. Filters are only encoded
+with these, so they have what is sent and no more: `raw.py` reads filters. pyroute2 drops an attribute that it has no
+name for, without a word. From the kernel's uapi/linux/pkt_sched.h and pkt_cls.h.
 """
 
 from collections.abc import Mapping
@@ -99,29 +100,23 @@ class _TbfOptions(nla):  # type: ignore[misc] # pyroute2 ships no types
         )
 
 
-class BpfOptions(nla):  # type: ignore[misc] # pyroute2 ships no types
+class _BpfOptions(nla):  # type: ignore[misc] # pyroute2 ships no types
     """TCA_OPTIONS of a bpf filter."""
 
     nla_flags = NLA_F_NESTED
     nla_map = (
-        ("TCA_BPF_UNSPEC", "none"),
-        ("TCA_BPF_ACT", "hex"),
-        ("TCA_BPF_POLICE", "hex"),
-        ("TCA_BPF_CLASSID", "uint32"),
-        ("TCA_BPF_OPS_LEN", "uint16"),
-        ("TCA_BPF_OPS", "cdata"),
-        ("TCA_BPF_FD", "uint32"),
-        ("TCA_BPF_NAME", "asciiz"),
-        ("TCA_BPF_FLAGS", "uint32"),
-        ("TCA_BPF_FLAGS_GEN", "uint32"),
-        ("TCA_BPF_TAG", "hex"),
-        ("TCA_BPF_ID", "uint32"),
+        (3, "TCA_BPF_CLASSID", "uint32"),
+        (4, "TCA_BPF_OPS_LEN", "uint16"),
+        (5, "TCA_BPF_OPS", "cdata"),
+        (6, "TCA_BPF_FD", "uint32"),
+        (7, "TCA_BPF_NAME", "asciiz"),
+        (8, "TCA_BPF_FLAGS", "uint32"),
     )
 
 
 class _MirredOptions(nla):  # type: ignore[misc] # pyroute2 ships no types
     nla_flags = NLA_F_NESTED
-    nla_map = (("TCA_MIRRED_UNSPEC", "none"), ("TCA_MIRRED_TM", "hex"), ("TCA_MIRRED_PARMS", "parms"))
+    nla_map = ((2, "TCA_MIRRED_PARMS", "parms"),)
 
     class parms(nla):  # type: ignore[misc] # noqa: N801 - pyroute2 finds it by this name
         fields = (
@@ -137,33 +132,25 @@ class _MirredOptions(nla):  # type: ignore[misc] # pyroute2 ships no types
 
 class _Action(nla):  # type: ignore[misc] # pyroute2 ships no types
     nla_flags = NLA_F_NESTED
-    nla_map = (("TCA_ACT_UNSPEC", "none"), ("TCA_ACT_KIND", "asciiz"), ("TCA_ACT_OPTIONS", "options"))
-
-    @staticmethod
-    def options(action: Any, *_: Any, **__: Any) -> Any:
-        return _MirredOptions if action.get_attr("TCA_ACT_KIND") == "mirred" else action.hex
+    nla_map = ((1, "TCA_ACT_KIND", "asciiz"), (2, "TCA_ACT_OPTIONS", "mirred"))
+    mirred = _MirredOptions
 
 
 class _Actions(nla):  # type: ignore[misc] # pyroute2 ships no types
     nla_flags = NLA_F_NESTED
-    nla_map = (("TCA_ACT_PRIO_0", "none"), ("TCA_ACT_PRIO_1", "action"))
+    nla_map = ((1, "TCA_ACT_PRIO_1", "action"),)
     action = _Action
 
 
-class MatchallOptions(nla):  # type: ignore[misc] # pyroute2 ships no types
-    """TCA_OPTIONS of a matchall filter; only its first action is decoded."""
+class _MatchallOptions(nla):  # type: ignore[misc] # pyroute2 ships no types
+    """TCA_OPTIONS of a matchall filter, with one action."""
 
     nla_flags = NLA_F_NESTED
-    nla_map = (
-        ("TCA_MATCHALL_UNSPEC", "none"),
-        ("TCA_MATCHALL_CLASSID", "uint32"),
-        ("TCA_MATCHALL_ACT", "actions"),
-        ("TCA_MATCHALL_FLAGS", "uint32"),
-    )
+    nla_map = ((2, "TCA_MATCHALL_ACT", "actions"),)
     actions = _Actions
 
 
-_OPTIONS: Final = {"fq": FqOptions, "tbf": _TbfOptions, "bpf": BpfOptions, "matchall": MatchallOptions}
+_OPTIONS: Final = {"fq": FqOptions, "tbf": _TbfOptions, "bpf": _BpfOptions, "matchall": _MatchallOptions}
 
 
 class TrafficControlMessage(tcmsg):  # type: ignore[misc] # pyroute2 ships no types
