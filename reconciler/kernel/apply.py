@@ -101,7 +101,7 @@ def _apply(  # noqa: C901 - one case per step
             message = _traffic_control(link_index(netlink, name), TC_H_ROOT, handle)
             _ignoring_absence(netlink, message, RTM_DELQDISC)
         case DeleteClsact(link=name):
-            _ignoring_absence(netlink, _clsact(link_index(netlink, name)), RTM_DELQDISC)
+            _ignoring_absence(netlink, clsact(link_index(netlink, name)), RTM_DELQDISC)
         case AttachShaper(link=name, handle=handle, class_id=class_id):
             if program is None:
                 raise StepFailedError(step, "no program is loaded")
@@ -127,16 +127,16 @@ def _attach(netlink: Netlink, step: AttachShaper | AttachRedirect, message: Any,
     if not step.with_clsact:
         netlink.request(message, RTM_NEWTFILTER, flags)
         return
-    clsact = _clsact(message["index"])
+    index = message["index"]
     no_clsact, no_filter = netlink.request_all(
-        (clsact, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL), (message, RTM_NEWTFILTER, flags)
+        (clsact(index), RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL), (message, RTM_NEWTFILTER, flags)
     )
     if no_clsact is None and no_filter is not None:
-        _ignoring_absence(netlink, _clsact(message["index"]), RTM_DELQDISC)
+        _ignoring_absence(netlink, clsact(index), RTM_DELQDISC)
     if no_clsact is not None and no_filter is None:
         # A foreign clsact was made at this moment; our filter's handle would mark it as ours.
         hook = Direction.EGRESS if isinstance(step, AttachShaper) else Direction.INGRESS
-        _ignoring_absence(netlink, place_of(message["index"], hook, step.handle), RTM_DELTFILTER)
+        _ignoring_absence(netlink, place_of(index, hook, step.handle), RTM_DELTFILTER)
     if no_clsact is not None and no_clsact.errno in _UNKNOWN:
         raise KernelLacksError(_LACKING_CLSACT, f"{step}: {no_clsact.text}") from no_clsact
     for error in (no_clsact, no_filter):
@@ -188,7 +188,8 @@ def _traffic_control(index: int, parent: int, handle: int, kind: str | None = No
     return message
 
 
-def _clsact(index: int) -> TrafficControlMessage:
+def clsact(index: int) -> TrafficControlMessage:
+    """The message that refers to a link's clsact, whether it exists or not."""
     return _traffic_control(index, TC_H_CLSACT, _CLSACT_HANDLE, "clsact")
 
 

@@ -11,15 +11,13 @@ from typing import Final
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from reconciler.kernel import netns
-from reconciler.kernel.apply import apply
-from reconciler.kernel.attributes import TrafficControlMessage
+from reconciler.kernel.apply import apply, clsact
 from reconciler.kernel.bpf import Bpf
 from reconciler.kernel.compile import BPF_FUNC_SKB_SET_TSTAMP
 from reconciler.kernel.errors import KernelLacksError, NetlinkError, ShapingError
-from reconciler.kernel.filters import PARENTS
+from reconciler.kernel.filters import place_of
 from reconciler.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, RTM_NEWLINK, RTM_NEWQDISC, RTM_NEWTFILTER, Netlink
-from reconciler.kernel.observe import TC_H_CLSACT, link_index
-from reconciler.kernel.raw import ETH_P_ALL_BIG_ENDIAN
+from reconciler.kernel.observe import link_index
 from reconciler.model import GSO_LEAST_BYTES, HANDLE_CLSACT_FOREIGN, Splitting
 from reconciler.requirements import Feature
 from reconciler.steps import AttachRedirect, CreateIfb, SetRoot
@@ -27,6 +25,7 @@ from webhook.common.contract import Direction
 
 _JIT: Final = Path("/proc/sys/net/core/bpf_jit_enable")
 _LINK: Final = "lo"
+_CREATE: Final = NLM_F_CREATE | NLM_F_EXCL
 _SPLITTING: Final = Splitting(GSO_LEAST_BYTES, 1000)
 _PASS: Final = bytes.fromhex("0600000000000000")
 """A classic BPF program that returns 0: matches nothing."""
@@ -55,7 +54,7 @@ def probe() -> dict[Feature, str]:
         has_ifb = attempt(Feature.IFB, lambda: apply(CreateIfb(), netlink, None))
         if attempt(Feature.FQ, lambda: apply(SetRoot(_LINK), netlink, None)):
             attempt(Feature.TBF, lambda: apply(SetRoot(_LINK, _SPLITTING), netlink, None))
-        if attempt(Feature.CLSACT, lambda: _clsact(netlink, index)):
+        if attempt(Feature.CLSACT, lambda: netlink.request(clsact(index), RTM_NEWQDISC, _CREATE)):
             attempt(Feature.CLS_BPF, lambda: _classic_program(netlink, index))
             if has_ifb:  # to redirect to
                 attempt(Feature.REDIRECT, lambda: apply(AttachRedirect(_LINK, HANDLE_CLSACT_FOREIGN), netlink, None))
@@ -71,31 +70,17 @@ def _ipvlan(netlink: Netlink) -> None:
     message = ifinfmsg()
     message["attrs"] = [("IFLA_IFNAME", "probe"), ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "ipvlan")]})]
     try:
-        netlink.request(message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
+        netlink.request(message, RTM_NEWLINK, _CREATE)
     except NetlinkError as error:
         if error.errno == errno.EOPNOTSUPP:
             raise
 
 
-def _clsact(netlink: Netlink, index: int) -> None:
-    message = _message(index, TC_H_CLSACT, "clsact")
-    message["handle"] = TC_H_CLSACT & 0xFFFF0000
-    netlink.request(message, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL)
-
-
 def _classic_program(netlink: Netlink, index: int) -> None:
     options = [("TCA_BPF_OPS_LEN", len(_PASS) // 8), ("TCA_BPF_OPS", _PASS)]
-    message = _message(index, PARENTS[Direction.EGRESS], "bpf")
+    message = place_of(index, Direction.EGRESS, 0)
     message["attrs"].append(("TCA_OPTIONS", {"attrs": options}))
-    message["info"] = 1 << 16 | ETH_P_ALL_BIG_ENDIAN
-    netlink.request(message, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL)
-
-
-def _message(index: int, parent: int, kind: str) -> TrafficControlMessage:
-    message = TrafficControlMessage()
-    message["index"], message["parent"] = index, parent
-    message["attrs"] = [("TCA_KIND", kind)]
-    return message
+    netlink.request(message, RTM_NEWTFILTER, _CREATE)
 
 
 def _has_jit() -> bool:
