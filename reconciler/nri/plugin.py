@@ -39,6 +39,9 @@ LARGE_POD_BYTES: Final = 16 * 2**10
 MAX_LARGE_PODS_BYTES: Final = 128 * 2**20
 """How many bytes of large Pods are kept of a replay: a hundred Pods of a MiB."""
 _REGISTER_STREAM: Final = 1
+# Without the name that was called: it can be as long as a message, and an answer with it longer.
+_UNKNOWN_SERVICE: Final = Response(code=Code.UNIMPLEMENTED, message="unknown service")
+_UNKNOWN_METHOD: Final = Response(code=Code.UNIMPLEMENTED, message="unknown method")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +188,7 @@ class Plugin:
 
     def _receive_request(self, stream: int, request: Request) -> Event | None:
         if request.service != PLUGIN_SERVICE:
-            self._answer(stream, Response(code=Code.UNIMPLEMENTED, message=f"service {request.service}"))
+            self._answer(stream, _UNKNOWN_SERVICE)
             return None
         if request.method == "Configure":
             return self._configure(stream, Configure.decode(request.payload))
@@ -199,7 +202,7 @@ class Plugin:
             return self._hook(stream, request, changed, pod)
         hook = Hook.of_method(request.method)
         if hook is None:
-            self._answer(stream, Response(code=Code.UNIMPLEMENTED, message=f"method {request.method}"))
+            self._answer(stream, _UNKNOWN_METHOD)
             return None
         return self._hook(stream, request, hook, decode_pod(request.payload))
 

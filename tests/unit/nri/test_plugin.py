@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.nri.errors import ProtocolError
-from reconciler.nri.messages import RUNTIME_SERVICE, Configure, Hook, PodSandbox
+from reconciler.nri.messages import PLUGIN_SERVICE, RUNTIME_SERVICE, Configure, Hook, PodSandbox
 from reconciler.nri.mux import PLUGIN_CONNECTION, RUNTIME_CONNECTION
 from reconciler.nri.plugin import (
     Configured,
@@ -24,7 +24,7 @@ from reconciler.nri.plugin import (
     Synchronized,
 )
 from reconciler.nri.protobuf import Fields
-from reconciler.nri.ttrpc import Message, MessageType, Request, Response
+from reconciler.nri.ttrpc import MAX_MESSAGE_BYTES, Message, MessageType, Request, Response
 from tests.unit.nri.runtime_side import (
     RuntimeSide,
     configure_request,
@@ -95,7 +95,7 @@ def test_a_whole_life_is_told_and_what_needs_no_thought_is_answered() -> None:
     assert sorted(answers) == [1, 3, 9, 15]
     assert Fields(answers[1].payload).integer(2) == 0b111
     assert Fields(answers[3].payload).integer(2) == 1
-    assert (answers[9].code, answers[9].message) == (12, "method CreateContainer")
+    assert (answers[9].code, answers[9].message) == (12, "unknown method")
     assert answers[15] == Response()
 
 
@@ -243,10 +243,24 @@ def test_answers_to_nothing_that_was_asked_are_dropped() -> None:
 def test_other_services_connections_and_types_of_message_are_no_error() -> None:
     plugin, runtime = new_plugin(), RuntimeSide()
     assert plugin.feed(runtime.call("RunPodSandbox", service="other.Service")) == []
-    assert runtime.responses(plugin.take_outgoing()) == {1: Response(code=12, message="service other.Service")}
+    assert runtime.responses(plugin.take_outgoing()) == {1: Response(code=12, message="unknown service")}
     assert plugin.feed(frame(7, b"what nobody opened")) == []
     assert plugin.feed(frame(PLUGIN_CONNECTION, struct.pack(">IIBB", 0, 3, 3, 5))) == []
     assert plugin.take_outgoing() == b""
+
+
+@pytest.mark.parametrize(
+    ("service", "method", "unknown"),
+    [("x" * (MAX_MESSAGE_BYTES - 5), "", "service"), (PLUGIN_SERVICE, "x" * (MAX_MESSAGE_BYTES - 64), "method")],
+    ids=["service", "method"],
+)
+def test_a_call_to_nothing_here_is_answered_however_long_the_name_that_it_calls(
+    service: str, method: str, unknown: str
+) -> None:
+    """With the service's name in it, the answer would be longer than what may be sent."""
+    plugin, runtime = new_plugin(), RuntimeSide()
+    assert plugin.feed(runtime.call(method, service=service)) == []
+    assert runtime.responses(plugin.take_outgoing()) == {1: Response(code=12, message=f"unknown {unknown}")}
 
 
 @pytest.mark.parametrize("stream", [0, 1, 2, 3, 4])
