@@ -30,6 +30,9 @@ from reconciler.nri.messages import (
 from reconciler.nri.mux import PLUGIN_CONNECTION, RUNTIME_CONNECTION, Demultiplexer, frames
 from reconciler.nri.ttrpc import Assembler, Code, Message, MessageType, Request, Response
 
+PLUGIN_NAME: Final = "ipvlan-bandwidth"
+PLUGIN_INDEX: Final = "10"
+"""Two digits: the runtime calls plugins in the order of these."""
 DEFAULT_REQUEST_TIMEOUT_NS: Final = 2_000_000_000
 """DefaultPluginRequestTimeout in pkg/api/timeouts.go."""
 MAX_UNANSWERED: Final = 1024
@@ -123,10 +126,7 @@ class Plugin:
     After each call of `register`, `feed` and `accept`, send what `take_outgoing` returns.
     """
 
-    def __init__(self, name: str, index: str, hooks: Iterable[Hook]) -> None:
-        """Raises ValueError for a name, index or subscription that the runtime would refuse or misread."""
-        self._registration = encode_register_plugin(name, index)
-        self._subscription = encode_configure_response(hooks)
+    def __init__(self) -> None:
         self._outgoing = bytearray()
         self._demultiplexer = Demultiplexer()
         self._assemblers = {PLUGIN_CONNECTION: Assembler(), RUNTIME_CONNECTION: Assembler()}
@@ -135,33 +135,26 @@ class Plugin:
         self._request_timeout_ns = DEFAULT_REQUEST_TIMEOUT_NS
         self._replay = _Replay()
         self._unanswered: dict[int, Response] = {}
-        self._failure: ProtocolError | None = None
 
     def register(self) -> None:
         """Register the plugin: the first message on a connection, and due within 5 s of its start."""
         self._registering = True
-        request = Request(RUNTIME_SERVICE, "RegisterPlugin", self._registration)
+        request = Request(RUNTIME_SERVICE, "RegisterPlugin", encode_register_plugin(PLUGIN_NAME, PLUGIN_INDEX))
         self._send(RUNTIME_CONNECTION, Message(_REGISTER_STREAM, MessageType.REQUEST, request.encode()))
 
     def feed(self, data: bytes) -> list[Event]:
-        """The events in the bytes. Raises ProtocolError, and then again at each call: close the connection."""
-        if self._failure:
-            raise self._failure
+        """The events in the bytes. Raises ProtocolError: close the connection then."""
         events: list[Event | None] = []
-        try:
-            for connection, piece in self._demultiplexer.feed(data):
-                # Data for a connection that was not opened is dropped, as by the runtime's own multiplexer.
-                assembler = self._assemblers.get(connection)
-                messages = assembler.feed(piece) if assembler else []
-                events.extend(self._receive(connection, message) for message in messages)
-        except ProtocolError as error:
-            self._failure = error
-            raise
+        for connection, piece in self._demultiplexer.feed(data):
+            # Data for a connection that was not opened is dropped, as by the runtime's own multiplexer.
+            assembler = self._assemblers.get(connection)
+            messages = assembler.feed(piece) if assembler else []
+            events.extend(self._receive(connection, message) for message in messages)
         return [event for event in events if event]
 
     def accept(self, stream: int) -> None:
-        """Answer a stream's call with success. Raises ValueError for a stream without a call that waits for it."""
-        self._answer(stream, self._take_unanswered(stream))
+        """Answer a stream's call with success, once."""
+        self._answer(stream, self._unanswered.pop(stream))
 
     def take_outgoing(self) -> bytes:
         """The bytes to send now, b"" for none; each byte is returned once."""
@@ -217,7 +210,7 @@ class Plugin:
     def _configure(self, stream: int, configure: Configure) -> Event:
         if configure.request_timeout_ms > 0:
             self._request_timeout_ns = configure.request_timeout_ms * 1_000_000
-        self._answer(stream, Response(self._subscription))
+        self._answer(stream, Response(encode_configure_response()))
         return Configured(configure)
 
     def _synchronize(self, stream: int, request: Request) -> Event | None:
@@ -242,11 +235,6 @@ class Plugin:
         if len(self._unanswered) == MAX_UNANSWERED:
             raise ProtocolError(f"NRI: more than {MAX_UNANSWERED} calls at once")
         self._unanswered[stream] = response
-
-    def _take_unanswered(self, stream: int) -> Response:
-        if stream not in self._unanswered:
-            raise ValueError(f"no call waits for an answer on stream {stream}")
-        return self._unanswered.pop(stream)
 
     def _answer(self, stream: int, response: Response) -> None:
         self._send(PLUGIN_CONNECTION, Message(stream, MessageType.RESPONSE, response.encode()))

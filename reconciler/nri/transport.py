@@ -16,6 +16,8 @@ from reconciler.nri.errors import ProtocolError
 from reconciler.nri.messages import Hook, PodSandbox
 from reconciler.nri.plugin import (
     DEFAULT_REQUEST_TIMEOUT_NS,
+    PLUGIN_INDEX,
+    PLUGIN_NAME,
     Configured,
     Event,
     Plugin,
@@ -30,11 +32,17 @@ from webhook.common.backoff import delay_s
 logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-PLUGIN_NAME: Final = "ipvlan-bandwidth"
-PLUGIN_INDEX: Final = "10"
-
 FINISH_S: Final = DEFAULT_REQUEST_TIMEOUT_NS / 1e9 * 4 / 5
 """How long calls may go on at the end of the process: the deadline of a hook, unless the runtime has another."""
+FIRST_DELAY_S: Final = 0.1
+LONGEST_DELAY_S: Final = 2.0
+"""Between connections. Short, as Pods that start in between start without a limit, and a try costs next to nothing."""
+REGISTER_WITHIN_S: Final = 30.0
+"""Accepts are serial in the runtime, and each plugin before this one may take 5 s to register.
+
+The replay, which comes next, has no timeout. A runtime that waits for its own lock to begin it cannot give up: it would
+take the lock for a connection that is gone, and another for the next.
+"""
 _READ_BYTES: Final = 65_536
 _REPLAY_AWAITED: Final = (
     "it has taken the plugin, but not told of its Pods yet; a container that is being stopped can hold that up for its "
@@ -74,27 +82,6 @@ class Handler(Protocol):
         """The sandbox is gone, its network namespace too."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReconnectTiming:
-    """How the plugin waits between connections, and until it is registered on one. All in seconds.
-
-    The cap is short, as Pods that start in between start without a limit, and a try costs next to nothing. Accepts are
-    serial in the runtime, and each plugin before this one may take 5 s to register: hence 30 s.
-
-    The replay, which comes next, has no timeout. A runtime that waits for its own lock to begin it cannot give up: it
-    would take the lock for a connection that is gone, and another for the next.
-    """
-
-    first_delay_seconds: float = 0.1
-    max_delay_seconds: float = 2.0
-    register_within_seconds: float = 30.0
-
-    def delay_seconds(self, failures: int, fraction: float) -> float:
-        """The wait after so many failures in a row, 1 and up: doubling, capped, jittered by `fraction` from 0 to 1."""
-        doubled = delay_s(failures, self.first_delay_seconds, self.max_delay_seconds)
-        return doubled * (0.5 + fraction / 2)
-
-
 class _RefusedError(Exception):
     """The runtime does not want the plugin."""
 
@@ -131,7 +118,7 @@ class NriPlugin:
         handler: Handler,
         *,
         socket_path: str = NRI_SOCKET,
-        timing: ReconnectTiming = ReconnectTiming(),
+        register_within_s: float = REGISTER_WITHIN_S,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         fraction: Callable[[], float] = random.random,
         monotonic: Callable[[], float] = time.monotonic,
@@ -147,7 +134,7 @@ class NriPlugin:
         self.trouble = "it has not been tried yet: first the shaper's program is loaded"
         """Why it is not connected, as far as known from a try."""
         self._handler = handler
-        self._timing = timing
+        self._register_within_s = register_within_s
         self._sleep = sleep
         self._fraction = fraction
         self._monotonic = monotonic
@@ -174,7 +161,7 @@ class NriPlugin:
                     logger.warning("NRI at %s: %s; connecting again", self.socket_path, reason)
                     told = reason
                 self.connected = self.registered = False
-                await self._sleep(self._timing.delay_seconds(failures, self._fraction()))
+                await self._sleep(self._delay_s(failures))
         finally:
             self.connected = self.registered = False
             running = list(self._tasks)
@@ -192,9 +179,12 @@ class NriPlugin:
                 while self._tasks:
                     await asyncio.wait(self._tasks)
 
+    def _delay_s(self, failures: int) -> float:
+        return delay_s(failures, FIRST_DELAY_S, LONGEST_DELAY_S) * (0.5 + self._fraction() / 2)
+
     async def _connect_and_serve(self) -> str:
         """Serves one connection. Returns why it ended, in words."""
-        plugin, self._taken_at = Plugin(PLUGIN_NAME, PLUGIN_INDEX, Hook), None
+        plugin, self._taken_at = Plugin(), None
         try:
             reader, writer = await asyncio.open_unix_connection(self.socket_path)
         except FileNotFoundError:
@@ -207,10 +197,10 @@ class NriPlugin:
         except OSError as error:
             return f"cannot connect: {error.strerror or error}; is the container runtime up?"
         try:
-            async with asyncio.timeout(self._timing.register_within_seconds) as limit:
+            async with asyncio.timeout(self._register_within_s) as limit:
                 await self._serve(reader, _Connection(plugin, writer, limit))
         except TimeoutError:
-            return f"not registered within {self._timing.register_within_seconds:g} s"
+            return f"not registered within {self._register_within_s:g} s"
         except OSError as error:
             ended = f"connection lost: {error.strerror or error}"
         except (ProtocolError, _RefusedError) as error:

@@ -16,7 +16,6 @@ from reconciler.nri.messages import (
     ANNOTATIONS,
     LABELS,
     Configure,
-    Hook,
     PodSandbox,
     Synchronize,
     decode_pod,
@@ -115,22 +114,8 @@ def test_the_registration_names_the_plugin_and_its_place() -> None:
     assert (fields.text(1), fields.text(2)) == ("ipvlan-bandwidth", "10")
 
 
-@pytest.mark.parametrize(
-    ("name", "index"), [("", "10"), ("a b", "10"), ("é", "10"), ("a", "1"), ("a", "1x"), ("a", "¹²")]
-)
-def test_a_registration_that_the_runtime_would_refuse_is_refused_here(name: str, index: str) -> None:
-    with pytest.raises(ValueError, match="the NRI plugin's"):
-        encode_register_plugin(name, index)
-
-
 def test_the_subscription_has_a_bit_for_each_hook() -> None:
-    assert Fields(encode_configure_response(Hook)).integer(2) == 0b111
-    assert Fields(encode_configure_response([Hook.REMOVE_POD_SANDBOX] * 2)).integer(2) == 0b100
-
-
-def test_an_empty_subscription_would_mean_all_events_and_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one hook"):
-        encode_configure_response([])
+    assert Fields(encode_configure_response()).integer(2) == 0b111
 
 
 def test_more_is_echoed() -> None:

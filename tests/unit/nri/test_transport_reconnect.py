@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.nri.transport import NriPlugin, ReconnectTiming
+from reconciler.nri.transport import NriPlugin
 from reconciler.nri.ttrpc import Response
 from tests.unit.nri.runtime_side import configure_request, pod_request, synchronize_request
 from tests.unit.nri.runtime_socket import POD, Recorder, Runtime, Waits, bytes_unread, running
@@ -93,11 +93,10 @@ async def test_a_runtime_that_says_nothing_is_left(
     """One that replays is kept, also when that time is over: the loop's clock goes on past it at once."""
 
     async def with_more_time(seconds: float) -> None:
-        plugin._timing = ReconnectTiming(register_within_seconds=10)  # a machine that stalls is not to break the second
+        plugin._register_within_s = 10  # a machine that stalls is not to break the second
         await asyncio.sleep(seconds)
 
-    timing = ReconnectTiming(register_within_seconds=0.02)
-    plugin = NriPlugin(Recorder(), socket_path=runtime.path, timing=timing, sleep=with_more_time)
+    plugin = NriPlugin(Recorder(), socket_path=runtime.path, register_within_s=0.02, sleep=with_more_time)
     async with running(plugin):
         await (await runtime.accept()).ended()
         connection = await runtime.accept()
@@ -112,7 +111,7 @@ async def test_a_runtime_that_says_nothing_is_left(
 async def test_a_replay_that_a_stopping_container_holds_up_is_waited_for_and_who_asks_is_told(
     runtime: Runtime, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plugin = NriPlugin(Recorder(), socket_path=runtime.path, timing=ReconnectTiming(register_within_seconds=10))
+    plugin = NriPlugin(Recorder(), socket_path=runtime.path, register_within_s=10)
     async with running(plugin):
         connection = await runtime.accept()
         await connection.call("Configure", configure_request())
