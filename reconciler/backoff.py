@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from webhook.common.backoff import delay_s
+
 FIRST_DELAY_S = 0.1
 MAX_DELAY_S = 0.8
+ALL_MAX_DELAY_S = 5.0
+"""For changes that may concern any Pod: all Pods are reconciled, which takes longer."""
 RESET_AFTER_S = 10.0
-PROMPT_RECONCILES = 2
 
 RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 """How long to wait after a failure; the last of these after all further ones."""
@@ -30,7 +33,7 @@ class Backoff:
     After `RESET_AFTER_S` without a change a Pod starts from `FIRST_DELAY_S` again.
     """
 
-    max_delay_s: float = MAX_DELAY_S
+    max_delay_s: float
     _changes: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def delay_s(self, uid: str, now_s: float) -> float:
@@ -39,8 +42,7 @@ class Backoff:
         if now_s - last_s > RESET_AFTER_S:
             count = 0
         self._changes[uid] = (count + 1, now_s)
-        doublings = min(max(0, count + 1 - PROMPT_RECONCILES), 32)
-        return float(min(self.max_delay_s, FIRST_DELAY_S * 2**doublings))
+        return delay_s(max(1, count), FIRST_DELAY_S, self.max_delay_s)
 
     def forget(self, uid: str) -> None:
         """The Pod is gone."""

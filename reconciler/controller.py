@@ -8,12 +8,14 @@ a time, on the one thread that works on the kernel; a hook goes ahead of the que
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Executor
 
 from reconciler.background_tasks import BackgroundTasks
+from reconciler.backoff import ALL_MAX_DELAY_S, MAX_DELAY_S
 from reconciler.debounce import Debouncer
 from reconciler.events import Events
 from reconciler.failures import Failures
@@ -93,13 +95,9 @@ class Controller:
             spawn=self._background.spawn,
             sleep=sleep,
         )
-        self._debouncer = Debouncer(
-            on_settled=lambda uid: self.enqueue(uid, Priority.DRIFT),
-            on_all_settled=lambda: self._enqueue_all(Priority.RESYNC),
-            spawn=self._background.spawn,
-            sleep=sleep,
-            monotonic=monotonic,
-        )
+        debouncer = functools.partial(Debouncer, spawn=self._background.spawn, sleep=sleep, monotonic=monotonic)
+        self._debouncer = debouncer(lambda uid: self.enqueue(uid, Priority.DRIFT), MAX_DELAY_S)
+        self._debouncer_of_all = debouncer(lambda _: self._enqueue_all(Priority.RESYNC), ALL_MAX_DELAY_S)
         self._subscriptions = NetnsSubscriptions(monitor, self._kernel.run_locked)
         self._pod_reconciler = PodReconciler(
             self._state,
@@ -228,7 +226,7 @@ class Controller:
 
     def on_any_changed(self) -> None:
         """Something may have changed in any netns: reconcile everything."""
-        self._debouncer.changed_anywhere()
+        self._debouncer_of_all.changed("")
 
     def enqueue(self, uid: str, priority: Priority = Priority.REQUESTED) -> None:
         """Have a Pod reconciled soon; enqueueing it twice costs one reconcile."""

@@ -7,19 +7,19 @@ from reconciler.backoff import FIRST_DELAY_S, MAX_DELAY_S, RESET_AFTER_S, Backof
 
 
 def test_the_first_changes_are_answered_at_once_and_the_next_ones_ever_later():
-    backoff = Backoff()
+    backoff = Backoff(MAX_DELAY_S)
     assert [backoff.delay_s("a", 1.0) for _ in range(7)] == [0.1, 0.1, 0.2, 0.4, 0.8, 0.8, 0.8]
 
 
 def test_each_pod_has_a_backoff_of_its_own():
-    backoff = Backoff()
+    backoff = Backoff(MAX_DELAY_S)
     for _ in range(9):
         backoff.delay_s("a", 1.0)
     assert backoff.delay_s("b", 1.0) == FIRST_DELAY_S
 
 
 def test_a_pod_that_was_calm_for_a_while_is_answered_at_once_again():
-    backoff = Backoff()
+    backoff = Backoff(MAX_DELAY_S)
     for _ in range(9):
         backoff.delay_s("a", 1.0)
     assert backoff.delay_s("a", 1.0 + RESET_AFTER_S) == MAX_DELAY_S
