@@ -73,12 +73,6 @@ class KernelExecutor:
         with defects_told():
             return await self._on_thread(HANGS_S, call, *args)
 
-    async def run_inline(self, call: Callable[[], T]) -> T:
-        """Call it on the caller's thread, and hold the lock: for calls too short to be worth handing over."""
-        async with self.lock():
-            with defects_told():
-                return call()
-
     async def _on_thread(self, hangs_s: float, call: Callable[[*Ts], T], *args: *Ts) -> T:
         running = self._executor.submit(lambda: self._timed(hangs_s, call, *args))
         self._running = running
