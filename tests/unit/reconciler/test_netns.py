@@ -1,5 +1,6 @@
 """What tests/kernel cannot bring about in network namespaces: refusals of the kernel, and an older clock."""
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -8,8 +9,8 @@ import time
 import pytest
 
 from reconciler.kernel import netns
-from reconciler.kernel.errors import ShapingError
-from reconciler.kernel.netns import created_s, open_netlink, open_netlink_in_new
+from reconciler.kernel.errors import NetnsGoneError, ShapingError
+from reconciler.kernel.netns import created_s, inode, open_netlink, open_netlink_in_new, opened
 
 OWN, POD, NEW = 40, 41, 42
 
@@ -85,3 +86,22 @@ def test_a_namespace_is_there_since_its_inode_was_made_and_never_since_before_th
     os.utime(path, (0, 0))  # as made before the clock was set
     assert abs(created_s(str(path)) - booted_s) < 1
     assert abs(created_s(str(tmp_path / "gone")) - booted_s) < 1
+
+
+@pytest.mark.parametrize(
+    "look", [lambda path: opened(path).__enter__(), inode, created_s], ids=lambda each: each.__name__
+)
+def test_a_path_is_taken_as_it_is_as_a_folder_that_a_user_names_may_be_below_any_var_run(monkeypatch, look):
+    looked_at = []
+
+    def no_file(path, *_):
+        looked_at.append(path)
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    netns._own()
+    with monkeypatch.context() as patched:
+        patched.setattr("reconciler.kernel.netns.os.open", no_file)
+        patched.setattr("reconciler.kernel.netns.os.stat", no_file)
+        with contextlib.suppress(NetnsGoneError):
+            look("/var/run/netns/a")
+    assert looked_at == ["/var/run/netns/a"]
