@@ -18,12 +18,13 @@ from certs.store import CredentialStore, StoreBusyError
 from webhook.certificate_events import CertificateEvents
 from webhook.certificates import CONFIGURATIONS, KubeBundle, KubeSecret, secrets_path
 from webhook.common.backoff import delay_s
+from webhook.common.contract import NAMESPACE
 from webhook.common.kubeapi import ApiError, KubeApi
 from webhook.common.reflector import Reflector
 from webhook.common.token_bucket import TokenBucket
 from webhook.listener import Listener, UnusableCertificateError
 from webhook.metrics import Metrics
-from webhook.settings import Settings
+from webhook.settings import CONFIGURATION, DEPLOYMENT, SECRET, Settings
 
 _FIRST_RETRY_S: Final = 0.5
 _LONGEST_RETRY_S: Final = 15.0
@@ -65,10 +66,10 @@ class CertificateController:
         self._changed = asyncio.Event()
         self._changes: list[Change] = []
         self._bucket = TokenBucket(_CHANGES_AT_ONCE, _FORGIVEN_AFTER_S, monotonic)
-        self._events = CertificateEvents(api, settings.namespace, settings.deployment, utcnow=utcnow)
+        self._events = CertificateEvents(api, NAMESPACE, DEPLOYMENT, utcnow=utcnow)
         self._store = CredentialStore(
-            secret=KubeSecret(api, settings.namespace, settings.secret),
-            bundle=KubeBundle(api, settings.configuration),
+            secret=KubeSecret(api, NAMESPACE, SECRET),
+            bundle=KubeBundle(api, CONFIGURATION),
             names=settings.names,
             utcnow=utcnow,
             lifetimes=settings.lifetimes,
@@ -85,10 +86,7 @@ class CertificateController:
                 on_event=self._event,
                 spread_s=0,
             )
-            for path, name in (
-                (secrets_path(settings.namespace), settings.secret),
-                (CONFIGURATIONS, settings.configuration),
-            )
+            for path, name in ((secrets_path(NAMESPACE), SECRET), (CONFIGURATIONS, CONFIGURATION))
         )
 
     async def run(self) -> None:

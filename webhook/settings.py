@@ -11,7 +11,14 @@ from typing import Final
 
 from certs.credentials import Lifetimes
 from webhook.common import arguments
+from webhook.common.contract import NAMESPACE
 from webhook.common.endpoint import ConfigurationError
+
+# The manifests' objects in NAMESPACE, and the MutatingWebhookConfiguration, which is in none.
+SERVICE: Final = "webhook"
+DEPLOYMENT: Final = "webhook"
+SECRET: Final = "webhook-certs"  # noqa: S105 - the name of an object
+CONFIGURATION: Final = "ipvlan-bandwidth"
 
 _DURATION: Final = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -26,16 +33,11 @@ the caBundle for the overlap before it signs. Durations are a number and s, m, h
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where to listen, which objects of the cluster are ours, and how patient to be; times in seconds."""
+    """Where to listen, by which names to be called, and how patient to be; times in seconds."""
 
     listen: str | None
     port: int
     health_port: int
-    namespace: str
-    service: str
-    deployment: str
-    secret: str
-    configuration: str
     also_named: tuple[str, ...]
     drain_s: float
     linger_s: float
@@ -45,8 +47,8 @@ class Settings:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that the webhook is called by; API servers use the first (`<service>.<namespace>.svc`)."""
-        base = f"{self.service}.{self.namespace}"
+        """The names that the webhook is called by; API servers use the first (`webhook.ipvlan-bandwidth.svc`)."""
+        base = f"{SERVICE}.{NAMESPACE}"
         return (f"{base}.svc", f"{base}.svc.cluster.local", base, *self.also_named)
 
 
@@ -77,14 +79,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--listen", metavar="ADDRESS", help="address to listen on (default: all)")
     arguments.add_port(parser, "--port", 8443, "HTTPS port for API servers")
     arguments.add_port(parser, "--health-port", 8080, "HTTP port for health and metrics")
-    for name, called, what in (
-        ("--namespace", "ipvlan-bandwidth", "where it is installed"),
-        ("--service", "webhook", "its Service there"),
-        ("--deployment", "webhook", "its Deployment there, which events are about"),
-        ("--secret", "webhook-certs", "the Secret to keep its certificates in"),
-        ("--configuration", "ipvlan-bandwidth", "its MutatingWebhookConfiguration"),
-    ):
-        parser.add_argument(name, default=called, metavar="NAME", help=f"{what} (default: %(default)s)")
     parser.add_argument(
         "--also-named",
         type=host,
@@ -152,11 +146,6 @@ def settings_of(args: argparse.Namespace) -> Settings:
         listen=args.listen,
         port=args.port,
         health_port=args.health_port,
-        namespace=args.namespace,
-        service=args.service,
-        deployment=args.deployment,
-        secret=args.secret,
-        configuration=args.configuration,
         also_named=tuple(args.also_named),
         drain_s=args.drain_seconds,
         linger_s=args.linger_seconds,

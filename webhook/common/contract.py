@@ -26,8 +26,9 @@ MIRROR_ANNOTATION: Final = "kubernetes.io/config.mirror"
 SOURCE_ANNOTATION: Final = "kubernetes.io/config.source"
 NETWORK_LABEL: Final = "ipvlan-bandwidth.io/network"
 MANAGED_LABEL: Final = "ipvlan-bandwidth.io/managed"
-# As the namespaceSelector in manifests/ has it: the network plugins and the webhook must not wait for the webhook.
-NEVER_OPTED_IN: Final = frozenset({"kube-system", "ipvlan-bandwidth"})
+# As the namespaceSelector in manifests/ has them: the network plugins and the webhook must not wait for the webhook.
+NAMESPACE: Final = "ipvlan-bandwidth"
+NEVER_OPTED_IN: Final = frozenset({"kube-system", NAMESPACE})
 
 MINIMUM_BITS_PER_SECOND: Final = 1_000
 MAXIMUM_BITS_PER_SECOND: Final = 10**15

@@ -3,14 +3,13 @@
 That the API server refuses by them what it should, and no more, is in tests/cluster.
 """
 
-import argparse
 import re
 
 import pytest
 
 from tests.unit.manifests.test_manifests import INSTALLED, MANIFESTS, ROOT, Object, one, rendered
 from webhook.common.event import COMPONENT
-from webhook.settings import add_arguments, settings_of
+from webhook.settings import SECRET
 
 FOLDER = MANIFESTS / "admission-policies"
 POLICIES = {"ipvlan-bandwidth-webhook-secrets": "webhook", "ipvlan-bandwidth-reconciler-events": "reconciler"}
@@ -71,11 +70,8 @@ def test_a_policy_is_asked_about_each_way_to_write_that_rbac_allows(
 
 
 def test_the_webhooks_secret_is_the_one_that_it_keeps(overlay: list[Object]) -> None:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    settings = settings_of(parser.parse_args([]))
     (name,) = re.findall(r"metadata\.name == '(.*?)'", text(overlay, "ipvlan-bandwidth-webhook-secrets"))
-    assert name == settings.secret
+    assert name == SECRET
 
 
 def test_the_reconcilers_component_is_its_own(overlay: list[Object]) -> None:

@@ -10,9 +10,9 @@ import pytest
 from certs.changes import Kind
 from tests.unit.certs.clients import fresh
 from tests.unit.manifests.overlays import block, blocks
-from tests.unit.manifests.test_cert_manager import settings
-from tests.unit.manifests.test_manifests import INSTALLED, ROOT, one
+from tests.unit.manifests.test_manifests import ROOT, one
 from webhook import certificate_events
+from webhook.settings import CONFIGURATION, SECRET
 
 PAGE, HEADING = "docs/operations.md", "Another CA at once"
 LEAKED, NEW = fresh().trusted_pem(), fresh().trusted_pem()
@@ -20,9 +20,8 @@ LEAKED, NEW = fresh().trusted_pem(), fresh().trusted_pem()
 
 def test_it_takes_away_what_the_webhook_keeps_its_ca_in_and_waits_for_its_pods() -> None:
     commands = [shlex.split(line, comments=True) for line in block(PAGE, HEADING, "scale").splitlines()[2:]]
-    ours = settings(INSTALLED)
     deleted = [command[command.index("delete") + 1 :] for command in commands if "delete" in command]
-    assert deleted == [["secret", ours.secret], ["mutatingwebhookconfiguration", ours.configuration]]
+    assert deleted == [["secret", SECRET], ["mutatingwebhookconfiguration", CONFIGURATION]]
     (selector,) = one("Deployment", "webhook")["spec"]["selector"]["matchLabels"].items()
     (waits,) = [command for command in commands if "--for=delete" in command]
     assert waits[waits.index("-l") + 1] == "=".join(selector)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.unit.manifests.test_manifests import CERT_MANAGER, INSTALLED, Object, one, rendered
-from webhook.settings import add_arguments, settings_of
+from webhook.settings import SECRET, add_arguments, settings_of
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_the_webhook_reads_the_secret_that_cert_manager_writes(overlay: list[Obj
     certificate = one("Certificate", "webhook", overlay)
     assert volume["secret"]["secretName"] == certificate["spec"]["secretName"]
     # Not the Secret of our own issuing: to go back must not find another's in its place.
-    assert certificate["spec"]["secretName"] != settings(INSTALLED).secret
+    assert certificate["spec"]["secretName"] != SECRET
     # The user that it runs as may read it, and nobody else.
     assert volume["secret"]["defaultMode"] == 0o440
     assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]

@@ -24,7 +24,7 @@ from webhook.common.version import VERSION
 from webhook.policy import Policy
 from webhook.request_bodies import ALL_BODIES_BYTES
 from webhook.server import HEALTH_BOUNDS
-from webhook.settings import add_arguments, settings_of
+from webhook.settings import CONFIGURATION, DEPLOYMENT, SECRET, SERVICE, add_arguments, settings_of
 
 ROOT = Path(__file__).parents[3]
 MANIFESTS = ROOT / "manifests"
@@ -217,6 +217,22 @@ def test_bindings_bind_roles_that_exist_to_service_accounts_that_pods_use() -> N
 def configuration() -> Object:
     (webhook,) = one("MutatingWebhookConfiguration", "ipvlan-bandwidth")["webhooks"]
     return dict(webhook)
+
+
+def test_the_webhooks_own_objects_are_called_as_it_calls_them() -> None:
+    one("Namespace", contract.NAMESPACE)
+    one("Service", SERVICE)
+    one("Deployment", DEPLOYMENT)
+    one("MutatingWebhookConfiguration", CONFIGURATION)
+    service = configuration()["clientConfig"]["service"]
+    assert (service["name"], service["namespace"]) == (SERVICE, contract.NAMESPACE)
+    named = {
+        name
+        for rule in one("Role", "webhook")["rules"]
+        if "secrets" in rule["resources"]
+        for name in rule.get("resourceNames", ())
+    }
+    assert named == {SECRET}
 
 
 def test_applying_again_leaves_the_ca_bundle_as_the_webhook_wrote_it() -> None:
