@@ -140,13 +140,14 @@ class Filter:
 class ObservedLink:
     """A link, and what traffic control holds on it.
 
-    `classifier` is the kind of qdisc that holds its filters, or SHARED_CLSACT.
+    `classifier` is the kind of qdisc that holds its filters, or SHARED_CLSACT. `index` stays when it is renamed.
     """
 
     link: Link
     root: Qdisc = field(default_factory=lambda: Qdisc("noqueue", 0))
     classifier: str | None = None
     filters: tuple[Filter, ...] = ()
+    index: int = 0
 
     @property
     def has_no_place(self) -> bool:
@@ -235,6 +236,7 @@ class ProblemKind(StrEnum):
     FOREIGN_FILTER = "ForeignFilter"
     L3S_INGRESS = "L3sIngress"
     TOO_MANY_LINKS = "TooManyInterfaces"
+    RENAMED = "RenamedInterface"
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,14 +273,18 @@ def buckets(links: Iterable[ObservedLink]) -> Iterator[Bucket]:
 
 
 def covered(links: tuple[ObservedLink, ...]) -> tuple[ObservedLink, ...]:
-    """The links that share the Pod's limits: all its ipvlan slaves, and the coordinator's veth0 beside them."""
+    """The links that share the Pod's limits: all its ipvlan slaves, and the coordinator's veth0 beside them.
+
+    A veth with a filter of ours is that one: a container with NET_ADMIN can rename it.
+    """
     if not any(observed.link.kind == "ipvlan" for observed in links):
         return ()
-    return tuple(
-        observed
-        for observed in links
-        if observed.link.kind == "ipvlan" or (observed.link.kind == "veth" and observed.link.name == COORDINATOR_VETH)
-    )
+    return tuple(observed for observed in links if observed.link.kind == "ipvlan" or _is_coordinators(observed))
+
+
+def _is_coordinators(observed: ObservedLink) -> bool:
+    is_ours = observed.link.name == COORDINATOR_VETH or any(held.is_ours for held in observed.filters)
+    return observed.link.kind == "veth" and is_ours
 
 
 def gso_max_bytes(bits_per_second: int) -> int:

@@ -16,7 +16,7 @@ from reconciler.metrics import Metrics
 from reconciler.netns_subscriptions import NetnsSubscriptions
 from reconciler.node_state import NodeState
 from reconciler.pods import PodView
-from reconciler.report import Notice, Reason, applied, report
+from reconciler.report import Notice, Reason, applied, lost, lost_notices, report
 from reconciler.sandboxes import Sandbox
 from reconciler.shaper_loader import ShaperLoader
 from reconciler.shaping import Shaper
@@ -95,8 +95,14 @@ class PodReconciler:
                 return self._failed(sandbox, wanted, error)
         problems = tuple(Notice(problem.kind, problem.message) for problem in outcome.problems)
         # On a network other than ipvlan nothing is in force, and a Pod that was never admitted needs no notice.
-        notices = (*(wanted.notices if outcome.interfaces else ()), *problems)
-        after = replace(applied(wanted.limits, outcome.interfaces, outcome.missing, notices), modes=outcome.modes)
+        left = lost(before, outcome.others)
+        without = lost_notices(left) if wanted.limits and outcome.interfaces else ()
+        notices = (*(wanted.notices if outcome.interfaces else ()), *problems, *without)
+        after = replace(
+            applied(wanted.limits, outcome.interfaces, outcome.missing, notices),
+            modes=outcome.modes,
+            indexes=outcome.indexes | left.keys(),
+        )
         if after.has_other_modes(before):  # the mode is the NIC's, for all its Pods; l3 to l3s sends no notification
             self._on_any_changed()
         self._state.on_succeeded(

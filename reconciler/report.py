@@ -70,7 +70,8 @@ class Applied:
     """What is in force in one netns: the limits that hold on all its interfaces, these interfaces, and what is missing.
 
     `withheld` are limits that were asked for but do not hold on all of them; `in_part`: one of these holds on some.
-    `modes` are those of the ipvlan interfaces, by name.
+    `modes` are those of the ipvlan interfaces, by name. `indexes` are those of all interfaces that share the limits, or
+    did once and still exist.
     """
 
     limits: Limits = NO_LIMITS
@@ -79,6 +80,7 @@ class Applied:
     withheld: Limits = NO_LIMITS
     in_part: bool = False
     modes: Mapping[str, str] = field(default_factory=dict)
+    indexes: frozenset[int] = frozenset()
 
     @property
     def in_conflict(self) -> bool:
@@ -119,6 +121,23 @@ def applied(
 
 
 NOTHING = Applied()
+
+
+def lost(before: Applied, others: Mapping[int, str]) -> dict[int, str]:
+    """Of the interfaces that share no limit, those that did before, by index: `others` are their names."""
+    return {index: name for index, name in others.items() if index in before.indexes}
+
+
+def lost_notices(names: Mapping[int, str]) -> tuple[Notice, ...]:
+    """What to say of them. An ipvlan interface always shares the limit, and so does a veth while it has its filters."""
+    if not names:
+        return ()
+    message = (
+        f"{', '.join(names.values())} shared the limit under another name, and has lost the filters by which it would "
+        "still: what it sends and receives is not limited; give it its name back, and if a container took it, drop "
+        "NET_ADMIN"
+    )
+    return (Notice(ProblemKind.RENAMED, message),)
 
 
 def describe(limits: Limits) -> str:

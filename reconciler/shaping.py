@@ -60,6 +60,7 @@ class ShapingOutcome:
     """The result of shaping one Pod. No steps: nothing had to change. `interfaces` are those that share its limits.
 
     `modes` are those of the ipvlan interfaces among them, by name: a mode is the master's, so other Pods share it.
+    `indexes` are theirs, `others` the names of the other interfaces that were looked at, by index.
 
     `missing`: the directions that were asked for but do not hold on all interfaces, with those where they do not.
     `lack`: what the kernel lacks, so that a direction had to be left out; a later try may find it there.
@@ -73,6 +74,8 @@ class ShapingOutcome:
     lack: KernelLacksError | None = None
     modes: Mapping[str, str] = field(default_factory=dict)
     slot_freed: bool = False
+    indexes: frozenset[int] = frozenset()
+    others: Mapping[int, str] = field(default_factory=dict)
 
 
 class _CannotSplitError(StepFailedError):
@@ -260,10 +263,17 @@ class Shaper:
         if lack is not None and limits.egress is None:
             raise lack
         observed, planned = approached
-        shared = [target.link for target in covered(observed.links)]
-        modes = {link.name: link.mode for link in shared if link.mode is not None}
-        names = tuple(link.name for link in shared)
-        return ShapingOutcome(tuple(done), planned.problems, names, planned.missing, lack, modes)
+        shared = covered(observed.links)
+        return ShapingOutcome(
+            tuple(done),
+            planned.problems,
+            tuple(held.link.name for held in shared),
+            planned.missing,
+            lack,
+            modes={held.link.name: held.link.mode for held in shared if held.link.mode is not None},
+            indexes=frozenset(held.index for held in shared),
+            others={held.index: held.link.name for held in observed.links if held not in shared},
+        )
 
     def _recent_lack(self, owner: SlotOwner) -> KernelLacksError | None:
         """What the kernel lacked a moment ago, when ingress was to be limited."""

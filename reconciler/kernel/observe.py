@@ -100,6 +100,7 @@ def observe_netns(netlink: Netlink) -> ObservedShaping:
             _root(roots.get(index), paced.get(index)),
             classifiers.get(index),
             filters.of(index, _hooks(link)) if classifiers.get(index) == "clsact" else (),
+            index,
         )
         for index, link in links.items()
     )

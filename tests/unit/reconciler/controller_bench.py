@@ -40,6 +40,7 @@ class Kernel:
         self.failing: dict[str, list[Exception]] = {}
         self.interfaces = ("eth0",)
         self.mode = "l3"
+        self.others = {}
         self.calls = []
         self.altered = []
         self.problems = ()
@@ -63,6 +64,8 @@ class Kernel:
             missing={each: links for each, links in self.missing.items() if limits.get(each)},
             lack=self.lack if limits.ingress else None,
             modes=dict.fromkeys(self.interfaces, self.mode),
+            indexes=frozenset(range(2, 2 + len(self.interfaces))),
+            others=self.others,
             slot_freed=bool(before) and not limits,
         )
 

@@ -154,6 +154,27 @@ async def test_a_visit_reads_what_went_past_an_egress_limit_and_a_thorough_one_l
     assert await bench.controller.resync.sample(limited, full=True) is None
 
 
+async def test_an_interface_that_has_lost_its_limit_by_another_name_is_told_once_and_for_as_long_as_there_is_a_limit(
+    bench,
+):
+    bench.kernel.interfaces = ("eth0", "veth0")
+    await bench.controller.on_run(sandbox())
+    bench.kernel.interfaces, bench.kernel.others = ("eth0",), {3: "v0", 4: "net1"}
+    for _ in range(2):
+        bench.controller.enqueue("u1")
+        await bench.settle()
+    assert [reason for _, reason in bench.told.notices] == ["BandwidthLimited", "RenamedInterface"]
+    (held,) = bench.controller._state.limited()
+    (notice,) = bench.controller._state.applied(held).notices
+    assert notice.message.startswith("v0 shared the limit")
+    bench.on_pod_event("MODIFIED", api_pod("u1"))
+    await bench.settle()
+    assert [reason for _, reason in bench.told.notices][2:] == ["BandwidthRemoved"]
+    bench.on_pod_event("MODIFIED", api_pod("u1", egress="20M"))
+    await bench.settle()
+    assert [reason for _, reason in bench.told.notices][3:] == ["BandwidthLimited", "RenamedInterface"]
+
+
 L3S = Problem(ProblemKind.L3S_INGRESS, "mode l3s")
 NO_IFB = KernelLacksError("CONFIG_IFB (module ifb)", "create the ifb vethbw0: Operation not supported")
 

@@ -35,6 +35,13 @@ def test_how_long_a_driver_lets_packets_be_is_its_masters_where_the_kernel_does_
     assert (held.link.gso_max_bytes, held.link.tso_max_bytes) == (25_000, allowed)
 
 
+def test_a_link_is_known_by_its_index_whatever_its_name():
+    assert [held.index for held in observe_netns(Kernel(link(2, "eth0", "ipvlan"), link(7, "v0", "veth"))).links] == [
+        2,
+        7,
+    ]
+
+
 @pytest.mark.parametrize(
     ("other", "has_tunnel"),
     [

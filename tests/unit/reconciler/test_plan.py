@@ -15,6 +15,7 @@ from reconciler.model import (
     ObservedShaping,
     Qdisc,
     Splitting,
+    covered,
 )
 from reconciler.plan import plan
 from reconciler.steps import (
@@ -58,6 +59,23 @@ def test_limits_are_written_before_all_else_and_cleared_after(wanted: DesiredSha
     kinds = [type(step) for step in plan(wanted, kernel).steps]
     order = [0 if kind is WriteLimit else 2 if kind is ClearLimit else 1 for kind in kinds]
     assert order == sorted(order)
+
+
+@pytest.mark.parametrize("wanted", [BOTH, desired(Direction.INGRESS), desired(Direction.EGRESS)])
+def test_the_coordinators_veth_keeps_its_limits_under_another_name(wanted: DesiredShaping) -> None:
+    shaped = after(
+        wanted, ObservedShaping((SLAVE, ObservedLink(Link("veth0", "veth")), ObservedLink(Link("v1", "veth"))))
+    )
+    names = {"veth0": "v0"}
+    links = tuple(
+        replace(held, link=replace(held.link, name=names.get(held.link.name, held.link.name))) for held in shaped.links
+    )
+    renamed = replace(shaped, links=links)
+    assert plan(wanted, renamed).steps == ()
+    assert {held.link.name for held in covered(links)} == {"eth0", "v0"}
+    left = after(NOTHING, renamed)
+    assert not any(held.is_touched for held in left.links)
+    assert {held.link.name for held in covered(left.links)} == {"eth0"}
 
 
 def test_another_rate_is_one_write() -> None:

@@ -1,9 +1,11 @@
 """People are told what changed for their Pod, and nothing else."""
 
+from dataclasses import replace
+
 import pytest
 
-from reconciler.model import IFB_NAME, Splitting
-from reconciler.report import NOTHING, Applied, Notice, Reason, applied, describe, report
+from reconciler.model import IFB_NAME, ProblemKind, Splitting
+from reconciler.report import NOTHING, Applied, Notice, Reason, applied, describe, lost, lost_notices, report
 from reconciler.steps import SetRoot, SetUp
 from webhook.common.contract import Direction, Limits, Quantity
 
@@ -41,6 +43,16 @@ def test_a_lifted_limit():
 
 def test_an_interface_that_came_later():
     assert reasons(BOTH, Applied(BOTH.limits, ("eth0", "veth0")), ["fq"]) == [Reason.LIMITED]
+
+
+def test_an_interface_that_shared_the_limit_and_is_there_under_another_name_without_it():
+    both = replace(BOTH, interfaces=("eth0", "veth0"), indexes=frozenset({2, 3}))
+    assert lost(both, {}) == {}
+    assert lost(both, {3: "v0", 4: "veth1"}) == {3: "v0"}
+    (notice,) = lost_notices({3: "v0", 5: "v1"})
+    assert (notice.type, notice.reason) == ("Warning", ProblemKind.RENAMED)
+    assert notice.message.startswith("v0, v1 shared the limit")
+    assert lost_notices({}) == ()
 
 
 def test_shaping_that_somebody_took_away():
