@@ -71,7 +71,7 @@ def _write_headers(root: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Compile, load, hand over. The names are the function's and the number of entries of both maps."""
+    """Compile, load, hand over. Its arguments: a socket, the function's name, how many entries both maps have."""
     descriptor, name, entries = int(arguments[0]), arguments[1], int(arguments[2])
     with tempfile.TemporaryDirectory(prefix=HEADERS_PREFIX) as folder:
         _write_headers(Path(folder))

@@ -10,8 +10,7 @@ import logging
 import socket
 import struct
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
 
@@ -51,7 +50,7 @@ class Changes:
 
 
 class Monitor:
-    """One socket: wait until `fileno` is readable, then `read`. Close it, or use it in a `with`."""
+    """One socket: wait until `fileno` is readable, then `read`. Close it."""
 
     def __init__(self) -> None:
         """Raises ShapingError when the kernel or the capabilities do not allow it."""
@@ -69,14 +68,6 @@ class Monitor:
             message = f"cannot listen to changes in all network namespaces: {error.strerror}; give CAP_NET_BROADCAST"
             raise ShapingError(message) from error
         self._learn_mtus()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def fileno(self) -> int:
         """The descriptor to wait on."""

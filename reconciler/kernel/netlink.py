@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from reconciler.kernel import netns
-from reconciler.kernel.errors import NetlinkError, ShapingError
+from reconciler.kernel.errors import NetlinkError
 from reconciler.kernel.raw import raw_attributes
 
 RTM_NEWLINK: Final = 16
@@ -87,7 +87,7 @@ class Netlink:
     @classmethod
     def here(cls) -> Self:
         """In the network namespace of this process. Raises ShapingError."""
-        return cls(_opened_here)
+        return cls(netns.open_netlink_here)
 
     def __enter__(self) -> Self:
         return self
@@ -194,13 +194,6 @@ class Netlink:
 
 class _RefusedError(NetlinkError):
     """The kernel refused the request."""
-
-
-def _opened_here() -> socket.socket:
-    try:
-        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-    except OSError as error:  # out of descriptors or memory
-        raise ShapingError(f"cannot open a netlink socket: {error.strerror}") from error
 
 
 def _prepared(opened: socket.socket) -> socket.socket:

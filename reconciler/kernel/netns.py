@@ -116,6 +116,11 @@ def _not_opened(path: str, error: OSError) -> ShapingError:
     return ShapingError(f"cannot look into the network namespace {path}: {error.strerror}")
 
 
+def open_netlink_here() -> socket.socket:
+    """A netlink socket inside the network namespace of this process. Raises ShapingError."""
+    return _opened("open a netlink socket")
+
+
 def open_netlink(descriptor: int) -> socket.socket:
     """A netlink socket inside the network namespace of `descriptor`. Raises ShapingError."""
     return _opened_after("enter the network namespace", lambda libc: int(libc.setns(descriptor, CLONE_NEWNET)))
@@ -137,14 +142,19 @@ def _opened_after(what: str, move: Callable[[ctypes.CDLL], int]) -> socket.socke
         hint = "; give CAP_SYS_ADMIN" if code == errno.EPERM else ""
         raise ShapingError(f"cannot {what}: {os.strerror(code)}{hint}")
     try:
-        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-    except OSError as error:  # out of descriptors or memory
-        raise ShapingError(f"cannot {what}: {error.strerror}") from error
+        return _opened(what)
     finally:
         if _libc().setns(own, CLONE_NEWNET) != 0:
             # Out of memory. Whatever this thread did next to the node, it would do to a Pod, or the other way round.
             logger.critical("cannot return to the node's network namespace: %s", os.strerror(ctypes.get_errno()))
             os._exit(1)
+
+
+def _opened(what: str) -> socket.socket:
+    try:
+        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    except OSError as error:  # out of descriptors or memory
+        raise ShapingError(f"cannot {what}: {error.strerror}") from error
 
 
 @functools.cache

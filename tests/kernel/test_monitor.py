@@ -2,6 +2,7 @@
 
 import select
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def quiet(monitor: Monitor) -> None:
 
 
 def test_links_and_filters_that_come_or_go_are_heard_of(shaper: Shaper, limited: Pod, peer: Pod) -> None:
-    with Monitor() as monitor:
+    with closing(Monitor()) as monitor:
         monitor.watch(limited.netns)
         monitor.watch(limited.netns)
         quiet(monitor)
@@ -53,7 +54,7 @@ def test_links_and_filters_that_come_or_go_are_heard_of(shaper: Shaper, limited:
 
 @pytest.mark.usefixtures("wire")
 def test_a_watched_netns_can_still_go() -> None:
-    with Monitor() as monitor:
+    with closing(Monitor()) as monitor:
         with lab.pod("gone", "eA", "172.51.0.120") as gone:
             monitor.watch(gone.netns)
         with lab.pod("next", "eA", "172.51.0.120"):  # has the address once the kernel has freed the other's slave
@@ -72,7 +73,7 @@ def test_looking_again_asks_the_kernel_little_and_changes_nothing(
 
     monkeypatch.setattr(Netlink, "_send", count)
     asked = []
-    with Monitor() as monitor:
+    with closing(Monitor()) as monitor:
         monitor.watch(limited.netns)
         quiet(monitor)
         for _ in range(3):

@@ -4,7 +4,7 @@ import errno
 import os
 import resource
 import socket
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -91,7 +91,7 @@ def test_a_netns_that_goes_in_the_midst_of_a_plan_is_gone_when_it_ends(shaper: S
 def test_notifications_that_overrun_their_buffer_are_told_and_later_ones_are_heard(
     shaper: Shaper, limited: Pod
 ) -> None:
-    with Monitor() as monitor:
+    with closing(Monitor()) as monitor:
         monitor.watch(limited.netns)
         monitor._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 4096)
         for _ in range(20):
