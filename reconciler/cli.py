@@ -14,8 +14,6 @@ from webhook.common import arguments, version
 from webhook.common.logs import configure_logging
 from webhook.common.sigterm import exit_on_sigterm
 
-LOG_LEVELS = ("debug", "info", "warning", "error")
-
 
 def main(argv: Sequence[str]) -> int:
     """Run one command; returns the exit status: 0 done, 1 failed, 2 wrong usage."""
@@ -70,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Keeps the bandwidth of this node's Pods on ipvlan at what their annotations say.",
     )
     version.add_argument(parser)
-    parser.add_argument("--log-level", default="info", choices=LOG_LEVELS, help="what is logged (default: %(default)s)")
+    arguments.add_log_level(parser, "what is logged")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run on a node, as the DaemonSet does")
@@ -86,9 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NUMBER",
         help="the most Pods limited at once (default: %(default)s)",
     )
-    run.add_argument(
-        "--log-level", default=argparse.SUPPRESS, choices=LOG_LEVELS, help="what is logged (default: info)"
-    )
+    arguments.add_log_level(run, "what is logged", default=argparse.SUPPRESS)
     run.set_defaults(call=_run)
 
     observe = commands.add_parser("observe", help="print what the kernel holds for each limited Pod of this node")

@@ -105,12 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long after that to wait for the last connection at most; API servers close theirs after 90 s without "
         "use (default: %(default)g)",
     )
-    parser.add_argument(
-        "--log-level",
-        default="info",
-        choices=["debug", "info", "warning", "error"],
-        help="debug also logs what is admitted (default: %(default)s)",
-    )
+    arguments.add_log_level(parser, "debug also logs what is admitted")
 
 
 def _add_certificates(parser: argparse.ArgumentParser) -> None:

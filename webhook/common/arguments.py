@@ -3,6 +3,8 @@
 import argparse
 from typing import Final
 
+_LOG_LEVEL: Final = "info"
+_LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _HIGHEST_PORT: Final = 65_535
 _MOST_SECONDS: Final = 1_000_000  # a longer time is a typo, and beyond some length no clock can hold it
 
@@ -26,6 +28,11 @@ def port(text: str) -> int:
 def add_port(parser: argparse.ArgumentParser, name: str, default: int, what: str) -> None:
     """Add a flag for a port."""
     parser.add_argument(name, type=port, default=default, metavar="PORT", help=f"{what} (default: %(default)s)")
+
+
+def add_log_level(parser: argparse.ArgumentParser, what: str, *, default: str = _LOG_LEVEL) -> None:
+    """Add the flag for what is logged."""
+    parser.add_argument("--log-level", default=default, choices=_LOG_LEVELS, help=f"{what} (default: {_LOG_LEVEL})")
 
 
 def seconds(text: str) -> float:
