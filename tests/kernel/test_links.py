@@ -52,6 +52,20 @@ def test_more_ipvlan_links_than_are_looked_at_are_told_of(node: Node, limited: P
     assert "fq 1bd0: dev eth0" in limited.tc()
 
 
+def test_a_veth0_that_is_renamed_keeps_its_limits_and_one_that_loses_its_filters_then_is_told_of(
+    node: Node, limited: Pod
+) -> None:
+    limited.run("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "host0")
+    node.start(limited, **ANNOTATED)
+    began = time.monotonic()
+    limited.run("ip", "link", "set", "veth0", "name", "v0")
+    lab.sleep(SECOND)
+    assert "fq 1bd0: dev v0" in limited.tc()
+    assert "ipvlan-bandwidth:" in limited.run("tc", "filter", "show", "dev", "v0", "egress")
+    limited.run("tc", "qdisc", "del", "dev", "v0", "clsact")
+    assert node.wait(limited, "RenamedInterface", since=began).notice.message.startswith("v0 shared the limit")
+
+
 def test_a_pod_that_gives_its_interfaces_names_of_any_bytes_is_limited_all_the_same(
     shaper: Shaper, limited: Pod
 ) -> None:
