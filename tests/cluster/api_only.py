@@ -69,7 +69,7 @@ class ApiOnly:
         self._running["kube-apiserver"].send_signal(signal.SIGSTOP if still else signal.SIGCONT)
 
     def compact(self) -> None:
-        """Make etcd forget all but what is now."""
+        """Make etcd forget all but what is now, so that no version the API server has told can be resumed from."""
         control.compact(self._etcd_url)
 
     def back_up(self) -> Path:

@@ -94,9 +94,10 @@ def serve(parts: dict[str, Part], start: Callable[[Part], Awaitable[None]]) -> C
 def compact(etcd: str = ETCD) -> None:
     """Forget all of etcd's history, so that no watch can be resumed from it.
 
-    Source: etcd's gRPC gateway, api/etcdserverpb/rpc.proto, KV.Compact.
+    Something is written first: a watch of the last version that there is would miss nothing, and the API server resumes
+    it. Source: etcd's gRPC gateway, api/etcdserverpb/rpc.proto, KV.Put and KV.Compact.
     """
-    revision = int(_ask_etcd(etcd, "maintenance/status", {})["header"]["revision"])
+    revision = int(_ask_etcd(etcd, "kv/put", {"key": "Y29tcGFjdA==", "value": "MQ=="})["header"]["revision"])
     _ask_etcd(etcd, "kv/compaction", {"revision": revision, "physical": True})
 
 

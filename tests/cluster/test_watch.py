@@ -105,10 +105,12 @@ async def test_the_view_is_right_again_after_each_of_what_can_happen_to_an_api_s
         await until(lambda: view.limits == {"a": "40M"})
 
         plane.kill("kube-apiserver")
+        lists = view.lists
         await asyncio.to_thread(plane.compact)
         await asyncio.to_thread(plane.start)
         await create(api, "b", "1M")
         await until(lambda: view.limits == {"a": "40M", "b": "1M"})
+        assert view.lists > lists, "the watch was resumed as if nothing had been forgotten"
 
         plane.kill()
         copy = plane.back_up()
