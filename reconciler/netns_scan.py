@@ -5,15 +5,17 @@ if its annotation has become invalid meanwhile, and loses it if the annotation h
 """
 
 import logging
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from errno import ENOMEM
 from os import fstat
 from pathlib import Path
+from typing import NamedTuple
 
 from reconciler.counters import in_force
 from reconciler.kernel import netns
+from reconciler.kernel.bpf import LoadedProgram
 from reconciler.kernel.errors import NetnsGoneError, ShapingError
 from reconciler.kernel.netlink import Netlink
 from reconciler.kernel.observe import observe_netns
@@ -40,14 +42,17 @@ class NetnsScan:
     held: Mapping[Key, Limits | None] = field(default_factory=dict)
 
 
-def scan_netns(netns_paths: Iterable[Key], folder: Path | None = None) -> NetnsScan:
+def scan_netns(
+    netns_paths: Iterable[Key], folder: Path | None = None, recorded: Collection[LoadedProgram] = ()
+) -> NetnsScan:
     """Look into each network namespace; one that cannot be read is logged.
 
     The same for others in a folder: some runtimes do not name the netns of a Pod that another version of the runtime
-    started. The maps hold the owners' uids.
+    started. The maps hold the owners' uids: only those of programs `recorded` are believed, as a Pod may attach one of
+    its own that names another Pod. Without any on record, as at the first start on a node, all are.
     """
     with ExitStack() as opened:
-        scanner = _Scanner(opened)
+        scanner = _Scanner(opened, recorded)
         for pod_uid, path in netns_paths:
             scanner.scan(path, pod_uid)
         if folder is not None:
@@ -69,14 +74,24 @@ def program_ids(folder: Path) -> Generator[int]:
             told |= scanner.programs.keys()
 
 
+class _Entry(NamedTuple):
+    """An entry that a filter leads to. `is_believed`: whether it tells whose the netns is."""
+
+    direction: Direction
+    limit: LimitEntry
+    is_believed: bool
+
+
 @dataclass(slots=True)
 class _Scanner:
     """What was found so far; the programs stay open as long as `opened` is."""
 
     opened: ExitStack
+    recorded: Collection[LoadedProgram] = ()
     paths: dict[SlotOwner, str] = field(default_factory=dict)
     held: dict[Key, Limits | None] = field(default_factory=dict)
     programs: dict[int, Program | None] = field(default_factory=dict)
+    believed: set[int] = field(default_factory=set)
 
     def scan(self, path: str, pod_uid: str | None = None) -> None:
         """Look into one netns; without a uid, its owner is looked for in the maps' entries."""
@@ -91,7 +106,8 @@ class _Scanner:
             self.held[Key(pod_uid or "", path)] = None
             return
         entries, are_all = self._entries(path, links)
-        owner = pod_uid or next((each.pod_uid for each in entries.values() if each.netns_inode == inode), None)
+        told = (each.limit.pod_uid for each in entries if each.is_believed and each.limit.netns_inode == inode)
+        owner = pod_uid or next(told, None)
         is_touched = any(link.is_touched for link in links)
         if owner is None:
             if is_touched:
@@ -99,15 +115,15 @@ class _Scanner:
             return
         self.paths[SlotOwner(owner, inode)] = path
         if is_touched:
-            rates = {direction: each.bits_per_second for direction, each in entries.items() if each.pod_uid == owner}
+            rates = {each.direction: each.limit.bits_per_second for each in entries if each.limit.pod_uid == owner}
             self.held[Key(owner, path)] = in_force(rates) if are_all else None
 
-    def _entries(self, path: str, links: Iterable[ObservedLink]) -> tuple[dict[Direction, LimitEntry], bool]:
+    def _entries(self, path: str, links: Iterable[ObservedLink]) -> tuple[list[_Entry], bool]:
         """The entries of the filters in their programs' maps, and whether all could be read.
 
         Raises OSError when that fails for lack of memory, and so says nothing of the filters.
         """
-        found: dict[Direction, LimitEntry] = {}
+        found: list[_Entry] = []
         are_all = True
         for program_id, class_id in buckets(links):
             program = self._program(program_id)
@@ -125,7 +141,7 @@ class _Scanner:
                 continue
             if entry is not None:
                 _, direction = bucket_of(class_id)
-                found[direction] = entry
+                found.append(_Entry(direction, entry, program_id in self.believed))
         return found, are_all
 
     def _program(self, program_id: int) -> Program | None:
@@ -133,6 +149,8 @@ class _Scanner:
             self.programs[program_id] = Program.adopt(program_id)
             if (program := self.programs[program_id]) is not None:
                 self.opened.enter_context(closing(program))
+                if not self.recorded or program.bpf.program_info(program.descriptor).loaded in self.recorded:
+                    self.believed.add(program_id)
         return self.programs[program_id]
 
 

@@ -114,10 +114,11 @@ class Shaper:
         """Take over what the network namespaces of the known sandboxes hold, or load a new program.
 
         `folder` may have other namespaces, whose owner is read from what they hold. `load` loads a new program. Only
-        programs on `record` are taken over, and a new one is added to it. Raises ShapingError when loading fails.
+        programs on `record` are taken over or tell of owners, and a new one is added to it. Raises ShapingError when
+        loading fails.
         """
-        found = scan_netns(netns_paths, folder)
         recorded = frozenset[LoadedProgram]() if record is None else record.programs()
+        found = scan_netns(netns_paths, folder, recorded)
         program = next(filter(None, (Program.adopt(each, slots, recorded) for each in found.program_ids)), None)
         if program is None:
             program = (load or Program.load)(slots)

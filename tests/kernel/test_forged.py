@@ -53,13 +53,15 @@ def forge(peer: Pod) -> Iterator[Forge]:
     """Attaches such a program in the Pod `peer`, at a class id; returns the program's id."""
     with ExitStack() as opened:
 
-        def attach(*, kind: int = BPF_MAP_TYPE_ARRAY, key_bytes: int = 4, class_id: int = 2) -> int:
+        def attach(
+            *, kind: int = BPF_MAP_TYPE_ARRAY, key_bytes: int = 4, class_id: int = 2, uid: str | None = None
+        ) -> int:
             program, maps = loaded(kind, key_bytes)
             for each in (program, *maps):
                 opened.callback(os.close, each)
             if kind == BPF_MAP_TYPE_ARRAY:
                 inode = netns.inode(peer.netns) or 0
-                entry = LimitEntry(FASTER.egress.bits_per_second if FASTER.egress else 0, 3, peer.uid, inode)
+                entry = LimitEntry(FASTER.egress.bits_per_second if FASTER.egress else 0, 3, uid or peer.uid, inode)
                 Bpf().update(maps[0], 2, buckets.encode_limit(entry))
             with netns.opened(peer.netns) as descriptor, Netlink.inside(descriptor) as netlink:
                 step = AttachShaper("eth0", HANDLE_CLSACT_OURS, class_id, with_clsact=True)
@@ -100,4 +102,17 @@ def test_a_program_with_our_name_is_replaced_and_put_on_no_pod(
         assert forged not in scan_netns(keys).program_ids
     finally:
         heir.release(peer.uid, peer.netns)
+        heir.close()
+
+
+def test_a_program_of_its_own_cannot_say_that_the_netns_is_another_pods(
+    shaper: Shaper, limited: Pod, peer: Pod, forge: Forge
+) -> None:
+    """Where the runtime does not name it: that Pod's limits, or none, would be put on this one."""
+    shaper.shape(limited.uid, limited.netns, BOTH)
+    forge(uid=limited.uid)
+    heir = Shaper.start(slots=SLOTS, folder=netns.NETNS_FOLDER, record=lab.RECORD)
+    try:
+        assert heir.found == {Key("", peer.netns): None, Key(limited.uid, limited.netns): BOTH}
+    finally:
         heir.close()

@@ -146,6 +146,22 @@ def test_a_netns_that_nobody_names_is_told_of_though_it_cannot_be_read_whose_it_
     assert netns_scan.scan_netns([], Path("/run/netns")).held == {("", A): None}
 
 
+@pytest.mark.parametrize(
+    ("recorded", "owner"),
+    [([(OURS, 1)], "u1"), ([], "u1"), ([(ANOTHERS, 1)], ""), ([(OURS, 2)], "")],
+    ids=["on record", "the first start", "another", "of the same number"],
+)
+def test_whose_a_netns_is_that_nobody_names_is_told_by_programs_on_record_alone(looking, monkeypatch, recorded, owner):
+    """A Pod's own program could have another Pod's limits, or none, put on it."""
+    inode = Path(os.devnull).stat().st_ino
+    monkeypatch.setattr(netns_scan, "_mounted", lambda _folder: {inode: A})
+    looking(Bpf(buckets.encode_limit(LimitEntry(20_000_000, 3, "u1", inode))), shaped())
+    limits = Limits(egress=Quantity(20_000_000)) if owner else None
+    found = netns_scan.scan_netns([], Path("/run/netns"), [LoadedProgram(*each) for each in recorded])
+    assert found.held == {(owner, A): limits}
+    assert found.paths == ({SlotOwner(owner, inode): A} if owner else {})
+
+
 def test_a_filter_whose_slot_is_free_limits_nothing(looking):
     looking(Bpf(buckets.EMPTY_LIMIT), shaped())
     assert netns_scan.scan_netns([Key("u1", A)]).held == {("u1", A): Limits()}

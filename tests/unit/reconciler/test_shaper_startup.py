@@ -26,8 +26,9 @@ class Node:
             monkeypatch.setattr(module, "Program", self)
         monkeypatch.setattr(shaping, "slots_in", lambda _program: SlotTable(1))
 
-    def _scan_netns(self, keys, folder=None):
+    def _scan_netns(self, keys, folder, recorded):
         assert folder == FOLDER
+        assert isinstance(recorded, frozenset)
         return NetnsScan(program_ids=self.named if list(keys) else self.in_folder)
 
     def _program_ids(self, folder):
