@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
 
     clean = commands.add_parser("clean", help="take all shaping off this node's Pods")
     _folder(clean)
-    _socket(clean, "the runtime's NRI socket, beside which the reconciler keeps the record of its programs")
+    _socket(clean, "the runtime's NRI socket: its folder has the reconciler's lock, and the record of its programs")
     clean.set_defaults(call=_clean)
     return parser
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from reconciler import pods
 from reconciler.inspection import Inspection, clean, inspect
 from reconciler.kernel.buckets import is_rate
 from reconciler.kernel.errors import HostNetnsError, NetnsGoneError, ShapingError, defect
+from reconciler.node_lock import acquire_node_lock
 from reconciler.program_record import ProgramRecord
 from webhook.common.contract import Quantity
 from webhook.common.endpoint import ConfigurationError
@@ -105,8 +108,34 @@ def run_observe(folder: Path, *, node: str, as_json: bool) -> int:
 def run_clean(folder: Path, record_folder: Path) -> int:
     """Remove all that is ours from every network namespace, and the record of our programs.
 
-    Exit status 1 when some could not be removed.
+    First waits for the end of a reconciler: on a node that was cut off it may be ending just now, and would put back
+    what goes. Exit status 1 when some could not be removed.
     """
+    with ExitStack() as held:
+        waited = _wait_for_reconciler(record_folder, held)
+        cleaned = _clean(folder, record_folder)
+    return 0 if waited and cleaned else 1
+
+
+def _wait_for_reconciler(record_folder: Path, held: ExitStack) -> bool:
+    """Take the node's lock, which `held` releases. False if that cannot be; without the folder there is no reconciler.
+
+    A wait has no end but the reconciler's: the DaemonSet's rollout shows the node as not clean meanwhile.
+    """
+    if not record_folder.exists():
+        return True
+    try:
+        lock = asyncio.run(acquire_node_lock(asyncio.Event(), record_folder))
+    except ShapingError as error:
+        sys.stderr.write(f"cannot know whether a reconciler works on this node: {error}\n")
+        return False
+    if lock is not None:
+        held.callback(os.close, lock)
+    return True
+
+
+def _clean(folder: Path, record_folder: Path) -> bool:
+    """Whether all that is ours was removed."""
     failed = False
     paths = _namespaces(folder)
     for path in paths or ():
@@ -124,7 +153,7 @@ def run_clean(folder: Path, record_folder: Path) -> int:
     except OSError as error:
         failed = True
         sys.stderr.write(f"cannot delete the record of the shaper's programs: {error}\n")
-    return 1 if failed or paths is None else 0
+    return not failed and paths is not None
 
 
 def _print_error(path: str, error: Exception) -> None:

@@ -1,8 +1,9 @@
 """The lock that lets one reconciler work on a node: a second one waits until the first has ended, in whatever way.
 
-Two would each give the same free slot to different Pods, and each would undo the other's work. When they overlap in an
-update, the second is already loaded when the first ends. It is a lock (flock(2)) on the folder of the runtime's socket:
-the kernel releases it with the process, nothing is left behind, and it takes access to the host's folder to hold it.
+Two would each give the same free slot to different Pods, and each would undo the other's work; one would undo that of
+`clean`, which waits too. When two overlap in an update, the second is already loaded when the first ends. It is a lock
+(flock(2)) on the folder of the runtime's socket: the kernel releases it with the process, nothing is left behind, and
+it takes access to the host's folder to hold it.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ async def acquire_node_lock(stopping: asyncio.Event, folder: Path) -> int | None
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if not told:
-                logger.warning("another reconciler works on this node: waiting for its end")
+                logger.warning("a reconciler works on this node: waiting for its end")
                 told = True
         else:
             return held

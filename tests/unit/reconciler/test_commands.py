@@ -1,6 +1,9 @@
-"""What `observe` prints."""
+"""What `observe` prints, and what `clean` does."""
 
+import asyncio
+import fcntl
 import json
+import os
 
 import pytest
 
@@ -136,6 +139,36 @@ def test_the_record_of_programs_goes_too_and_one_that_cannot_is_told(tmp_path, c
     record.mkdir()
     assert run_clean(tmp_path / "netns", tmp_path) == 1
     assert "cannot delete the record of the shaper's programs: " in capsys.readouterr().err
+
+
+async def test_clean_waits_for_the_end_of_a_reconciler_as_it_would_put_back_what_goes(tmp_path, monkeypatch, caplog):
+    cleaned = []
+
+    def clean(path):
+        cleaned.append(path)
+        return ()
+
+    monkeypatch.setattr(commands, "_namespaces", lambda _: ["/run/netns/a"])
+    monkeypatch.setattr(commands, "clean", clean)
+    record = tmp_path / NAME
+    record.touch()
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    cleaning = asyncio.create_task(asyncio.to_thread(run_clean, tmp_path, tmp_path))
+    done, _ = await asyncio.wait({cleaning}, timeout=0.25)
+    assert (done, cleaned, record.exists()) == (set(), [], True)
+    assert caplog.messages == ["a reconciler works on this node: waiting for its end"]
+    os.close(held)
+    assert await cleaning == 0
+    assert (cleaned, record.exists()) == (["/run/netns/a"], False)
+
+
+def test_clean_needs_no_reconciler_and_no_runtime_and_tells_what_it_cannot_know(tmp_path, capsys):
+    (tmp_path / "netns").mkdir()
+    assert run_clean(tmp_path / "netns", tmp_path / "missing") == 0
+    (tmp_path / "file").touch()
+    assert run_clean(tmp_path / "netns", tmp_path / "file") == 1
+    assert "cannot know whether a reconciler works on this node: " in capsys.readouterr().err
 
 
 async def test_pods_are_named_one_at_a_time_as_all_that_they_say_may_be_more_than_the_memory(monkeypatch):

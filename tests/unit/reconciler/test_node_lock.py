@@ -36,7 +36,7 @@ async def test_the_second_waits_says_so_once_and_works_when_the_first_was_killed
         held = await second
     assert held is not None
     os.close(held)
-    assert caplog.messages == ["another reconciler works on this node: waiting for its end"]
+    assert caplog.messages == ["a reconciler works on this node: waiting for its end"]
 
 
 async def test_one_that_is_told_to_stop_while_it_waits_stops(tmp_path: Path) -> None:
