@@ -14,18 +14,21 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from reconciler import pods
 from reconciler.inspection import Inspection, clean, inspect
 from reconciler.kernel.buckets import is_rate
 from reconciler.kernel.errors import HostNetnsError, NetnsGoneError, ShapingError, defect
+from reconciler.kernel.raw import text
 from reconciler.node_lock import acquire_node_lock
 from reconciler.program_record import ProgramRecord
 from webhook.common.contract import Quantity
 from webhook.common.endpoint import ConfigurationError
 from webhook.common.kubeapi import ApiError, KubeApi
 
+_UID_LENGTH: Final = 40
+"""What the shaper's map has room for; a uid has 36."""
 _COLUMNS = ("POD", "INTERFACES", "DIRECTION", "LIMIT", "BYTES", "PACKETS", "DROPS", "MARKS", "QUEUE")
 
 
@@ -59,8 +62,8 @@ def rows(netns: str, inspection: Inspection, names: Mapping[str, str]) -> tuple[
         held = [(direction, each.pod_uid, {"bits_per_second": each.bits_per_second}) for direction, each in limits]
     return tuple(
         Row(
-            pod=names.get(uid, f"uid {uid}"),
-            pod_uid=uid,
+            pod=names.get(uid, f"uid {_shown(uid)}"),
+            pod_uid=_shown(uid),
             netns=netns,
             interfaces=inspection.interfaces,
             direction=direction.value,
@@ -68,6 +71,11 @@ def rows(netns: str, inspection: Inspection, names: Mapping[str, str]) -> tuple[
         )
         for direction, uid, figures in held
     )
+
+
+def _shown(uid: str) -> str:
+    """A uid as a terminal may have it: a Pod's own program can have anything in its maps."""
+    return text(uid.encode())[:_UID_LENGTH]
 
 
 def table(found: Iterable[Row]) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from reconciler import commands
 from reconciler.commands import _names, rows, run_clean, run_observe, table
 from reconciler.counters import DirectionCounters, PodCounters
 from reconciler.inspection import Inspection
+from reconciler.kernel import buckets
 from reconciler.kernel.errors import ShapingError
 from reconciler.kernel.observe import observe_netns
 from reconciler.model import LimitEntry
@@ -84,6 +86,18 @@ def test_what_an_interface_is_called_does_nothing_to_a_terminal():
     printed = table(rows("/run/netns/a", Inspection((held.link.name,), COUNTED), {}))
     assert all(line.isprintable() for line in printed.splitlines())
     assert r"e\x1b[2J" in printed
+
+
+@pytest.mark.parametrize("counted", [True, False], ids=["counted", "another version's"])
+def test_what_a_map_says_of_a_uid_does_nothing_to_a_terminal_nor_makes_the_table_wider(counted):
+    uid = buckets.decode_limit(buckets.encode_limit(LimitEntry(20_000_000, 3, "\x1b[2J\r\n" + 30 * "\a", 5))).pod_uid
+    limits = {Direction.EGRESS: LimitEntry(20_000_000, 3, uid, 5)}
+    seen = Inspection(("eth0",), replace(COUNTED, pod_uid=uid) if counted else None, {} if counted else limits)
+    found = rows("/run/netns/a", seen, {})
+    assert all(each.pod_uid.startswith(r"\x1b[2J\x0d\x0a") and len(each.pod_uid) <= 40 for each in found)
+    printed = table(found).splitlines()
+    assert len(printed) == 1 + len(found)
+    assert all(line.isprintable() for line in printed)
 
 
 def test_a_folder_that_is_not_there_is_a_failure_and_says_so(tmp_path, capsys):
