@@ -193,17 +193,18 @@ def _link(raw: bytes, name: str, kind: str) -> Link:
         _mode(held) if kind == _IPVLAN else None,
         is_up=link_is_up(raw),
         gso_max_bytes=number(held.get(IFLA_GSO_MAX_SIZE)) or GSO_DEFAULT_BYTES,
-        tso_max_bytes=allowed or _master_allows(number(held.get(IFLA_LINK)) or 0, name, kind),
+        tso_max_bytes=allowed or _master_allows(number(held.get(IFLA_LINK)) or 0, kind),
         mtu=number(held.get(IFLA_MTU)) or 0,
     )
 
 
-def _master_allows(master: int, name: str, kind: str) -> int | None:
+def _master_allows(master: int, kind: str) -> int | None:
     """The packet size that a link's driver allows, if the kernel does not report it (before Linux 5.19).
 
-    An ipvlan link has it from its master, a veth from its peer, in the node's netns. None if that cannot be read.
+    An ipvlan link has it from its master, a veth from its peer, in the node's netns: any veth, as the coordinator's may
+    have been renamed. None if that cannot be read.
     """
-    if not master or (kind != _IPVLAN and name != COORDINATOR_VETH):
+    if not master or kind not in {_IPVLAN, "veth"}:
         return None
     request = ifinfmsg()
     request["index"] = master

@@ -22,11 +22,12 @@ MASTER, ALLOWED = 7, 62_780
         (link(2, "eth0", "ipvlan", gso=25_000, tso=65_536, link=MASTER), 65_536),
         (link(2, "eth0", "ipvlan", gso=25_000, link=MASTER), ALLOWED),
         (link(2, "veth0", "veth", gso=25_000, link=MASTER), ALLOWED),
-        (link(2, "veth1", "veth", gso=25_000, link=MASTER), None),
+        (link(2, "v0", "veth", gso=25_000, link=MASTER), ALLOWED),
+        (link(2, "ifb0", "ifb", gso=25_000, link=MASTER), None),
         (link(2, "eth0", "ipvlan", gso=25_000, link=MASTER + 1), None),
         (link(2, "eth0", "ipvlan", gso=25_000), None),
     ],
-    ids=["told", "its master's", "its peer's", "nobody's concern", "not there", "no master"],
+    ids=["told", "its master's", "its peer's", "its peer's, renamed", "nobody's concern", "not there", "no master"],
 )
 def test_how_long_a_driver_lets_packets_be_is_its_masters_where_the_kernel_does_not_tell(monkeypatch, told, allowed):
     node = Kernel(link(MASTER, "eno1", gso=ALLOWED))
