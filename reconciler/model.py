@@ -204,12 +204,14 @@ class LimitEntry:
 class ObservedShaping:
     """What the kernel holds for one network namespace and its slot.
 
-    `unseen_ipvlan` is the number of ipvlan links that are not in `links`, as they are too many to look at.
+    `unseen_ipvlan` is the number of ipvlan links that are not in `links`, as they are too many to look at;
+    `unseen_others` has the names of other links of which that is so, by index.
     """
 
     links: tuple[ObservedLink, ...]
     limits: Mapping[Direction, LimitEntry] = field(default_factory=dict)
     unseen_ipvlan: int = 0
+    unseen_others: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,13 +129,13 @@ def lost(before: Applied, others: Mapping[int, str]) -> dict[int, str]:
 
 
 def lost_notices(names: Mapping[int, str]) -> tuple[Notice, ...]:
-    """What to say of them. An ipvlan interface always shares the limit, and so does a veth while it has its filters."""
+    """What to say of them. An ipvlan interface shares the limit, and so does a veth while it has what is ours on it."""
     if not names:
         return ()
     message = (
-        f"{', '.join(names.values())} shared the limit under another name, and has lost the filters by which it would "
-        "still: what it sends and receives is not limited; give it its name back, and if a container took it, drop "
-        "NET_ADMIN"
+        f"{', '.join(names.values())} shared the limit under another name, and is not known any more: our qdiscs and "
+        "filters on it are gone, or it is one of more interfaces than are looked at; what it sends and receives may "
+        "not be limited; give it its name back, and if a container took it, drop NET_ADMIN"
     )
     return (Notice(ProblemKind.RENAMED, message),)
 

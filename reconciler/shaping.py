@@ -60,7 +60,7 @@ class ShapingOutcome:
     """The result of shaping one Pod. No steps: nothing had to change. `interfaces` are those that share its limits.
 
     `modes` are those of the ipvlan interfaces among them, by name: a mode is the master's, so other Pods share it.
-    `indexes` are theirs, `others` the names of the other interfaces that were looked at, by index.
+    `indexes` are theirs, `others` the names of other interfaces, by index: also of those that were not looked at.
 
     `missing`: the directions that were asked for but do not hold on all interfaces, with those where they do not.
     `lack`: what the kernel lacks, so that a direction had to be left out; a later try may find it there.
@@ -273,7 +273,10 @@ class Shaper:
             lack,
             modes={held.link.name: held.link.mode for held in shared if held.link.mode is not None},
             indexes=frozenset(held.index for held in shared),
-            others={held.index: held.link.name for held in observed.links if held not in shared},
+            others={
+                **{held.index: held.link.name for held in observed.links if held not in shared},
+                **observed.unseen_others,
+            },
         )
 
     def _recent_lack(self, owner: SlotOwner) -> KernelLacksError | None:

@@ -76,7 +76,7 @@ def observe_netns(netlink: Netlink) -> ObservedShaping:
     Those are its ipvlan, veth and ifb links, and any link with one of our names: at most `MOST_LINKS` of those kinds,
     ipvlan before others and the oldest of each, so that thousands of links cannot keep us busy.
     """
-    relevant, unseen = _relevant(dump_links(netlink))
+    relevant, beyond = _relevant(dump_links(netlink))
     links = {link_index_of(message): _link(message, name, kind) for message, name, kind in relevant}
     names = {index: link.name for index, link in links.items()}
     netlink.link_indexes = {name: index for index, name in names.items()}
@@ -104,7 +104,11 @@ def observe_netns(netlink: Netlink) -> ObservedShaping:
         )
         for index, link in links.items()
     )
-    return ObservedShaping(tuple(observed), unseen_ipvlan=unseen)
+    return ObservedShaping(
+        tuple(observed),
+        unseen_ipvlan=sum(kind == _IPVLAN for _, _, kind in beyond),
+        unseen_others={link_index_of(message): name for message, name, kind in beyond if kind != _IPVLAN},
+    )
 
 
 def link_index(netlink: Netlink, name: str) -> int:
@@ -155,8 +159,8 @@ def _info(link: Mapping[int, bytes]) -> dict[int, bytes]:
     return raw_attributes(link.get(IFLA_LINKINFO, b""), 0)
 
 
-def _relevant(messages: Iterable[bytes]) -> tuple[list[tuple[bytes, str, str]], int]:
-    """The links that matter, with names and kinds, by index; and the number of ipvlan links beyond the bound.
+def _relevant(messages: Iterable[bytes]) -> tuple[list[tuple[bytes, str, str]], list[tuple[bytes, str, str]]]:
+    """The links that matter, with names and kinds, by index; and likewise those beyond the bound.
 
     If there are more than the bound, ipvlan comes before others, as only ipvlan is limited.
     """
@@ -164,7 +168,7 @@ def _relevant(messages: Iterable[bytes]) -> tuple[list[tuple[bytes, str, str]], 
     counted = sorted((kind != _IPVLAN, number) for number, (_, _, kind) in enumerate(links) if kind in _KINDS)
     kept = {number for _, number in counted[:MOST_LINKS]}
     seen = [each for number, each in enumerate(links) if each[1] in _NAMES or number in kept]
-    return seen, sum(not is_other for is_other, _ in counted[MOST_LINKS:])
+    return seen, [links[number] for _, number in counted[MOST_LINKS:] if links[number][1] not in _NAMES]
 
 
 def _decoded(raw: bytes) -> TrafficControlMessage:

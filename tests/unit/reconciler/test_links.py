@@ -8,7 +8,7 @@ import pytest
 from reconciler.bypass import Traffic
 from reconciler.kernel import traffic
 from reconciler.kernel.netlink import RTM_GETQDISC, Listing
-from reconciler.kernel.observe import TC_H_CLSACT, observe_netns
+from reconciler.kernel.observe import MOST_LINKS, TC_H_CLSACT, observe_netns
 from reconciler.kernel.raw import link_index_of
 from tests.unit.reconciler.link_messages import Kernel, attribute, link
 from webhook.common.contract import Direction
@@ -41,6 +41,14 @@ def test_a_link_is_known_by_its_index_whatever_its_name():
         2,
         7,
     ]
+
+
+def test_links_beyond_the_bound_are_known_by_index_but_for_those_with_our_names_which_are_always_looked_at():
+    more = [link(10 + number, f"more{number}", "ipvlan") for number in range(MOST_LINKS)]
+    kernel = Kernel(link(2, "eth0", "ipvlan"), link(3, "v0", "veth"), *more, link(200, "veth0", "veth"))
+    observed = observe_netns(kernel)
+    assert [held.index for held in observed.links] == [2, *range(10, 9 + MOST_LINKS), 200]
+    assert (observed.unseen_ipvlan, observed.unseen_others) == (1, {3: "v0"})
 
 
 @pytest.mark.parametrize(
