@@ -38,12 +38,13 @@ class Traffic:
 class Sample:
     """What was sent past the bucket up to now is between `least` and `most`, up to an unknown constant.
 
-    The constant is the same for samples of one `epoch`: the slot's generation, and how often the shaping in the netns
-    has changed. `largest_bytes` is the size of the largest packet on the wire. `charged_bytes` is what the bucket was
-    charged so far, and `has_tunnel` whether a tunnel is up in the netns.
+    The constant is the same for samples of one `epoch`: the slot's generation, how often the shaping in the netns has
+    changed, and the indexes of the links that were found: one that is renamed is missed until its new name is known.
+    `largest_bytes` is the size of the largest packet on the wire. `charged_bytes` is what the bucket was charged so
+    far, and `has_tunnel` whether a tunnel is up in the netns.
     """
 
-    epoch: tuple[int, int]
+    epoch: tuple[int, int, frozenset[int]]
     least: Traffic
     most: Traffic
     largest_bytes: int
@@ -57,7 +58,7 @@ def total(by_link: Mapping[int, Traffic], links: Iterable[int]) -> Traffic:
 
 
 def sample(
-    epoch: tuple[int, int],
+    epoch: tuple[int, int, frozenset[int]],
     *,
     charged: tuple[Traffic, Traffic],
     queued: tuple[Traffic, Traffic],

@@ -208,7 +208,7 @@ class Shaper:
             except NetlinkError as error:
                 raise ShapingError(f"cannot read what the Pod's links have sent: {error.text}") from error
         return sample(
-            (assignment.generation, self._changes.get(owner, 0)),
+            (assignment.generation, self._changes.get(owner, 0), frozenset(sent.by_link)),
             charged=(charged, self._allocator.charged(assignment)),
             queued=(total(queued, sent.by_link), total(queued_after, sent.by_link)),
             sent=total(sent.by_link, sent.by_link),

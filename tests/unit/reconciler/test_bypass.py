@@ -8,7 +8,7 @@ from reconciler.bypass import Traffic, sample, total, unshaped
 NOTHING = Traffic()
 
 
-def taken(*, charged, sent, queued=NOTHING, epoch=(1, 0), has_tunnel=False):
+def taken(*, charged, sent, queued=NOTHING, epoch=(1, 0, frozenset({2})), has_tunnel=False):
     return sample(
         epoch,
         charged=(charged, charged),
@@ -43,7 +43,7 @@ def test_gso_packets_hide_packets_but_hardly_bytes():
 
 
 def test_nothing_is_said_without_a_sample_before_or_across_a_change_of_the_shaping():
-    after = taken(charged=Traffic(), sent=Traffic(90_000, 90), epoch=(1, 1))
+    after = taken(charged=Traffic(), sent=Traffic(90_000, 90), epoch=(1, 1, frozenset({2})))
     assert unshaped(None, after) == NOTHING
     assert unshaped(BEFORE, after) == NOTHING
 

@@ -49,9 +49,9 @@ class ResyncTarget:
         return held.pop(0) if held else None
 
 
-def seen(packets, epoch=(1, 0)):
+def seen(packets, epoch=0):
     traffic = Traffic(packets * 1000, packets)
-    return Sample(epoch, traffic, traffic, 1514)
+    return Sample((1, epoch, frozenset({2})), traffic, traffic, 1514)
 
 
 async def no_sleep(_):
@@ -101,7 +101,7 @@ async def test_what_a_pod_sends_past_its_limit_is_summed_up_and_told_with_the_re
 
 
 async def test_a_pod_that_seems_to_send_past_its_limit_is_looked_at_before_it_is_told():
-    visited = ResyncTarget(a=[seen(5), seen(7), seen(7, epoch=(1, 1)), seen(7, epoch=(1, 1))])
+    visited = ResyncTarget(a=[seen(5), seen(7), seen(7, epoch=1), seen(7, epoch=1)])
     going, told = resync(visited)
     for _ in range(3):
         await going.step()
@@ -110,7 +110,7 @@ async def test_a_pod_that_seems_to_send_past_its_limit_is_looked_at_before_it_is
 
 
 async def test_what_was_sent_while_nothing_could_be_told_or_the_shaping_changed_is_not_counted():
-    going, told = resync(ResyncTarget(a=[seen(5), None, seen(9), seen(20, epoch=(1, 1)), seen(20, epoch=(1, 1))]))
+    going, told = resync(ResyncTarget(a=[seen(5), None, seen(9), seen(20, epoch=1), seen(20, epoch=1)]))
     for _ in range(5):
         await going.step()
     assert told.notices == []

@@ -1,13 +1,16 @@
 """The program's maps may be out of reach for a moment; tests/kernel has all else of the shaper, on real ipvlan."""
 
+import struct
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from errno import ENOMEM
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from reconciler.backoff import MAX_DELAY_S, RETRY_S
+from reconciler.bypass import Traffic, unshaped
 from reconciler.counters import slots_in
 from reconciler.kernel.apply import AttachedProgram
 from reconciler.kernel.buckets import Counters
@@ -19,6 +22,8 @@ from reconciler.shaping import Shaper
 from reconciler.slots import SlotOwner, SlotTable
 from reconciler.steps import AttachRedirect, AttachShaper, CreateIfb, SetRoot
 from tests.unit.reconciler.controller_bench import raised
+from tests.unit.reconciler.link_messages import Kernel as Links
+from tests.unit.reconciler.link_messages import link
 from tests.unit.reconciler.plans import SLAVE
 from tests.unit.reconciler.simulated_kernel import FILTER_NAME, PROGRAM_ID, simulate
 from webhook.common.contract import Direction, Limits, Quantity
@@ -262,6 +267,39 @@ def test_a_pod_keeps_its_slot_while_it_fails_and_it_is_told_once_when_that_is_fr
     assert [shaper.shape("u1", netns, Limits()).slot_freed for _ in range(2)] == [True, False]
     simulated.lacks = ()
     assert not shaper.shape("u1", netns, SLOW).slot_freed
+
+
+def test_a_link_that_is_not_looked_at_is_among_the_others(netns, monkeypatch):
+    simulated = Simulated(monkeypatch)
+    simulated.kernel = ObservedShaping((replace(SLAVE, index=2),), unseen_others={3: "v0"})
+    shaper = Shaper(Working(), SlotTable(1), NetnsScan(), adopted=False)
+    outcome = shaper.shape("u1", netns, Limits(egress=SLOW.egress))
+    assert (outcome.indexes, outcome.others) == ({2}, {3: "v0"})
+
+
+class Counting(Working):
+    """Has charged nothing."""
+
+    def read_counters(self, _class_id):
+        return Counters(1, 0, 0, 0, 0)
+
+
+def test_what_a_renamed_link_has_ever_sent_is_not_counted_when_its_new_name_is_known(netns, monkeypatch):
+    def link_of(index, name, size):
+        return link(index, name, "veth", mtu=1500, stats=struct.pack("=QQQQ", 0, size // 1000, 0, size))
+
+    links = Links()
+    Simulated(monkeypatch)
+    monkeypatch.setattr("reconciler.shaping.Netlink.inside", lambda _: nullcontext(links))
+    shaper = Shaper(Counting(), SlotTable(1), NetnsScan(), adopted=False)
+    shaper.shape("u1", netns, Limits(egress=SLOW.egress))
+    samples = []
+    for held, known in (("veth0", "veth0"), ("v0", "veth0"), ("v0", "v0")):
+        links.links = (link_of(2, "eth0", 5000), link_of(3, held, 9_000_000))
+        samples.append(shaper.sample("u1", netns, ("eth0", known)))
+    assert [unshaped(*pair) for pair in pairwise(samples)] == [Traffic(), Traffic()]
+    links.links = (link_of(2, "eth0", 7000), link_of(3, "v0", 9_000_000))
+    assert unshaped(samples[-1], shaper.sample("u1", netns, ("eth0", "v0"))) == Traffic(2000, 2)
 
 
 class Older(Working):
