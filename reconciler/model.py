@@ -277,7 +277,7 @@ def buckets(links: Iterable[ObservedLink]) -> Iterator[Bucket]:
 def covered(links: tuple[ObservedLink, ...]) -> tuple[ObservedLink, ...]:
     """The links that share the Pod's limits: all its ipvlan slaves, and the coordinator's veth0 beside them.
 
-    A veth with a filter of ours is that one: a container with NET_ADMIN can rename it.
+    A veth with a filter or root of ours is that one: a container with NET_ADMIN can rename it.
     """
     if not any(observed.link.kind == "ipvlan" for observed in links):
         return ()
@@ -285,8 +285,7 @@ def covered(links: tuple[ObservedLink, ...]) -> tuple[ObservedLink, ...]:
 
 
 def _is_coordinators(observed: ObservedLink) -> bool:
-    is_ours = observed.link.name == COORDINATOR_VETH or any(held.is_ours for held in observed.filters)
-    return observed.link.kind == "veth" and is_ours
+    return observed.link.kind == "veth" and (observed.link.name == COORDINATOR_VETH or observed.is_touched)
 
 
 def gso_max_bytes(bits_per_second: int) -> int:

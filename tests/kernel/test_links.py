@@ -52,7 +52,7 @@ def test_more_ipvlan_links_than_are_looked_at_are_told_of(node: Node, limited: P
     assert "fq 1bd0: dev eth0" in limited.tc()
 
 
-def test_a_veth0_that_is_renamed_keeps_its_limits_and_one_that_loses_its_filters_then_is_told_of(
+def test_a_veth0_that_is_renamed_keeps_its_limits_and_one_that_loses_all_of_ours_then_is_told_of(
     node: Node, limited: Pod
 ) -> None:
     limited.run("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "host0")
@@ -63,6 +63,10 @@ def test_a_veth0_that_is_renamed_keeps_its_limits_and_one_that_loses_its_filters
     assert "fq 1bd0: dev v0" in limited.tc()
     assert "ipvlan-bandwidth:" in limited.run("tc", "filter", "show", "dev", "v0", "egress")
     limited.run("tc", "qdisc", "del", "dev", "v0", "clsact")
+    node.wait(limited, "BandwidthRepaired", since=began)
+    assert "ipvlan-bandwidth:" in limited.run("tc", "filter", "show", "dev", "v0", "egress")
+    lab.sleep(SECOND)  # both go before the next look, as each alone is put back
+    limited.run("sh", "-ec", r"printf 'qdisc del dev v0 root\nqdisc del dev v0 clsact\n' | tc -batch -")
     assert node.wait(limited, "RenamedInterface", since=began).notice.message.startswith("v0 shared the limit")
 
 

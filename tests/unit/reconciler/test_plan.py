@@ -78,6 +78,13 @@ def test_the_coordinators_veth_keeps_its_limits_under_another_name(wanted: Desir
     assert {held.link.name for held in covered(left.links)} == {"eth0"}
 
 
+def test_the_coordinators_veth_is_known_by_its_root_too_when_its_filters_are_gone() -> None:
+    shaped = after(BOTH, ObservedShaping((SLAVE, ObservedLink(Link("v0", "veth"), Qdisc("fq", FQ_HANDLE)))))
+    veth = next(held for held in shaped.links if held.link.name == "v0")
+    assert veth.ours(Direction.EGRESS)
+    assert veth.ours(Direction.INGRESS)
+
+
 def test_another_rate_is_one_write() -> None:
     shaped = after(BOTH, ObservedShaping((SLAVE,)))
     faster = replace(BOTH, limits={**BOTH.limits, Direction.INGRESS: entry(200_000_000)})
