@@ -63,11 +63,11 @@ def state(pod: Pod) -> set[str]:
 
 
 def held(pod: Pod) -> tuple[ObservedLink, ...]:
-    """What the Pod's netns holds, but for which program and slot."""
+    """What the Pod's netns holds, but for which program and slot, and the indexes: what is made anew has another."""
     with netns.opened(pod.netns) as descriptor, Netlink.inside(descriptor) as netlink:
         links = observe_netns(netlink).links
     return tuple(
-        replace(link, filters=tuple(replace(one, program_id=None, class_id=None) for one in link.filters))
+        replace(link, index=0, filters=tuple(replace(one, program_id=None, class_id=None) for one in link.filters))
         for link in links
     )
 
