@@ -18,6 +18,7 @@ from reconciler.kernel.program import Program
 SLOTS = 2
 ENTRIES = 2 * (SLOTS + 1)
 LOADED = LoadedProgram(7, 5_000_000_000)
+FAILING = "sleep 0.5; echo no such type >&2; exit 1"
 MAPS = {1: ("limits", buckets.LIMIT_BYTES), 2: ("state", buckets.STATE_BYTES), 3: ("another", 8)}
 
 
@@ -185,11 +186,22 @@ def test_what_the_compiler_says_again_is_the_same_text_though_its_headers_are_in
     assert "types.h:3: error: no such type" in told[0]
 
 
-def test_a_compiler_is_killed_when_nobody_waits_for_it_any_more(monkeypatch, tmp_path):
-    started, compiler = tmp_path / "started", tmp_path / "compiler"
-    compiler.write_text(f"#!/bin/sh\necho $$ > {started}\nexec sleep 1000\n")
-    compiler.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(compiler))
+@pytest.fixture
+def compiling(monkeypatch, tmp_path):
+    """Has the compiler's process run a shell script."""
+
+    def by(script):
+        compiler = tmp_path / "compiler"
+        compiler.write_text(f"#!/bin/sh\n{script}\n")
+        compiler.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(compiler))
+
+    return by
+
+
+def test_a_compiler_is_killed_when_nobody_waits_for_it_any_more(monkeypatch, tmp_path, compiling):
+    started = tmp_path / "started"
+    compiling(f"echo $$ > {started}\nexec sleep 1000")
     monkeypatch.setattr(program, "COMPILE_TIMEOUT_SECONDS", 30)
     before, began_s = descriptors(), time.monotonic()
     with pytest.raises(ShapingError, match="stopped, as the reconciler ends"):
@@ -199,42 +211,30 @@ def test_a_compiler_is_killed_when_nobody_waits_for_it_any_more(monkeypatch, tmp
     assert descriptors() == before
 
 
-def test_a_compiler_that_takes_too_long_is_killed_and_that_is_told(monkeypatch, tmp_path):
-    compiler = tmp_path / "compiler"
-    compiler.write_text("#!/bin/sh\nexec sleep 1000\n")
-    compiler.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(compiler))
+def test_a_compiler_that_takes_too_long_is_killed_and_that_is_told(monkeypatch, compiling):
+    compiling("exec sleep 1000")
     monkeypatch.setattr(program, "COMPILE_TIMEOUT_SECONDS", 0)
     with pytest.raises(ShapingError, match="not done after 0 s"):
         Program.load(SLOTS)
 
 
-def test_a_compiler_that_uses_too_much_of_a_cpu_is_ended_and_that_is_told(monkeypatch, tmp_path):
-    compiler = tmp_path / "compiler"
-    compiler.write_text("#!/bin/sh\nwhile :; do :; done\n")
-    compiler.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(compiler))
+def test_a_compiler_that_uses_too_much_of_a_cpu_is_ended_and_that_is_told(monkeypatch, compiling):
+    compiling("while :; do :; done")
     monkeypatch.setattr(program, "COMPILE_CPU_SECONDS", 1)
     with pytest.raises(ShapingError, match="not done after 1 s of CPU time"):
         Program.load(SLOTS)
 
 
-def test_a_compiler_that_gets_little_of_a_cpu_has_minutes(monkeypatch, tmp_path):
-    compiler = tmp_path / "compiler"
-    compiler.write_text("#!/bin/sh\nsleep 0.5\necho no such type >&2\nexit 1\n")
-    compiler.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(compiler))
+def test_a_compiler_that_gets_little_of_a_cpu_has_minutes(monkeypatch, compiling):
+    compiling(FAILING)
     clock = chain([0.0], repeat(590.0))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     with pytest.raises(ShapingError, match="cannot compile or load the shaper: no such type"):
         Program.load(SLOTS)
 
 
-def test_what_a_compiler_says_is_told(monkeypatch, tmp_path):
-    compiler = tmp_path / "compiler"
-    compiler.write_text("#!/bin/sh\nsleep 0.5\necho no such type >&2\nexit 1\n")
-    compiler.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(compiler))
+def test_what_a_compiler_says_is_told(compiling):
+    compiling(FAILING)
     with pytest.raises(ShapingError, match="cannot compile or load the shaper: no such type"):
         Program.load(SLOTS)
 
