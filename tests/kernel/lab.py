@@ -123,6 +123,9 @@ def pod(name: str, node: str, address: str, *, mode: str = "l2", uid: str = "") 
         add_slave(made, node, address, mode=mode)
         yield made
     finally:
+        # As ipvlan's DEL does. A netns stays while an ended program's connection has data to send (FIN_WAIT1, CLOSING):
+        # for minutes, if the other end is gone; its slave would keep the address.
+        made.run("ip", "link", "del", "eth0", check=False)
         run("ip", "netns", "del", name, check=False)
 
 

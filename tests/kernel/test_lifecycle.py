@@ -215,6 +215,7 @@ def test_nothing_keeps_a_netns_alive_and_no_descriptor_is_left(shaper: Shaper) -
             shaper.shape(gone.uid, gone.netns, BOTH)
             inspect(gone.netns)
         assert descriptors() == before
+        lab.run("ip", "netns", "del", gone.name)
     with lab.pod("next", "eA", "172.51.0.120"):
         pass  # the kernel refuses an address that an ipvlan slave still has: then this fails, after a while
     with pytest.raises(NetnsGoneError):

@@ -57,6 +57,7 @@ def test_a_watched_netns_can_still_go() -> None:
     with closing(Monitor()) as monitor:
         with lab.pod("gone", "eA", "172.51.0.120") as gone:
             monitor.watch(gone.netns)
+            lab.run("ip", "netns", "del", gone.name)
         with lab.pod("next", "eA", "172.51.0.120"):  # has the address once the kernel has freed the other's slave
             assert Path("/run/netns/next").exists()
 
