@@ -83,6 +83,11 @@ def address(cluster: Cluster, pod: str) -> str:
     return str(cluster.pod(pod)["status"]["podIP"])
 
 
+def next_port() -> str:
+    """A port that no transfer had: the server of one that failed may be there still."""
+    return str(next(_PORTS))
+
+
 def start(
     cluster: Cluster,
     client: str,
@@ -97,7 +102,7 @@ def start(
 
     `first`: before what else wants the nodes' CPUs, for low rates: what is read late counts in the wrong second.
     """
-    port, sends, receives = str(next(_PORTS)), cluster.pod(client), cluster.pod(server)
+    port, sends, receives = next_port(), cluster.pod(client), cluster.pod(server)
     to, by, at = receives["status"]["podIP"], cluster.node_in(sends), cluster.node_in(receives)
     ahead = ("nice", "--adjustment=-10") if first else ()
     serving = at.popen(*ahead, "iperf3", "-s", "-1", "-J", "-i", f"{interval:g}", "-p", port, pod=server)
@@ -154,15 +159,19 @@ class Recording:
 
 
 @contextlib.contextmanager
-def recorded(cluster: Cluster, node: int, seconds: float, interface: str = "ens192") -> Iterator[Recording]:
-    """Record what leaves a node; the recording is filled after the block, which lasts `seconds` at least."""
-    process = cluster.node(node).popen("python3", str(HERE / "node" / "recorder.py"), interface, str(seconds))
-    assert process.stderr is not None
-    if "recording" not in process.stderr.readline():
-        raise ClusterError(f"the recorder does not start: {process.stderr.read()}")
-    recording = Recording({})
-    yield recording
-    out, err = process.communicate(timeout=seconds + 60)
+def recorded(cluster: Cluster, node: int, interface: str = "ens192") -> Iterator[Recording]:
+    """Record what leaves a node during the block; the recording is filled after it."""
+    with cluster.node(node).popen("python3", str(HERE / "node" / "recorder.py"), interface) as process:
+        assert process.stderr is not None
+        if "recording" not in process.stderr.readline():
+            raise ClusterError(f"the recorder does not start: {process.stderr.read()}")
+        recording = Recording({})
+        try:
+            yield recording
+            out, err = process.communicate(timeout=60)  # which ends its standard input
+        except BaseException:
+            process.kill()
+            raise
     if process.returncode != 0:
         raise ClusterError(f"recorder: {err}")
     recording.departures = {source: [tuple(each) for each in bins] for source, bins in json.loads(out).items()}

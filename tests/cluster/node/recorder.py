@@ -1,4 +1,4 @@
-"""Records when the packets of each IPv4 source leave an interface: `recorder.py INTERFACE SECONDS`.
+"""Records when the packets of each IPv4 source leave an interface, until standard input ends: `recorder.py INTERFACE`.
 
 Runs on a node, with the standard library alone. Prints JSON: {source: [[milliseconds, bytes on the wire], ...]}, the
 times from the kernel's own stamps. A packet that leaves as one but will be cut into segments (GSO) counts the headers
@@ -10,7 +10,7 @@ import json
 import socket
 import struct
 import sys
-import time
+import threading
 
 ETH_P_ALL = 3
 ETHERNET_HEADER = 14
@@ -31,16 +31,16 @@ def wire_bytes(packet: bytes, length: int) -> int:
 
 
 def main() -> None:
-    interface, seconds = sys.argv[1], float(sys.argv[2])
     sources: dict[str, collections.Counter[int]] = collections.defaultdict(collections.Counter)
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as tap:
         tap.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
         tap.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        tap.bind((interface, ETH_P_ALL))
+        tap.bind((sys.argv[1], ETH_P_ALL))
         tap.settimeout(0.2)
         print("recording", file=sys.stderr, flush=True)
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        wanted = threading.Thread(target=sys.stdin.read, daemon=True)
+        wanted.start()
+        while wanted.is_alive():
             try:
                 packet, ancillary, _, address = tap.recvmsg(96, 64, socket.MSG_TRUNC)
             except TimeoutError:
