@@ -236,7 +236,7 @@ def test_a_pod_whose_first_instruction_is_to_send_is_limited_from_its_first_pack
         wait_for("the end of its transfer", lambda: terminated(installed, pod), 120)
         source = traffic.address(installed, pod)
     assert sum(size for _, size in recording.departures[source]) > 20_000_000
-    assert recording.fastest_window(source) <= 105
+    assert recording.fastest_window(source) <= traffic.FASTEST_AT_100M
 
 
 def test_a_flow_paced_by_its_application_keeps_its_rate_beside_a_bulk_flow(installed, limited, unlimited):
