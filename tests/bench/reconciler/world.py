@@ -142,8 +142,8 @@ class Limits:
     """Reads the reconciler's limits map, by the filters of one Pod."""
 
     def __init__(self, pod: Pod) -> None:
-        (program_id,) = scan_netns([Key(pod.uid, pod.netns)]).program_ids
-        program = Program.adopt(program_id)
+        shaping = scan_netns([Key(pod.uid, pod.netns)]).program_ids
+        program = Program.adopt(shaping[0]) if shaping else None
         assert program is not None, "nothing is shaped"
         self._program = program
         self._slots: dict[str, int] = {}
