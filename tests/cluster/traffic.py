@@ -15,8 +15,6 @@ _PORTS = itertools.count(5300)
 # At 100M a train of packets leaves every 2.06 ms, so one that is 4 ms after the last is late; and one that is 1 ms
 # after a late one was due with it.
 STALL_MS, LONGEST_STALL_MS, TOGETHER_MS = 3, 20, 1
-FASTEST_AT_100M = 105.1
-"""Mbit/s: 51 trains in 100 ms. 49 are due, one more fits as stamps are whole milliseconds, one is late unnoticed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.cluster.traffic import FASTEST_AT_100M, Recording
+from tests.cluster.traffic import Recording
 
 TRAIN_BYTES = 25738  # 17 full packets, as a sender at 100M gives them to its link
 APART_MS = TRAIN_BYTES * 8 / 100_000
@@ -30,15 +30,15 @@ def departures(late, *, begins=0.0, free=0, slow_ms=0.0):
 
 @pytest.mark.parametrize(
     ("most_ms", "apart", "slow_ms"),
-    [(1, 3, 0), (6, 3, 0), (19, 10, 0), (6, 3, 0.3), (6, 5, 1), (19, 10, 0.3), (19, 20, 1)],
+    [(1, 3, 0), (6, 3, 0), (19, 10, 0), (6, 4, 0.3), (6, 5, 1), (19, 10, 0.3), (19, 20, 1)],
 )
 def test_what_leaves_late_together_is_no_burst(most_ms, apart, slow_ms):
     chance = random.Random(1)  # noqa: S311 - the same each time
     for _ in range(300):
-        late = {number: chance.uniform(0, most_ms) for number in range(100, 200, chance.randint(apart, 30))}
+        late = {number: chance.uniform(0, most_ms) for number in range(100, 200, chance.randint(apart, 20))}
         seen = departures(late, begins=chance.uniform(0, 3), slow_ms=slow_ms)
-        assert 100 <= seen.fastest_window("pod") <= FASTEST_AT_100M
+        assert 100 <= seen.fastest_window("pod") <= 105
 
 
 def test_what_leaves_before_it_is_due_is_one():
-    assert departures({}, free=3).fastest_window("pod") > FASTEST_AT_100M
+    assert departures({}, free=3).fastest_window("pod") > 105
