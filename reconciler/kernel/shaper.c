@@ -59,9 +59,9 @@
 #define SHARED_SOCKET_SHIFT 16
 #define SHARED_SOCKET_OVERHEAD 900 // so much more than it is long a packet takes there, or half its length
 #define SHARED_SOCKET_PACKETS 16   // what waits no longer than for so many like it (full ones at most) is not looked at
-// Four full packets of each flow: 4 * 1514 bytes, times the time over which `had` sums up (a half-life / ln 2), in ns
-// for a half-life of one unit. TCP keeps no fewer in flight without running into retransmission timeouts.
-#define ENTITLED (4 * 1514 * 1477ULL)
+// Four full packets of each flow, times the time over which `had` sums up (a half-life / ln 2), in ns for a half-life of
+// one unit. TCP keeps no fewer in flight without running into retransmission timeouts.
+#define ENTITLED (4 * 1477ULL)
 
 // Written by the reconciler alone. Mirrored by reconciler/kernel/buckets.py.
 struct limit {
@@ -191,10 +191,11 @@ static __always_inline void charge(u64 *timeline, u64 now, u64 duration) {
     *timeline = now + duration;
 }
 
-// The packet leaves at `start`, or at the time its sender paced it for when that is later (SO_MAX_PACING_RATE, BBR,
-// SO_TXTIME), but by a second at most: what anybody may stamp for one and the same moment is sent at once then, and
-// until then it fills the node's memory. On ingress there is no stamp (see SHAPER_NAME), and the helper (Linux 5.18)
-// tells the kernel that what is written is no receive time. Before that, the Pod takes it for one.
+// The packet leaves at `start`, or at the time its sender paced it for when that is later (TCP's SO_MAX_PACING_RATE, BBR;
+// SO_TXTIME; of UDP sockets, fq alone knows the first), but by a second at most: what anybody may stamp for one and the
+// same moment is sent at once then, and until then it fills the node's memory. On ingress there is no stamp (see
+// SHAPER_NAME), and the helper (Linux 5.18) tells the kernel that what is written is no receive time. Before that, the
+// Pod takes it for one.
 static __always_inline void stamp(struct __sk_buff *skb, int is_ingress, u64 start, u64 now) {
   u64 own = skb->tstamp;
   if (own > now + OWN_STAMP_HORIZON) {
@@ -220,12 +221,13 @@ static __always_inline void stamp(struct __sk_buff *skb, int is_ingress, u64 sta
 // them in flight, one leaving and one on its way, has no more to give without leaving the link idle. On egress the
 // senders' sockets hold back themselves (TCP small queues: two or three packets each), so a queue never gets long, and
 // without a signal at a quarter of the target flows would keep whatever unequal shares they began with.
-static __always_inline int is_short(const struct limit *limit, u64 wait, u64 duration, u64 fattest_had, u32 half_life,
-                                    u64 times, int is_ingress) {
+static __always_inline int is_short(const struct limit *limit, u64 wait, u64 duration, u64 full, u64 fattest_had,
+                                    u32 half_life, u64 times, int is_ingress) {
   u64 target = is_ingress ? limit->target_ns : limit->target_ns / 4;
   u64 packets = is_ingress ? 2 : 4;
+  u64 entitled = times * full * ENTITLED << half_life;
   return wait < times * target || wait <= packets * times * duration ||
-         (wait >> CLOCK_SHIFT) * fattest_had <= (times * ENTITLED << half_life) >> (CLOCK_SHIFT + limit->unit_shift);
+         (wait >> CLOCK_SHIFT) * fattest_had <= entitled >> (CLOCK_SHIFT + limit->unit_shift);
 }
 
 // CoDel, decided at enqueue: on a timeline the time that a packet will wait is known when it comes. Returns whether a
@@ -334,6 +336,20 @@ static __always_inline u64 in_shared_socket(struct __sk_buff *skb, int is_ingres
 static __always_inline u64 segments(struct __sk_buff *skb) {
   u32 claimed = skb->gso_segs;
   return claimed ? claimed : 1;
+}
+
+// All ones for a negative number, else 0. The compiler is to make no branch of it: each doubles what the verifier tries.
+static __always_inline u64 if_negative(s64 number) {
+  u64 mask = number >> 63;
+  asm volatile("" : "+r"(mask));
+  return mask;
+}
+
+// What a full packet is where this one comes from: more than FULL_BYTES on a network of jumbo frames.
+static __always_inline u64 full_bytes(struct __sk_buff *skb, u64 bytes) {
+  u64 of_segment = skb->gso_size;
+  u64 more = (of_segment | (bytes & if_negative((s64)of_segment - 1))) - FULL_BYTES;
+  return FULL_BYTES + (more & ~if_negative(more));
 }
 
 // A flow whose packets come merged finds no queue long that is one of its own packets, so it gets no signals. When
@@ -510,8 +526,9 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     return pass(held, skb, bytes, duration, sockets, taken, is_ingress, waits, leaves, now);
   }
 
-  int queue_is_short = is_short(limit, wait, duration, fattest_had, half_life, 1, is_ingress);
-  int queue_is_long = !queue_is_short && !is_short(limit, wait, duration, fattest_had, half_life, 2, is_ingress);
+  u64 full = full_bytes(skb, bytes);
+  int queue_is_short = is_short(limit, wait, duration, full, fattest_had, half_life, 1, is_ingress);
+  int queue_is_long = !queue_is_short && !is_short(limit, wait, duration, full, fattest_had, half_life, 2, is_ingress);
   if (now >= held->adapt_next)
     adapt(limit, held, now, queue_is_short, fattest_had);
   // A sparse flow, which others' queue makes wait when too much went ahead of it lately, is not dropped for its length.
@@ -536,8 +553,8 @@ int SHAPER_NAME(struct __sk_buff *skb) {
     else if (is_alone)
       little = is_ingress || is_lone ? limit->target_ns : limit->target_ns / 4;
     u64 packets = is_alone ? 2 : 1;
-    u64 full = wire_time_ns(limit, FULL_BYTES, noise); // a merged one of its own is no excuse
-    u64 each = duration < full ? duration : full;
+    u64 most = wire_time_ns(limit, FULL_BYTES, noise); // a merged one of its own is no excuse
+    u64 each = duration < most ? duration : most;
     if (wait > little && wait > packets * each && over_allowance(had, allowance, chance))
       return drop(held, skb);
     if (had < fattest_had / 2)
@@ -553,7 +570,8 @@ int SHAPER_NAME(struct __sk_buff *skb) {
   // the queue may be its last packet, merged from many, of which others cannot make it shorter.
   u32 early = 0;
   if (queue_is_long && flood_had < fattest_had / SPARSE_SHARE)
-    early = is_short(limit, wait, duration, fattest_had, half_life, 4, is_ingress) ? EARLY_CHANCE : EARLY_CHANCE_LONG;
+    early =
+      is_short(limit, wait, duration, full, fattest_had, half_life, 4, is_ingress) ? EARLY_CHANCE : EARLY_CHANCE_LONG;
   int is_due = signal_due(limit, held, queue_is_short, now, is_fattest);
   if (is_due && held->signals > STUBBORN_SIGNALS && strikes < MOST_STRIKES)
     strikes += 1;

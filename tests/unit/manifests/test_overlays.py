@@ -122,6 +122,8 @@ def strategy(overlay: str, tmp_path: Path) -> Object:
 def test_a_large_cluster_is_updated_node_by_node_or_when_it_is_told(tmp_path: Path) -> None:
     overlay = block(OPERATIONS, "Upgrade", "maxUnavailable")
     assert strategy(overlay, tmp_path) == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}
+    slow = one("DaemonSet", "reconciler", patched(overlay, MANIFESTS, tmp_path))
+    assert slow["spec"]["minReadySeconds"] == 60
     (other,) = [
         word for word in (ROOT / OPERATIONS).read_text().split("`") if word[:4] == "{op:" and "OnDelete" in word
     ]
@@ -132,6 +134,16 @@ def test_a_large_cluster_is_updated_node_by_node_or_when_it_is_told(tmp_path: Pa
     deletes = block(OPERATIONS, "Upgrade", "delete pod")
     (selector,) = one("DaemonSet", "reconciler")["spec"]["selector"]["matchLabels"].items()
     assert f"-l {'='.join(selector)} " in deletes
+
+
+def test_an_image_is_pulled_first_where_the_reconciler_will_run() -> None:
+    pulled = yaml.safe_load(block(OPERATIONS, "Pulled first", "kind: DaemonSet"))
+    spec, reconciler = pulled["spec"]["template"]["spec"], one("DaemonSet", "reconciler")
+    assert pulled["metadata"]["namespace"] == reconciler["metadata"]["namespace"]
+    assert pulled["spec"]["selector"]["matchLabels"] == pulled["spec"]["template"]["metadata"]["labels"]
+    assert pulled["spec"]["selector"] != reconciler["spec"]["selector"]
+    for part in ("tolerations", "nodeSelector"):
+        assert spec[part] == reconciler["spec"]["template"]["spec"][part]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ ARP: Final = 0x0806
 SECOND: Final = 1_000_000_000
 MILLISECOND: Final = 1_000_000
 _BEGIN: Final = 1_000 * SECOND
+_HEADERS: Final = 66  # of a segment of TCP: Ethernet, IPv4, and timestamps
 _PASS: Final = -1
 
 
@@ -56,7 +57,9 @@ class _Packet(ctypes.Structure):
     _fields_ = (
         ("tstamp", ctypes.c_uint64),
         ("sk", ctypes.POINTER(Socket)),
-        *((name, ctypes.c_uint32) for name in ("tc_classid", "len", "wire_len", "protocol", "hash", "gso_segs")),
+        *((name, ctypes.c_uint32) for name in ("tc_classid", "len", "wire_len", "protocol", "hash")),
+        ("gso_segs", ctypes.c_uint32),
+        ("gso_size", ctypes.c_uint32),
         ("may_mark", ctypes.c_uint32),
         ("marked", ctypes.c_uint32),
     )
@@ -124,7 +127,7 @@ class Native:
         """
         self._library.set_clock(ctypes.c_uint64(self.now))
         head = (stamp, of and ctypes.pointer(of), self._bucket, length, wire or length, ethertype, _hash(flow))
-        packet = _Packet(*head, segments, may_mark, 0)
+        packet = _Packet(*head, segments, max(1, length // segments - _HEADERS) if segments > 1 else 0, may_mark, 0)
         verdict = ctypes.c_int(self._library.shaper(ctypes.byref(packet))).value
         leaves = max(packet.tstamp, self.now)
         return Fate(leaves - self.now if verdict == _PASS else None, bool(packet.marked))
@@ -137,7 +140,7 @@ class Native:
 
         def of_one(cpu: int) -> tuple[int, int]:
             os.sched_setaffinity(0, {cpu})  # of this thread
-            packet = _Packet(0, None, self._bucket, length, length, IPV4, _hash(1 + cpu), 1, may_mark, 0)
+            packet = _Packet(0, None, self._bucket, length, length, IPV4, _hash(1 + cpu), 1, 0, may_mark, 0)
             marked = ctypes.c_uint64()
             passed = send_many(ctypes.byref(packet), len(cpus), ctypes.c_uint64(number), ctypes.byref(marked))
             return passed, marked.value

@@ -16,7 +16,7 @@ struct bpf_sock {
 struct __sk_buff {
   u64 tstamp;
   struct bpf_sock *sk;
-  u32 tc_classid, len, wire_len, protocol, hash, gso_segs, may_mark, marked;
+  u32 tc_classid, len, wire_len, protocol, hash, gso_segs, gso_size, may_mark, marked;
 };
 
 static u64 clock_ns;
