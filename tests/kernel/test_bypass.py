@@ -41,6 +41,24 @@ def test_ordinary_traffic_is_none_also_while_it_queues(
     assert unshaped(before, sampled(shaper, limited)) == Traffic()
 
 
+def test_nor_are_trains_of_udp_which_are_one_packet_to_the_queue_and_many_to_the_link(
+    shaper: Shaper, limited: Pod, peer: Pod
+) -> None:
+    """So are an open connection's packets of up to 64 KiB once its limit was lowered."""
+    shaper.shape(limited.uid, limited.netns, limits(egress="20M"))
+    before = sampled(shaper, limited)
+    with (
+        lab.Module(peer, "tests.kernel.udp", "count", "7"),
+        lab.Module(limited, "tests.kernel.udp", "segments", peer.address, "20", "5") as sending,
+    ):
+        sending.go()
+        for _ in range(50):
+            lab.sleep(0.1)
+            after = sampled(shaper, limited)
+            assert unshaped(before, after) == Traffic()
+            before = after
+
+
 def test_packets_past_the_filters_are_counted_exactly_on_an_idle_link(shaper: Shaper, limited: Pod) -> None:
     without_ipv6(limited)
     shaper.shape(limited.uid, limited.netns, limits(egress="1M"))

@@ -64,25 +64,32 @@ def test_the_traffic_of_some_links_is_summed_up():
     assert total({1: Traffic(5, 1), 2: Traffic(7, 2), 3: Traffic(9, 9)}, [1, 2, 4]) == Traffic(12, 3)
 
 
-sizes = st.lists(st.integers(60, 1514), max_size=4)
+def test_a_queued_train_that_the_link_counts_as_its_segments_is_no_bypass():
+    size = 43 * 1514
+    train = taken(charged=Traffic(10_000 + size, 53), queued=Traffic(size, 1), sent=Traffic(50_000, 50))
+    assert unshaped(train, taken(charged=Traffic(10_000 + size, 53), sent=Traffic(50_000 + size, 93))) == NOTHING
+
+
+packets = st.tuples(st.integers(60, 1514), st.just(1)) | st.tuples(st.integers(576, 1514), st.integers(2, 43))
+sizes = st.lists(packets, max_size=4)
 
 
 @given(st.lists(st.tuples(sizes, sizes), min_size=1, max_size=10), st.integers(0, 100))
 def test_traffic_between_and_during_the_readings_is_never_taken_for_a_bypass(rounds, waiting):
-    """While figures are read packets are charged, queued and sent; some wait all the time; none is sent past."""
+    """While figures are read packets are charged, queued, cut and sent; some wait all the time; none is sent past."""
     link, bucket, queue = Traffic(waiting * 1000, 7), Traffic(), []
 
     def step(charge, release):
         nonlocal link, bucket
-        for size in charge:
-            bucket += Traffic(size, 1)
-            queue.append(size)
+        for size, segments in charge:
+            bucket += Traffic(size * segments, segments)
+            queue.append(Traffic(size * segments, segments))
         for _ in release:
             if queue:
-                link += Traffic(queue.pop(0), 1)
+                link += queue.pop(0)
 
     def waits():
-        return Traffic(sum(queue), len(queue))
+        return Traffic(sum(each.bytes for each in queue), len(queue))
 
     earlier = None
     for charge, release in rounds:
