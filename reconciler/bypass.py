@@ -2,11 +2,11 @@
 
 A packet socket with PACKET_QDISC_BYPASS (packet(7); CAP_NET_RAW) hands packets to the link and not to the filters, so
 the link counts them and the shaper does not. Everything else is counted by both, but differently: the bucket counts a
-GSO packet as its segments, with their headers, and the link as one packet, unless it is longer than `gso_max_size`: then
-it is cut behind the queue, to which it is one (trains of UDP, and what an open connection sends after its limit was
-lowered). And queued packets are already charged but not yet sent. Nor can all counters be read at the same moment. So a
-Sample has bounds, and the difference of two samples is a lower bound: never too high, and too low by the headers of GSO
-segments (4 % of bulk TCP) and by what may yet be cut.
+GSO packet as its segments, with their headers, and the link as one packet, unless it is longer than `gso_max_size`:
+then it is cut behind the queue, to which it is one (trains of UDP, and what an open connection sends after its limit
+was lowered). And queued packets are already charged but not yet sent. Nor can all counters be read at the same moment.
+So a Sample has bounds, and the difference of two samples is a lower bound: never too high, and too low by the headers
+of GSO segments (4 % of bulk TCP) and by what may yet be cut.
 
 One exception: when the Pod's own tunnel has wrapped a GSO packet, the kernel's estimate leaves out headers
 (qdisc_pkt_len_init), so such traffic is charged some 5 % less than the link sends.
@@ -22,7 +22,7 @@ TUNNEL_PERCENT: Final = 8
 """If a tunnel was up at either sample, an excess of up to this share of the charged bytes may be headers."""
 
 SMALLEST_SEGMENT_BYTES: Final = 576
-"""What is cut makes no smaller packets, but for its last: no usual network carries less (RFC 791's 576, without link)."""
+"""What is cut makes no smaller packets, but for its last: no usual network carries less (RFC 791)."""
 
 
 @dataclass(frozen=True, slots=True)
