@@ -1,11 +1,15 @@
 """What the kernel offers is found by trying, and what it has not is named."""
 
+import re
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from reconciler.kernel.probe import probe
+from reconciler.kernel.program import Program
 from reconciler.requirements import REQUIREMENTS, Feature, lacks
 from tests.kernel import lab
 from tests.kernel.held import RELEASE, in_force
@@ -82,3 +86,13 @@ def test_without_what_ingress_needs_egress_is_limited_and_ingress_is_when_the_mo
     assert in_force(limited) == limits(ingress="100M", egress="100M")
     assert [told.notice.reason for told in node.told] == ["BandwidthLimited", "BandwidthFailed", "BandwidthLimited"]
     assert node.controller.pod_counts() == (1, 1, 0, 0, 0)
+
+
+@pytest.mark.skipif(RELEASE < (5, 16), reason="the kernel does not tell")
+def test_the_verifier_has_far_to_go_until_it_gives_up() -> None:
+    """At a million instructions. How many it tries is another number in each kernel, and a branch more may double it."""
+    with closing(Program.load(4)) as program:
+        told = Path(f"/proc/self/fdinfo/{program.descriptor}").read_text()
+    (tried,) = re.findall(r"verified_insns:\s+(\d+)", told)
+    print(f"VERIFIER tried {tried} instructions")
+    assert int(tried) < 600_000
