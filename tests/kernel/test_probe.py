@@ -90,7 +90,7 @@ def test_without_what_ingress_needs_egress_is_limited_and_ingress_is_when_the_mo
 
 @pytest.mark.skipif(RELEASE < (5, 16), reason="the kernel does not tell")
 def test_the_verifier_has_far_to_go_until_it_gives_up() -> None:
-    """At a million instructions. How many it tries is another number in each kernel, and a branch more may double it."""
+    """At a million instructions. How many it tries differs from kernel to kernel, and a branch more may double it."""
     with closing(Program.load(4)) as program:
         told = Path(f"/proc/self/fdinfo/{program.descriptor}").read_text()
     (tried,) = re.findall(r"verified_insns:\s+(\d+)", told)
