@@ -276,7 +276,12 @@ def test_kubelet_asks_the_reconciler_on_loopback_where_no_stranger_comes() -> No
     args = _parser().parse_args(["run"])
     assert container["ports"] == [
         {"name": "http", "containerPort": args.port},
-        {"name": "probes", "containerPort": (port := args.probe_port), "hostPort": port, "hostIP": http.LOOPBACK},
+        {
+            "name": "probes",
+            "containerPort": args.probe_port,
+            "hostPort": args.probe_port,
+            "hostIP": http.LOOPBACK,
+        },
     ]
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         asked = container[probe]["httpGet"]

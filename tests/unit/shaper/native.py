@@ -58,10 +58,7 @@ class _Packet(ctypes.Structure):
         ("tstamp", ctypes.c_uint64),
         ("sk", ctypes.POINTER(Socket)),
         *((name, ctypes.c_uint32) for name in ("tc_classid", "len", "wire_len", "protocol", "hash")),
-        ("gso_segs", ctypes.c_uint32),
-        ("gso_size", ctypes.c_uint32),
-        ("may_mark", ctypes.c_uint32),
-        ("marked", ctypes.c_uint32),
+        *((name, ctypes.c_uint32) for name in ("gso_segs", "gso_size", "may_mark", "marked")),
     )
 
 
