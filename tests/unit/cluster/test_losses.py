@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from tests.cluster import scenario, test_certificates, test_chaos, test_drain, test_product, traffic
+from tests.cluster import scenario, test_certificates, test_chaos, test_drain, traffic
 from tests.cluster.chaos.meter import above_limit
 from tests.cluster.layout import PROJECT
+from tests.cluster.test_product.lab import best
 from tests.cluster.traffic import Flow
 from tests.kernel.held import check
 from tests.kernel.lab import Transfer, limits
@@ -91,8 +92,8 @@ def test_a_transfer_above_the_limit_is_lost_whatever_the_next_one_carries(monkey
     monkeypatch.setattr(traffic, "measure", lambda *_, **__: next(flows))
     bounds = {"lowest": 18.9, "highest": 19.2, "limit": 20}
     with pytest.raises(LostError, match=r"1 second of the flow above the limit: 130\.\d% in second 1"):
-        test_product.best(None, "a", "b", **bounds)
-    test_product.best(None, "a", "b", **bounds)
+        best(None, "a", "b", **bounds)
+    best(None, "a", "b", **bounds)
 
 
 def test_a_limit_that_the_kernel_no_longer_holds_is_lost(monkeypatch):
