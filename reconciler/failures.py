@@ -49,27 +49,36 @@ class Failures:
         self._without_slot: set[Key] = set()
         """Those whose last failure was that all slots are taken, until they are tried again."""
 
-    def report_once(self, sandbox: Sandbox, why: str) -> int:
+    def report_unloaded(self, sandbox: Sandbox, trouble: str) -> None:
+        """Record once for each reason that no limit can be set on the node. What the kernel holds is not known then."""
+        self._report_once(
+            sandbox, f"this Pod has no limit but one set before, as none can be set on this node now: {trouble}"
+        )
+
+    def _report_once(self, sandbox: Sandbox, message: str) -> int:
         """Record once for each reason that a Pod is not limited; returns how often it failed before."""
-        count, is_news = self._state.on_failed(sandbox, why)
+        count, is_news = self._state.on_failed(sandbox, message)
         if is_news:
-            self._events.record(self._state.view(sandbox), _notice(why))
+            self._events.record(self._state.view(sandbox), Notice(Reason.FAILED, message))
         return count
 
     def record_again(self) -> None:
         """Record again the events that still hold."""
-        for sandbox, notices, why in self._state.standing():
-            for notice in (*notices, *([_notice(why)] if why else [])):
+        for sandbox, notices, failure in self._state.standing():
+            for notice in (*notices, *([Notice(Reason.FAILED, failure)] if failure else [])):
                 self._events.record(self._state.view(sandbox), notice)
 
     def report_unlocated(self, uid: str, trouble: str | None) -> None:
         """An event for a Pod that asks for a limit, but whose netns is unknown; `trouble`: no Pod can be limited."""
         for sandbox in self._state.unlocated(uid):
-            self.report_once(sandbox, trouble or (_NO_NETNS if sandbox.id else _NOT_NAMED))
+            if trouble:
+                self.report_unloaded(sandbox, trouble)
+            else:
+                self._report_once(sandbox, _not_limited(_NO_NETNS if sandbox.id else _NOT_NAMED))
 
     def on_failed(self, sandbox: Sandbox, error: ShapingError) -> None:
         """Record the failure, and try again with backoff."""
-        count = self.report_once(sandbox, str(error))
+        count = self._report_once(sandbox, _not_limited(error))
         self._errors.labels(kind=type(error).__name__).inc()
         if isinstance(error, NoSlotLeftError):
             self._without_slot.add(sandbox.key)
@@ -105,5 +114,5 @@ class Failures:
         self._enqueue(sandbox.pod.uid)
 
 
-def _notice(why: str) -> Notice:
-    return Notice(Reason.FAILED, f"this Pod is not limited as asked: {why}")
+def _not_limited(why: object) -> str:
+    return f"this Pod is not limited as asked: {why}"

@@ -279,15 +279,19 @@ class NodeState:
         state = self._peek(sandbox.key)
         return not (state.applied.asked or state.failures or state.unverified)
 
-    def on_failed(self, sandbox: Sandbox, why: str) -> tuple[int, bool]:
-        """A sandbox could not be given what it should have.
+    def is_failing(self, sandbox: Sandbox) -> bool:
+        """Whether it could not be given what it should have when that was last tried."""
+        return bool(self._peek(sandbox.key).failures)
+
+    def on_failed(self, sandbox: Sandbox, message: str) -> tuple[int, bool]:
+        """A sandbox could not be given what it should have: `message` tells its owner.
 
         Returns how many times in a row that happened before, and whether the reason is a new one.
         """
         state = self._entry(sandbox.key)
-        count, before = state.failures, state.why
-        state.failures, state.why = count + 1, why
-        return count, why != before
+        count, before = state.failures, state.failure
+        state.failures, state.failure = count + 1, message
+        return count, message != before
 
     def on_succeeded(
         self,
@@ -312,13 +316,13 @@ class NodeState:
             netns_created_s=netns_created_s,
         )
         if not fails:
-            state.failures, state.why = 0, ""
+            state.failures, state.failure = 0, ""
         state.unverified, state.unreadable, state.netns_seen, state.applied = False, False, True, after
         # An interface may be gone for a moment only, so the last good limits are those wanted last.
         self._last_good[sandbox.pod.uid] = wanted
 
     def standing(self) -> Iterator[tuple[Sandbox, tuple[Notice, ...], str]]:
-        """The events that still hold for each sandbox: notices, and why it is not limited as asked, if so.
+        """The events that still hold for each sandbox: notices, and what its owner was told of a failure, if so.
 
         A sandbox that no longer asks for a limit, and has none, lacks nothing.
         """
@@ -326,7 +330,7 @@ class NodeState:
         for sandbox in (*there, *self.unlocated()):
             applied = self.applied(sandbox)
             lacks = self.desired(sandbox).limits or applied.asked
-            yield sandbox, applied.notices, self._peek(sandbox.key).why if lacks else ""
+            yield sandbox, applied.notices, self._peek(sandbox.key).failure if lacks else ""
 
     def forget(self, sandbox: Sandbox) -> None:
         """A sandbox was forgotten."""

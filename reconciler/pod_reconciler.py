@@ -72,7 +72,7 @@ class PodReconciler:
             if sandbox not in self._state.sandboxes:
                 return True
             if self._loader.trouble:
-                self._failures.report_once(sandbox, self._loader.trouble)
+                self._failures.report_unloaded(sandbox, self._loader.trouble)
                 return False
         return await self._shape(await self._loader.shaper(), sandbox)
 
@@ -105,6 +105,7 @@ class PodReconciler:
         )
         if after.has_other_modes(before):  # the mode is the NIC's, for all its Pods; l3 to l3s sends no notification
             self._on_any_changed()
+        is_mended = self._state.is_failing(sandbox) and outcome.lack is None
         self._state.on_succeeded(
             sandbox,
             wanted.limits,
@@ -113,7 +114,7 @@ class PodReconciler:
             netns_created_s=self._netns_created_s(sandbox.netns_path),
             fails=outcome.lack is not None,
         )
-        self._record_events(sandbox, view, report(before, after, outcome.steps))
+        self._record_events(sandbox, view, report(before, after, outcome.steps, is_mended=is_mended))
         if outcome.slot_freed:
             self._failures.on_slot_freed()
         if outcome.lack is None:

@@ -146,16 +146,20 @@ def describe(limits: Limits) -> str:
     return ", ".join(parts) + " bit/s" if parts else "no limit"
 
 
-def report(before: Applied, after: Applied, steps: Iterable[Step]) -> tuple[Notice, ...]:
+def report(before: Applied, after: Applied, steps: Iterable[Step], *, is_mended: bool = False) -> tuple[Notice, ...]:
     """The events for the change from `before` to `after`, which took these steps in the kernel.
 
     Usually there are no steps and the limits are the same, which gives no event: so a restarted reconciler that finds
     everything as it should be is quiet. A notice that stood before is not repeated. What is asked for but not in force
     gets no event here: the notices say why. Nor does a step that only follows the NIC's MTU or the kernel's modules.
+    `is_mended`: its owner was told of a failure, and is told that the limits are in force though nothing changed.
     """
     told = tuple(notice for notice in after.notices if notice not in before.notices)
     done = tuple(str(step) for step in steps if not (isinstance(step, SetRoot) and step.is_update))
-    return (*_change(before, after, done), *told)
+    changes = _change(before, after, done)
+    if is_mended and after.limits and not changes:
+        changes = (Notice(Reason.LIMITED, _limited(after)),)
+    return (*changes, *told)
 
 
 def _change(before: Applied, after: Applied, steps: tuple[str, ...]) -> tuple[Notice, ...]:

@@ -18,8 +18,8 @@ class SandboxState:
     """What it was given last, or is being given."""
     failures: int = 0
     """How many times in a row it could not be given what it should have."""
-    why: str = ""
-    """The reason of the last failure."""
+    failure: str = ""
+    """What the Pod's owner was told of the last of these."""
     unverified: bool = False
     """Whether the kernel may hold something for it, whether limits are wanted or not."""
     awaiting_api_server: bool = False

@@ -128,4 +128,4 @@ class ShaperLoader:
 
 
 def _cannot_start(why: str) -> Notice:
-    return Notice(Reason.CANNOT_START, f"no Pod of this node can be limited: {why}")
+    return Notice(Reason.CANNOT_START, f"limits in force stay, and no other can be set on this node: {why}")

@@ -7,6 +7,7 @@ import pytest
 
 from reconciler.kernel.errors import NetnsGoneError, ShapingError
 from reconciler.node_state import PodCounts
+from reconciler.sandboxes import Key
 from tests.unit.reconciler.controller_bench import (
     M20,
     M100,
@@ -63,6 +64,25 @@ async def test_pods_that_ran_before_are_told_that_the_program_cannot_be_loaded_o
         bench.gate = asyncio.Event()
     assert failed == [1, 1, 2]
     bench.gate.set()
+
+
+async def test_a_pod_whose_limits_hold_while_the_program_cannot_be_loaded_is_not_told_that_it_has_none(begin):
+    bench = Bench(start_failures=[ShapingError("no memory")])
+    bench.kernel.found = {Key("u1", A): Limits(ingress=M100)}
+    bench.kernel.held = dict(bench.kernel.found)
+    bench.gate = asyncio.Event()
+    await begin(bench)
+    await bench.controller.on_synchronize([sandbox()])
+    bench.on_pods([api_pod(ingress="100M", status=STARTED)])
+    await bench.settle()
+    assert bench.told.messages == [
+        "limits in force stay, and no other can be set on this node: no memory",
+        "this Pod has no limit but one set before, as none can be set on this node now: no memory",
+    ]
+    bench.gate.set()
+    await bench.settle()
+    assert bench.told.notices[2:] == [("the node", "ShapingReady"), ("shop/web-0", "BandwidthLimited")]
+    assert unshaped_seconds(bench) == 0
 
 
 async def test_a_pod_that_starts_while_the_program_loads_waits_for_it_and_others_do_not(begin):

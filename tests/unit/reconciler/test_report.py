@@ -30,6 +30,13 @@ def test_an_adopted_pod_is_no_news():
     assert report(Applied(BOTH.limits), BOTH, []) == ()
 
 
+def test_limits_that_held_while_the_owner_was_told_of_a_failure():
+    (notice,) = report(BOTH, BOTH, [], is_mended=True)
+    assert (notice.reason, notice.message) == (Reason.LIMITED, "limited to ingress 100M, egress 100M bit/s on eth0")
+    assert [each.reason for each in report(ONE, BOTH, ["limits"], is_mended=True)] == [Reason.CHANGED]
+    assert report(NOTHING, NOTHING, [], is_mended=True) == ()
+
+
 def test_a_changed_limit():
     (notice,) = report(BOTH, ONE, ["limits"])
     assert notice.reason == Reason.CHANGED
