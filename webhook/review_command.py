@@ -8,17 +8,26 @@ Pods are skipped.
 
 import argparse
 import contextlib
+import io
 import json
-import re
+import os
 import sys
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
 
 from webhook import admission
-from webhook.common.contract import NETWORK_LABEL, NEVER_OPTED_IN, quoted
+from webhook.common.contract import (
+    NETWORK_LABEL,
+    NEVER_OPTED_IN,
+    Direction,
+    InvalidQuantity,
+    Quantity,
+    printable,
+    quoted,
+)
+from webhook.documents import Templates, Unreadable, as_stored, objects, templates
 from webhook.jsonpatch import Operation, unescape
 from webhook.policy import Policy
 from webhook.review import (
@@ -37,11 +46,8 @@ from webhook.review import (
 OK: Final = 0
 REFUSED: Final = 1
 UNREADABLE: Final = 2
-_DEPTH: Final = 8
 # API groups of policies, with those that end so (policies.kyverno.io): their parts of Pods are patterns, no templates.
 _POLICIES: Final = ("kyverno.io", "gatekeeper.sh", "admissionregistration.k8s.io")
-# As in go-yaml, which `kubectl` uses: PyYAML requires a point and a signed exponent, and reads 1.5e8 as a text.
-_FLOAT: Final = re.compile(r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9][0-9_]*)?$")
 
 
 class Verdict(Enum):
@@ -51,10 +57,6 @@ class Verdict(Enum):
     REFUSED = auto()
     NEVER_ASKED = auto()
     UNLABELLED = auto()
-
-
-class Unreadable(ValueError):  # noqa: N818 - it names the input
-    """Input that holds nothing to review, or cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Labels:
         if namespace in NEVER_OPTED_IN:
             return f"namespace {namespace} is never opted in"
         if namespace in self.by_namespace and self._label(namespace) is None:
-            return f"namespace {namespace} does not have the label {NETWORK_LABEL}"
+            return f"namespace {printable(namespace)} does not have the label {NETWORK_LABEL}"
         return None
 
     def _label(self, namespace: str) -> str | None:
@@ -93,17 +95,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Review standard input. The exit status: 0 all allowed, 1 something refused, 2 nothing could be reviewed."""
     try:
-        output, refused = review_text(sys.stdin.buffer.read(), network=args.network)
+        # Python has none where it was closed.
+        text = b"" if sys.stdin is None else sys.stdin.buffer.read()
+        output, refused = review_text(text, network=args.network)
+        _print(output)
     except Unreadable as error:
         sys.stderr.write(f"webhook review: {error}\n")
         return UNREADABLE
-    sys.stdout.write(output)
     return REFUSED if refused else OK
+
+
+def _print(output: str) -> None:
+    """Print all of it, whatever the terminal's encoding. Raises Unreadable."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        sys.stdout.write(output)
+        sys.stdout.flush()
+    except OSError as error:
+        # Else Python tries to write the rest when it ends, and tells of that.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise Unreadable(f"cannot write to standard output: {error.strerror}") from error
 
 
 def review_text(text: bytes, *, network: str | None) -> tuple[str, bool]:
     """What to print for JSON or YAML, and whether something in it is refused. Raises Unreadable."""
-    documents = [document for loaded in _load(text) for document in _flat(loaded, _DEPTH)]
+    documents = objects(text)
     labels = Labels(dict(_network_labels(documents)), otherwise=network)
     answers = [answer for document in documents for answer in _answers(document, labels)]
     if not answers:
@@ -116,86 +133,6 @@ def review_text(text: bytes, *, network: str | None) -> tuple[str, bool]:
             "its value with --network if they get it elsewhere"
         )
     return "".join(printed for printed, _ in answers), Verdict.REFUSED in verdicts
-
-
-def _load(text: bytes) -> Sequence[Any]:
-    """The documents of a text, JSON or YAML."""
-    try:
-        return [json.loads(text)]
-    except ValueError:
-        pass  # then it is YAML, or nothing
-    except RecursionError as error:
-        raise Unreadable("standard input is nested too deeply") from error
-    try:
-        import yaml  # noqa: PLC0415 - not needed for JSON, as in the API server's audit logs
-    except ImportError as error:
-        raise Unreadable(
-            "standard input is no JSON, and to read YAML this Python lacks PyYAML: install it (Debian: python3-yaml; "
-            "pip: pyyaml), or give JSON, as `kubectl ... -o json` writes it"
-        ) from error
-
-    class Loader(yaml.SafeLoader):
-        """YAML 1.1 as `kubectl` reads it: 1e8 and 1.5e8 are numbers, a date, a time and "=" are texts."""
-
-    def as_written(loader: Loader, node: yaml.ScalarNode) -> Any:
-        return loader.construct_scalar(node)
-
-    def number(loader: Loader, node: yaml.ScalarNode) -> Any:
-        # 1:30 is 90 in YAML 1.1 (base 60), which go-yaml does not implement.
-        return node.value if ":" in node.value else yaml.SafeLoader.yaml_constructors[node.tag](loader, node)
-
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, [*"-+.0123456789"])
-    for tag in ("timestamp", "value"):
-        Loader.add_constructor(f"tag:yaml.org,2002:{tag}", as_written)
-    for tag in ("int", "float"):
-        Loader.add_constructor(f"tag:yaml.org,2002:{tag}", number)
-    try:
-        return list(yaml.load_all(text, Loader=Loader))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: an invalid number, as 0x_
-        raise Unreadable(f"standard input is neither JSON nor YAML: {' '.join(str(error).split())}") from error
-    except RecursionError as error:
-        raise Unreadable("standard input is nested too deeply") from error
-
-
-def _flat(document: Any, depth: int) -> Iterator[dict[str, Any]]:
-    """The objects of a document, also those in Lists."""
-    if document is None:
-        return
-    said = document.get("kind") if isinstance(document, dict) else None
-    kind = said if isinstance(said, str) else None
-    if kind in {"List", "PodList", "NamespaceList"} and isinstance(document.get("items"), list) and depth:
-        for item in document["items"]:
-            # The items of a PodList that the API server sent have no kind of their own.
-            yield from _flat({"kind": kind.removesuffix("List"), **item} if isinstance(item, dict) else item, depth - 1)
-    elif kind is not None and kind != "List":
-        yield document
-    else:
-        if kind is None:
-            raise Unreadable("this is not a Kubernetes object: it has no `kind`")
-        raise Unreadable(f"kind is {quoted(kind)}: expected objects of Kubernetes, or a List of them")
-
-
-def _templates(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The templates of a workload's Pods, and where in it they are, which custom resources choose for themselves.
-
-    A `spec.containers` of the object's own is none: there, operators' objects have containers to add to Pods. With
-    YAML's aliases an object can contain itself, so each is looked at once.
-    """
-    ahead: deque[tuple[str, Any]] = deque([("", document)])
-    seen: set[int] = set()
-    while ahead:
-        path, found = ahead.popleft()
-        if id(found) in seen:
-            continue
-        seen.add(id(found))
-        if isinstance(found, list):
-            ahead.extend((f"{path}[{index}]", item) for index, item in enumerate(found))
-        elif isinstance(found, dict):
-            if path and isinstance(found.get("spec"), dict) and "containers" in found["spec"]:
-                # A template needs no metadata, and no Pod takes a name in it.
-                yield path, {**found, "metadata": {} if (metadata := found.get("metadata")) is None else metadata}
-            else:
-                ahead.extend((f"{path}.{key}".lstrip("."), value) for key, value in found.items())
 
 
 def _answers(document: dict[str, Any], labels: Labels) -> list[tuple[str, Verdict]]:
@@ -221,14 +158,36 @@ def _reviewed(document: dict[str, Any], labels: Labels) -> Iterator[tuple[str, V
         verdict = Verdict.REFUSED if reviewed.outcome is Outcome.REFUSED else Verdict.ALLOWED
         yield json.dumps(reviewed.response, indent=2) + "\n", verdict
     elif kind == "Pod":
-        pod = pod_of(document, kind)
+        pod = pod_of(as_stored(document), kind)
         yield _admitted(pod, _title(document), _namespace(document), labels)
     elif not _is_policy(document):
-        templates = list(_templates(document))
-        for path, template in templates:
-            where = f", {path}" if len(templates) > 1 else ""
-            pod = pod_of(template, f"the template of {kind}{where}")
+        found = templates(document)
+        for path, template in found.of_pods:
+            where = f", {printable(path)}" if len(found.of_pods) > 1 else ""
+            pod = pod_of(as_stored(template), f"the template of {printable(kind)}{where}")
             yield _admitted(pod, _title(document) + where, _namespace(document), labels)
+        if found.astray:
+            yield _told_astray(document, found)
+
+
+def _told_astray(document: dict[str, Any], found: Templates) -> tuple[str, Verdict]:
+    """Limits that are of no Pod that is seen: one beside the template, or one that a controller will copy to its Pods.
+
+    One that is invalid is refused, as its Pods would be; no other counts as reviewed.
+    """
+    told, verdict = [], Verdict.NEVER_ASKED
+    for path, annotations in found.astray:
+        for way in (each for each in Direction if each.annotation in annotations):
+            about = f"{way.annotation} in {printable(path)} is of no template of Pods"
+            try:
+                value = annotations[way.annotation]
+                Quantity.parse(value if isinstance(value, str) else str(value))
+                told.append(f"warning: {about}: it limits nothing, unless a controller copies it to its Pods")
+            except InvalidQuantity as error:
+                told.append(f"{about}, and if a controller copies it, they are refused: {error}")
+                verdict = Verdict.REFUSED
+    outcome = "refused" if verdict is Verdict.REFUSED else "not reviewed"
+    return _lines(f"{_title(document)}, outside of Pods: {outcome}", told), verdict
 
 
 def _is_policy(document: Mapping[str, Any]) -> bool:
@@ -252,16 +211,16 @@ def _admitted(pod: admission.Pod, title: str, namespace: str, labels: Labels) ->
 
 def _title(document: dict[str, Any]) -> str:
     """How an object is called, with its name where that can be read."""
-    kind = document["kind"]
+    kind = printable(document["kind"])
     try:
-        name = name_of(document, kind)
-        return f"{kind} {name}" if kind == "Namespace" else f"{kind} {_namespace(document)}/{name}"
+        name = printable(name_of(document, kind))
+        return f"{kind} {name}" if kind == "Namespace" else f"{kind} {printable(_namespace(document))}/{name}"
     except InvalidReview:
-        return str(kind)
+        return kind
 
 
 def _namespace(document: dict[str, Any]) -> str:
-    kind = document["kind"]
+    kind = printable(document["kind"])
     metadata = object_at(document, "metadata", kind)
     return string_at(metadata, "namespace", f"{kind}.metadata") if metadata.get("namespace") else "default"
 

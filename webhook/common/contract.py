@@ -34,6 +34,7 @@ MINIMUM_BITS_PER_SECOND: Final = 1_000
 MAXIMUM_BITS_PER_SECOND: Final = 10**15
 MAXIMUM_LENGTH: Final = 64
 MAXIMUM_EXPONENT: Final = 99
+_LONGEST_NAME: Final = 253
 
 _DECIMAL_SUFFIXES: Final = ("", "k", "M", "G", "T", "P")
 _MULTIPLIERS: Final[Mapping[str, Fraction]] = {
@@ -135,9 +136,18 @@ def beginning(text: str) -> str:
     return text[: MAXIMUM_LENGTH + 1]
 
 
+def printable(text: str) -> str:
+    """A name as messages show it, cut at what any name of Kubernetes has, with unprintable characters as escapes.
+
+    These could be a terminal's commands, or lines of their own.
+    """
+    cut = text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+
+
 def quoted(text: str) -> str:
     """A value as messages show it: in quotes, with unprintable characters as escapes, and cut when it is long."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in beginning(text))
+    shown = printable(beginning(text))
     return f'"{shown}"' if len(shown) <= MAXIMUM_LENGTH else f'"{shown[: MAXIMUM_LENGTH - 1]}…"'
 
 

@@ -68,6 +68,30 @@ def test_without_pyyaml_yaml_is_unreadable_not_refused(
         assert stream.count("\n") == bool(start)
 
 
+@pytest.mark.parametrize(
+    ("redirections", "status", "streams"),
+    [
+        ("<&-", 2, ("", "webhook review: found no Pod")),
+        (">/dev/full", 2, ("", "webhook review: cannot write to standard output: No space left on device\n")),
+        ("", 0, ("Pod default/caf\\xe9: allowed", "")),
+    ],
+)
+def test_streams_that_are_closed_full_or_of_another_encoding_are_no_refusal(
+    redirections: str, status: int, streams: tuple[str, str]
+) -> None:
+    run = subprocess.run(
+        ["/bin/sh", "-c", f'PYTHONIOENCODING=ascii exec "{sys.executable}" -m webhook review {redirections}'],
+        input=json.dumps(pod(name="café")),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == status
+    for stream, start in zip((run.stdout, run.stderr), streams, strict=True):
+        assert stream.startswith(start)
+        assert bool(stream) is bool(start)
+
+
 def test_it_answers_without_loading_a_server_or_a_kubernetes_client() -> None:
     script = (
         "import sys\nfrom webhook.__main__ import main\n"
