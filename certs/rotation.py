@@ -206,7 +206,9 @@ def _certify(credentials: Credentials, judged: _Judged) -> tuple[Credentials, Ch
     if _is_issued_by(held, credentials.authority.certificate) and not _expired_or_due(credentials, judged):
         # Only a name is missing. Names that another replica wants stay, or the two would renew in turn for ever.
         names = (*names, *sorted(_names(held) - set(names)))
-    serving = issue(credentials.authority, names, judged.now, judged.lifetimes.serving)
+    # Never a shorter one than the one held: if our clock is behind by a lifetime, clients would take it for expired.
+    lifetime = max(judged.lifetimes.serving, held.not_valid_after_utc - judged.now)
+    serving = issue(credentials.authority, names, judged.now, lifetime)
     return replace(credentials, serving=serving), Change(Kind.RENEWED, f"the serving certificate {fault}")
 
 

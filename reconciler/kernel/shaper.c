@@ -255,7 +255,8 @@ static __always_inline int signal_due(const struct limit *limit, struct state *s
   if (!state->owed)
     return 0;
   // The flow that has had most pays; any flow does when that one stays silent for half an interval.
-  if (!is_fattest && now - state->owed_since <= limit->interval_ns / 2)
+  // Signed, as another CPU may have noted it later than this one's clock.
+  if (!is_fattest && (s64)(now - state->owed_since) <= (s64)(limit->interval_ns / 2))
     return 0;
   state->owed -= 1;
   state->owed_since = now;

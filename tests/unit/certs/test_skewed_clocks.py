@@ -15,15 +15,19 @@ from tests.unit.certs.test_interleavings import Interleaving, Replica, World
 
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 LIFETIMES = Lifetimes(30 * HOUR, 15 * HOUR, 3 * HOUR)
+# A CA that outlives all that clocks differ by.
+LONG = Lifetimes(3000 * HOUR, 15 * HOUR, 3 * HOUR)
 TURNS = 1000
 
 
 class Run(Interleaving):
     """Replicas with clocks of their own, for a day or two, of which most pass while nothing happens."""
 
-    def __init__(self, chance: Random, ahead: list[timedelta], *, strict: bool) -> None:
+    def __init__(
+        self, chance: Random, ahead: list[timedelta], *, strict: bool, lifetimes: Lifetimes = LIFETIMES
+    ) -> None:
         world = World()
-        super().__init__(chance, world, [Replica(world, each, LIFETIMES) for each in ahead], TURNS)
+        super().__init__(chance, world, [Replica(world, each, lifetimes) for each in ahead], TURNS)
         self.strict = strict
         self.refused = 0
 
@@ -58,6 +62,16 @@ def test_no_client_refuses_where_clocks_are_behind_and_little_is_written(seed: i
     run.go()
     # Two days have four certificates and as many steps of rotations; each replica may want those of its own.
     assert run.world.versions <= 60
+
+
+@settings(max_examples=10)
+@given(seed=seeds, behind=st.integers(BACKDATED // HOUR, 100))
+@example(seed=4, behind=40)
+def test_a_clock_that_is_behind_by_lifetimes_shortens_no_certificate(seed: int, behind: int) -> None:
+    run = Run(Random(seed), [timedelta()], strict=True, lifetimes=LONG)  # noqa: S311 - no secret depends on it
+    run.next().step()
+    run.replicas.append(Replica(run.world, -behind * HOUR, LONG))
+    run.go()
 
 
 @settings(max_examples=5)
