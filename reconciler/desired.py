@@ -58,9 +58,9 @@ def _not_managed(view: PodView) -> Notice:
         remedy = "Pods of this namespace are never admitted: take the annotations away or run it in another namespace"
     else:
         remedy = (
-            f"Label its namespace with {NETWORK_LABEL}=NAMESPACE.NAME if it is not (new Pods there then get that "
-            f"network as eth0, unless they name another in {DEFAULT_NETWORK_ANNOTATION}), "
-            "then create the Pod again, or take its annotations away and set them anew"
+            f"Label this Pod {MANAGED_LABEL}=true to have it limited. To have others admitted when they are created, "
+            f"label their namespace {NETWORK_LABEL}=NAMESPACE.NAME (they then get that network as eth0, unless they "
+            f"name another in {DEFAULT_NETWORK_ANNOTATION})"
         )
     return Notice(
         Reason.NOT_MANAGED,

@@ -48,6 +48,9 @@ FINISH_S = 2.0
 # An API server that has just started answers so until it has read the users and their rights.
 _PERHAPS_TOO_EARLY = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
+# Too much at once; or a conflict about something else than this event, which is known by another reason.
+_OF_THE_MOMENT = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.CONFLICT})
+
 # Messages of a 403 where the rights are there, but the namespace takes no event.
 _OF_THE_NAMESPACE = ("being terminated", "exceeded quota")
 
@@ -212,7 +215,7 @@ class Events:
                     self._log_refusal(unposted, failure)
                 self._drop(unposted)
                 return
-            delay_s = FIRST_DELAY_S * 2 ** (unposted.tries - 1)
+            delay_s = max(FIRST_DELAY_S * 2 ** (unposted.tries - 1), failure.retry_after_s)
             if failure.status or failure.reason == "Timeout":  # the namespace alone may be the cause
                 self._set_aside(unposted, delay_s, hangs=not failure.status)
                 return
@@ -237,7 +240,7 @@ class Events:
         except ApiError as error:
             if not _is_final(error):
                 return error
-            if error.status != HTTPStatus.CONFLICT:  # conflict: an earlier try posted it, and its answer was lost
+            if error.reason != "AlreadyExists":  # else an earlier try posted it, and its answer was lost
                 self._log_refusal(unposted, error)
                 self._drop(unposted)
                 return None
@@ -255,10 +258,12 @@ class Events:
 
 def _is_final(error: ApiError) -> bool:
     """Whether trying again is of no use: the namespace takes no event, or the API server rejects this event."""
+    if error.reason == "AlreadyExists":
+        return True
     if error.status in _PERHAPS_TOO_EARLY:
         return _is_of_the_namespace(error)
     is_ours = HTTPStatus.BAD_REQUEST <= error.status < HTTPStatus.INTERNAL_SERVER_ERROR
-    return is_ours and error.status != HTTPStatus.TOO_MANY_REQUESTS
+    return is_ours and error.status not in _OF_THE_MOMENT
 
 
 def _is_of_the_namespace(error: ApiError) -> bool:

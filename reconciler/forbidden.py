@@ -7,7 +7,9 @@ from http import HTTPStatus
 from webhook.common.kubeapi import ApiError
 
 _REMEDIES = {
-    HTTPStatus.UNAUTHORIZED: "delete this Pod, so that its successor gets a token of the service account as it is now",
+    HTTPStatus.UNAUTHORIZED: (
+        "delete the reconciler's Pod of this node, so that its successor gets a token of the service account as it is"
+    ),
     HTTPStatus.FORBIDDEN: "apply the manifest's ClusterRole and binding of the reconciler",
 }
 

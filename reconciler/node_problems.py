@@ -21,8 +21,8 @@ POLLS_BEFORE_EVENT = 3
 POLLS_BEFORE_REPEAT = 300
 """A lasting problem is reported again then, as the API server forgets events after an hour (--event-ttl)."""
 
-HELD_UP = "Until then containerd starts and stops nothing else on this node; limits in force are kept and followed"
-AWAY = "Pods that start before it is run without their limits"
+HELD_UP = "Until then the runtime may start and stop nothing else on this node; limits in force are kept and followed"
+AWAY = "Until it is connected, Pods start without their limits, or not at all, as they ask"
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,10 @@ class NodeProblem:
                 record_node(told)
 
 
+def _sentence(text: str) -> str:
+    return text if text.endswith("?") else f"{text}."
+
+
 def of_runtime(runtime: NriPlugin) -> NodeProblem:
     """No connection to the container runtime, or it has not sent its list of Pods yet."""
 
@@ -67,7 +71,7 @@ def of_runtime(runtime: NriPlugin) -> NodeProblem:
 
     return NodeProblem(
         lasting,
-        begun=lambda why: Notice(Reason.RUNTIME_AWAY, f"{why}. {HELD_UP if runtime.registered else AWAY}"),
+        begun=lambda why: Notice(Reason.RUNTIME_AWAY, f"{_sentence(why)} {HELD_UP if runtime.registered else AWAY}"),
         over=Notice(Reason.RUNTIME_BACK, "connected to the container runtime again"),
         why_not_ready=lasting,
     )

@@ -50,6 +50,7 @@ _NORMAL = frozenset(
 
 
 NO_LIMITS = Limits()
+_MOST_NAMED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,7 @@ def _change(before: Applied, after: Applied, steps: tuple[str, ...]) -> tuple[No
         return ()
     if before.interfaces != after.interfaces:
         return (Notice(Reason.LIMITED, _limited(after)),)
-    where = ", ".join(after.interfaces)
+    where = _named(after.interfaces)
     return (
         Notice(
             Reason.REPAIRED,
@@ -194,6 +195,12 @@ def _asked_anew(before: Applied, after: Applied, steps: tuple[str, ...]) -> tupl
     return (Notice(Reason.CHANGED, f"limits changed from {describe(before.limits)} to {describe(after.limits)}"),)
 
 
+def _named(interfaces: tuple[str, ...]) -> str:
+    """As many as leave room for the rest of an event."""
+    more = len(interfaces) - _MOST_NAMED
+    return ", ".join(interfaces[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
 def _limited(after: Applied) -> str:
-    limited = f"limited to {describe(after.limits)} on {', '.join(after.interfaces)}"
+    limited = f"limited to {describe(after.limits)} on {_named(after.interfaces)}"
     return f"{limited}, but for what the warnings beside this say" if after.notices or after.withheld else limited

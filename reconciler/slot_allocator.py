@@ -45,7 +45,7 @@ class SlotAllocator:
         if self._slots.assign(owner) is None:
             raise NoSlotLeftError(
                 f"all {self._slots.size} slots are taken: more Pods with limits than slots on this node; "
-                "raise the reconciler's number of slots"
+                "raise the reconciler's --slots"
             )
         self._paths[owner] = netns_path
 

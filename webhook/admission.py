@@ -171,7 +171,7 @@ def _read(pod: Pod, changed: tuple[Direction, ...]) -> _Reading:
             if direction in changed:
                 reading.problems.append(Problem(Reason.INVALID_BANDWIDTH, sentence))
             else:
-                reading.warnings.append(f"no limit on {direction}: {sentence}")
+                reading.warnings.append(f"an invalid limit on {direction} changes nothing: {sentence}")
     return reading
 
 

@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -237,5 +238,5 @@ def _extended_reason(body: bytes, flags: int) -> str:
         return ""
     offset = 4 + _HEADER.size
     if not flags & _NLM_F_CAPPED and len(body) >= offset:
-        offset = 4 + int.from_bytes(body[4:8], "little")
+        offset = 4 + int.from_bytes(body[4:8], sys.byteorder)
     return raw_attributes(body, offset).get(_NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode(errors="replace")

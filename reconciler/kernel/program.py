@@ -37,7 +37,8 @@ logger = logging.getLogger(__name__)
 COMPILE_CPU_SECONDS: Final = 120
 COMPILE_TIMEOUT_SECONDS: Final = 600
 _ASK_AGAIN_SECONDS: Final = 0.2
-_MESSAGE_BYTES: Final = 4000
+# What an event has room for beside our own words; the cause stands at the end.
+_MESSAGE_BYTES: Final = 700
 _FUNCTION_PREFIX: Final = "ivbw_"
 _MOST_ENTRIES: Final = 1 << 16
 """A filter's class id, which is the index of an entry, reaches the program as 16 bits."""
@@ -232,6 +233,8 @@ def _said(child: subprocess.Popen[bytes], is_over: Callable[[], bool]) -> str:
             said = child.communicate(timeout=_ASK_AGAIN_SECONDS)[1].decode(errors="replace")
             if child.returncode == -signal.SIGXCPU:
                 return f"not done after {COMPILE_CPU_SECONDS} s of CPU time"
+            if child.returncode == -signal.SIGKILL:
+                return "killed: if for want of memory, raise the container's limit (it needs more with more --slots)"
             return said
         if time.monotonic() > until_s:
             return f"not done after {COMPILE_TIMEOUT_SECONDS} s"
@@ -241,7 +244,7 @@ def _said(child: subprocess.Popen[bytes], is_over: Callable[[], bool]) -> str:
 def _load_error(failure: str) -> ShapingError:
     # The compiler names its headers' folder, which differs each time: a repeated message must stay recognizable.
     failure = re.sub(rf"{re.escape(HEADERS_PREFIX)}\w+", HEADERS_PREFIX, failure)
-    said = failure.strip()[-_MESSAGE_BYTES:] or "it said nothing"
+    said = " ".join(failure.split())[-_MESSAGE_BYTES:] or "it said nothing"
     if "No module named 'bcc'" in failure:
         return ShapingError("cannot compile the shaper: Python has no module bcc; install Debian's python3-bpfcc")
     if "could not open bpf map" in failure and "Operation not permitted" in failure:

@@ -19,7 +19,7 @@ TC_ATTRIBUTES: Final = 16 + 20
 MIRRED_EGRESS_REDIRECT: Final = 1
 """tc_mirred(8): a packet leaves by another interface, and no copy of it stays."""
 TC_ACT_STOLEN: Final = 4
-ETH_P_ALL_BIG_ENDIAN: Final = 0x0300
+ETH_P_ALL_BIG_ENDIAN: Final = 0x0300 if sys.byteorder == "little" else 0x0003
 IFLA_IFNAME: Final = 3
 IFLA_MTU: Final = 4
 IFLA_LINK: Final = 5

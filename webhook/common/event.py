@@ -13,6 +13,16 @@ MESSAGE_BYTES: Final = 1024
 NAME_LENGTH: Final = 200
 
 
+def _fitting(message: str) -> str:
+    whole = message.encode()
+    cut = "…".encode()
+    return (
+        message
+        if len(whole) <= MESSAGE_BYTES
+        else (whole[: MESSAGE_BYTES - len(cut)].decode(errors="ignore") + cut.decode())
+    )
+
+
 def event(
     about: Mapping[str, str],
     *,
@@ -24,7 +34,7 @@ def event(
     suffix: str,
     host: str | None = None,
 ) -> dict[str, Any]:
-    """An Event about an object. `event_type` is Normal or Warning, `reason` one word, `message` is cut to what fits.
+    """An Event about an object. `event_type` is Normal or Warning, `reason` one word; of `message`, what fits is told.
 
     `about` is an ObjectReference with the `uid` by which `kubectl describe` finds the event. The event is in the
     object's namespace, or in `default` if it has none, as the API server requires. `instance` is the reporting
@@ -41,7 +51,7 @@ def event(
         "involvedObject": {"apiVersion": "v1", **about},
         "type": event_type,
         "reason": reason,
-        "message": message.encode()[:MESSAGE_BYTES].decode(errors="ignore"),
+        "message": _fitting(message),
         "source": {"component": COMPONENT} if host is None else {"component": COMPONENT, "host": host},
         "reportingComponent": COMPONENT,
         "reportingInstance": instance,

@@ -35,6 +35,7 @@ _KEEPALIVE_INTERVAL_S: Final = 10
 _KEEPALIVE_PROBES: Final = 3
 # etcd refuses objects over 1.5 MiB; a watch event carries one, as JSON.
 _LONGEST_EVENT_BYTES: Final = 16 * 2**20
+_LONGEST_RETRY_AFTER_S: Final = 60.0
 
 
 logger = logging.getLogger(__name__)
@@ -46,15 +47,19 @@ class ApiError(Exception):
     `status` is the HTTP status, or the `code` of a Status object within a watch, and 0 when there was no answer.
     `reason` is machine-readable: `NotFound`, `Conflict`, `Expired`, `Unreachable`, `Timeout` for a call without an
     answer, as a rule from a server that can be reached, or `Silent` for a watch that got nothing for too long.
-    `message` is for people. `causes` are the machine-readable causes, if any.
+    `message` is for people. `causes` are the machine-readable causes, if any. `retry_after_s`: how long the server
+    wants to be left alone, which is bounded, as anything may stand there.
     """
 
-    def __init__(self, status: int, reason: str, message: str, causes: Collection[str] = ()) -> None:
+    def __init__(
+        self, status: int, reason: str, message: str, causes: Collection[str] = (), retry_after_s: float = 0
+    ) -> None:
         super().__init__(f"{message} ({status} {reason})" if status else f"{message} ({reason})")
         self.status = status
         self.reason = reason
         self.message = message
         self.causes = causes
+        self.retry_after_s = min(max(retry_after_s, 0), _LONGEST_RETRY_AFTER_S)
 
 
 class KubeApi:
@@ -217,7 +222,7 @@ class KubeApi:
         )
         if not response.ok:
             async with response:
-                raise _error_of(response.status, await response.read())
+                raise _error_of(response.status, await response.read(), response.headers.get("Retry-After", ""))
         return response
 
     def _unreachable(self, what: str, path: str, error: Exception) -> ApiError:
@@ -273,20 +278,25 @@ def _object(text: bytes, what: str) -> dict[str, Any]:
     return value
 
 
-def _error_of(status: int, text: bytes) -> ApiError:
-    """The error in a Status object, or in whatever a proxy in between said instead."""
+def _error_of(status: int, text: bytes, retry_after: str = "") -> ApiError:
+    """The error in a Status object, or in whatever a proxy in between said instead; `retry_after` as in RFC 9110."""
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
         body = None
+    # Also a date, by the RFC; API servers send none.
+    after_s = int(retry_after) if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 9 else 0  # noqa: PLR2004
     if not isinstance(body, dict):
-        return ApiError(status, "Unknown", text[:200].decode(errors="replace").strip() or "no message")
+        return ApiError(
+            status, "Unknown", text[:200].decode(errors="replace").strip() or "no message", retry_after_s=after_s
+        )
     code = body.get("code")
     return ApiError(
         code if isinstance(code, int) and code else status,
         str(body.get("reason") or "Unknown"),
         str(body.get("message") or "no message"),
         _causes(body.get("details")),
+        after_s,
     )
 
 

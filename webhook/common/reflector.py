@@ -195,7 +195,9 @@ class Reflector:
         self._version = version if isinstance(version, str) and version else self._version
 
     def _delay_after(self, error: ApiError) -> float:
-        """How long to wait, from 0 to a bound that doubles each time; also decides whether a list comes next.
+        """How long to wait beyond what the server asks for, from 0 to a bound that doubles each time.
+
+        Also decides whether a list comes next.
 
         Full jitter, so that nodes that all lost the API server at once do not all come back at once.
         """
@@ -204,7 +206,7 @@ class Reflector:
         if self._is_listed and error.status not in _RESUMABLE_STATUS and error.reason not in _RESUMABLE_REASON:
             self._is_listed = False
             longest = max(longest, self._spread_s)
-        return longest * self._uniform()
+        return error.retry_after_s + longest * self._uniform()
 
 
 def _is_of_an_unknown_version(error: ApiError) -> bool:

@@ -27,8 +27,16 @@ def test_what_needs_no_common_cluster_comes_before_it(order):
     first, second = (place for place, name in enumerate(order) if name == own)
     alone = {f"tests/cluster/test_{name}.py" for name in ("apply", "drain", "older_containerd", "webhook_away")}
     assert alone <= set(order[first:second])
-    shared = {f"tests/cluster/test_{name}.py" for name in ("cert_manager", "certificates", "chaos", "product")}
+    shared = {
+        f"tests/cluster/test_{name}.py" for name in ("cert_manager", "certificates", "chaos", "product/test_admission")
+    }
     assert shared <= set(order[second:])
+
+
+def test_the_product_is_uninstalled_when_all_of_its_folder_is_done(order):
+    *others, last = (name for name in order if "/test_product/" in name)
+    assert len(others) == 3
+    assert last == "tests/cluster/test_product/test_uninstall.py"
 
 
 def test_tests_of_other_folders_come_first_and_as_they_were(order):

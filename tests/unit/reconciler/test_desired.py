@@ -41,9 +41,10 @@ def test_a_pod_never_admitted_is_not_limited_and_its_owner_is_told_what_to_do():
     assert not wanted.limits
     (notice,) = wanted.notices
     assert notice.reason == Reason.NOT_MANAGED
+    assert "Label this Pod ipvlan-bandwidth.io/managed=true to" in notice.message
     assert "ipvlan-bandwidth.io/network=" in notice.message
     # Also one whose eth0 is not ipvlan, and whose net1 is: who labels the namespace for it changes every new Pod there.
-    assert "new Pods there then get that network as eth0" in notice.message
+    assert "they then get that network as eth0" in notice.message
     assert "unless they name another in v1.multus-cni.io/default-network" in notice.message
 
 

@@ -91,6 +91,15 @@ async def test_an_event_that_is_there_as_only_the_answer_was_lost_is_posted():
     assert (slept, dropped) == ([1.0], [])
 
 
+async def test_a_conflict_about_something_else_is_tried_again_and_a_server_that_asks_for_time_is_given_it():
+    conflict = ApiError(409, "Conflict", "cannot be fulfilled on resourcequotas")
+    api = Api(conflict, ApiError(429, "TooManyRequests", "later", retry_after_s=7))
+    events, dropped, slept = make(api)
+    events.record(POD, NOTICE)
+    await drain(events)
+    assert (slept, dropped, len(api.posted)) == ([1.0, 7], [], 1)
+
+
 async def test_a_refusal_is_final():
     api = Api(ApiError(404, "NotFound", "namespace is gone"))
     events, dropped, slept = make(api)
@@ -109,7 +118,9 @@ async def test_an_api_server_that_has_just_started_and_refuses_everybody_costs_n
     assert not [record for record in caplog.records if record.levelname == "WARNING"], "the rights are there"
 
 
-@pytest.mark.parametrize(("status", "remedy"), [(401, "delete this Pod"), (403, "ClusterRole")])
+@pytest.mark.parametrize(
+    ("status", "remedy"), [(401, "delete the reconciler's Pod of this node"), (403, "ClusterRole")]
+)
 async def test_that_events_are_forbidden_for_good_is_a_warning_but_not_for_each_of_them(status, remedy, caplog):
     refusal = ApiError(status, "Forbidden", "events is forbidden")
     now = [0.0]

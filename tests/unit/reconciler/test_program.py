@@ -239,6 +239,21 @@ def test_what_a_compiler_says_is_told(compiling):
         Program.load(SLOTS)
 
 
+def test_of_what_it_says_the_end_is_told_in_one_line_and_fits_into_an_event(compiling):
+    compiling("seq 5000 >&2\necho 'invalid access to packet\nPermission denied' >&2\nexit 1")
+    with pytest.raises(
+        ShapingError, match=r"shaper: [\d ]+ 5000 invalid access to packet Permission denied$"
+    ) as caught:
+        Program.load(SLOTS)
+    assert len(str(caught.value)) < 800
+
+
+def test_a_compiler_that_is_killed_for_want_of_memory_is_told_apart(compiling):
+    compiling("kill -9 $$")
+    with pytest.raises(ShapingError, match="shaper: killed: if for want of memory, raise the container's limit"):
+        Program.load(SLOTS)
+
+
 def test_its_name_is_computed_once_as_each_look_compares_it(monkeypatch):
     read = []
 

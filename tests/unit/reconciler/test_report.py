@@ -25,6 +25,12 @@ def test_a_pod_that_becomes_limited():
     assert notice.message == "limited to ingress 100M, egress 100M bit/s on eth0"
 
 
+def test_of_many_interfaces_some_are_named():
+    many = Applied(BOTH.limits, tuple(f"net{number}" for number in range(64)))
+    (notice,) = report(NOTHING, many, ["fq"])
+    assert notice.message.endswith("on " + ", ".join(f"net{number}" for number in range(16)) + " and 48 more")
+
+
 def test_an_adopted_pod_is_no_news():
     assert report(NOTHING, BOTH, []) == ()
     assert report(Applied(BOTH.limits), BOTH, []) == ()

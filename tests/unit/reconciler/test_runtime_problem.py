@@ -41,15 +41,20 @@ async def test_a_runtime_that_stays_away_is_told_once_and_so_is_its_return():
     (away, back) = await told(*[False] * 9, True, True)
     assert away[:2] == ("Warning", "RuntimeUnreachable")
     assert "not connected to the container runtime's NRI socket /var/run/nri/nri.sock: permission denied" in away[2]
-    assert away[2].endswith("Pods that start before it is run without their limits")
+    assert away[2].endswith("Until it is connected, Pods start without their limits, or not at all, as they ask")
     assert back[:2] == ("Normal", "RuntimeConnected")
+
+
+async def test_a_cause_that_ends_in_a_question_gets_no_stop_behind_it():
+    (away, _) = await told(*[False] * 9, True, trouble="refused (is NRI on?)?")
+    assert "refused (is NRI on?)? Until it is connected" in away[2]
 
 
 async def test_where_the_runtime_is_held_up_nothing_starts_so_nobody_is_told_that_pods_start_without_their_limits():
     (held_up,) = await told(*[False] * 9, registered=True, trouble="not told of its Pods yet")
     assert held_up[1] == "RuntimeUnreachable"
     assert "registered at the container runtime's NRI socket /var/run/nri/nri.sock: not told of its Pods" in held_up[2]
-    assert "containerd starts and stops nothing else on this node" in held_up[2]
+    assert "the runtime may start and stop nothing else on this node" in held_up[2]
     assert "without their limits" not in held_up[2]
 
 

@@ -50,7 +50,7 @@ def test_a_full_table_says_so() -> None:
     table = SlotTable(1)
     table.assign(SlotOwner("a", 1))
     assert table.assign(SlotOwner("b", 1)) is None
-    with pytest.raises(NoSlotLeftError, match=r"all 1 slots are taken.*raise the reconciler's number of slots"):
+    with pytest.raises(NoSlotLeftError, match=r"all 1 slots are taken.*raise the reconciler's --slots"):
         SlotAllocator(None, table, {}).assign(SlotOwner("b", 1), "/run/netns/b")
 
 

@@ -71,7 +71,9 @@ async def following(error: ApiError | None):
         yield node
 
 
-@pytest.mark.parametrize(("error", "remedy"), [(FORBIDDEN, "ClusterRole"), (UNAUTHORIZED, "delete this Pod")])
+@pytest.mark.parametrize(
+    ("error", "remedy"), [(FORBIDDEN, "ClusterRole"), (UNAUTHORIZED, "delete the reconciler's Pod of this node")]
+)
 async def test_what_may_not_list_pods_is_not_ready_and_says_what_to_do_until_it_may(error, remedy):
     async with following(error) as node:
         reason = node.problem.why_not_ready()

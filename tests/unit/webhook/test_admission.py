@@ -220,7 +220,9 @@ class TestUpdate:
         decision = review(limited(ingress="100m", egress="1M"), limited(ingress="100m"), IPVLAN)
         assert decision.allowed
         (warning,) = decision.warnings
-        assert warning.startswith('no limit on ingress: annotation kubernetes.io/ingress-bandwidth: "100m" is')
+        assert warning.startswith(
+            'an invalid limit on ingress changes nothing: annotation kubernetes.io/ingress-bandwidth: "100m" is'
+        )
 
     def test_removing_limits_leaves_the_label(self) -> None:
         labels = {MANAGED_LABEL: "true", "app": "cart"}

@@ -215,6 +215,11 @@ async def test_neither_pod_nor_kubeconfig_is_a_configuration_error_that_says_wha
         await from_kubeconfig({"KUBECONFIG": f"{tmp_path}/none{os.pathsep}"})
 
 
+async def test_a_pod_without_a_token_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"this Pod has no token at /var/run/.*automountServiceAccountToken"):
+        await from_kubeconfig({"KUBECONFIG": f"{tmp_path}/none", "KUBERNETES_SERVICE_HOST": "10.96.0.1"})
+
+
 async def test_a_broken_kubeconfig_is_a_configuration_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "config").write_text("{}")
     with pytest.raises(ConfigurationError, match=r"cannot use the kubeconfig .*config: "):

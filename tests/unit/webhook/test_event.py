@@ -24,4 +24,7 @@ def test_what_has_no_namespace_is_told_of_in_default_and_long_names_and_messages
     told = event(NODE, **said, instance="n", now=NOW, suffix="abc")
     assert told["metadata"] == {"name": f"{'n' * 200}.abc", "namespace": "default"}
     assert told["source"] == {"component": "ipvlan-bandwidth"}
-    assert len(told["message"].encode()) == 1024
+    assert len(told["message"].encode()) == 1023, "of two bytes each, but for the last, which has three"
+    assert told["message"].endswith("ü…")
+    whole = event(NODE, **{**said, "message": "ü" * 512}, instance="n", now=NOW, suffix="abc")
+    assert whole["message"] == "ü" * 512

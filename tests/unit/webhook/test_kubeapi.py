@@ -74,6 +74,22 @@ async def test_a_status_tells_its_causes_whatever_else_is_in_their_place(
 
 
 @pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7), ("0", 0), ("99999999999", 0), ("3600", 60), ("-1", 0), ("Fri, 31 Dec 1999 23:59:59 GMT", 0), (None, 0)],
+)
+@pytest.mark.parametrize("text", ["{}", "slow down"])
+async def test_how_long_a_server_wants_to_be_left_alone_is_known_and_bounded(
+    start: Start, header: str | None, seconds: float, text: str
+) -> None:
+    async def busy(_: web.Request) -> web.Response:
+        return web.Response(status=429, text=text, headers={} if header is None else {"Retry-After": header})
+
+    with pytest.raises(ApiError) as caught:
+        await (await start(busy)).get("/api/v1/pods")
+    assert caught.value.retry_after_s == seconds
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("<html>Bad Gateway", "<html>Bad Gateway"),

@@ -94,6 +94,14 @@ async def test_an_overloaded_server_is_not_asked_for_another_list(status: int) -
     assert script.seen == ["sync "]
 
 
+async def test_a_server_that_asks_for_time_is_given_it() -> None:
+    script = Script(
+        [listed(7)], [Watch(seconds=0, error=ApiError(429, "Busy", "later", retry_after_s=9)) for _ in range(2)]
+    )
+    await script.play(uniform=1.0)
+    assert script.slept[:2] == [9.5, 10.0]
+
+
 async def test_however_long_the_outage_it_is_resumed_without_a_list() -> None:
     outage = [Watch(seconds=0, error=UNREACHABLE) for _ in range(200)]
     script = Script([listed(700, "a")], [*outage, Watch([event("ADDED", "b", 701)])])
