@@ -12,7 +12,6 @@ from pathlib import Path
 from reconciler import paths
 from webhook.common import arguments, version
 from webhook.common.logs import configure_logging
-from webhook.common.sigterm import exit_on_sigterm
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,7 +28,6 @@ def _run(args: argparse.Namespace) -> int:
     if not args.node:
         sys.stderr.write("which node is this? Set --node or the NODE_NAME variable (the DaemonSet does)\n")
         return 2
-    exit_on_sigterm()
     from reconciler.daemon import Settings, run  # noqa: PLC0415 - the other commands need none of it
     from reconciler.kernel.errors import ShapingError  # noqa: PLC0415 - as above
     from webhook.common.endpoint import ConfigurationError  # noqa: PLC0415 - as above

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +26,7 @@ from reconciler.program_record import ProgramRecord
 from webhook.common.contract import Quantity
 from webhook.common.endpoint import ConfigurationError
 from webhook.common.kubeapi import ApiError, KubeApi
+from webhook.common.printing import print_whole
 
 _UID_LENGTH: Final = 40
 """What the shaper's map has room for; a uid has 36."""
@@ -109,8 +110,8 @@ def run_observe(folder: Path, *, node: str, as_json: bool) -> int:
             failed = True
             _print_error(path, error)
     text = json.dumps([asdict(row) for row in found], indent=2) if as_json else table(found)
-    sys.stdout.write(text + "\n")
-    return 1 if failed or paths is None else 0
+    printed = _printed(f"{text}\n")
+    return 0 if printed and not failed and paths is not None else 1
 
 
 def run_clean(folder: Path, record_folder: Path) -> int:
@@ -146,6 +147,7 @@ def _clean(folder: Path, record_folder: Path) -> bool:
     """Whether all that is ours was removed."""
     failed = False
     paths = _namespaces(folder)
+    done: list[str] = []
     for path in paths or ():
         try:
             steps = clean(path)
@@ -155,13 +157,21 @@ def _clean(folder: Path, record_folder: Path) -> bool:
             failed = True
             _print_error(path, error)
         else:
-            sys.stdout.write("".join(f"{path}: {step}\n" for step in steps))
+            done += (f"{path}: {step}\n" for step in steps)
     try:
-        sys.stdout.write("".join(f"{path}: deleted\n" for path in ProgramRecord(record_folder).remove()))
+        done += (f"{path}: deleted\n" for path in ProgramRecord(record_folder).remove())
     except OSError as error:
         failed = True
         sys.stderr.write(f"cannot delete the record of the shaper's programs: {error}\n")
-    return not failed and paths is not None
+    return _printed("".join(done)) and not failed and paths is not None
+
+
+def _printed(text: str) -> bool:
+    """Whether all of it could be printed. What was to be done comes first: whoever reads may have gone."""
+    if (why := print_whole(text)) is not None:
+        with suppress(OSError, AttributeError):  # standard error may be gone too
+            sys.stderr.write(f"cannot write to standard output: {why}\n")
+    return why is None
 
 
 def _print_error(path: str, error: Exception) -> None:

@@ -25,7 +25,7 @@ from reconciler.kernel.probe import probe
 from reconciler.kernel_check import KernelCheck
 from reconciler.metrics import Metrics
 from reconciler.monitor_reader import MonitorReader
-from reconciler.node_lock import acquire_node_lock
+from reconciler.node_lock import PATIENCE_S, acquire_node_lock
 from reconciler.node_problems import NodeProblem
 from reconciler.nri.transport import NriPlugin
 from reconciler.program_record import ProgramRecord
@@ -109,7 +109,7 @@ async def run(settings: Settings) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    if await acquire_node_lock(stopping, settings.nri_socket.parent) is None:
+    if await acquire_node_lock(stopping, settings.nri_socket.parent, PATIENCE_S) is None:
         return
     # The lock ends with the process: the thread that works on the kernel may outlast this function.
     async with AsyncExitStack() as opened:

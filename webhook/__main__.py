@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from webhook import review_command
 from webhook.common import version
 from webhook.common.sigterm import exit_on_sigterm
 
@@ -26,6 +25,11 @@ _STATUS = (
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command that the arguments name, and give its exit status."""
+    serves = arguments[:1] == ["serve"]
+    if serves:
+        exit_on_sigterm()
+    from webhook import review_command  # noqa: PLC0415 - only now, as importing takes a while
+
     parser = argparse.ArgumentParser(
         prog="python3 -m webhook",
         description="Admission of Pods with bandwidth limits on ipvlan: checks and normalises the bandwidth "
@@ -43,8 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     review_command.add_arguments(review)
-    if arguments[:1] == ["serve"]:
-        exit_on_sigterm()
+    if serves:
         # Only here: it brings aiohttp and the Kubernetes client, and the other commands should answer at once.
         from webhook import server, settings  # noqa: PLC0415
 

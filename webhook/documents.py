@@ -29,7 +29,7 @@ class Templates:
 def objects(text: bytes) -> list[dict[str, Any]]:
     """The objects of all documents, also those in Lists. Raises Unreadable."""
     try:
-        return [found for document in _load(text) for found in _flat(_as_json(document, {}))]
+        return [found for document in _load(text) for found in _flat(document)]
     except RecursionError as error:
         raise Unreadable("standard input is nested too deeply") from error
 
@@ -41,7 +41,7 @@ def as_stored(found: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not isinstance(metadata := found.get("metadata"), dict):
         return dict(found)
-    maps = {key: _filled(metadata[key]) for key in ("annotations", "labels") if isinstance(metadata.get(key), dict)}
+    maps = {key: filled(metadata[key]) for key in ("annotations", "labels") if isinstance(metadata.get(key), dict)}
     return {**found, "metadata": {**metadata, **maps}}
 
 
@@ -64,7 +64,7 @@ def templates(document: Mapping[str, Any]) -> Templates:
                 # A template needs no metadata, and no Pod takes a name in it.
                 metadata = {} if (metadata := value.get("metadata")) is None else metadata
                 found.of_pods.append((path, {**value, "metadata": metadata}))
-            elif path.endswith("annotations") and any(each.annotation in value for each in Direction):
+            elif path.lower().endswith("annotations") and any(each.annotation in value for each in Direction):
                 found.astray.append((path, value))
             else:
                 ahead.extend((f"{path}.{key}".lstrip("."), item) for key, item in value.items())
@@ -101,7 +101,7 @@ def _load(text: bytes) -> Sequence[Any]:
     for tag in ("int", "float"):
         Loader.add_constructor(f"tag:yaml.org,2002:{tag}", number)
     try:
-        return list(yaml.load_all(text, Loader=Loader))
+        return [_as_json(document, {}) for document in yaml.load_all(text, Loader=Loader)]
     # PyYAML's own errors, and those of its constructors for a value that is not what its tag says (0x_, !!bool maybe).
     except (yaml.YAMLError, ValueError, LookupError) as error:
         raise Unreadable(f"standard input is neither JSON nor YAML: {' '.join(str(error).split())}") from error
@@ -137,10 +137,11 @@ def _flat(document: Any) -> Iterator[dict[str, Any]]:
         kind = found.get("kind") if isinstance(found, dict) else None
         if not isinstance(kind, str):
             raise Unreadable("this is not a Kubernetes object: it has no `kind`")
-        if kind.endswith("List") and isinstance(items := found.get("items"), list):
+        items = found.get("items")
+        if isinstance(items, list) and (kind == "List" or (kind.endswith("List") and all(map(_is_object, items)))):
             seen.add(id(found))
             # The items of a list that the API server sent have no kind of their own.
-            of = {"kind": kind.removesuffix("List")} if kind != "List" else {}
+            of = {"apiVersion": found.get("apiVersion"), "kind": kind.removesuffix("List")} if kind != "List" else {}
             ahead.extend(
                 {**of, **each} if isinstance(each, dict) and "kind" not in each else each for each in items[::-1]
             )
@@ -150,5 +151,10 @@ def _flat(document: Any) -> Iterator[dict[str, Any]]:
             yield found
 
 
-def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
+def _is_object(item: Any) -> bool:
+    return item is None or isinstance(item, dict)
+
+
+def filled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Annotations or labels, with an empty text for one without a value."""
     return {key: "" if value is None else value for key, value in values.items()}

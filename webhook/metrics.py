@@ -77,6 +77,12 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.ready = Gauge(
+            "ipvlan_bandwidth_webhook_ready",
+            "1 while this replica wants to be asked.",
+            registry=self.registry,
+        )
+
     def admitted(self, operation: str, outcome: str, reasons: tuple[str, ...], seconds: float) -> None:
         """Count one answered request."""
         for reason in reasons or ("",):

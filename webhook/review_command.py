@@ -8,9 +8,7 @@ Pods are skipped.
 
 import argparse
 import contextlib
-import io
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,7 +25,8 @@ from webhook.common.contract import (
     printable,
     quoted,
 )
-from webhook.documents import Templates, Unreadable, as_stored, objects, templates
+from webhook.common.printing import print_whole
+from webhook.documents import Templates, Unreadable, as_stored, filled, objects, templates
 from webhook.jsonpatch import Operation, unescape
 from webhook.policy import Policy
 from webhook.review import (
@@ -57,6 +56,8 @@ class Verdict(Enum):
     REFUSED = auto()
     NEVER_ASKED = auto()
     UNLABELLED = auto()
+    ASTRAY = auto()
+    """It has a limit, but no Pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,24 +99,13 @@ def main(args: argparse.Namespace) -> int:
         # Python has none where it was closed.
         text = b"" if sys.stdin is None else sys.stdin.buffer.read()
         output, refused = review_text(text, network=args.network)
-        _print(output)
     except Unreadable as error:
         sys.stderr.write(f"webhook review: {error}\n")
         return UNREADABLE
+    if (why := print_whole(output)) is not None:
+        sys.stderr.write(f"webhook review: cannot write to standard output: {why}\n")
+        return UNREADABLE
     return REFUSED if refused else OK
-
-
-def _print(output: str) -> None:
-    """Print all of it, whatever the terminal's encoding. Raises Unreadable."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        sys.stdout.write(output)
-        sys.stdout.flush()
-    except OSError as error:
-        # Else Python tries to write the rest when it ends, and tells of that.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise Unreadable(f"cannot write to standard output: {error.strerror}") from error
 
 
 def review_text(text: bytes, *, network: str | None) -> tuple[str, bool]:
@@ -126,8 +116,11 @@ def review_text(text: bytes, *, network: str | None) -> tuple[str, bool]:
     if not answers:
         raise Unreadable("found no Pod, no workload with a template of Pods, and no AdmissionReview in standard input")
     verdicts = {verdict for _, verdict in answers}
-    # These namespaces may get their labels elsewhere: exit status 0 would pass for an approval of the manifests.
-    if verdicts - {Verdict.NEVER_ASKED} == {Verdict.UNLABELLED}:
+    # Exit status 0 would pass for an approval of the manifests. These namespaces may get their labels elsewhere.
+    if verdicts - {Verdict.NEVER_ASKED} == {Verdict.ASTRAY}:
+        told = "".join(printed for printed, verdict in answers if verdict is Verdict.ASTRAY)
+        raise Unreadable(f"reviewed no Pod: {'; '.join(line.strip() for line in told.splitlines())}")
+    if Verdict.UNLABELLED in verdicts and verdicts <= {Verdict.NEVER_ASKED, Verdict.UNLABELLED, Verdict.ASTRAY}:
         raise Unreadable(
             f"reviewed nothing, as no Namespace in standard input that has Pods has the label {NETWORK_LABEL}: give "
             "its value with --network if they get it elsewhere"
@@ -167,27 +160,35 @@ def _reviewed(document: dict[str, Any], labels: Labels) -> Iterator[tuple[str, V
             pod = pod_of(as_stored(template), f"the template of {printable(kind)}{where}")
             yield _admitted(pod, _title(document) + where, _namespace(document), labels)
         if found.astray:
-            yield _told_astray(document, found)
+            yield _told_astray(document, found, labels)
 
 
-def _told_astray(document: dict[str, Any], found: Templates) -> tuple[str, Verdict]:
+def _told_astray(document: dict[str, Any], found: Templates, labels: Labels) -> tuple[str, Verdict]:
     """Limits that are of no Pod that is seen: one beside the template, or one that a controller will copy to its Pods.
 
-    One that is invalid is refused, as its Pods would be; no other counts as reviewed.
+    One that is invalid is refused, as its Pods would be; no other counts as reviewed. Raises InvalidReview for one that
+    is no text.
     """
-    told, verdict = [], Verdict.NEVER_ASKED
+    title, namespace = f"{_title(document)}, outside of Pods", _namespace(document)
+    if reason := labels.skips(namespace):
+        return _skipped(title, namespace, reason)
+    told, verdict = [], Verdict.ASTRAY
     for path, annotations in found.astray:
-        for way in (each for each in Direction if each.annotation in annotations):
-            about = f"{way.annotation} in {printable(path)} is of no template of Pods"
+        asked_for = {
+            each.annotation: annotations[each.annotation] for each in Direction if each.annotation in annotations
+        }
+        where = printable(f"{document['kind']}.{path}")
+        texts = strings_at({"annotations": filled(asked_for)}, "annotations", where.rpartition(".")[0]) or {}
+        for annotation, text in texts.items():
+            about = f"{annotation} in {printable(path)} is of no template of Pods"
             try:
-                value = annotations[way.annotation]
-                Quantity.parse(value if isinstance(value, str) else str(value))
+                Quantity.parse(text)
                 told.append(f"warning: {about}: it limits nothing, unless a controller copies it to its Pods")
             except InvalidQuantity as error:
                 told.append(f"{about}, and if a controller copies it, they are refused: {error}")
                 verdict = Verdict.REFUSED
     outcome = "refused" if verdict is Verdict.REFUSED else "not reviewed"
-    return _lines(f"{_title(document)}, outside of Pods: {outcome}", told), verdict
+    return _lines(f"{title}: {outcome}", told), verdict
 
 
 def _is_policy(document: Mapping[str, Any]) -> bool:
@@ -198,8 +199,7 @@ def _is_policy(document: Mapping[str, Any]) -> bool:
 
 def _admitted(pod: admission.Pod, title: str, namespace: str, labels: Labels) -> tuple[str, Verdict]:
     if reason := labels.skips(namespace):
-        verdict = Verdict.NEVER_ASKED if namespace in NEVER_OPTED_IN else Verdict.UNLABELLED
-        return f"{title}: not reviewed, as {reason}\n", verdict
+        return _skipped(title, namespace, reason)
     decision = admission.review(pod, None, labels.policy(namespace))
     if not decision.allowed:
         return _lines(f"{title}: refused", (problem.text for problem in decision.problems)), Verdict.REFUSED
@@ -207,6 +207,11 @@ def _admitted(pod: admission.Pod, title: str, namespace: str, labels: Labels) ->
     warnings = [f"warning: {warning}" for warning in decision.warnings]
     title = f"{title}: allowed, {'with these changes' if changes else 'as it is'}"
     return _lines(title, [*changes, *warnings]), Verdict.ALLOWED
+
+
+def _skipped(title: str, namespace: str, reason: str) -> tuple[str, Verdict]:
+    verdict = Verdict.NEVER_ASKED if namespace in NEVER_OPTED_IN else Verdict.UNLABELLED
+    return f"{title}: not reviewed, as {reason}\n", verdict
 
 
 def _title(document: dict[str, Any]) -> str:

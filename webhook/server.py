@@ -32,7 +32,7 @@ _NAMESPACES: Final = "the first list of Namespaces"
 _CERTIFICATE: Final = "a certificate that API servers trust"
 # Kubelet and Prometheus have a few. As many as for HTTPS would give strangers as much memory again to fill; with very
 # few, probes would wait too long in a flood.
-HEALTH_BOUNDS: Final = replace(PLAIN_HTTP, connections=128)
+HEALTH_BOUNDS: Final = replace(PLAIN_HTTP, connections=128, finish_s=1.0)
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +79,8 @@ async def serve(
     metrics = Metrics()
     readiness = Readiness((_NAMESPACES, _CERTIFICATE))
 
+    metrics.ready.set_function(lambda: readiness.problem is None)
+
     def restarted(error: ApiError) -> None:
         metrics.watch_restarts.inc()
         readiness.waits(_NAMESPACES, str(error))
@@ -114,8 +116,7 @@ async def serve(
                 task.cancel()
         logger.info("stopped")
     finally:
-        await admission.close()
-        await health.close()
+        await asyncio.gather(admission.close(), health.close())
 
 
 async def _follow_sync(namespaces: Namespaces, readiness: Readiness) -> None:

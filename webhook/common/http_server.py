@@ -118,8 +118,8 @@ class Bounds:
     unread_s: float = 30.0
     # How long the rest of a body is read after the answer, so that the client can see the answer.
     linger_s: float = 2.0
-    # For answers in flight when a drain is over.
-    finish_s: float = 10.0
+    # For answers in flight when a drain is over, and as long again for what they are cancelled in (aiohttp).
+    finish_s: float = 5.0
 
 
 # For the ports of probes and metrics. Without TLS the first request comes with the connection, so a flood can be let

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 
 from webhook.common.contract import quoted
 
@@ -44,7 +44,7 @@ class Pages:
                 reason = self._why_not_ready()
                 return web.Response(text=f"{reason or 'ok'}\n", status=503 if reason else 200)
             case "/metrics":
-                return web.Response(body=await self._scraped(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+                return web.Response(body=await self._scraped(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
             case _:
                 return not_found(request, "/healthz, /readyz, /metrics")
 

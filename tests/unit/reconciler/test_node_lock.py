@@ -12,6 +12,11 @@ import pytest
 from reconciler.kernel.errors import ShapingError
 from reconciler.node_lock import acquire_node_lock
 
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 HOLDER = """
 import asyncio, pathlib, sys
 from reconciler.node_lock import acquire_node_lock
@@ -61,3 +66,13 @@ async def test_a_folder_that_cannot_be_is_an_error_for_people(tmp_path: Path) ->
     with pytest.raises(ShapingError, match=r"nri, the folder of --nri-socket: No such file or directory; mount"):
         await acquire_node_lock(asyncio.Event(), tmp_path / "nri")
     assert not (tmp_path / "nri").exists()
+
+
+async def test_one_that_does_not_end_is_told_of_and_not_waited_for(tmp_path: Path) -> None:
+    held = await acquire_node_lock(asyncio.Event(), tmp_path)
+    assert held is not None
+    before = descriptors()
+    with pytest.raises(ShapingError, match=r"another reconciler has held .* for 0 s, and does not end.*`lslocks`"):
+        await acquire_node_lock(asyncio.Event(), tmp_path, 0.2)
+    assert descriptors() == before
+    os.close(held)

@@ -40,8 +40,11 @@ def test_a_pod_of_which_the_runtime_names_no_netns_is_found_by_what_its_netns_ho
     state = NodeState()
     told = Sandbox("s1", PodView("u1", "shop", "web-0", host_network=True), "")
     state.on_synchronized([told])
+    state.on_failed(told, "the program cannot be loaded")
     state.adopt(Key("u1", "/run/netns/a"), M20, M20)
     (found,) = state.sandboxes
+    assert state.is_failing(found), "its owner was told so"
+    assert not state.is_failing(told)
     assert (found.key, found.pod.host_network) == (("u1", "/run/netns/a"), False)
     assert state.desired(found).limits == state.applied(found).limits == M20
     state.on_synchronized([told])

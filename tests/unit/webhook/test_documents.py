@@ -1,5 +1,7 @@
 """What `python3 -m webhook review` makes of a text: YAML as `kubectl` reads it, Lists, and what cannot be read."""
 
+import json
+
 import pytest
 
 from tests.unit.webhook.objects import pod
@@ -38,6 +40,21 @@ class TestObjects:
         printed, refused = review_text(CART.replace("0.1G", "").encode(), network=None)
         assert refused
         assert '"" is empty' in printed
+
+    def test_what_is_only_called_a_list_is_an_object_as_others(self) -> None:
+        names = "{kind: IPAllowList, items: ['1.2.3.4']}"
+        assert said(f"{names}\n---{CART}").startswith("Pod shop/cart: allowed")
+
+    def test_the_items_of_a_list_are_of_its_api_group(self) -> None:
+        pattern = {
+            "spec": {"rule": {"spec": {"containers": []}, "metadata": {"annotations": {INGRESS_ANNOTATION: "?*"}}}}
+        }
+        policies = {"apiVersion": "kyverno.io/v1", "kind": "ClusterPolicyList", "items": [pattern]}
+        assert said(list_of(policies, pod())) == "Pod default/cart: allowed, as it is\n"
+
+    def test_json_may_be_nested_as_deep_as_python_reads_it(self) -> None:
+        deep = {**pod(), "spec": {"x": json.loads("[" * 700 + "]" * 700)}}
+        assert said(json.dumps(deep)) == "Pod default/cart: allowed, as it is\n"
 
     def test_keys_that_are_no_texts_are_read_as_kubectl_does(self) -> None:
         assert said(CART.replace("0.1G", "0.1G, 1: a, true: b")).startswith("Pod shop/cart: allowed")
@@ -109,6 +126,7 @@ class TestYaml:
         (b"{kind: List, items: [5]}", "it has no `kind`"),
         (b"&a {kind: List, items: [*a]}", "found no Pod, no workload"),
         (b"kind: !!int ''", "neither JSON nor YAML: string index out of range"),
+        (b"kind: Pod\n? 0x" + b"f" * 5000 + b"\n: a", "neither JSON nor YAML: Exceeds the limit"),
         (b"kind: !!bool maybe", "neither JSON nor YAML: 'maybe'"),
     ],
 )

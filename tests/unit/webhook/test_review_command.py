@@ -72,6 +72,7 @@ def test_without_pyyaml_yaml_is_unreadable_not_refused(
     ("redirections", "status", "streams"),
     [
         ("<&-", 2, ("", "webhook review: found no Pod")),
+        (">&-", 2, ("", "webhook review: cannot write to standard output: it is closed\n")),
         (">/dev/full", 2, ("", "webhook review: cannot write to standard output: No space left on device\n")),
         ("", 0, ("Pod default/caf\\xe9: allowed", "")),
     ],
