@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 CACHE := $(or $(IPVLAN_BANDWIDTH_CACHE),$(HOME)/.cache/ipvlan-bandwidth)
-BIN := $(CACHE)/venv/bin
+BIN := "$(CACHE)"/venv/bin
 PYTHON := $(BIN)/python
 export PYTHONDONTWRITEBYTECODE := 1
 # A root shell opened with plain `su` has neither.
@@ -69,7 +69,7 @@ fuzz: setup ## looks for what breaks the webhook, for a minute; FUZZ_SECONDS=360
 	@mkdir -p build/fuzz/quantity build/fuzz/review
 	@for target in quantity review; do \
 		echo "fuzzing: $$target for $$(($(FUZZ_SECONDS) / 2)) s" && \
-		PYTHONPATH=$(CACHE)/fuzz $(PYTHON) -m tests.fuzz $$target -max_total_time=$$(($(FUZZ_SECONDS) / 2)) -timeout=5 \
+		PYTHONPATH="$(CACHE)"/fuzz $(PYTHON) -m tests.fuzz $$target -max_total_time=$$(($(FUZZ_SECONDS) / 2)) -timeout=5 \
 			-rss_limit_mb=1024 -artifact_prefix=build/fuzz/broken- -print_final_stats=1 build/fuzz/$$target || exit 1; \
 	done
 

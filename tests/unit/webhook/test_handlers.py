@@ -118,6 +118,10 @@ async def test_the_health_side_says_what_it_has(up: Running) -> None:
     ):
         async with up.session.request(method, base + path) as response:
             assert (response.status, says in await response.text()) == (status, True)
+    async with up.session.get(f"{base}/metrics") as response:
+        # Clients that heed the version take the page for unknown with a newer one.
+        assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        assert "ipvlan_bandwidth_webhook_ready 1.0" in await response.text()
 
 
 async def test_a_namespace_that_cannot_be_read_is_a_refusal_for_now_whose_author_reads_why(
