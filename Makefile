@@ -19,7 +19,7 @@ KERNELS ?= 5.10 6.1 6.12 newest
 # The tests that depend on the kernel's version; the others test our own steps, and take half an hour more per kernel.
 KERNEL_TESTS ?= rates queue splitting parallel versions lifecycle monitor probe shared_sockets bypass small_protocols
 # The functional core: no I/O, and every branch tested.
-PURE := webhook/common/arguments.py,webhook/common/contract.py,webhook/common/suggestions.py,webhook/admission.py,webhook/policy.py,webhook/jsonpatch.py,webhook/common/list_decoder.py,webhook/review.py,webhook/common/token_bucket.py,webhook/common/backoff.py,webhook/common/event.py,reconciler/model.py,reconciler/plan.py,$\
+PURE := webhook/common/arguments.py,webhook/common/contract.py,webhook/common/suggestions.py,webhook/admission.py,webhook/policy.py,webhook/jsonpatch.py,webhook/common/list_decoder.py,webhook/review.py,webhook/documents.py,webhook/common/token_bucket.py,webhook/common/backoff.py,webhook/common/event.py,reconciler/model.py,reconciler/plan.py,$\
 	reconciler/slots.py,reconciler/backoff.py,reconciler/paths.py,reconciler/bypass.py,reconciler/requirements.py,reconciler/pods.py,reconciler/desired.py,reconciler/report.py,reconciler/sandboxes.py,reconciler/ran_unlimited.py,reconciler/unreported.py,reconciler/node_state.py,reconciler/sandbox_state.py,$\
 	reconciler/nri/protobuf.py,reconciler/nri/mux.py,reconciler/nri/ttrpc.py,reconciler/nri/messages.py,$\
 	reconciler/nri/plugin.py,reconciler/kernel/buckets.py,reconciler/kernel/raw.py,certs/authority.py,certs/changes.py,certs/credentials.py,certs/rotation.py,certs/secret.py
