@@ -67,9 +67,11 @@ def test_no_client_refuses_where_clocks_are_behind_and_little_is_written(seed: i
 @settings(max_examples=10)
 @given(seed=seeds, behind=st.integers(BACKDATED // HOUR, 100))
 @example(seed=4, behind=40)
+@example(seed=11980, behind=15)
 def test_a_clock_that_is_behind_by_lifetimes_shortens_no_certificate(seed: int, behind: int) -> None:
     run = Run(Random(seed), [timedelta()], strict=True, lifetimes=LONG)  # noqa: S311 - no secret depends on it
-    run.next().step()
+    while run.replicas[0].held is None:  # the first credentials are by a clock that is right
+        run.replicas[0].step()
     run.replicas.append(Replica(run.world, -behind * HOUR, LONG))
     run.go()
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from certs.authority import expiry, make_authority
 from certs.changes import Kind
-from certs.credentials import MOST_FORMER, Credentials, Former, Next
+from certs.credentials import MOST_FORMER, Credentials, Former, Lifetimes, Next
 from certs.rotation import HASTE, renew, settle
 from tests.unit.certs.clients import DAY, NAMES, NOW, accepts, fresh
 from tests.unit.certs.test_rotation import DUE, OVERLAP, aged, announced, kinds
@@ -53,6 +53,18 @@ def test_a_replica_whose_clock_is_behind_takes_no_client_s_trust_away() -> None:
     assert len(set(served)) <= 3
     assert len(credentials.former) <= 1
     assert renew(credentials, names=NAMES, now=at + behind, published=True).changes == ()
+
+
+def test_a_shorter_lifetime_is_renewed_as_often_and_is_valid_until_the_one_before_ends() -> None:
+    shorter = Lifetimes(serving=30 * DAY)
+    held, ends = fresh(), fresh().serving.certificate.not_valid_after_utc
+    for days in (20, 40, 60):
+        renewal = renew(held, names=NAMES, now=NOW + days * DAY, lifetimes=shorter)
+        assert kinds(renewal) == [Kind.RENEWED]
+        held = renewal.credentials
+        assert held.serving.certificate.not_valid_after_utc == ends
+    at_last = renew(held, names=NAMES, now=NOW + 350 * DAY, lifetimes=shorter).credentials
+    assert at_last.serving.certificate.not_valid_after_utc == NOW + 380 * DAY
 
 
 def test_an_authority_that_a_clock_ahead_made_is_replaced_in_some_minutes_with_an_overlap() -> None:
