@@ -239,7 +239,7 @@ def _network_labels(documents: Iterable[dict[str, Any]]) -> Iterator[tuple[str, 
 
 
 def _network_label(namespace: Mapping[str, Any]) -> str | None:
-    metadata = object_at(namespace, "metadata", "Namespace")
+    metadata = object_at(as_stored(namespace), "metadata", "Namespace")
     return (strings_at(metadata, "labels", "Namespace.metadata") or {}).get(NETWORK_LABEL)
 
 

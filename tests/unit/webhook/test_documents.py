@@ -37,6 +37,8 @@ class TestObjects:
         printed, refused = review_text(f"{SHOP}---{text}".encode(), network=None)
         assert not refused
         assert 'default-network: "kube-system/ipvlan"' in printed
+        empty = SHOP.replace("kube-system.ipvlan", "")
+        assert 'label ipvlan-bandwidth.io/network of namespace "shop": ""' in said(f"{empty}---{CART}")
         printed, refused = review_text(CART.replace("0.1G", "").encode(), network=None)
         assert refused
         assert '"" is empty' in printed
