@@ -76,7 +76,7 @@ FORGED = json.dumps([{"name": "kube-system/ipvlan", "interface": "eth7", "defaul
     "annotations-forged",
     "a Pod brings a network-status and the managed label of its own, and changes both while it runs; another, in a "
     "namespace that did not opt in, brings label, network and a limit, and gets a bad one later",
-    seconds=45,
+    seconds=35,
     quick=True,
 )
 def annotations_forged(lab: Lab) -> Outcome:
@@ -127,7 +127,7 @@ def annotations_forged(lab: Lab) -> Outcome:
 @registered(
     "slots-used-up",
     "more limited Pods on a node than the reconciler has slots for (4)",
-    seconds=220,
+    seconds=115,
 )
 def slots_used_up(lab: Lab) -> Outcome:
     command = lab.cluster.kubectl_json("-n", OWN, "get", "daemonset", "reconciler")["spec"]["template"]["spec"][

@@ -22,7 +22,7 @@ def rotated(lab: Lab) -> Outcome:
     "secret-lost",
     "the webhook's Secret deleted, emptied, filled with garbage, with a foreign CA, with a foreign certificate, with a "
     "key that does not match, one after the other, while Pods are created all the time",
-    seconds=20,
+    seconds=36,
 )
 def secret_lost(lab: Lab) -> Outcome:
     return _together(certificates.lose_the_secret(lab.cluster))
@@ -32,7 +32,7 @@ def secret_lost(lab: Lab) -> Outcome:
     "bundle-overwritten",
     "the caBundle emptied, overwritten with garbage and with another CA; the configuration deleted and applied again; "
     "while Pods are created all the time",
-    seconds=15,
+    seconds=13,
 )
 def bundle_overwritten(lab: Lab) -> Outcome:
     return _together(certificates.lose_the_bundle(lab.cluster))

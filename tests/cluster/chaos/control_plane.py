@@ -77,13 +77,13 @@ def _frozen(lab: Lab, seconds: float) -> Outcome:
 
 
 @registered(
-    "api-frozen", "the API server stops answering for 60 s, its connections half-open, under traffic", seconds=85
+    "api-frozen", "the API server stops answering for 60 s, its connections half-open, under traffic", seconds=65
 )
 def frozen(lab: Lab) -> Outcome:
     return _frozen(lab, 60)
 
 
-@registered("api-frozen-long", "the same for 5 minutes", seconds=330)
+@registered("api-frozen-long", "the same for 5 minutes", seconds=310)
 def frozen_long(lab: Lab) -> Outcome:
     return _frozen(lab, 300)
 
@@ -91,7 +91,7 @@ def frozen_long(lab: Lab) -> Outcome:
 @registered(
     "api-killed",
     "the API server killed for 20 s, and the reconciler killed meanwhile, under traffic, after limits had changed",
-    seconds=35,
+    seconds=31,
 )
 def killed(lab: Lab) -> Outcome:
     changed = {"egress": LIMIT * 1_000_000, "ingress": 7_000_000}
@@ -137,7 +137,7 @@ def _limits_by_node(lab: Lab, address: str) -> dict[str, float]:
     "watch-expired",
     "the reconciler misses a change, as it hangs; etcd is compacted and the API server restarted, so that its watch "
     "cannot be resumed (410)",
-    seconds=15,
+    seconds=9,
     quick=True,
 )
 def expired(lab: Lab) -> Outcome:

@@ -69,7 +69,7 @@ def _told(unlimited: list[str]) -> tuple[str, ...]:
 @registered(
     "many-at-once",
     f"{AT_ONCE} limited Pods created at one moment on one node, under traffic (CHAOS_PODS= for another number)",
-    seconds=870,
+    seconds=560,
 )
 def many_at_once(lab: Lab) -> Outcome:
     before = lab.held()
@@ -103,7 +103,7 @@ def _late(took: float, average_s: float) -> list[Doubt]:
 @registered(
     "many-in-turn",
     f"{IN_TURN * (WAVES + 1)} limited Pods created and deleted, {IN_TURN} at a time; leaks are counted after the first",
-    seconds=1160,
+    seconds=515,
 )
 def many_in_turn(lab: Lab) -> Outcome:
     unlimited = _wave(lab, 0)
@@ -129,7 +129,7 @@ def _wave(lab: Lab, wave: int) -> list[str]:
 @registered(
     "probes",
     "kubelet probes a Pod every second (liveness and readiness, 1 s to answer) while its 100k are used up both ways",
-    seconds=40,
+    seconds=41,
     quick=True,
 )
 def probes(lab: Lab) -> Outcome:

@@ -47,7 +47,7 @@ def wait_for_no_leak(lab: Lab, before: Held, timeout: float = COLLECTED_S) -> He
 @registered(
     "sandbox-killed",
     "a limited Pod's pause process killed: a new sandbox of the same Pod, in a new netns",
-    seconds=70,
+    seconds=40,
 )
 def sandbox_killed(lab: Lab) -> Outcome:
     server = f"{SPACE}/far"
@@ -80,7 +80,7 @@ def sandbox_killed(lab: Lab) -> Outcome:
 @registered(
     "node-lost",
     "a node loses its power for 70 s and comes back, under traffic on the other one",
-    seconds=150,
+    seconds=130,
 )
 def node_lost(lab: Lab) -> Outcome:
     _one_replica_on_each_node(lab)

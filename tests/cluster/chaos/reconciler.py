@@ -21,7 +21,7 @@ PATCH = {"spec": {"template": {"spec": {"nodeSelector": {"kubernetes.io/hostname
 UNPATCH = {"spec": {"template": {"spec": {"nodeSelector": {"kubernetes.io/hostname": None}}}}}
 
 
-@registered("reconciler-killed", "the reconciler killed (SIGKILL) under traffic", seconds=30, quick=True)
+@registered("reconciler-killed", "the reconciler killed (SIGKILL) under traffic", seconds=25, quick=True)
 def killed(lab: Lab) -> Outcome:
     before = scenario.reconciler_restarts(lab.cluster, 1)
     with lab.metering() as meter:
@@ -38,7 +38,7 @@ def killed(lab: Lab) -> Outcome:
     "runtime-silent",
     "the reconciler killed while a Pod takes long to terminate, so that containerd tells it of no Pods "
     "(containerd#14083); a limit changed meanwhile",
-    seconds=45,
+    seconds=32,
     quick=True,
 )
 def silent(lab: Lab) -> Outcome:
@@ -71,7 +71,7 @@ def _ran_unlimited(lab: Lab) -> set[str]:
     return {message for reason, message in scenario.events_of(lab.cluster, SENDER) if reason == "RanUnlimited"}
 
 
-@registered("reconciler-rolled", "the reconciler's DaemonSet rolled under traffic", seconds=100)
+@registered("reconciler-rolled", "the reconciler's DaemonSet rolled under traffic", seconds=53)
 def rolled(lab: Lab) -> Outcome:
     with lab.metering() as meter:
         lab.kubectl("-n", OWN, "rollout", "restart", "daemonset/reconciler")
@@ -83,7 +83,7 @@ def rolled(lab: Lab) -> Outcome:
 @registered(
     "reconciler-upgraded",
     "the reconciler rolled to a version with another BPF program under traffic, and back",
-    seconds=220,
+    seconds=120,
 )
 def upgraded(lab: Lab) -> Outcome:
     before = _filters(lab)
@@ -151,7 +151,7 @@ def _patch(lab: Lab, *steps: dict[str, Any]) -> None:
 @registered(
     "reconciler-away",
     "no reconciler on the nodes; a Pod with a limit starts, then the reconciler comes back",
-    seconds=35,
+    seconds=21,
     quick=True,
 )
 def away(lab: Lab) -> Outcome:

@@ -16,29 +16,26 @@ as lost. What a second lacks may come later, a tenth of a second's at most, as t
 CPU. Where it says so, the reconciler of their node took that much CPU time meanwhile; what one that was killed took
 until then is not in it.
 
-The last column says by which rule a row's slow seconds, the first apart, were judged:
+What counts as lost besides (by rule 6; a row by another is left out until it is run again):
 
-- 2: one that has less than 90 % with the better of its neighbours too counts as lost; one in or beside which the
-  machine had no CPU left, with less than 50 %. Where nothing but slow seconds was lost, all was done once more, and
-  the row says so.
-- 3: as by 2, but one that has less than 10 % by itself counts as lost too, however much its neighbours have, and so do
-  seconds that were not measured, from a fifth of them on. Since then `many-in-turn` looks at the limits of each Pod,
-  and `probes` at what the flows carried; so do others that measure a flow afterwards, which had only not to have too
-  much; and what did not happen (a load, a rotation, a replica's end) is told as inconclusive, and counts as lost.
-- 4: as by 3, but a second in or beside which the one CPU of a flow's node had nothing left is held to the 50 % too, as
-  one of the whole machine is: what starts there takes it all for some seconds. What a second lacks may come in any
-  later one; by the others, in the next alone.
-- 5: as by 4, but what comes later than it should counts as lost too: a changed limit after more than 90 s, where the
-  reconciler waits for 60 at most; in `webhook-deleted`, the Deployment's Pods, or an end of the refusals, after more
-  than 60 s; in `many-at-once`, all Pods after more than 14 s for each, or their limits after more than a second on
-  average. In `sandbox-killed`, a new sandbox that hardly sent while it was recorded is told as inconclusive.
-- 6: as by 5, but kubelet starts a container that ended again after 2 s, where it was 10 s and twice as long each time
-  before: a reconciler that was killed is away for as long, and rows that kill it take less time.
+- A second, the first apart, that has less than 90 % with the better of its neighbours too. Where the machine, or the
+  one CPU of a flow's node, had nothing left in or beside it, one with less than 50 %: what starts on an emulated node
+  takes it all for some seconds. A second with less than 10 % by itself, however much its neighbours have. Seconds that
+  were not measured, from a fifth of them on. Where nothing but slow seconds was lost, all was done once more, and the
+  row says so.
+- What did not happen (a load, a rotation, a replica's end, a new sandbox that hardly sent while it was recorded) is
+  told as inconclusive, and counts as lost.
+- What comes late: a changed limit after more than 90 s, where the reconciler waits for 60 at most; in
+  `webhook-deleted`, the Deployment's Pods, or an end of the refusals, after more than 60 s; in `many-at-once`, all Pods
+  after more than 14 s for each, or their limits after more than a second on average.
+
+Kubelet starts a container that ended again after 2 s here, where it is 10 s elsewhere, and twice as long each time: a
+reconciler that was killed is away for as long.
 
 [As JSON](chaos.json).
 
-| done | seen | lost | seconds | day | version | rule |
-|---|---|---|---|---|---|---|
+| done | seen | lost | seconds | day | version |
+|---|---|---|---|---|---|
 """
 
 
@@ -67,8 +64,8 @@ class Row:
 
 
 def merge(path: Path, rows: Mapping[str, Row], order: tuple[str, ...]) -> list[Row]:
-    """These rows, and those of the file that were not run again, in the scenarios' order."""
-    everything = {row.name: row for row in read(path)} | dict(rows)
+    """These rows, and those of the file that were not run again, by the same rule, in the scenarios' order."""
+    everything = {row.name: row for row in read(path) if row.rule == RULE} | dict(rows)
     return [everything[name] for name in order if name in everything]
 
 
@@ -107,4 +104,4 @@ def page(rows: Sequence[Row]) -> str:
 
 def _cells(row: Row) -> tuple[str, ...]:
     lost = "nothing" if row.passed else "**" + "; ".join(row.lost) + "**"
-    return f"`{row.name}`: {row.does}", row.seen, lost, f"{row.seconds:.0f}", row.day, row.revision, str(row.rule)
+    return f"`{row.name}`: {row.does}", row.seen, lost, f"{row.seconds:.0f}", row.day, row.revision

@@ -20,7 +20,7 @@ RECOVERED_S = 60
     "webhook-rolled",
     f"rolling update of the webhook under {RATE} Pod creations a second (as server-side dry runs, which pass admission "
     "and cost no node)",
-    seconds=130,
+    seconds=120,
     quick=True,
 )
 def rolled(lab: Lab) -> Outcome:
@@ -38,7 +38,7 @@ def rolled(lab: Lab) -> Outcome:
     "webhook-deleted",
     "both replicas of the webhook killed at once; a Deployment made in an opted-in namespace at that moment, bare Pods "
     "created there and in another namespace all along",
-    seconds=30,
+    seconds=22,
     quick=True,
 )
 def deleted(lab: Lab) -> Outcome:

@@ -94,19 +94,19 @@ def test_the_text_has_the_extremes_of_the_seconds_that_count():
     )
 
 
-def row(name, *lost, day="2026-01-01", rule=1):
+def row(name, *lost, day="2026-01-01", rule=RULE):
     return Row(name, f"does {name}", "seen | it", lost, 1.5, day, "abc", rule)
 
 
-def test_rows_run_again_replace_the_old_ones_and_the_others_stay_in_order(tmp_path):
-    write(tmp_path, [row("a"), row("b", "something")])
+def test_rows_run_again_replace_the_old_ones_and_the_others_by_the_same_rule_stay_in_order(tmp_path):
+    write(tmp_path, [row("a"), row("b", "something"), row("c", rule=RULE - 1), row("d")])
     stored = json.loads((tmp_path / "chaos.json").read_text())
-    del stored["scenarios"][0]["rule"]  # as rows of before are
+    del stored["scenarios"][3]["rule"]  # as it is where none was kept
     (tmp_path / "chaos.json").write_text(json.dumps(stored))
-    rows = merge(tmp_path / "chaos.json", {"b": row("b", day="2026-02-02", rule=RULE)}, ("b", "c", "a"))
-    assert [(each.name, each.day, each.passed, each.rule) for each in rows] == [
-        ("b", "2026-02-02", True, RULE),
-        ("a", "2026-01-01", True, 1),
+    rows = merge(tmp_path / "chaos.json", {"b": row("b", day="2026-02-02")}, ("b", "c", "a", "d"))
+    assert [(each.name, each.day, each.passed) for each in rows] == [
+        ("b", "2026-02-02", True),
+        ("a", "2026-01-01", True),
     ]
 
 
@@ -115,7 +115,7 @@ def test_the_table_says_what_was_lost_in_json_and_markdown(tmp_path):
     stored = json.loads((tmp_path / "chaos.json").read_text())["scenarios"]
     assert [(each["name"], each["passed"]) for each in stored] == [("a", True), ("b", False)]
     lines = (tmp_path / "README.md").read_text().splitlines()
-    assert "| `a`: does a | seen \\| it | nothing | 2 | 2026-01-01 | abc | 1 |" in lines
+    assert "| `a`: does a | seen \\| it | nothing | 2 | 2026-01-01 | abc |" in lines
     assert any("**one; two**" in line for line in lines)
 
 
