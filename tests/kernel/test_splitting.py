@@ -46,7 +46,8 @@ def test_a_transfer_goes_on_when_its_limit_passes_100m_either_way(shaper: Shaper
             shaper.shape(limited.uid, limited.netns, limits(ingress=wanted))
         measured = result()
     print(f"PASSED 100M: {measured.seconds}, stolen {measured.stolen:.2f}")
-    assert not {6, 7, 8, 16, 17, 18} & set(measured.above(20))
+    # What comes behind a packet that was lost waits for it at the receiver, and counts when that has come again.
+    assert not any(measured.certainly_above(20, slice(first, first + 3)) for first in (6, 16))
     assert measured.lowest(slice(7, 9), slice(17, 19)) >= 17
     assert measured.lowest(slice(12, 14)) >= 100
 
