@@ -30,6 +30,11 @@ def dropped_behind_the_shaper(pod: Pod) -> int:
     return sum(each["drops"] for each in qdiscs)
 
 
+def by_interface(pod: Pod, name: str, what: str) -> int:
+    """What one of its interfaces has counted, as sysfs names it."""
+    return int(pod.run("cat", f"/sys/class/net/{name}/statistics/{what}"))
+
+
 def by_ip(pod: Pod, file: str, of: str, name: str) -> int:
     """A counter of its netns by its name, as `nstat` reads it: of a file in /proc/net, and a kind of lines there."""
     lines = pod.run("cat", f"/proc/net/{file}").splitlines()

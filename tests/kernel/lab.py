@@ -162,11 +162,6 @@ class Transfer:
         """The seconds with more goodput than the limit's bytes on the wire, less what the second before lacked."""
         return above(*self._shares(limit))
 
-    def certainly_above(self, limit: float, seconds: slice) -> bool:
-        """Whether more came in these seconds than the limit lets pass, however late what some of them lacked came."""
-        shares, most = self._shares(limit)
-        return is_certainly_above(shares[seconds], most)
-
     def never_above(self, limit: float, seconds: Iterable[int]) -> None:
         """Raise LostError if any of these seconds is above the limit; AssertionError if it may all have come late."""
         if found := sorted(set(self.above(limit)) & set(seconds)):

@@ -7,7 +7,7 @@ import pytest
 
 from reconciler.shaping import Shaper
 from tests.kernel import lab
-from tests.kernel.counted import by_limit
+from tests.kernel.counted import by_interface, by_limit
 from tests.kernel.lab import Pod, limits
 from webhook.common.contract import Direction
 
@@ -19,25 +19,21 @@ def send(pod: Pod, to: Pod, how: str, *, frames: int = FRAMES) -> None:
     pod.run(sys.executable, "-m", "tests.kernel.frames", to.address, link["address"], str(frames), how)
 
 
-def counted(pod: Pod, interface: str, what: str) -> int:
-    return int(pod.run("cat", f"/sys/class/net/{interface}/statistics/{what}"))
-
-
 @pytest.mark.parametrize("how", ["plain", "control", "unnamed"])
 def test_a_packet_socket_is_limited_like_any_other(shaper: Shaper, limited: Pod, peer: Pod, how: str) -> None:
     """Nor does the priority help that fq never holds back: the shaper drops what the limit has no room for."""
     shaper.shape(limited.uid, limited.netns, limits(egress="1M"))
-    before = counted(peer, "eth0", "rx_packets")
+    before = by_interface(peer, "eth0", "rx_packets")
     send(limited, peer, how)
     lab.sleep(1)
     # At 1M a full packet takes 12 ms, so 1000 of them 12 s.
-    assert counted(peer, "eth0", "rx_packets") - before < FRAMES / 2
+    assert by_interface(peer, "eth0", "rx_packets") - before < FRAMES / 2
 
 
 def test_packets_that_claim_many_segments_are_charged_all_of_them(shaper: Shaper, limited: Pod, peer: Pod) -> None:
     """Each would be sent as 16,250 packets of 58 bytes, so one has 7.5 s of the limit."""
     shaper.shape(limited.uid, limited.netns, limits(egress="1M"))
-    arrived, before = counted(peer, "eth0", "rx_bytes"), by_limit(shaper, limited, Direction.EGRESS)
+    arrived, before = by_interface(peer, "eth0", "rx_bytes"), by_limit(shaper, limited, Direction.EGRESS)
     send(limited, peer, "forged")
     lab.sleep(1)
     after = by_limit(shaper, limited, Direction.EGRESS)
@@ -45,7 +41,7 @@ def test_packets_that_claim_many_segments_are_charged_all_of_them(shaper: Shaper
     print(f"FORGED {passed} bytes passed, {dropped} dropped")
     assert 14 * 65_000 < passed < 5 * 14 * 65_000
     assert dropped >= FRAMES - 5
-    assert counted(peer, "eth0", "rx_bytes") - arrived < 1_000_000
+    assert by_interface(peer, "eth0", "rx_bytes") - arrived < 1_000_000
 
 
 def test_nor_do_they_fill_the_queue_of_a_neighbour_whose_ingress_is_limited(shaper: Shaper, peer: Pod) -> None:
@@ -67,20 +63,23 @@ def test_nor_do_they_fill_the_queue_of_a_neighbour_whose_ingress_is_limited(shap
 def test_with_net_raw_it_can_pass_by_the_egress_limit_of_its_own_pod(shaper: Shaper, limited: Pod, peer: Pod) -> None:
     """A known gap, as past traffic control the kernel asks no qdisc and no filter; the remedy is to drop NET_RAW."""
     shaper.shape(limited.uid, limited.netns, limits(egress="1M"))
-    arrived, charged_before = counted(peer, "eth0", "rx_packets"), by_limit(shaper, limited, Direction.EGRESS).packets
+    arrived, charged_before = (
+        by_interface(peer, "eth0", "rx_packets"),
+        by_limit(shaper, limited, Direction.EGRESS).packets,
+    )
     send(limited, peer, "bypass")
-    assert counted(peer, "eth0", "rx_packets") - arrived >= FRAMES
+    assert by_interface(peer, "eth0", "rx_packets") - arrived >= FRAMES
     assert by_limit(shaper, limited, Direction.EGRESS).packets - charged_before < FRAMES
 
 
 def test_but_not_by_the_ingress_limit_of_another_pod(shaper: Shaper, limited: Pod, peer: Pod) -> None:
     shaper.shape(limited.uid, limited.netns, limits(egress="1M"))
     shaper.shape(peer.uid, peer.netns, limits(ingress="1M"))
-    arrived = counted(peer, "eth0", "rx_packets")
+    arrived = by_interface(peer, "eth0", "rx_packets")
     send(limited, peer, "bypass")
     lab.sleep(1)
-    assert counted(peer, "eth0", "rx_packets") - arrived >= FRAMES
-    assert counted(peer, "vethbw0", "tx_packets") < FRAMES / 2
+    assert by_interface(peer, "eth0", "rx_packets") - arrived >= FRAMES
+    assert by_interface(peer, "vethbw0", "tx_packets") < FRAMES / 2
     shaper.shape(peer.uid, peer.netns, limits())
 
 

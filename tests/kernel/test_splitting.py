@@ -10,7 +10,7 @@ from reconciler.model import IFB_NAME, SPLIT_BELOW
 from reconciler.shaping import Shaper
 from reconciler.steps import SetRoot
 from tests.kernel import clock, lab
-from tests.kernel.counted import by_limit, dropped_behind_the_shaper
+from tests.kernel.counted import by_interface, by_limit, dropped_behind_the_shaper
 from tests.kernel.lab import Pod, limits
 from tests.kernel.modules import kept_out
 from tests.kernel.node import Node
@@ -36,18 +36,24 @@ def test_from_100m_on_packets_come_as_they_are(shaper: Shaper, limited: Pod, pee
 
 
 def test_a_transfer_goes_on_when_its_limit_passes_100m_either_way(shaper: Shaper, limited: Pod, peer: Pod) -> None:
-    """No second is above a limit once it is a second old; TCP, which lost a window meant for a higher one, has two."""
+    """What leaves the shaper is not above a limit that is a second old; TCP, which lost a window, has two.
+
+    By the link: at the receiver, what comes behind a lost packet counts in the second in which that comes again.
+    """
     shaper.shape(limited.uid, limited.netns, limits(ingress=FAST))
+    held = []
     with lab.serving(limited), lab.background(peer, limited, seconds=20) as result:
         lab.flowing(limited)
         began = time.monotonic()
         for number, wanted in enumerate((SLOW, FAST, SLOW), 1):
             lab.sleep(max(0, began + 5 * number - time.monotonic()))
             shaper.shape(limited.uid, limited.netns, limits(ingress=wanted))
+            if wanted == SLOW:
+                lab.sleep(1)
+                held.append(clock.rate(lambda: by_interface(limited, IFB_NAME, "tx_bytes"), 3))
         measured = result()
-    print(f"PASSED 100M: {measured.seconds}, stolen {measured.stolen:.2f}")
-    # What comes behind a packet that was lost waits for it at the receiver, and counts when that has come again.
-    assert not any(measured.certainly_above(20, slice(first, first + 3)) for first in (6, 16))
+    print(f"PASSED 100M: {measured.seconds}, held to {held}, stolen {measured.stolen:.2f}")
+    assert max(held) <= 20.6  # the counter is read within some hundredths of a second
     assert measured.lowest(slice(7, 9), slice(17, 19)) >= 17
     assert measured.lowest(slice(12, 14)) >= 100
 
