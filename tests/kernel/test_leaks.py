@@ -172,7 +172,7 @@ def test_as_many_pods_at_once_as_there_are_slots_one_more_and_room_again(roomy: 
     before = held(roomy)
     for name in first:
         assert roomy.shape(name, path(name), BOTH).interfaces == ("eth0",)
-    with pytest.raises(NoSlotLeftError, match="raise the reconciler's number of slots"):
+    with pytest.raises(NoSlotLeftError, match="raise the reconciler's --slots"):
         roomy.shape(last, path(last), BOTH)
     assert len({counted.pod_uid for counted in roomy.counters()}) == SLOTS
     heir = Shaper.start(slots=SLOTS, netns_paths=[Key(name, path(name)) for name in names], record=lab.RECORD)
