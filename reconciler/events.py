@@ -238,9 +238,9 @@ class Events:
         try:
             await self._api.create(f"/api/v1/namespaces/{unposted.namespace}/events", unposted.body)
         except ApiError as error:
-            if not _is_final(error):
-                return error
             if error.reason != "AlreadyExists":  # else an earlier try posted it, and its answer was lost
+                if not _is_final(error):
+                    return error
                 self._log_refusal(unposted, error)
                 self._drop(unposted)
                 return None
@@ -258,8 +258,6 @@ class Events:
 
 def _is_final(error: ApiError) -> bool:
     """Whether trying again is of no use: the namespace takes no event, or the API server rejects this event."""
-    if error.reason == "AlreadyExists":
-        return True
     if error.status in _PERHAPS_TOO_EARLY:
         return _is_of_the_namespace(error)
     is_ours = HTTPStatus.BAD_REQUEST <= error.status < HTTPStatus.INTERNAL_SERVER_ERROR

@@ -209,7 +209,8 @@ class NodeState:
         if self.sandboxes.place(key, self._views.get(key.pod_uid)):
             self.ran_unlimited.add([key])  # taken back below if it turns out to have been limited all along
             if (told := self._states.pop(Key(key.pod_uid, ""), None)) is not None:  # of a failure, without its netns
-                self._entry(key).failures, self._entry(key).failure = told.failures, told.failure
+                found = self._entry(key)
+                found.failures, found.failure = told.failures, told.failure
         if not any(sandbox.key == key for sandbox in self.sandboxes.of(key.pod_uid)):
             self._unmatched[key] = wanted, in_force
             return

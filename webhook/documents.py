@@ -22,27 +22,16 @@ class Templates:
     """What an object says of Pods that others make of it, each with its path in the object, in the object's order."""
 
     of_pods: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    astray: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
-    """Annotations with a limit that are of no template and of no Pod."""
+    astray: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    """Limits that are of no template and of no Pod, by annotation."""
 
 
 def objects(text: bytes) -> list[dict[str, Any]]:
-    """The objects of all documents, also those in Lists. Raises Unreadable."""
+    """The objects of all documents, also those in Lists, as the API server stores them. Raises Unreadable."""
     try:
-        return [found for document in _load(text) for found in _flat(document)]
+        return [_as_stored(found) for document in _load(text) for found in _flat(document)]
     except RecursionError as error:
         raise Unreadable("standard input is nested too deeply") from error
-
-
-def as_stored(found: Mapping[str, Any]) -> dict[str, Any]:
-    """An object as the API server stores it: annotations and labels without a value are empty texts there.
-
-    Kubernetes' decoder does so (kubernetes/kubernetes#129176); templates that render to nothing leave such.
-    """
-    if not isinstance(metadata := found.get("metadata"), dict):
-        return dict(found)
-    maps = {key: filled(metadata[key]) for key in ("annotations", "labels") if isinstance(metadata.get(key), dict)}
-    return {**found, "metadata": {**metadata, **maps}}
 
 
 def templates(document: Mapping[str, Any]) -> Templates:
@@ -63,9 +52,9 @@ def templates(document: Mapping[str, Any]) -> Templates:
             if path and isinstance(value.get("spec"), dict) and "containers" in value["spec"]:
                 # A template needs no metadata, and no Pod takes a name in it.
                 metadata = {} if (metadata := value.get("metadata")) is None else metadata
-                found.of_pods.append((path, {**value, "metadata": metadata}))
-            elif path.lower().endswith("annotations") and any(each.annotation in value for each in Direction):
-                found.astray.append((path, value))
+                found.of_pods.append((path, _as_stored({**value, "metadata": metadata})))
+            elif path.lower().endswith("annotations") and (limits := _limits(value)):
+                found.astray.append((path, limits))
             else:
                 ahead.extend((f"{path}.{key}".lstrip("."), item) for key, item in value.items())
     return found
@@ -155,6 +144,21 @@ def _is_object(item: Any) -> bool:
     return item is None or isinstance(item, dict)
 
 
-def filled(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Annotations or labels, with an empty text for one without a value."""
+def _as_stored(found: dict[str, Any]) -> dict[str, Any]:
+    """An object or a template: annotations and labels without a value are empty texts in the API server.
+
+    Kubernetes' decoder does so (kubernetes/kubernetes#129176); templates that render to nothing leave such.
+    """
+    if not isinstance(metadata := found.get("metadata"), dict):
+        return found
+    maps = {key: _filled(metadata[key]) for key in ("annotations", "labels") if isinstance(metadata.get(key), dict)}
+    return {**found, "metadata": {**metadata, **maps}}
+
+
+def _limits(annotations: Mapping[str, Any]) -> dict[str, Any]:
+    names = (each.annotation for each in Direction)
+    return _filled({name: annotations[name] for name in names if name in annotations})
+
+
+def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: "" if value is None else value for key, value in values.items()}

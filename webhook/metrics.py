@@ -76,7 +76,6 @@ class Metrics:
             "1 while the API server tells of Namespaces.",
             registry=self.registry,
         )
-
         self.ready = Gauge(
             "ipvlan_bandwidth_webhook_ready",
             "1 while this replica wants to be asked.",

@@ -17,6 +17,7 @@ from webhook import admission
 from webhook.admission import Decision, Pod
 from webhook.common.contract import (
     DEFAULT_NETWORK_ANNOTATION,
+    LONGEST_NAME,
     MANAGED_LABEL,
     MAXIMUM_LENGTH,
     MIRROR_ANNOTATION,
@@ -42,7 +43,6 @@ _ANNOTATIONS: Final = (
     DEFAULT_NETWORK_ANNOTATION,
     MIRROR_ANNOTATION,
 )
-_LONGEST_NAME: Final = 253  # as in Kubernetes, which validates names after admission only
 
 
 class InvalidReview(ValueError):  # noqa: N818 - it names the document
@@ -217,9 +217,9 @@ def name_of(document: Mapping[str, Any], where: str) -> str:
     metadata = object_at(document, "metadata", where)
     name = metadata.get("name")
     if isinstance(name, str) and name:
-        return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+        return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
     prefix = metadata.get("generateName")
-    return f"{prefix[: _LONGEST_NAME - 1]}*" if isinstance(prefix, str) else "*"
+    return f"{prefix[: LONGEST_NAME - 1]}*" if isinstance(prefix, str) else "*"
 
 
 def object_at(parent: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:

@@ -19,14 +19,13 @@ from webhook import admission
 from webhook.common.contract import (
     NETWORK_LABEL,
     NEVER_OPTED_IN,
-    Direction,
     InvalidQuantity,
     Quantity,
     printable,
     quoted,
 )
 from webhook.common.printing import print_whole
-from webhook.documents import Templates, Unreadable, as_stored, filled, objects, templates
+from webhook.documents import Templates, Unreadable, objects, templates
 from webhook.jsonpatch import Operation, unescape
 from webhook.policy import Policy
 from webhook.review import (
@@ -151,13 +150,13 @@ def _reviewed(document: dict[str, Any], labels: Labels) -> Iterator[tuple[str, V
         verdict = Verdict.REFUSED if reviewed.outcome is Outcome.REFUSED else Verdict.ALLOWED
         yield json.dumps(reviewed.response, indent=2) + "\n", verdict
     elif kind == "Pod":
-        pod = pod_of(as_stored(document), kind)
+        pod = pod_of(document, kind)
         yield _admitted(pod, _title(document), _namespace(document), labels)
     elif not _is_policy(document):
         found = templates(document)
         for path, template in found.of_pods:
             where = f", {printable(path)}" if len(found.of_pods) > 1 else ""
-            pod = pod_of(as_stored(template), f"the template of {printable(kind)}{where}")
+            pod = pod_of(template, f"the template of {printable(kind)}{where}")
             yield _admitted(pod, _title(document) + where, _namespace(document), labels)
         if found.astray:
             yield _told_astray(document, found, labels)
@@ -173,13 +172,9 @@ def _told_astray(document: dict[str, Any], found: Templates, labels: Labels) -> 
     if reason := labels.skips(namespace):
         return _skipped(title, namespace, reason)
     told, verdict = [], Verdict.ASTRAY
-    for path, annotations in found.astray:
-        asked_for = {
-            each.annotation: annotations[each.annotation] for each in Direction if each.annotation in annotations
-        }
-        where = printable(f"{document['kind']}.{path}")
-        texts = strings_at({"annotations": filled(asked_for)}, "annotations", where.rpartition(".")[0]) or {}
-        for annotation, text in texts.items():
+    for path, limits in found.astray:
+        where, _, key = printable(f"{document['kind']}.{path}").rpartition(".")
+        for annotation, text in (strings_at({key: limits}, key, where) or {}).items():
             about = f"{annotation} in {printable(path)} is of no template of Pods"
             try:
                 Quantity.parse(text)
@@ -239,7 +234,7 @@ def _network_labels(documents: Iterable[dict[str, Any]]) -> Iterator[tuple[str, 
 
 
 def _network_label(namespace: Mapping[str, Any]) -> str | None:
-    metadata = object_at(as_stored(namespace), "metadata", "Namespace")
+    metadata = object_at(namespace, "metadata", "Namespace")
     return (strings_at(metadata, "labels", "Namespace.metadata") or {}).get(NETWORK_LABEL)
 
 

@@ -78,7 +78,6 @@ async def serve(
     """Serve until `stop` is set, then drain. Raises OSError in an ExceptionGroup when a port cannot be had."""
     metrics = Metrics()
     readiness = Readiness((_NAMESPACES, _CERTIFICATE))
-
     metrics.ready.set_function(lambda: readiness.problem is None)
 
     def restarted(error: ApiError) -> None:

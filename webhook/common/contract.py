@@ -34,7 +34,7 @@ MINIMUM_BITS_PER_SECOND: Final = 1_000
 MAXIMUM_BITS_PER_SECOND: Final = 10**15
 MAXIMUM_LENGTH: Final = 64
 MAXIMUM_EXPONENT: Final = 99
-_LONGEST_NAME: Final = 253
+LONGEST_NAME: Final = 253  # of an object in Kubernetes, which validates names after admission only
 
 _DECIMAL_SUFFIXES: Final = ("", "k", "M", "G", "T", "P")
 _MULTIPLIERS: Final[Mapping[str, Fraction]] = {
@@ -141,7 +141,7 @@ def printable(text: str) -> str:
 
     These could be a terminal's commands, or lines of their own.
     """
-    cut = text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…"
+    cut = text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
 
 

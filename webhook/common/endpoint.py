@@ -116,10 +116,10 @@ async def from_kubeconfig(environ: Mapping[str, str]) -> Endpoint:
 
     location = environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
     if not any(os.path.exists(path) for path in location.split(os.pathsep)):  # noqa: PTH110, ASYNC240 - once, at start
-        pod = SERVICE_ACCOUNT_FOLDER / "token"
         if environ.get("KUBERNETES_SERVICE_HOST"):
+            token = SERVICE_ACCOUNT_FOLDER / "token"
             raise ConfigurationError(
-                f"this Pod has no token at {pod}: does it say automountServiceAccountToken: false?"
+                f"this Pod has no token at {token}: does it say automountServiceAccountToken: false?"
             )
         raise ConfigurationError(f"not in a Pod, and there is no kubeconfig at {location}: set KUBECONFIG to one")
     settings: Any = Configuration()

@@ -14,13 +14,11 @@ NAME_LENGTH: Final = 200
 
 
 def _fitting(message: str) -> str:
-    whole = message.encode()
-    cut = "…".encode()
-    return (
-        message
-        if len(whole) <= MESSAGE_BYTES
-        else (whole[: MESSAGE_BYTES - len(cut)].decode(errors="ignore") + cut.decode())
-    )
+    """All of it, or the beginning of it and a mark that there was more."""
+    whole, mark = message.encode(), "…"
+    if len(whole) <= MESSAGE_BYTES:
+        return message
+    return whole[: MESSAGE_BYTES - len(mark.encode())].decode(errors="ignore") + mark
 
 
 def event(

@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import socket
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Mapping
 from typing import Any, Final, Self
@@ -35,6 +36,7 @@ _KEEPALIVE_INTERVAL_S: Final = 10
 _KEEPALIVE_PROBES: Final = 3
 # etcd refuses objects over 1.5 MiB; a watch event carries one, as JSON.
 _LONGEST_EVENT_BYTES: Final = 16 * 2**20
+_SECONDS: Final = re.compile(r"[0-9]{1,8}")
 _LONGEST_RETRY_AFTER_S: Final = 60.0
 
 
@@ -285,7 +287,7 @@ def _error_of(status: int, text: bytes, retry_after: str = "") -> ApiError:
     except (ValueError, RecursionError):
         body = None
     # Also a date, by the RFC; API servers send none.
-    after_s = int(retry_after) if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 9 else 0  # noqa: PLR2004
+    after_s = int(retry_after) if _SECONDS.fullmatch(retry_after) else 0
     if not isinstance(body, dict):
         return ApiError(
             status, "Unknown", text[:200].decode(errors="replace").strip() or "no message", retry_after_s=after_s
